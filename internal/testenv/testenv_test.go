@@ -1,0 +1,191 @@
+package testenv
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// recorder stands in for a test, to see how the helpers end one.
+type recorder struct {
+	testing.TB
+	failed, skipped string
+}
+
+func (r *recorder) Helper()      {}
+func (r *recorder) Name() string { return "TestRecorded" }
+func (r *recorder) Fatalf(format string, args ...any) {
+	r.failed = fmt.Sprintf(format, args...)
+	runtime.Goexit()
+}
+func (r *recorder) Skipf(format string, args ...any) {
+	r.skipped = fmt.Sprintf(format, args...)
+	runtime.Goexit()
+}
+
+// record runs f as a test would be run and gives how it ended.
+func record(t *testing.T, f func(testing.TB)) *recorder {
+	r := &recorder{TB: t}
+	done := make(chan struct{})
+	go func() { defer close(done); f(r) }()
+	<-done
+	return r
+}
+
+func TestShortDirTakesSockets(t *testing.T) {
+	dir := ShortDir(t)
+	if len(dir) > 60 {
+		t.Errorf("ShortDir gave %d bytes: %s", len(dir), dir)
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, strings.Repeat("s", 40)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("mode %v, %v; want 0755, so that every user may enter", info.Mode(), err)
+	}
+}
+
+func TestShortDirIsRemoved(t *testing.T) {
+	var dir string
+	t.Run("inner", func(t *testing.T) { dir = ShortDir(t) })
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("%s is still there: %v", dir, err)
+	}
+}
+
+func TestFreePortIsFreeAndGivenOnce(t *testing.T) {
+	seen := make(map[int]bool)
+	for range 50 {
+		port := FreePort(t)
+		if seen[port] {
+			t.Fatalf("port %d was given twice", port)
+		}
+		seen[port] = true
+		l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+	}
+}
+
+func TestNeed(t *testing.T) {
+	list := filepath.Join(t.TempDir(), "left-out")
+	t.Setenv(LeftOutFile, list)
+
+	t.Setenv("CI", "true")
+	if r := record(t, func(t testing.TB) { Need(t, "the thing", "sh") }); r.failed != "" || r.skipped != "" {
+		t.Errorf("a program that is there: failed %q, skipped %q", r.failed, r.skipped)
+	}
+	if r := record(t, func(t testing.TB) { Need(t, "the thing", "sh", "no-such-program") }); !strings.Contains(r.failed, "no-such-program") {
+		t.Errorf("missing program under CI=true: failed %q, skipped %q", r.failed, r.skipped)
+	}
+	if _, err := os.Stat(list); err == nil {
+		t.Errorf("something was noted as left out under CI=true")
+	}
+
+	t.Setenv("CI", "")
+	if r := record(t, func(t testing.TB) { Need(t, "the\nthing", "no-such-program") }); r.failed != "" || r.skipped == "" {
+		t.Errorf("missing program: failed %q, skipped %q", r.failed, r.skipped)
+	}
+	got, err := os.ReadFile(list)
+	if want := "the thing\tno program no-such-program\n"; err != nil || string(got) != want {
+		t.Errorf("noted %q, %v; want %q", got, err, want)
+	}
+}
+
+func TestFindLooksInSbin(t *testing.T) {
+	if _, err := os.Stat("/usr/sbin/useradd"); err != nil {
+		t.Setenv("PATH", "/usr/bin:/bin") // no program to try it with: only the miss below
+	} else {
+		t.Setenv("PATH", "/usr/bin")
+		if got, err := Find("useradd"); err != nil || got != "/usr/sbin/useradd" {
+			t.Errorf("Find(useradd) = %q, %v", got, err)
+		}
+	}
+	if got, err := Find("no-such-program"); err == nil {
+		t.Errorf("Find(no-such-program) = %q", got)
+	}
+}
+
+func TestProcess(t *testing.T) {
+	p := Start(t, exec.Command("sh", "-c", "echo ready; read x; exit 3"))
+	p.WaitOutput(5*time.Second, "ready")
+	p.Wait(5 * time.Second) // standard input is empty, so read ends at once
+	if got := p.Wait(0); got != 3 {
+		t.Errorf("status %d, want 3", got)
+	}
+	if p.Running() {
+		t.Error("still running after Wait")
+	}
+	p.Stop(syscall.SIGTERM) // no error when it has ended
+
+	p = Start(t, exec.Command("sleep", "60"))
+	p.Stop(syscall.SIGINT)
+	if got := p.Wait(5 * time.Second); got != 128+int(syscall.SIGINT) {
+		t.Errorf("status %d, want 130", got)
+	}
+}
+
+func TestCleanupEndsTheWholeGroup(t *testing.T) {
+	var child int
+	t.Run("inner", func(t *testing.T) {
+		p := Start(t, exec.Command("sh", "-c", "trap '' TERM; (trap '' TERM; exec sleep 60) & echo $!; exit 0"))
+		Eventually(t, 5*time.Second, "the child's pid", func() bool {
+			n, _ := fmt.Sscan(p.Output(), &child)
+			return n == 1
+		})
+	})
+	// The orphan is reaped by init, or stays a zombie where there is none.
+	Eventually(t, 5*time.Second, "the child to end", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child))
+		return err != nil || strings.Contains(string(stat), ") Z ")
+	})
+}
+
+func TestRun(t *testing.T) {
+	stdout, stderr, status := Run(t, 5*time.Second, "sh", "-c", "echo out; echo err >&2; exit 7")
+	if stdout != "out\n" || stderr != "err\n" || status != 7 {
+		t.Errorf("Run = %q, %q, %d; want out, err, 7", stdout, stderr, status)
+	}
+	cmd := exec.Command("cat")
+	cmd.Stdin = strings.NewReader("input")
+	if stdout, _, status := RunCmd(t, 5*time.Second, cmd); stdout != "input" || status != 0 {
+		t.Errorf("RunCmd = %q, %d; want input, 0", stdout, status)
+	}
+}
+
+func TestProgramSource(t *testing.T) {
+	root := t.TempDir()
+	for _, dir := range []string{"one", "group/two", "group/deep/three", "empty"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if dir != "empty" {
+			if err := os.WriteFile(filepath.Join(root, dir, "main.go"), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for program, want := range map[string]string{"one": "one", "two": "group/two", "three": "group/deep/three"} {
+		if got, err := programSource(root, program); got != want || err != nil {
+			t.Errorf("programSource(%s) = %q, %v; want %q", program, got, err, want)
+		}
+	}
+	for _, program := range []string{"empty", "none"} {
+		if got, err := programSource(root, program); err == nil {
+			t.Errorf("programSource(%s) = %q, want an error", program, got)
+		}
+	}
+}
