@@ -3,9 +3,11 @@ package testenv
 import (
 	"crypto/sha256"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -40,6 +42,9 @@ func buildProgram(program string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if err := dependOnSources(root); err != nil {
+		return "", err
+	}
 	dir, err := binaryDir(root)
 	if err != nil {
 		return "", err
@@ -72,6 +77,24 @@ func programSource(root, program string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("no directory of that name with a main.go")
+}
+
+// dependOnSources looks at every Go file of the tree. `go test` notes which files
+// a test looks at, so that it does not show an old result of a test that runs
+// programs after one of their sources has changed.
+func dependOnSources(root string) error {
+	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && path != root {
+			return filepath.SkipDir
+		}
+		if strings.HasSuffix(path, ".go") {
+			_, err = os.Stat(path)
+		}
+		return err
+	})
 }
 
 func binaryDir(root string) (string, error) {
