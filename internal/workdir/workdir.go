@@ -1,0 +1,34 @@
+// Package workdir makes and reads the working directory that a mail front end shares with filter workers for the
+// length of one message: COMMANDS, HEADERS and INPUTMSG for the worker, RESULTS and NEWBODY from it.
+//
+// The format is that of MIMEDefang (mimedefang-protocol(7)), described in postern-filter(7). Workers, and the virus
+// scanners and unpackers they start, write in these directories, so whatever is found there is taken for hostile:
+// no link is followed, only regular files of limited size are read, and removal never leaves the directory.
+package workdir
+
+// Names of the files in a working directory.
+const (
+	fileCommands = "COMMANDS"
+	fileHeaders  = "HEADERS"
+	fileInput    = "INPUTMSG"
+	fileResults  = "RESULTS"
+	fileNewBody  = "NEWBODY"
+)
+
+// Names in the spool directory.
+const (
+	dirPrefix    = "mdefang-" // a working directory in use
+	keptPrefix   = "kept-"    // one kept for the administrator
+	asidePrefix  = "aside-"   // one whose worker may still be busy in it; removed by Sweep
+	fileKeepAll  = "DO-NOT-DELETE-WORK-DIRS"
+	fileKeptNote = "KEPT" // in a kept directory: why
+)
+
+// Limits. Those of the original are the same where it has any.
+const (
+	maxQueueID     = 31    // bytes of a queue id; the multiplexor keeps no more
+	maxResults     = 65535 // bytes of RESULTS
+	maxResultsLine = 16382 // bytes of a line of RESULTS without its LF
+	maxFieldName   = 256   // bytes of a header field name
+	maxCommandText = 8192  // bytes kept of a Subject or Message-ID before encoding
+)
