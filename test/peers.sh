@@ -9,7 +9,7 @@
 set -u
 
 PACKAGES='
-	ca-certificates curl dovecot-lmtpd dovecot-pop3d gcc iproute2 libc6-dev
+	ca-certificates curl dovecot-lmtpd dovecot-pop3d gcc iproute2 libc6-dev libnet-dns-perl
 	make mandoc mimedefang netcat-openbsd nftables openssl perl postfix procps
 	python3 swaks systemd util-linux'
 

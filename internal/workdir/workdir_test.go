@@ -1,0 +1,340 @@
+package workdir
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"postern/internal/safedir"
+)
+
+// newSpool makes a spool in a temporary directory.
+func newSpool(t *testing.T) *Spool {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "spool")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := &Spool{Dir: dir}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func newDir(t *testing.T, s *Spool) *Dir {
+	t.Helper()
+	d, err := s.Create(NewQueueID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Remove() })
+	return d
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// finish writes message in pieces of the given size (0 = all at once) and returns the directory.
+func finish(t *testing.T, s *Spool, message string, size int) *Dir {
+	t.Helper()
+	d := newDir(t, s)
+	c, err := d.Content()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := []byte(message)
+	for len(p) > 0 {
+		n := len(p)
+		if size > 0 {
+			n = min(size, n)
+		}
+		if _, err := c.Write(p[:n]); err != nil {
+			t.Fatal(err)
+		}
+		p = p[n:]
+	}
+	if err := d.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// TestCaptured writes the directory of a message that the real milter and Postfix handled, and compares each file.
+func TestCaptured(t *testing.T) {
+	d := newDir(t, newSpool(t))
+	err := d.Envelope(Envelope{
+		ID: "ivED000", Sender: "<alice@client.example>", SenderArgs: []string{"SIZE=812", "BODY=8BITMIME", "ENVID=QQ314"},
+		Macros: [][2]string{{"_", "mail.client.example [192.0.2.7]"}, {"auth_authen", "alice"}, {"auth_type", "XCLIENT"},
+			{"cert_issuer", "client.test.invalid"}, {"cert_subject", "client.test.invalid"},
+			{"cipher", "TLS_AES_256_GCM_SHA384"}, {"cipher_bits", "256"}, {"daemon_name", "mx.test.invalid"},
+			{"j", "mx.test.invalid"}, {"mail_addr", "alice@client.example"}, {"mail_host", "[127.0.0.1]:22525"},
+			{"mail_mailer", "smtp"}, {"tls_version", "TLSv1.3"}},
+		ClientName: "mail.client.example", ClientIP: "192.0.2.7", ClientPort: 41234, Helo: "mail.client.example", HasHelo: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob := Recipient{Address: "<bob@example.org>", Mailer: "smtp", Host: "[127.0.0.1]:22525", Addr: "bob@example.org",
+		Args: []string{"NOTIFY=SUCCESS,FAILURE", "ORCPT=rfc822;bob@example.org"}}
+	drop := Recipient{Address: "<drop@example.org>", Mailer: "smtp", Host: "[127.0.0.1]:22525", Addr: "drop@example.org"}
+	if err := errors.Join(d.Recipient(bob), d.QueueID("678F499C6BD"), d.QueueID("678F499C6BD"), d.Recipient(drop)); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, filepath.Join(d.Path(), "COMMANDS")); !strings.HasSuffix(got, "drop@example.org\n") {
+		t.Errorf("COMMANDS before the content: %q", got)
+	}
+	c, err := d.Content()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write([]byte(read(t, "testdata/message.eml"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"COMMANDS", "HEADERS", "INPUTMSG"} {
+		got, want := read(t, filepath.Join(d.Path(), name)), read(t, "testdata/captured/"+name)
+		if got != want {
+			t.Errorf("%s\n got %q\nwant %q", name, got, want)
+		}
+	}
+}
+
+func TestEnvelopeLines(t *testing.T) {
+	tests := []struct {
+		name string
+		env  Envelope
+		want string
+	}{
+		{"null sender", Envelope{ID: "a"}, "ia\nS<>\n=client_port 0\nH\nI\n"},
+		{"empty HELO", Envelope{ID: "a", Sender: "<>", HasHelo: true}, "ia\nS<>\n=client_port 0\nH\nI\nE\n"},
+		{"queue id at MAIL", Envelope{ID: "a", QueueID: "q1", ClientPort: 7}, "ia\nS<>\n=client_port 7\nQq1\nH\nI\n"},
+		{"empty macro", Envelope{ID: "a", Macros: [][2]string{{"mail_addr", ""}, {"", "x"}}},
+			"ia\nS<>\n=mail_addr \n=client_port 0\nH\nI\n"},
+		{"injection", Envelope{ID: "a", Sender: "<x\nF@y>", Helo: "a b\r\n%", HasHelo: true},
+			"ia\nS<x%0AF@y>\n=client_port 0\nH\nI\nEa%20b%0D%0A%25\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := string(tt.env.append(nil)); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+	r := Recipient{Address: "<a b@c>", Args: []string{"NOTIFY=NEVER"}}
+	if got, want := string(r.append(nil)), "R<a%20b@c> ? ? ?\nrNOTIFY=NEVER\n"; got != want {
+		t.Errorf("recipient: got %q, want %q", got, want)
+	}
+}
+
+func TestCreateRights(t *testing.T) {
+	s := newSpool(t)
+	d := newDir(t, s)
+	for name, want := range map[string]fs.FileMode{".": fs.ModeDir | 0o700, "HEADERS": 0o600, "COMMANDS": 0o600} {
+		info, err := os.Stat(filepath.Join(d.Path(), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode() != want {
+			t.Errorf("%s: mode %v, want %v", name, info.Mode(), want)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return
+	}
+	g := &Spool{Dir: s.Dir, Group: "0"}
+	defer g.Close()
+	d = newDir(t, g)
+	info, err := os.Stat(d.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fs.ModeDir | fs.ModeSetgid | 0o770; info.Mode() != want {
+		t.Errorf("with a group: mode %v, want %v", info.Mode(), want)
+	}
+	if info, err = os.Stat(filepath.Join(d.Path(), "COMMANDS")); err != nil || info.Mode() != 0o640 {
+		t.Errorf("with a group: COMMANDS %v %v, want 0640", info.Mode(), err)
+	}
+}
+
+func TestCreateNames(t *testing.T) {
+	s := newSpool(t)
+	one, err := s.Create("AB12")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := filepath.Join(s.Dir, "mdefang-AB12"); one.Path() != want {
+		t.Errorf("path %q, want %q", one.Path(), want)
+	}
+	two, err := s.Create("AB12")
+	if err != nil {
+		t.Fatalf("second directory of the same id: %v", err)
+	}
+	if !strings.HasPrefix(two.Path(), one.Path()+".") {
+		t.Errorf("second path %q", two.Path())
+	}
+	for _, bad := range []string{"", "../x", "a/b", ".", "..", strings.Repeat("a", 32), "a b", "a\n"} {
+		if d, err := s.Create(bad); err == nil {
+			t.Errorf("queue id %q made %q", bad, d.Path())
+		}
+	}
+	// A link of the coming name is not followed.
+	if err := os.Symlink(t.TempDir(), filepath.Join(s.Dir, "mdefang-L")); err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.Create("L")
+	if err != nil || l.Path() == filepath.Join(s.Dir, "mdefang-L") {
+		t.Errorf("over a link: %v, %v", l, err)
+	}
+}
+
+func TestSpoolRemovedMeanwhile(t *testing.T) {
+	s := newSpool(t)
+	newDir(t, s)
+	if err := os.RemoveAll(s.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Create("a"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without a spool: %v, want not exist", err)
+	}
+	if err := os.Mkdir(s.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Create("a"); err != nil {
+		t.Errorf("spool made again: %v", err)
+	}
+}
+
+func TestInsecureSpool(t *testing.T) {
+	base := t.TempDir()
+	open := filepath.Join(base, "open")
+	inner := filepath.Join(open, "spool")
+	if err := os.MkdirAll(inner, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name string
+		dir  string
+		mode fs.FileMode // of open
+		want bool
+	}{
+		{"parent writable for everybody", inner, 0o777, true},
+		{"parent sticky", inner, 0o777 | fs.ModeSticky, false},
+		{"itself sticky", open, 0o777 | fs.ModeSticky, true},
+		{"private", inner, 0o700, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := os.Chmod(open, tt.mode); err != nil {
+				t.Fatal(err)
+			}
+			s := &Spool{Dir: tt.dir}
+			defer s.Close()
+			err := s.Open()
+			if got := errors.Is(err, safedir.ErrInsecure); got != tt.want {
+				t.Errorf("open: %v; insecure %v, want %v", err, got, tt.want)
+			}
+		})
+	}
+}
+
+func TestIDs(t *testing.T) {
+	s := &Spool{}
+	seen := map[string]bool{}
+	for range 3600 {
+		id := s.NewID()
+		if len(id) != 7 || strings.Trim(id, idAlphabet) != "" {
+			t.Fatalf("id %q", id)
+		}
+		seen[id[5:]] = true
+	}
+	if len(seen) != 3600 {
+		t.Errorf("%d different counters, want 3600", len(seen))
+	}
+	if a, b := NewQueueID(), NewQueueID(); a == b || checkQueueID(a) != nil {
+		t.Errorf("queue ids %q %q", a, b)
+	}
+	// The reference's example: 2026-11-22 04:38 UTC and ivED0 belong together.
+	if got := string(clockDigits(time.Unix(1795322340, 0))); got[:3] != "ivE" {
+		t.Errorf("clock digits %q, want ivE..", got)
+	}
+}
+
+func TestInputSurvivesWorker(t *testing.T) {
+	d := finish(t, newSpool(t), "Subject: x\r\n\r\nbody\r\n", 0)
+	in, err := d.Input()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	path := filepath.Join(d.Path(), "INPUTMSG")
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte("forged"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		b, err := io.ReadAll(in)
+		if err != nil || string(b) != "Subject: x\n\nbody\n" {
+			t.Errorf("read %q, %v", b, err)
+		}
+		if _, err := in.Seek(0, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestWriteAfterRemove(t *testing.T) {
+	d := newDir(t, newSpool(t))
+	c, err := d.Content()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write([]byte("x")); err == nil {
+		t.Error("write after Remove succeeded")
+	}
+	if err := d.Recipient(Recipient{}); err == nil {
+		t.Error("Recipient after Remove succeeded")
+	}
+	if err := d.Finish(); err == nil {
+		t.Error("Finish after Remove succeeded")
+	}
+	if err := d.Remove(); err != nil {
+		t.Errorf("second Remove: %v", err)
+	}
+}
+
+func TestNoSpace(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("no /dev/full: %v", err)
+	}
+	d := newDir(t, newSpool(t))
+	c, err := d.Content()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.input.Close()
+	c.input, d.input = full, full
+	_, _ = c.Write([]byte("Subject: x\r\n\r\n"))
+	_, err = c.Write(bytes.Repeat([]byte("x"), 2*pieceSize))
+	if !errors.Is(err, ErrNoSpace) {
+		t.Errorf("write: %v, want %v", err, ErrNoSpace)
+	}
+	if err := d.Finish(); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("finish: %v, want %v", err, ErrNoSpace)
+	}
+}
