@@ -1,0 +1,111 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// Exit statuses, after sysexits.h.
+const (
+	ExitUsage    = 64 // the command line is wrong
+	ExitSettings = 78 // a setting is wrong
+)
+
+// ErrDone says that --help, --version or --check printed what was asked for,
+// and that there is nothing else to do.
+var ErrDone = errors.New("nothing else to do")
+
+// UsageError is an error of the command line.
+type UsageError struct{ Err error }
+
+func (e *UsageError) Error() string { return e.Err.Error() }
+func (e *UsageError) Unwrap() error { return e.Err }
+
+// Error is an error of one setting, or of all together if Key is empty. Line
+// counts from 1; without File and Line the value is not from a file, and Key is the
+// name of an environment variable or a setting.
+type Error struct {
+	File string
+	Line int
+	Key  string
+	Err  error
+}
+
+// Error gives "FILE:LINE: KEY: what is wrong", without the parts that are not known.
+func (e *Error) Error() string {
+	var b strings.Builder
+	if e.File != "" {
+		b.WriteString(e.File)
+		if e.Line > 0 {
+			fmt.Fprintf(&b, ":%d", e.Line)
+		}
+		b.WriteString(": ")
+	}
+	if e.Key != "" {
+		b.WriteString(e.Key + ": ")
+	}
+	return b.String() + e.Err.Error()
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// ExitStatus gives the status with which a program ends after an error of
+// Parse: 0 for nil and ErrDone, ExitUsage or ExitSettings.
+func ExitStatus(err error) int {
+	var usage *UsageError
+	switch {
+	case err == nil || errors.Is(err, ErrDone):
+		return 0
+	case errors.As(err, &usage):
+		return ExitUsage
+	}
+	return ExitSettings
+}
+
+func validate(settings any) error {
+	v, ok := settings.(Validator)
+	if !ok {
+		return nil
+	}
+	err := v.Validate()
+	var whole *Error
+	if err == nil || errors.As(err, &whole) {
+		return err
+	}
+	return &Error{Err: err}
+}
+
+// checkEnum holds a value, or each of a list, against the enum tag. kong would
+// check it too, but without saying where the value comes from.
+func checkEnum(flag *kong.Flag, target reflect.Value) error {
+	if flag.Enum == "" {
+		return nil
+	}
+	if target.Kind() == reflect.Slice {
+		for i := range target.Len() {
+			if err := checkEnum(flag, target.Index(i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	text := fmt.Sprint(target.Interface())
+	if !slices.Contains(flag.EnumSlice(), text) {
+		return fmt.Errorf("%q is none of %s", text, strings.Join(flag.EnumSlice(), ", "))
+	}
+	return nil
+}
+
+// withoutFlag takes off the "--name: " that kong puts before an error: the
+// value came from elsewhere, and that is said in its place.
+func withoutFlag(flag *kong.Flag, err error) error {
+	if inner := errors.Unwrap(err); inner != nil && strings.HasPrefix(err.Error(), flag.ShortSummary()+": ") {
+		return inner
+	}
+	return err
+}

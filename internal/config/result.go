@@ -1,0 +1,127 @@
+package config
+
+import (
+	"encoding"
+	"fmt"
+	"io"
+	"reflect"
+	"regexp"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/alecthomas/kong"
+)
+
+// A Setting is one value in force.
+type Setting struct {
+	Name   string
+	Value  string // as it would stand in the file; passwords are masked
+	Source string // "default", "command line", "environment NAME" or "FILE:LINE"
+}
+
+// Result says what Parse found.
+type Result struct {
+	Program  string
+	File     string    // the settings file that was read, "" for none
+	Command  string    // the command of the command line, if the program has any
+	Settings []Setting // in the order of the struct; a list has one for each value
+}
+
+// Source says where the (first) value of a setting comes from.
+func (r *Result) Source(name string) string {
+	for _, s := range r.Settings {
+		if s.Name == name {
+			return s.Source
+		}
+	}
+	return ""
+}
+
+// Print writes the settings in force, one on a line: name, value, source.
+func (r *Result) Print(w io.Writer) error {
+	file := r.File
+	if file == "" {
+		file = "none"
+	}
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(tw, "# %s, settings file: %s\n", r.Program, file)
+	for _, s := range r.Settings {
+		text := s.Value
+		if text == "" {
+			text = `""`
+		}
+		fmt.Fprintf(tw, "%s\t%s\t# %s\n", s.Name, text, s.Source)
+	}
+	return tw.Flush()
+}
+
+// add records the value or values of a flag that is set; the last source counts
+// for the rest.
+func (r *Result) add(flag *kong.Flag, sources ...string) {
+	elements := []reflect.Value{flag.Target}
+	if flag.IsSlice() {
+		elements = nil
+		for i := range flag.Target.Len() {
+			elements = append(elements, flag.Target.Index(i))
+		}
+	}
+	if len(elements) == 0 {
+		r.Settings = append(r.Settings, Setting{Name: flag.Name, Source: sources[0]})
+	}
+	for i, element := range elements {
+		text := mask(valueText(element))
+		if flag.Tag.Has("secret") && text != "" {
+			text = hidden
+		}
+		source := sources[min(i, len(sources)-1)]
+		r.Settings = append(r.Settings, Setting{Name: flag.Name, Value: text, Source: source})
+	}
+}
+
+// hidden stands in the place of a secret.
+const hidden = "********"
+
+// urlPassword finds the password of a URL: scheme://user:PASSWORD@host. It rather
+// hides too much.
+var urlPassword = regexp.MustCompile(`(://[^/@:\s]*:)[^\s]*@`)
+
+func mask(text string) string {
+	return urlPassword.ReplaceAllString(text, "${1}"+hidden+"@")
+}
+
+// valueText gives a value as it would stand in the file, on one line.
+func valueText(v reflect.Value) string {
+	var text string
+	switch x := v.Interface().(type) {
+	case fmt.Stringer:
+		text = x.String()
+	case encoding.TextMarshaler:
+		b, err := x.MarshalText()
+		if err != nil {
+			b = []byte(err.Error())
+		}
+		text = string(b)
+	case bool:
+		text = Switch(x).String()
+	default:
+		text = fmt.Sprint(x)
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, text)
+}
+
+// version names the program, the version of the module as the go command
+// recorded it, and the Go release.
+func version(program string) string {
+	v := "(devel)"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		v = info.Main.Version
+	}
+	return fmt.Sprintf("%s (postern) %s %s", program, v, runtime.Version())
+}
