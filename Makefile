@@ -40,7 +40,7 @@ fuzz:
 	@test/fuzz.sh $(FUZZTIME)
 
 bench: build
-	@test/bench/run.sh
+	CGO_ENABLED=0 $(GO) run ./test/bench
 
 demo: build
 	@CGO_ENABLED=0 $(GO) run ./test/demo

@@ -1,0 +1,257 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"postern/internal/mxproto"
+)
+
+// load sends request lines to a multiplexor from one thread that waits for all
+// its connections at once, the cheapest client there is, because it shares the
+// CPUs with what it measures.
+type load struct {
+	socket     string
+	request    string // without LF
+	clients    int    // connections at a time
+	requests   int
+	persistent bool // many requests on a connection, else one each as MIMEDefang's programs do
+}
+
+// outcome is what a run of a load saw.
+type outcome struct {
+	elapsed time.Duration
+	latency []time.Duration // of the requests that were answered with ok, sorted
+	refused int             // answered with something else
+}
+
+func (o *outcome) rate() float64 { return float64(len(o.latency)) / o.elapsed.Seconds() }
+
+// percentile gives a latency, 0 < p < 1.
+func (o *outcome) percentile(p float64) time.Duration {
+	if len(o.latency) == 0 {
+		return 0
+	}
+	return o.latency[int(p*float64(len(o.latency)))]
+}
+
+// caller is one of the connections.
+type caller struct {
+	fd    int
+	since time.Time
+	reply []byte
+}
+
+// runner is a load under way.
+type runner struct {
+	load
+	outcome
+	epoll   int
+	callers map[int]*caller // by descriptor
+	waiting []*caller       // whose connect met a full backlog
+	started int
+	done    int
+	line    []byte
+}
+
+// run makes all requests and waits for their answers.
+func (l load) run() (*outcome, error) {
+	epoll, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	defer syscall.Close(epoll)
+	r := &runner{load: l, epoll: epoll, callers: make(map[int]*caller), line: []byte(l.request + "\n")}
+	defer r.closeAll()
+	if l.persistent {
+		if err := r.openKept(); err != nil {
+			return nil, err
+		}
+	}
+	begin := time.Now()
+	for _, c := range r.callers {
+		if err := r.ask(c); err != nil {
+			return nil, err
+		}
+	}
+	if !l.persistent {
+		for range l.clients {
+			if err := r.open(&caller{}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for r.done < l.requests {
+		if err := r.wait(); err != nil {
+			return nil, err
+		}
+	}
+	r.elapsed = time.Since(begin)
+	slices.Sort(r.latency)
+	return &r.outcome, nil
+}
+
+// openKept makes the persistent connections, before any request.
+func (r *runner) openKept() error {
+	for range r.clients {
+		fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		if err := syscall.Connect(fd, &syscall.SockaddrUnix{Name: r.socket}); err != nil {
+			return fmt.Errorf("connect: %w", err)
+		}
+		if _, err := syscall.Write(fd, []byte(mxproto.Hello+"\n")); err != nil {
+			return err
+		}
+		answer := make([]byte, len(mxproto.HelloOK))
+		if n, err := syscall.Read(fd, answer); err != nil || string(answer[:n]) != mxproto.HelloOK {
+			return fmt.Errorf("ask for a persistent connection: %q, %v", answer[:n], err)
+		}
+		if err := syscall.SetNonblock(fd, true); err != nil {
+			return err
+		}
+		if err := r.watch(&caller{fd: fd}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open connects a caller, which asks at once.
+func (r *runner) open(c *caller) (err error) {
+	if r.started == r.requests {
+		return nil
+	}
+	r.started++
+	c.since = time.Now()
+	c.fd, err = syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	return r.connect(c)
+}
+
+func (r *runner) connect(c *caller) error {
+	switch err := syscall.Connect(c.fd, &syscall.SockaddrUnix{Name: r.socket}); err {
+	case nil:
+	case syscall.EAGAIN: // the backlog is full: tried again after the next answers
+		r.waiting = append(r.waiting, c)
+		return nil
+	default:
+		return fmt.Errorf("connect: %w", err)
+	}
+	c.reply = c.reply[:0]
+	if err := r.watch(c); err != nil {
+		return err
+	}
+	_, err := syscall.Write(c.fd, r.line)
+	return err
+}
+
+func (r *runner) watch(c *caller) error {
+	r.callers[c.fd] = c
+	return syscall.EpollCtl(r.epoll, syscall.EPOLL_CTL_ADD, c.fd, &syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(c.fd)})
+}
+
+// ask sends the next request on a persistent connection.
+func (r *runner) ask(c *caller) error {
+	if r.started == r.requests {
+		return nil
+	}
+	r.started++
+	c.since = time.Now()
+	c.reply = c.reply[:0]
+	_, err := syscall.Write(c.fd, r.line)
+	return err
+}
+
+// wait takes the answers that have come.
+func (r *runner) wait() error {
+	timeout := 30000 // ms
+	if len(r.waiting) > 0 {
+		timeout = 1
+	}
+	events := make([]syscall.EpollEvent, 256)
+	n, err := syscall.EpollWait(r.epoll, events, timeout)
+	if err != nil && err != syscall.EINTR {
+		return err
+	}
+	if n == 0 && len(r.waiting) == 0 {
+		return fmt.Errorf("%d requests get no answer", r.started-r.done)
+	}
+	for _, e := range events[:max(n, 0)] {
+		if err := r.read(r.callers[int(e.Fd)]); err != nil {
+			return err
+		}
+	}
+	waiting := r.waiting
+	r.waiting = nil
+	for _, c := range waiting {
+		if err := r.connect(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *runner) read(c *caller) error {
+	var buf [4096]byte
+	for {
+		n, err := syscall.Read(c.fd, buf[:])
+		switch {
+		case err == syscall.EAGAIN:
+			return nil
+		case err != nil:
+			return fmt.Errorf("read reply: %w", err)
+		case n > 0:
+			c.reply = append(c.reply, buf[:n]...)
+			if !r.persistent {
+				continue // the end of the reply is the end of the connection
+			}
+			if reply, whole := frame(c.reply); whole {
+				r.finish(c, reply)
+				return r.ask(c)
+			}
+		case r.persistent:
+			return fmt.Errorf("persistent connection was closed")
+		default:
+			r.finish(c, c.reply)
+			syscall.Close(c.fd)
+			delete(r.callers, c.fd)
+			return r.open(c)
+		}
+	}
+}
+
+func (r *runner) finish(c *caller, reply []byte) {
+	r.done++
+	if bytes.HasPrefix(reply, []byte("ok")) {
+		r.latency = append(r.latency, time.Since(c.since))
+	} else {
+		r.refused++
+	}
+}
+
+// frame gives the reply within a netstring, if all of it is there.
+func frame(b []byte) (reply []byte, whole bool) {
+	length, rest, found := bytes.Cut(b, []byte(":"))
+	n, err := strconv.Atoi(string(length))
+	if !found || err != nil || len(rest) <= n {
+		return nil, false
+	}
+	return rest[:n], true
+}
+
+func (r *runner) closeAll() {
+	for fd := range r.callers {
+		syscall.Close(fd)
+	}
+	for _, c := range r.waiting {
+		syscall.Close(c.fd)
+	}
+}
