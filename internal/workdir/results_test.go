@@ -37,8 +37,12 @@ func TestParseCaptured(t *testing.T) {
 
 func TestParseResults(t *testing.T) {
 	deliver := func(c ...Change) *Results { return &Results{Changes: c} }
-	reject := func(code, dsn, text string) *Results { return &Results{Verdict: Reject, Code: code, DSN: dsn, Text: text} }
-	later := func(code, dsn, text string) *Results { return &Results{Verdict: TempFail, Code: code, DSN: dsn, Text: text} }
+	reject := func(code, dsn, text string) *Results {
+		return &Results{Verdict: Reject, Code: code, DSN: dsn, Text: text}
+	}
+	later := func(code, dsn, text string) *Results {
+		return &Results{Verdict: TempFail, Code: code, DSN: dsn, Text: text}
+	}
 	tests := []struct {
 		name, text string
 		want       *Results // nil: an error
@@ -252,4 +256,3 @@ func BenchmarkParseResults(b *testing.B) {
 		}
 	}
 }
-
