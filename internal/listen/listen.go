@@ -1,0 +1,185 @@
+// Package listen opens the listeners of a program by name: those that the
+// service manager passed (sd_listen_fds(3)), and for the other names those that
+// the settings ask for.
+//
+// A UNIX socket has its final rights, or narrower ones, from the moment it
+// exists, whatever the umask; the umask is not touched, since it belongs to the
+// whole process.
+package listen
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"postern/internal/sockspec"
+)
+
+// DefaultBacklog is how many connections may wait to be accepted, unless the
+// request says otherwise. The kernel cuts it to net.core.somaxconn.
+const DefaultBacklog = 4096
+
+// DefaultMode are the rights of a UNIX socket, unless the request says otherwise.
+const DefaultMode fs.FileMode = 0o700
+
+// A Request names a listener and says where to bind it.
+type Request struct {
+	Name  string
+	Specs []string // as sockspec.Parse reads them; none for a listener that is switched off
+
+	Mode    fs.FileMode // of UNIX sockets; 0 for DefaultMode
+	Owner   *Owner      // of UNIX sockets; nil for this process
+	Backlog int         // 0 for DefaultBacklog
+
+	// Public says that the listener is meant for other machines. For any other a
+	// TCP address beyond loopback is worth a warning.
+	Public bool
+}
+
+// Owner is the user and group of a UNIX socket's file.
+type Owner struct{ UID, GID int }
+
+// Set holds open listeners by name.
+type Set map[string][]net.Listener
+
+// Open gives the listeners for the requests: those passed by the service
+// manager replace all Specs of their name. It fails if one cannot be had, if a
+// passed descriptor has a name that no request has, or is no listener; nothing
+// stays open then. The variables LISTEN_* are removed from the environment, so
+// call it once.
+func Open(requests []Request, log *slog.Logger) (Set, error) {
+	set, err := passed(requests, log)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range requests {
+		if len(set[r.Name]) > 0 {
+			log.Info("listener passed by the service manager", "name", r.Name, "count", len(set[r.Name]))
+			continue
+		}
+		for _, text := range r.Specs {
+			l, err := bind(r, text, log)
+			if err != nil {
+				return nil, errors.Join(fmt.Errorf("listener %s: %w", r.Name, err), set.Close())
+			}
+			set[r.Name] = append(set[r.Name], l)
+		}
+	}
+	return set, nil
+}
+
+// Close closes all listeners and removes the UNIX sockets that Open bound,
+// unless another program has taken the path meanwhile.
+func (s Set) Close() error {
+	var errs []error
+	for _, listeners := range s {
+		for _, l := range listeners {
+			if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Check says whether the specifications of the requests can be read.
+func Check(requests []Request) error {
+	for _, r := range requests {
+		for _, text := range r.Specs {
+			if _, err := sockspec.Parse(text); err != nil {
+				return fmt.Errorf("listener %s: %w", r.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func bind(r Request, text string, log *slog.Logger) (net.Listener, error) {
+	spec, err := sockspec.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	if r.Backlog == 0 {
+		r.Backlog = DefaultBacklog
+	}
+	if r.Mode == 0 {
+		r.Mode = DefaultMode
+	}
+	var l net.Listener
+	if spec.IsUnix() {
+		l, err = bindUnix(r, spec.Address)
+	} else {
+		l, err = listenTCP(spec, r.Backlog)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", spec, reason(err))
+	}
+	if !spec.IsLoopback() && !r.Public {
+		log.Warn("listener can be reached from other machines", "name", r.Name, "address", l.Addr().String())
+	}
+	log.Debug("listening", "name", r.Name, "address", l.Addr().String())
+	return l, nil
+}
+
+func listenTCP(spec sockspec.Spec, backlog int) (net.Listener, error) {
+	l, err := net.Listen(spec.Network, spec.Address)
+	if err != nil {
+		return nil, err
+	}
+	return l, orClose(l, setBacklog(l, backlog))
+}
+
+// setBacklog calls listen(2) a second time, which changes the backlog of a
+// listening socket; package net has no way to give it.
+func setBacklog(l net.Listener, backlog int) error {
+	conn, ok := l.(syscall.Conn)
+	if !ok {
+		return fmt.Errorf("set backlog of a %T", l)
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return control(raw, func(fd int) error { return unix.Listen(fd, backlog) })
+}
+
+// control runs f on the descriptor behind c.
+func control(c syscall.RawConn, f func(fd int) error) error {
+	var err error
+	if ctlErr := c.Control(func(fd uintptr) { err = f(int(fd)) }); ctlErr != nil {
+		return ctlErr
+	}
+	return err
+}
+
+// orClose closes l if there was an error, which it gives back.
+func orClose(l net.Listener, err error) error {
+	if err != nil {
+		l.Close()
+	}
+	return err
+}
+
+// reason takes off the net.OpError, whose text says the address once more.
+func reason(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Err != nil {
+		return op.Err
+	}
+	return err
+}
+
+// names lists the names of the requests for an error text.
+func names(requests []Request) string {
+	var all []string
+	for _, r := range requests {
+		all = append(all, r.Name)
+	}
+	return strings.Join(all, ", ")
+}

@@ -1,0 +1,208 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockWait bounds the wait for another program that is just binding a socket in
+// the same directory.
+const lockWait = 3 * time.Second
+
+// dialWait bounds the test whether somebody answers at a socket.
+const dialWait = 2 * time.Second
+
+// unixListener removes its socket file when it is closed, if the file is still
+// the one that it made.
+type unixListener struct {
+	*net.UnixListener
+	path     string // absolute
+	dev, ino uint64
+	unlink   sync.Once
+}
+
+// Close stops the listener and removes its file. A directory that the process
+// may no longer write to is no error: the next start replaces the stale socket.
+func (l *unixListener) Close() error {
+	err := l.UnixListener.Close()
+	l.unlink.Do(func() {
+		if st, statErr := lstat(l.path); statErr != nil || st.Dev != l.dev || st.Ino != l.ino {
+			return
+		}
+		if rmErr := os.Remove(l.path); rmErr != nil && !notPermitted(rmErr) && err == nil {
+			err = rmErr
+		}
+	})
+	return err
+}
+
+func notPermitted(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EROFS)
+}
+
+// bindUnix makes the UNIX socket of a request.
+func bindUnix(r Request, path string) (net.Listener, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := lockDir(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	ul, err := listenUnix(path, r.Mode)
+	if err != nil {
+		return nil, err
+	}
+	l := &unixListener{UnixListener: ul, path: path}
+	st, err := lstat(path)
+	if err != nil {
+		return nil, orClose(ul, err)
+	}
+	l.dev, l.ino = st.Dev, st.Ino
+	if err := setRights(l, r.Mode, r.Owner); err != nil {
+		return nil, orClose(l, err)
+	}
+	if err := setBacklog(ul, r.Backlog); err != nil {
+		return nil, orClose(l, err)
+	}
+	return l, nil
+}
+
+// listenUnix binds and listens; before the bind the socket's own mode is set,
+// which Linux takes, less the umask, for the file: it never has more rights.
+func listenUnix(path string, mode fs.FileMode) (*net.UnixListener, error) {
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return control(c, func(fd int) error { return unix.Fchmod(fd, uint32(mode.Perm())) })
+	}}
+	l, err := config.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	ul, ok := l.(*net.UnixListener)
+	if !ok {
+		l.Close()
+		return nil, fmt.Errorf("listener is a %T", l)
+	}
+	ul.SetUnlinkOnClose(false) // unixListener does it, with a look at what is there
+	return ul, nil
+}
+
+// lockDir makes sure that the directory is one in which sockets are safe, and
+// keeps other programs of the suite out of it until unlock: between the test for a
+// stale socket and listen(2) a socket of ours would look stale to them.
+func lockDir(dir string) (unlock func(), err error) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EACCES) {
+		return func() {}, nil // a directory may be writable and not readable
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open directory %s: %w", dir, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("stat directory %s: %w", dir, err)
+	}
+	if st.Mode&0o002 != 0 && st.Mode&unix.S_ISVTX == 0 {
+		unix.Close(fd)
+		return nil, fmt.Errorf("directory %s can be written by everybody (mode %04o)", dir, st.Mode&0o7777)
+	}
+	deadline := time.Now().Add(lockWait)
+	for {
+		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { unix.Close(fd) }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(deadline) {
+			unix.Close(fd)
+			return nil, fmt.Errorf("lock directory %s: %w", dir, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// removeStale clears the path of a socket that nobody listens on any more. All
+// else that may be there is an error and stays.
+func removeStale(path string) error {
+	st, err := lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return errors.New("there is a file that is no socket; it was left alone")
+	}
+	conn, err := net.DialTimeout("unix", path, dialWait)
+	if err == nil {
+		conn.Close()
+		return errors.New("another process listens there; its socket was left alone")
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	// Only a refused connection proves that nobody listens; a full backlog
+	// (EAGAIN), a socket of another type (EPROTOTYPE) and missing rights do not.
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		return fmt.Errorf("there is a socket that may be in use (%w); it was left alone", reason(err))
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove stale socket: %w", reason(err))
+	}
+	return nil
+}
+
+// setRights gives the socket file its owner and then its mode, which the umask
+// has narrowed. It works on the file that was made and on no other that may have
+// come into its place: a path descriptor is opened and compared first.
+func setRights(l *unixListener, mode fs.FileMode, owner *Owner) error {
+	fd, err := unix.Open(l.path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: l.path, Err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: l.path, Err: err}
+	}
+	if st.Dev != l.dev || st.Ino != l.ino || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return fmt.Errorf("%s was replaced while it was made", l.path)
+	}
+	if owner != nil && (st.Uid != uint32(owner.UID) || st.Gid != uint32(owner.GID)) {
+		if err := unix.Fchownat(fd, "", owner.UID, owner.GID, unix.AT_EMPTY_PATH); err != nil {
+			return &fs.PathError{Op: "chown", Path: l.path, Err: err}
+		}
+	}
+	if st.Mode&0o777 != uint32(mode.Perm()) {
+		// fchmod(2) refuses path descriptors; their name in /proc is taken.
+		if err := unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), uint32(mode.Perm())); err != nil {
+			return &fs.PathError{Op: "chmod", Path: l.path, Err: err}
+		}
+	}
+	return nil
+}
+
+func lstat(path string) (*unix.Stat_t, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return nil, &fs.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	return &st, nil
+}
