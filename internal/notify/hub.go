@@ -1,19 +1,17 @@
 package notify
 
 import (
-	"bufio"
-	"errors"
 	"log/slog"
 	"net"
-	"strings"
 	"sync"
 	"time"
 )
 
 // Options are what a Hub needs to know. The zero value serves everybody.
 type Options struct {
-	Letters      string       // letters the daemon publishes, "" for all
+	Letters      string       // letters the daemon publishes, "" for A to Z; messages with others go nowhere
 	MaxListeners int          // listeners at a time, 0 for DefaultMaxListeners
+	Users        []uint32     // user ids that may listen on a UNIX socket, empty for all that can connect
 	Log          *slog.Logger // nil for none
 }
 
@@ -21,22 +19,44 @@ type Options struct {
 // options do not say another.
 const DefaultMaxListeners = 10000
 
-// A Hub sends a daemon's messages to its listeners.
+// closeGrace is how long Close lets listeners read what they are owed.
+const closeGrace = time.Second
+
+// A Hub sends a daemon's messages to its listeners. Its methods may be called
+// from any goroutine. It must be made by NewHub.
 type Hub struct {
-	opt       Options
+	opt     Options
+	letters letters
+	run     uint64 // microseconds since 1970 at the start: names this run of the daemon
+	wake    chan struct{}
+
 	mu        sync.Mutex
-	sessions  map[*session]bool
-	listeners map[net.Listener]bool
+	log       *history
+	state     *state
+	idle      bool    // the distributor sleeps until woken
+	wanted    letters // what the listeners it has served up to now wait for
+	ready     []*listener
+	listeners map[*listener]bool
+	sockets   map[net.Listener]bool
+	stats     Stats
+	started   bool
 	closed    bool
-	wg        sync.WaitGroup
+
+	serving  sync.WaitGroup // accept loops and goroutines of listeners
+	finished chan struct{}  // the distributor has ended
+	refusals chan struct{}  // as many connections may be refused politely at a time
 }
 
-type session struct {
-	conn   net.Conn
-	wake   chan struct{}
-	mu     sync.Mutex
-	letter [256]bool
-	owed   []byte
+// Stats are figures of a hub for status lines and metrics. All but Listeners
+// only ever grow.
+type Stats struct {
+	Listeners int    // connected now
+	Messages  uint64 // published
+	Lost      uint64 // dropped for listeners that were too far behind, each counted per listener
+	TooSlow   uint64 // listeners closed because they did not even take the edges
+	Refused   uint64 // connections refused: over the limit, or not allowed
+
+	subscribed uint64 // interest lines that took effect
 }
 
 // NewHub returns a hub without listeners.
@@ -47,128 +67,112 @@ func NewHub(opt Options) *Hub {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Hub{opt: opt, sessions: map[*session]bool{}, listeners: map[net.Listener]bool{}}
+	set := letterSet(opt.Letters)
+	if set == 0 {
+		set = allLetters
+	}
+	return &Hub{
+		opt: opt, letters: set, run: uint64(time.Now().UnixMicro()),
+		wake: make(chan struct{}, 1),
+		log:  newHistory(), state: newState(),
+		listeners: map[*listener]bool{}, sockets: map[net.Listener]bool{},
+		finished: make(chan struct{}), refusals: make(chan struct{}, maxRefusals),
+	}
 }
 
-// Serve accepts listeners from l until the hub or l is closed; then it returns
-// nil. Any other error of l is returned.
-func (h *Hub) Serve(l net.Listener) error {
+// Publish gives each message the next number and tells every listener that
+// asked for its letter, in order. It copies the messages into the history and
+// returns; it never waits for a listener.
+func (h *Hub) Publish(msgs ...Message) {
+	now := time.Now()
 	h.mu.Lock()
 	if h.closed {
 		h.mu.Unlock()
-		return l.Close()
-	}
-	h.listeners[l] = true
-	h.mu.Unlock()
-	for {
-		conn, err := l.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		h.open(conn)
-	}
-}
-
-func (h *Hub) open(conn net.Conn) {
-	s := &session{conn: conn, wake: make(chan struct{}, 1), owed: []byte("*OK\n")}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.closed || len(h.sessions) >= h.opt.MaxListeners {
-		conn.SetWriteDeadline(time.Now().Add(time.Second))
-		conn.Write([]byte("*ERR No free listening slots\n"))
-		conn.Close()
 		return
 	}
-	h.sessions[s] = true
-	h.wg.Add(2)
-	go func() { defer h.wg.Done(); s.read() }()
-	go func() { defer h.wg.Done(); s.write(); h.drop(s) }()
-}
-
-func (h *Hub) drop(s *session) {
-	s.conn.Close()
-	h.mu.Lock()
-	delete(h.sessions, s)
+	call := false
+	for i := range msgs {
+		m := msgs[i]
+		if !h.publishes(m.Letter) {
+			continue
+		}
+		grown := h.log.add(m, now, h.idle)
+		h.state.apply(m, now)
+		call = call || grown || h.wanted.has(m.Letter)
+	}
+	call = call && h.idle && h.started
+	if call {
+		h.idle = false
+	}
 	h.mu.Unlock()
-}
-
-func (s *session) read() {
-	r := bufio.NewReaderSize(s.conn, 256)
-	for {
-		line, err := r.ReadSlice('\n')
-		if err != nil {
-			return
-		}
-		if line[0] != '?' {
-			continue
-		}
-		var want [256]bool
-		for c := 'A'; c <= 'Z'; c++ {
-			want[c] = strings.ContainsRune(string(line), c) || strings.Contains(string(line), "*")
-		}
-		s.mu.Lock()
-		s.letter = want
-		s.mu.Unlock()
+	if call {
+		h.signal()
 	}
 }
 
-func (s *session) write() {
-	for {
-		s.mu.Lock()
-		owed := s.owed
-		s.owed = nil
-		s.mu.Unlock()
-		if len(owed) == 0 {
-			if _, open := <-s.wake; !open {
-				return
-			}
-			continue
-		}
-		if _, err := s.conn.Write(owed); err != nil {
-			return
-		}
+func (h *Hub) publishes(letter byte) bool {
+	return letter >= 'A' && letter <= 'Z' && h.letters.has(letter)
+}
+
+// call asks the distributor to look at a listener. The lock is held.
+func (h *Hub) call(l *listener) {
+	h.ready = append(h.ready, l)
+	if h.idle {
+		h.idle = false
+		h.signal()
 	}
 }
 
-// Publish tells every listener that asked for it of each message, in order.
-// It never waits for a listener.
-func (h *Hub) Publish(msgs ...Message) {
+// signal wakes the distributor. A signal that is not yet taken is enough.
+func (h *Hub) signal() {
+	select {
+	case h.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Seed tells the hub the state before the first event. It is not sent; it is
+// what a snapshot shows until messages say otherwise.
+func (h *Hub) Seed(msgs ...Message) {
+	now := time.Now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for s := range h.sessions {
-		s.mu.Lock()
-		for _, m := range msgs {
-			if s.letter[m.Letter] && len(s.owed) < 1<<20 {
-				s.owed = m.append(s.owed)
-			}
-		}
-		s.mu.Unlock()
-		select {
-		case s.wake <- struct{}{}:
-		default:
+	for _, m := range msgs {
+		if h.publishes(m.Letter) {
+			h.state.apply(m, now)
 		}
 	}
 }
 
-// Seed tells the hub the state before the first event. It is not sent to
-// listeners; it is what a snapshot shows until messages say otherwise.
-func (h *Hub) Seed(msgs ...Message) {}
+// Stats returns the present figures.
+func (h *Hub) Stats() Stats {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.stats
+	s.Listeners, s.Messages = len(h.listeners), h.log.next-1
+	return s
+}
 
-// Close stops accepting, lets each listener read for a short time what it is
-// owed, and closes the connections.
+// Close stops accepting, lets the listeners read for at most a second what
+// they are owed, and closes the connections. What is published afterwards goes
+// nowhere. Closing twice is harmless.
 func (h *Hub) Close() {
 	h.mu.Lock()
+	first := !h.closed
 	h.closed = true
-	for l := range h.listeners {
+	for l := range h.sockets {
 		l.Close()
 	}
-	for s := range h.sessions {
-		s.conn.SetDeadline(time.Now().Add(time.Second))
-		close(s.wake)
+	deadline := time.Now().Add(closeGrace)
+	for l := range h.listeners {
+		l.conn.SetWriteDeadline(deadline)
 	}
+	if first && !h.started {
+		close(h.finished)
+	}
+	h.idle = false
 	h.mu.Unlock()
-	h.wg.Wait()
+	h.signal()
+	<-h.finished
+	h.serving.Wait()
 }

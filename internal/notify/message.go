@@ -1,18 +1,54 @@
 package notify
 
+import (
+	"math/bits"
+	"strings"
+)
+
 // A Message is one event: a letter and what follows it. On the wire it is the
 // letter, a space and the text if there is one, and a line feed.
 type Message struct {
-	Letter byte   // 'A' to 'Z'
-	Text   string // "" for messages that are a letter only
+	Letter byte   // 'A' to 'Z'; a message with another letter is not published
+	Text   string // at most 1000 bytes; "" for messages that are a letter only
 }
+
+// Control lines: they begin with a star and belong to no letter.
+const (
+	lineOK       = "*OK"   // the greeting
+	lineErr      = "*ERR " // why the connection ends
+	lineExtended = "*EXT " // the interest line was read by a hub that knows "+"
+	lineLost     = "*LOST "
+	lineLive     = "*LIVE " // the snapshot is complete
+
+	textNoSlots    = "No free listening slots"
+	textNotAllowed = "Not allowed"
+	textTooSlow    = "too slow"
+)
+
+// Letters that several daemons share. Those of the multiplexor alone are B
+// (busy timeout), R (reread), S (status tag) and U (unexpected death).
+const (
+	letterFree   = 'F' // F n: so many free workers or slots
+	letterGate   = 'L' // L 0 or L 1: the load gate
+	letterStatus = 'S' // S n text: what worker n does
+	letterSome   = 'Y' // free went from none to some
+	letterNone   = 'Z' // none is free
+)
+
+// edgeLetters are never dropped: who misses one acts wrongly for ever. Of S
+// and F the newest is as good as all of them; the rest is news that a slow
+// listener may miss, and is told so.
+const edgeLetters = "BLRUYZ"
+
+// maxText bounds the text of one message, in bytes; what is longer is cut.
+const maxText = 1000
+
+// maxLine bounds a line of the extended form: number, time, message.
+const maxLine = 20 + 1 + 20 + 1 + 2 + maxText + 1
 
 // String is the message as it stands on the wire, without the line feed.
 func (m Message) String() string {
-	if m.Text == "" {
-		return string(m.Letter)
-	}
-	return string(m.Letter) + " " + m.Text
+	return strings.TrimSuffix(string(m.append(nil)), "\n")
 }
 
 // append adds the message and its line feed to dst. Control bytes in the text
@@ -21,24 +57,56 @@ func (m Message) append(dst []byte) []byte {
 	dst = append(dst, m.Letter)
 	if m.Text != "" {
 		dst = append(dst, ' ')
-		dst = appendText(dst, m.Text)
+		start := len(dst)
+		dst = append(dst, m.Text[:min(len(m.Text), maxText)]...)
+		for i, c := range dst[start:] {
+			if c < ' ' || c == 0x7f {
+				dst[start+i] = ' '
+			}
+		}
 	}
 	return append(dst, '\n')
 }
 
-// maxText bounds the text of one message, in bytes; what is longer is cut.
-const maxText = 1000
+// letters is a set of message letters, a bit each.
+type letters uint32
 
-func appendText(dst []byte, s string) []byte {
-	if len(s) > maxText {
-		s = s[:maxText]
-	}
-	start := len(dst)
-	dst = append(dst, s...)
-	for i, c := range dst[start:] {
-		if c < ' ' || c == 0x7f {
-			dst[start+i] = ' '
+const allLetters letters = 1<<26 - 1
+
+func letterSet(s string) letters {
+	var set letters
+	for i := range len(s) {
+		if s[i] >= 'A' && s[i] <= 'Z' {
+			set |= letterBit(s[i])
 		}
 	}
-	return dst
+	return set
+}
+
+func letterBit(c byte) letters { return 1 << (c - 'A') }
+
+func (set letters) has(c byte) bool { return set&letterBit(c) != 0 }
+
+// count adds up how many messages of these letters there were.
+func (set letters) count(tally *[26]uint64) (n uint64) {
+	for ; set != 0; set &= set - 1 {
+		n += tally[bits.TrailingZeros32(uint32(set))]
+	}
+	return n
+}
+
+// workerNumber is the number an S message begins with; ok is false if there is
+// none.
+func workerNumber(text string) (n uint32, ok bool) {
+	for i := range len(text) {
+		c := text[i]
+		if c < '0' || c > '9' {
+			return n, ok && c == ' '
+		}
+		if n > 1<<27 {
+			return 0, false
+		}
+		n, ok = n*10+uint32(c-'0'), true
+	}
+	return n, ok
 }

@@ -1,0 +1,209 @@
+package notify
+
+import (
+	"errors"
+	"strconv"
+	"time"
+)
+
+// This file brings listeners that are behind up to date: those that have just
+// subscribed, and those that did not read fast enough.
+
+// compressedLines is how many lines of the compressed history are made at a
+// time for one listener.
+const compressedLines = 128
+
+var errEnded = errors.New("listener ended")
+
+// serve gives the listeners in the queue a turn each, as far as time allows.
+func (d *distributor) serve(began time.Time) {
+	for n := len(d.queue); n > 0; n-- {
+		l := d.queue[0]
+		d.queue[0] = nil
+		d.queue = d.queue[1:]
+		l.queued = false
+		if !l.removed && !l.blocked {
+			more, err := d.advance(l)
+			if err != nil {
+				d.drop(l)
+			} else if more {
+				d.enqueue(l)
+			}
+		}
+		if !d.closed && time.Since(began) > roundTime {
+			return
+		}
+	}
+}
+
+// advance writes to a listener until it is up to date, its socket is full or
+// its turn is over; more says that it wants another turn.
+func (d *distributor) advance(l *listener) (more bool, err error) {
+	for sent := 0; sent < stepBytes; {
+		n := len(l.owed)
+		if all, err := l.send(); !all {
+			return false, err
+		}
+		sent += n
+		if l.ending {
+			return false, errEnded
+		}
+		limit := l.limit(d.view.next)
+		switch {
+		case l.sub != nil && l.next >= l.sub.from:
+			d.subscribe(l)
+		case l.picture != nil && l.next >= l.stands:
+			l.owed, l.picture, l.joining = l.picture, nil, false
+		case l.next < d.view.first():
+			d.bridge(l)
+		case l.next < limit:
+			n, all := d.piece(l, limit)
+			if !all {
+				return false, nil
+			}
+			sent += n
+		case l.next > d.view.next || l.picture != nil:
+			return true, nil // what comes next is not in view yet
+		case l.joining:
+			d.portray(l)
+		default:
+			d.join(l)
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// limit is the number before which something other than messages is due, or
+// next if nothing is.
+func (l *listener) limit(next uint64) uint64 {
+	if l.sub != nil {
+		next = min(next, l.sub.from)
+	}
+	if l.picture != nil {
+		next = min(next, l.stands)
+	}
+	return next
+}
+
+// piece writes the rest of the chunk that the listener is in, up to number
+// limit; n is how many bytes it took, if it took all.
+func (d *distributor) piece(l *listener, limit uint64) (n int, all bool) {
+	first, lines, end := d.draw(l.next, l.key)
+	end = min(end, limit)
+	from, to := lines.line(l.next-first), lines.line(end-first)
+	if from < to && !d.write(l, first, lines, from, to) {
+		return 0, false
+	}
+	l.next = end
+	l.seen += uint64(to - from)
+	return lines.start(to) - lines.start(from), true
+}
+
+// bridge gives a listener what is left of the messages before the first chunk,
+// and tells it how many are missing.
+func (d *distributor) bridge(l *listener) {
+	h := d.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g := h.log
+	if g.lacks(l.key.letters, l.next) {
+		h.stats.TooSlow++
+		h.opt.Log.Warn("listener closed", "reason", textTooSlow, "peer", l.conn.RemoteAddr().String())
+		l.owed, l.ending = []byte(lineErr+textTooSlow+"\n"), true
+		l.conn.SetWriteDeadline(time.Now().Add(goodbyeTime))
+		return
+	}
+	to, total := g.first(), l.key.letters.count(&g.chunks[0].before)
+	if l.sub != nil && l.sub.from < to {
+		to, total = l.sub.from, l.sub.before
+	}
+	if l.picture != nil && l.stands < to {
+		to, total = l.stands, l.standsSeen
+	}
+	if lost := total - l.seen - g.left(l.key.letters, l.next, to); lost > 0 {
+		l.seen += lost
+		h.stats.Lost += lost
+		if l.key.extended {
+			l.owed = appendControl(l.owed, lineLost, lost)
+		}
+	}
+	lines, next := g.compressed(l.key.letters, l.next, to, compressedLines)
+	for _, k := range lines {
+		if l.key.extended {
+			l.owed = append(l.owed, k.line...)
+		} else {
+			l.owed = append(l.owed, k.line[k.prefix:]...)
+		}
+	}
+	l.seen += uint64(len(lines))
+	l.next = next
+}
+
+// subscribe puts what a listener has asked for into effect.
+func (d *distributor) subscribe(l *listener) {
+	s := l.sub
+	l.sub = nil
+	l.key = key{s.letters, s.extended}
+	l.next, l.seen = s.from, s.seen
+	l.joining, l.picture = s.extended, nil
+	if s.extended {
+		l.owed = appendControl(l.owed, lineExtended, s.from-1)
+		l.owed = append(l.owed[:len(l.owed)-1], ' ')
+		l.owed = append(strconv.AppendUint(l.owed, d.hub.run, 10), '\n')
+		if s.replay {
+			d.replay(l, s)
+		}
+	}
+	d.hub.mu.Lock()
+	d.hub.stats.subscribed++
+	d.hub.mu.Unlock()
+	l.taken <- struct{}{}
+}
+
+// replay moves a listener back to the number it has named. A number that was
+// never given, or was given by another run of the daemon, means that everything
+// of this run is new.
+func (d *distributor) replay(l *listener, s *subscription) {
+	d.hub.mu.Lock()
+	defer d.hub.mu.Unlock()
+	g := d.hub.log
+	since := s.since
+	if since >= s.from || s.run != 0 && s.run != d.hub.run {
+		since = 0
+	}
+	l.next = since + 1
+	if l.next >= g.first() {
+		l.seen = g.countBefore(s.letters, l.next)
+		return
+	}
+	// How many of the missing had its letters is not known any more: all that
+	// are not kept count.
+	for i, seq := range g.forgotten {
+		if s.letters&(1<<i) != 0 {
+			l.next = max(l.next, seq+1)
+		}
+	}
+	kept := g.left(s.letters, l.next, g.first())
+	l.seen = s.letters.count(&g.chunks[0].before) - kept
+	if lost := g.first() - (since + 1) - kept; lost > 0 {
+		d.hub.stats.Lost += lost
+		l.owed = appendControl(l.owed, lineLost, lost)
+	}
+}
+
+// portray takes the snapshot that a listener is due. The listener gets it when
+// it has all that came before.
+func (d *distributor) portray(l *listener) {
+	h := d.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l.stands, l.standsSeen = h.log.next, l.key.letters.count(&h.log.counts)
+	l.picture = h.state.snapshot(nil, l.key.letters, l.stands-1)
+	l.picture = appendControl(l.picture, lineLive, l.stands-1)
+}
+
+func appendControl(dst []byte, word string, n uint64) []byte {
+	dst = append(dst, word...)
+	return append(strconv.AppendUint(dst, n, 10), '\n')
+}
