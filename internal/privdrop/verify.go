@@ -1,0 +1,131 @@
+package privdrop
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// tasks has a directory for each thread. proc(5)
+const tasks = "/proc/self/task"
+
+// Sets of capabilities, a bit each. capabilities(7)
+const (
+	allCaps uint64 = 1<<64 - 1
+	// idCaps are CAP_SETGID, CAP_SETUID and CAP_SETPCAP: with them a process could
+	// change its ids, or get the right to.
+	idCaps uint64 = 1<<6 | 1<<7 | 1<<8
+)
+
+// endWait bounds the wait for a thread that is just ending: the C library (in
+// builds with cgo) does not change its ids any more.
+const endWait = time.Second
+
+// verifyThreads looks at the ids of each thread, and that it has none of the
+// forbidden capabilities. A thread that differs has a moment to end.
+func verifyThreads(a Account, forbidden uint64) error {
+	for deadline := time.Now().Add(endWait); ; time.Sleep(endWait / 100) {
+		err := lookAtThreads(a, forbidden)
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+// lookAtThreads looks at each thread once. A thread that starts while it reads
+// has the ids of the one that started it.
+func lookAtThreads(a Account, forbidden uint64) error {
+	entries, err := os.ReadDir(tasks)
+	if err != nil {
+		return fmt.Errorf("look at all threads: %w", err)
+	}
+	seen := 0
+	for _, e := range entries {
+		data, err := os.ReadFile(tasks + "/" + e.Name() + "/status")
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // the thread has ended
+		}
+		if err != nil {
+			return fmt.Errorf("look at thread %s: %w", e.Name(), err)
+		}
+		if err := verifyStatus(data, a, forbidden); err != nil {
+			return fmt.Errorf("thread %s: %w", e.Name(), err)
+		}
+		seen++
+	}
+	if seen == 0 {
+		return errors.New("no thread could be looked at")
+	}
+	return nil
+}
+
+// verifyStatus holds a thread's status file against the account.
+func verifyStatus(data []byte, a Account, forbidden uint64) error {
+	fields := make(map[string]string)
+	for line := range bytes.Lines(data) {
+		if key, value, ok := strings.Cut(string(line), ":"); ok {
+			fields[key] = strings.TrimSpace(value)
+		}
+	}
+	if err := verifyIDs("user", fields["Uid"], a.UID); err != nil {
+		return err
+	}
+	if err := verifyIDs("group", fields["Gid"], a.GID); err != nil {
+		return err
+	}
+	if err := verifyGroups(fields, a.Groups); err != nil {
+		return err
+	}
+	for _, set := range []string{"CapPrm", "CapEff", "CapAmb"} {
+		caps, err := strconv.ParseUint(fields[set], 16, 64)
+		if err != nil {
+			return fmt.Errorf("capabilities %s: %q", set, fields[set])
+		}
+		if caps&forbidden != 0 {
+			return fmt.Errorf("capabilities %s are still %s", set, fields[set])
+		}
+	}
+	return nil
+}
+
+// verifyIDs wants real, effective, saved and file system id to be the same.
+func verifyIDs(what, text string, want int) error {
+	ids := strings.Fields(text)
+	if len(ids) != 4 {
+		return fmt.Errorf("%s ids: %q", what, text)
+	}
+	for _, id := range ids {
+		if id != strconv.Itoa(want) {
+			return fmt.Errorf("%s ids are %q, want %d", what, text, want)
+		}
+	}
+	return nil
+}
+
+func verifyGroups(fields map[string]string, want []int) error {
+	text, ok := fields["Groups"]
+	if !ok {
+		return errors.New("groups are not shown")
+	}
+	var got []int
+	for _, f := range strings.Fields(text) {
+		gid, err := strconv.Atoi(f)
+		if err != nil {
+			return fmt.Errorf("groups: %q", text)
+		}
+		got = append(got, gid)
+	}
+	want = slices.Sorted(slices.Values(want))
+	slices.Sort(got)
+	if !slices.Equal(slices.Compact(got), slices.Compact(want)) {
+		return fmt.Errorf("supplementary groups are %v, want %v", got, want)
+	}
+	return nil
+}
