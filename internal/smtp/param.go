@@ -1,0 +1,209 @@
+package smtp
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Param is one ESMTP parameter of MAIL or RCPT: RFC 5321, 4.1.2.
+type Param struct {
+	Key   string // in capitals
+	Value string // as typed; empty if there is none
+	Text  string // the whole word as typed
+}
+
+// Keys of the parameters that are known.
+const (
+	ParamSize     = "SIZE"     // RFC 1870
+	ParamBody     = "BODY"     // RFC 6152, RFC 3030
+	ParamUTF8     = "SMTPUTF8" // RFC 6531
+	ParamAuth     = "AUTH"     // RFC 4954, 5
+	ParamRet      = "RET"      // RFC 3461, 4.3
+	ParamEnvID    = "ENVID"    // RFC 3461, 4.4
+	ParamNotify   = "NOTIFY"   // RFC 3461, 4.1
+	ParamOrigRcpt = "ORCPT"    // RFC 3461, 4.2
+)
+
+// ErrSizeNumber says that the number of SIZE does not fit: no server takes such a message.
+var ErrSizeNumber = errors.New("SIZE is out of range")
+
+// ParseParams splits the words behind a path. The same key twice is an error.
+func ParseParams(s string) ([]Param, error) {
+	var params []Param
+	for word := range strings.FieldsSeq(s) {
+		key, value, has := strings.Cut(word, "=")
+		if !isParamKey(key) || has && !isParamValue(value) {
+			return nil, fmt.Errorf("parameter %.40q is malformed", word)
+		}
+		key = strings.ToUpper(key)
+		for _, p := range params {
+			if p.Key == key {
+				return nil, fmt.Errorf("parameter %s is given twice", key)
+			}
+		}
+		params = append(params, Param{Key: key, Value: value, Text: word})
+	}
+	return params, nil
+}
+
+func isParamKey(s string) bool {
+	if s == "" || len(s) > 32 || s[0] == '-' {
+		return false
+	}
+	for i := range len(s) {
+		if !isLetter(s[i]) && !isDigit(s[i]) && s[i] != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+func isParamValue(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] == '=' || s[i] == 0x7f {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// CheckMail checks the value of a parameter of MAIL that is known; the caller knows which are allowed.
+func (p Param) CheckMail() error {
+	switch p.Key {
+	case ParamSize:
+		_, err := p.Size()
+		return err
+	case ParamBody:
+		return p.oneOf("7BIT", "8BITMIME", "BINARYMIME")
+	case ParamUTF8:
+		if p.Text != p.Key && strings.Contains(p.Text, "=") {
+			return errors.New("SMTPUTF8 takes no value")
+		}
+		return nil
+	case ParamRet:
+		return p.oneOf("FULL", "HDRS")
+	case ParamEnvID:
+		return p.checkXtext(100)
+	case ParamAuth:
+		return p.checkXtext(500)
+	}
+	return fmt.Errorf("parameter %s is not known", p.Key)
+}
+
+// CheckRcpt checks the value of a parameter of RCPT.
+func (p Param) CheckRcpt() error {
+	switch p.Key {
+	case ParamNotify:
+		words := strings.Split(strings.ToUpper(p.Value), ",")
+		for _, w := range words {
+			ok := w == "SUCCESS" || w == "FAILURE" || w == "DELAY" || w == "NEVER" && len(words) == 1
+			if !ok {
+				return errors.New("NOTIFY is malformed")
+			}
+		}
+		return nil
+	case ParamOrigRcpt:
+		kind, text, ok := strings.Cut(p.Value, ";")
+		if !ok || !isParamKey(kind) {
+			return errors.New("ORCPT is malformed")
+		}
+		return Param{Key: p.Key, Value: text}.checkXtext(500)
+	}
+	return fmt.Errorf("parameter %s is not known", p.Key)
+}
+
+// Size gives the number of bytes that SIZE announces.
+func (p Param) Size() (int64, error) {
+	if p.Value == "" || len(p.Value) > 20 {
+		return 0, errors.New("SIZE is malformed")
+	}
+	for i := range len(p.Value) {
+		if !isDigit(p.Value[i]) {
+			return 0, errors.New("SIZE is malformed")
+		}
+	}
+	n, err := strconv.ParseInt(p.Value, 10, 64)
+	if err != nil {
+		return 0, ErrSizeNumber
+	}
+	return n, nil
+}
+
+func (p Param) oneOf(words ...string) error {
+	for _, w := range words {
+		if strings.EqualFold(w, p.Value) {
+			return nil
+		}
+	}
+	return fmt.Errorf("value of %s is not known", p.Key)
+}
+
+func (p Param) checkXtext(limit int) error {
+	if len(p.Value) > limit {
+		return fmt.Errorf("value of %s is too long", p.Key)
+	}
+	_, err := DecodeXtext(p.Value)
+	return err
+}
+
+// DecodeXtext undoes the encoding of RFC 3461, 4. What decodes to a control byte is an error, as are
+// bytes that xtext may not hold. UTF-8 is taken as it is (RFC 6533, 3).
+func DecodeXtext(s string) (string, error) {
+	if strings.IndexByte(s, '+') < 0 && isPlainXtext(s) {
+		return s, nil
+	}
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		b := s[i]
+		if b == '+' {
+			if i+2 >= len(s) {
+				return "", errors.New("xtext ends within an escape")
+			}
+			hi, lo := upperHex(s[i+1]), upperHex(s[i+2])
+			if hi < 0 || lo < 0 {
+				return "", errors.New("xtext has a malformed escape")
+			}
+			b, i = byte(hi<<4|lo), i+2
+		}
+		if b < ' ' || b == 0x7f {
+			return "", errors.New("xtext holds a control byte")
+		}
+		out = append(out, b)
+	}
+	return string(out), nil
+}
+
+func isPlainXtext(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// upperHex takes capitals only, as RFC 3461 asks, and small letters, which exist.
+func upperHex(b byte) int {
+	switch {
+	case isDigit(b):
+		return int(b - '0')
+	case 'A' <= b && b <= 'F', 'a' <= b && b <= 'f':
+		return int(b&^0x20-'A') + 10
+	}
+	return -1
+}
+
+// AppendXtext encodes s as xtext.
+func AppendXtext(dst []byte, s string) []byte {
+	const hex = "0123456789ABCDEF"
+	for i := range len(s) {
+		if b := s[i]; b <= ' ' || b >= 0x7f || b == '+' || b == '=' {
+			dst = append(dst, '+', hex[b>>4], hex[b&15])
+		} else {
+			dst = append(dst, b)
+		}
+	}
+	return dst
+}
