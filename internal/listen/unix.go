@@ -36,11 +36,19 @@ type unixListener struct {
 // may no longer write to is no error: the next start replaces the stale socket.
 func (l *unixListener) Close() error {
 	err := l.UnixListener.Close()
+	if rmErr := l.remove(); err == nil {
+		err = rmErr
+	}
+	return err
+}
+
+// remove removes the socket's file, once, if it is still the one that was made.
+func (l *unixListener) remove() (err error) {
 	l.unlink.Do(func() {
 		if st, statErr := lstat(l.path); statErr != nil || st.Dev != l.dev || st.Ino != l.ino {
 			return
 		}
-		if rmErr := os.Remove(l.path); rmErr != nil && !notPermitted(rmErr) && err == nil {
+		if rmErr := os.Remove(l.path); rmErr != nil && !notPermitted(rmErr) {
 			err = rmErr
 		}
 	})
