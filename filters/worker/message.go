@@ -1,0 +1,179 @@
+package worker
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"postern/internal/percent"
+	"postern/internal/safedir"
+)
+
+// Message is a message to be judged. If a Scan callback does nothing to it, it is delivered as it is.
+type Message struct {
+	Envelope
+	Changes
+	Dir string // working directory
+
+	root    *os.Root
+	server  *server
+	verdict string // line of RESULTS
+	newBody bool
+}
+
+// scan answers a scan request. RESULTS gets its lines in one write at the end, so that a worker that is killed leaves
+// no half of them behind.
+func (s *server) scan(dir string) (err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil || dir == "" {
+		return fmt.Errorf("Cannot chdir(%s): %s", dir, cause(err)) //lint:ignore ST1005 the text of mimedefang.pl
+	}
+	defer root.Close()
+	s.begin("Reading COMMANDS", "")
+	e, err := readEnvelope(root)
+	s.end("no_tag", "")
+	if err != nil {
+		return err
+	}
+	// A directory is scanned once; Work is also where filters may unpack things.
+	if err := root.Mkdir("Work", 0o750); err != nil {
+		return fmt.Errorf("Cannot mkdir(Work): %s", cause(err)) //lint:ignore ST1005 the text of mimedefang.pl
+	}
+	m := &Message{Envelope: *e, Dir: dir, root: root, server: s}
+	if s.Scan != nil {
+		s.begin("In filter", m.ID)
+		err = s.Scan(m)
+		s.end("no_tag", m.ID)
+	}
+	if err == nil {
+		err = m.Err()
+	}
+	if err != nil {
+		return err
+	}
+	lines := m.lines
+	if m.newBody {
+		lines = append(lines, "C\n"...)
+	}
+	return appendResults(root, append(append(lines, m.verdict...), "F\n"...))
+}
+
+// cause is the reason alone of a failed system call, which is what mimedefang.pl tells.
+func cause(err error) string {
+	var p *fs.PathError
+	switch {
+	case err == nil:
+		return "no such file or directory"
+	case errors.As(err, &p):
+		return p.Err.Error()
+	}
+	return err.Error()
+}
+
+// Input opens the message as it was received, with LF line ends. The caller closes it.
+func (m *Message) Input() (*os.File, error) {
+	f, err := safedir.OpenFile(m.root, "INPUTMSG", os.O_RDONLY)
+	if err != nil {
+		return nil, fmt.Errorf("open INPUTMSG: %w", err)
+	}
+	return f, nil
+}
+
+// Root is the working directory. A filter may make files of its own below Work.
+func (m *Message) Root() *os.Root { return m.root }
+
+// Status shows on the multiplexor's status what the worker is doing.
+func (m *Message) Status(text string) {
+	m.server.begin(text, m.ID)
+	m.server.depth--
+}
+
+// Reject refuses the message for good. Empty code and dsn are 554 and 5.7.1. The first of Reject, TempFail and
+// Discard counts.
+func (m *Message) Reject(text, code, dsn string) { m.judge('B', '5', "554", "5.7.1", text, code, dsn) }
+
+// TempFail refuses the message for now. Empty code and dsn are 451 and 4.3.0.
+func (m *Message) TempFail(text, code, dsn string) {
+	m.judge('T', '4', "451", "4.3.0", text, code, dsn)
+}
+
+// Discard accepts the message and throws it away.
+func (m *Message) Discard() {
+	if m.verdict == "" {
+		m.verdict = "D\n"
+	}
+}
+
+// Refused tells whether Reject, TempFail or Discard was called.
+func (m *Message) Refused() bool { return m.verdict != "" }
+
+func (m *Message) judge(letter, class byte, defaultCode, defaultDSN, text, code, dsn string) {
+	if m.verdict != "" {
+		return
+	}
+	if len(code) != 3 || code[0] != class || !digits(code) {
+		code = defaultCode
+	}
+	if !validDSN(dsn, class) {
+		dsn = defaultDSN
+	}
+	if len(text) > maxText/3 {
+		text = text[:maxText/3]
+	}
+	m.verdict = string(letter) + percent.Join(code, dsn, text) + "\n"
+}
+
+// SetContentType changes the message's Content-Type field, and gives it a MIME-Version field if it has none.
+func (m *Message) SetContentType(value string) { m.add('M', value) }
+
+// ReplaceBody makes what r gives the body of the message. Lines end in LF. It can be called once.
+func (m *Message) ReplaceBody(r io.Reader) error {
+	if err := writeNew(m.root, "NEWBODY", r); err != nil {
+		err = fmt.Errorf("write NEWBODY: %w", err)
+		m.fail(err)
+		return err
+	}
+	m.newBody = true
+	return nil
+}
+
+// DeleteAllHeaders deletes every occurrence of the field name.
+func (m *Message) DeleteAllHeaders(name string) {
+	n, err := m.CountHeaders(name)
+	if err != nil {
+		m.fail(err)
+		return
+	}
+	// From the last one up, so that the numbers of the others do not change.
+	for ; n > 0; n-- {
+		m.DeleteHeader(name, n)
+	}
+}
+
+// CountHeaders counts the fields called name, in any case of letters.
+func (m *Message) CountHeaders(name string) (int, error) {
+	f, err := safedir.OpenFile(m.root, "HEADERS", os.O_RDONLY)
+	if err != nil {
+		return 0, fmt.Errorf("open HEADERS: %w", err)
+	}
+	defer f.Close()
+	n := 0
+	r := bufio.NewReader(f)
+	for start := true; ; {
+		piece, err := r.ReadSlice('\n')
+		if start && len(piece) > len(name) && piece[len(name)] == ':' && strings.EqualFold(string(piece[:len(name)]), name) {
+			n++
+		}
+		start = err == nil
+		if err != nil && err != bufio.ErrBufferFull {
+			if err == io.EOF {
+				err = nil
+			}
+			return n, err
+		}
+	}
+}
