@@ -1,0 +1,236 @@
+// Package pidfile tells the process id of a running program to those who send it
+// signals, and keeps a second copy of it from starting.
+//
+// The file is written by root, often in a directory that the service user can
+// write to, so that nothing that may be there is trusted (CVE-2018-16888 and its
+// like): it appears by a rename of a new file, links and files with a second name
+// stop the start, its owner is never changed, and no pid is ever read back to act
+// on it.
+package pidfile
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// Mode of a pid file.
+const Mode fs.FileMode = 0o644
+
+// ErrRunning says that another process holds the pid file.
+var ErrRunning = errors.New("another copy is running")
+
+// attempts bounds the tries when other processes keep changing the file.
+const attempts = 10
+
+// File is a pid file of this process. It stays open, and locked, until Remove.
+type File struct {
+	dir  *os.Root
+	name string
+	f    *os.File
+}
+
+// Write makes or replaces the pid file at path. It fails with ErrRunning if a
+// process that wrote it with Write still lives. It fails, and touches nothing, if
+// there is anything but a regular file with this one name, or if everybody can write
+// to the directory.
+func Write(path string) (*File, error) {
+	file, err := open(path)
+	if err != nil {
+		return nil, fmt.Errorf("pid file %s: %w", path, err)
+	}
+	if err := file.write(); err != nil {
+		file.close()
+		return nil, fmt.Errorf("pid file %s: %w", path, err)
+	}
+	return file, nil
+}
+
+func open(path string) (*File, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("open directory: %w", err)
+	}
+	info, err := dir.Stat(".")
+	if err != nil {
+		dir.Close()
+		return nil, fmt.Errorf("stat directory: %w", err)
+	}
+	if info.Mode()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0 {
+		dir.Close()
+		return nil, fmt.Errorf("directory can be written by everybody (mode %04o)", info.Mode().Perm())
+	}
+	return &File{dir: dir, name: filepath.Base(path)}, nil
+}
+
+// write makes a new file, locked and with the pid in it, and gives it its name.
+func (p *File) write() error {
+	temp := "." + p.name + "-" + rand.Text()
+	f, err := p.dir.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, Mode)
+	if err != nil {
+		return err
+	}
+	p.f = f
+	if err := p.fill(); err != nil {
+		return errors.Join(err, p.dir.Remove(temp))
+	}
+	for range attempts {
+		var done bool
+		if done, err = p.install(temp); done {
+			return nil
+		}
+		if err != nil {
+			break
+		}
+		err = errors.New("other processes keep changing it")
+	}
+	return errors.Join(err, p.dir.Remove(temp))
+}
+
+func (p *File) fill() error {
+	if err := syscall.Flock(int(p.f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	if _, err := fmt.Fprintf(p.f, "%d\n", os.Getpid()); err != nil {
+		return err
+	}
+	return p.f.Chmod(Mode) // whatever the umask is
+}
+
+// install puts the temporary file into its place. It is not done, without an
+// error, if what is there has changed meanwhile.
+func (p *File) install(temp string) (done bool, err error) {
+	old, err := p.lockOld()
+	if errors.Is(err, fs.ErrNotExist) {
+		// A link fails if another process is quicker; a rename would not.
+		if err := p.dir.Link(temp, p.name); err != nil {
+			if errors.Is(err, fs.ErrExist) {
+				return false, nil
+			}
+			return false, err
+		}
+		return true, p.dir.Remove(temp)
+	}
+	if err != nil {
+		return false, err
+	}
+	if old == nil {
+		return false, nil
+	}
+	defer old.Close()
+	if err := p.dir.Rename(temp, p.name); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+// lockOld opens and locks the file that is in the place. It gives nil if that
+// is not the same file any more.
+func (p *File) lockOld() (*os.File, error) {
+	before, err := p.dir.Lstat(p.name)
+	if err != nil {
+		return nil, err
+	}
+	stat, ok := before.Sys().(*syscall.Stat_t)
+	if !ok || !before.Mode().IsRegular() {
+		return nil, fmt.Errorf("there is a %s, not a regular file; it was left alone", kind(before.Mode()))
+	}
+	if stat.Nlink != 1 {
+		return nil, fmt.Errorf("the file has %d names (hard links); it was left alone", stat.Nlink)
+	}
+	f, err := p.dir.OpenFile(p.name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	opened, err := f.Stat()
+	if err != nil || !os.SameFile(before, opened) {
+		f.Close()
+		return nil, err
+	}
+	// Others could keep us from starting by locking a file of theirs.
+	ours := stat.Uid == 0 || stat.Uid == uint32(os.Geteuid())
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err != nil && ours {
+		defer f.Close()
+		return nil, fmt.Errorf("%w (pid %s)", ErrRunning, pidText(f))
+	}
+	// It may have been replaced between Lstat and the lock.
+	now, err := p.dir.Lstat(p.name)
+	if err != nil || !os.SameFile(opened, now) {
+		f.Close()
+		return nil, nil
+	}
+	return f, nil
+}
+
+// kind names what is in the place of the file.
+func kind(mode fs.FileMode) string {
+	switch mode.Type() {
+	case fs.ModeSymlink:
+		return "symbolic link"
+	case fs.ModeDir:
+		return "directory"
+	case fs.ModeNamedPipe:
+		return "FIFO"
+	case fs.ModeSocket:
+		return "socket"
+	}
+	return "device"
+}
+
+// pidText reads what a pid file says, for a message and nothing else.
+func pidText(f *os.File) string {
+	data, err := io.ReadAll(io.LimitReader(f, 20))
+	pid, numErr := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil || numErr != nil {
+		return "unknown"
+	}
+	return strconv.Itoa(pid)
+}
+
+// Remove removes the file, if it is still the one that Write made, and gives up
+// the lock. After root was given up the directory may be closed to this process: the
+// error is then fs.ErrPermission or EROFS and harms nothing, the next start replaces
+// the file.
+func (p *File) Remove() error {
+	defer p.close()
+	info, err := p.dir.Lstat(p.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove pid file: %w", err)
+	}
+	ours, err := p.f.Stat()
+	if err != nil {
+		return fmt.Errorf("remove pid file: %w", err)
+	}
+	if !os.SameFile(info, ours) {
+		return nil
+	}
+	if err := p.dir.Remove(p.name); err != nil {
+		return fmt.Errorf("remove pid file: %w", err)
+	}
+	return nil
+}
+
+func (p *File) close() {
+	if p.f != nil {
+		p.f.Close()
+	}
+	p.dir.Close()
+}
