@@ -192,7 +192,7 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		// The grandchild outlives a SIGKILL to us by a moment, with what it inherits.
-		grandchild := exec.Command("sleep", "30")
+		grandchild := exec.Command("sleep", "3")
 		if err := grandchild.Start(); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
