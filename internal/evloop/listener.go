@@ -1,0 +1,92 @@
+package evloop
+
+import (
+	"fmt"
+	"syscall"
+	"time"
+)
+
+const (
+	acceptBatch = 256 // connections taken before other descriptors have their turn
+	starvedWait = 100 * time.Millisecond
+)
+
+// Listener accepts connections for the loop.
+type Listener struct {
+	loop    *Loop
+	fd      int
+	accept  func(fd int)
+	failed  func(error)
+	watched bool
+	retry   Timer
+}
+
+// Listen watches a listening, non-blocking descriptor, which is the listener's
+// own from now on. accept gets each new descriptor (non-blocking, close-on-exec)
+// in the order of arrival. failed is told, once for each shortage, that there were
+// no descriptors or no memory for another connection; accepting goes on when a
+// descriptor was closed, and is tried every 100 ms.
+func (l *Loop) Listen(fd int, accept func(fd int), failed func(error)) (*Listener, error) {
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		return nil, fmt.Errorf("make a listener non-blocking: %w", err)
+	}
+	ls := &Listener{loop: l, fd: fd, accept: accept, failed: failed, watched: true}
+	ls.retry.Do = ls.resume
+	if err := l.Add(fd, Readable, ls); err != nil {
+		return nil, err
+	}
+	return ls, nil
+}
+
+// Ready accepts what waits; the loop calls it.
+func (ls *Listener) Ready(Events) {
+	for range acceptBatch {
+		if ls.fd < 0 {
+			return // closed by what came with an earlier connection
+		}
+		fd, _, errno := syscall.RawSyscall6(syscall.SYS_ACCEPT4, uintptr(ls.fd), 0, 0, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
+		switch errno {
+		case 0:
+			ls.accept(int(fd))
+		case syscall.EINTR, syscall.ECONNABORTED:
+		case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM:
+			ls.starve(errno)
+			return
+		default: // EAGAIN; network errors of one connection count as none waiting
+			return
+		}
+	}
+}
+
+// starve stops watching: the connection goes on waiting, and without this the
+// loop would spin on it.
+func (ls *Listener) starve(err error) {
+	ls.watched = false
+	ls.loop.Remove(ls.fd)
+	ls.loop.starved = append(ls.loop.starved, ls)
+	ls.loop.Start(&ls.retry, starvedWait)
+	ls.failed(fmt.Errorf("accept a connection: %w", err))
+}
+
+func (ls *Listener) resume() {
+	if ls.watched || ls.fd < 0 {
+		return
+	}
+	ls.loop.Timers.Stop(&ls.retry)
+	if err := ls.loop.Add(ls.fd, Readable, ls); err != nil {
+		ls.loop.Start(&ls.retry, starvedWait)
+		return
+	}
+	ls.watched = true
+}
+
+// Close stops accepting. Connections still in the backlog are reset.
+func (ls *Listener) Close() {
+	if ls.fd < 0 {
+		return
+	}
+	fd := ls.fd
+	ls.fd = -1
+	ls.loop.Timers.Stop(&ls.retry)
+	ls.loop.CloseFD(fd)
+}

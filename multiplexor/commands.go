@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// Texts of the multiplexor's own. Clients compare them.
+const (
+	textTooLong    = "error: Command too long\n"
+	textPrivileged = "error: Attempt to use privileged command on unprivileged socket\n"
+	textUnfinished = "error: Command not ended by a newline\n"
+	textTick       = "error: External agents may not invoke 'tick'\n"
+	textUnknown    = "error: Unknown command\n"
+	textReread     = "Forced reread of filter rules\n"
+	textBadNumber  = "error: Invalid worker number\n"
+	textNoWorker   = "error: Worker number out of range\n"
+	textBadBack    = "error: Invalid 'back' amount (must be 10-600)\n"
+)
+
+// failureTexts are the replies to requests that got no answer.
+var failureTexts = [failures]string{
+	failNoFree:     "error: No free workers\n",
+	failStart:      "error: Unable to activate worker\n",
+	failQueue:      "error: Queued request timed out\n",
+	failTalk:       "error: Error talking to worker process\n",
+	failDied:       "ERR No response from worker\n",
+	failTimeout:    "ERR Filter timed out - check filter rules or system load\n",
+	failOverloaded: "ERR Filter timed out - system may be overloaded (consider increasing busy timeout)\n",
+	failDomain:     "ok -1 Per-domain%20recipok%20limit%20hit;%20please%20try%20again%20later\n",
+	failAnswer:     "ERR Worker broke the protocol\n",
+	failPoison:     "ERR This message has ended too many workers\n",
+	failShutdown:   "error: Multiplexor is terminating\n",
+}
+
+// builtin makes the reply to a request that needs no worker.
+type builtin struct {
+	privileged bool
+	help       string
+	reply      func(s *server, d *doorway, b []byte) []byte
+}
+
+// prefixed are those with an argument.
+var prefixed = []struct {
+	verb  string
+	reply func(s *server, b []byte, arg string) []byte
+}{
+	{"load1 ", func(s *server, b []byte, arg string) []byte {
+		n, ok := leadingInt(arg)
+		if !ok || n < 10 || n > historySeconds {
+			return append(b, textBadBack...)
+		}
+		return s.pool.appendLoad1(b, n, s.uptime())
+	}},
+	{"workerinfo ", appendWorkerInfo},
+	{"slaveinfo ", appendWorkerInfo},
+}
+
+// makeBuiltins gives the table of requests found by the whole line, exactly.
+func makeBuiltins() map[string]builtin {
+	m := map[string]builtin{
+		"help":    {help: "List the commands of this socket", reply: (*server).appendHelp},
+		"free":    {help: "Number of workers that could take a request", reply: func(s *server, _ *doorway, b []byte) []byte { return fmt.Appendf(b, "%d\n", s.pool.freeSlots()) }},
+		"version": {help: "Version, without a newline", reply: func(s *server, _ *doorway, b []byte) []byte { return append(b, s.name...) }},
+		"tick":    {reply: func(_ *server, _ *doorway, b []byte) []byte { return append(b, textTick...) }},
+		"status":  {help: "State of all workers in one line", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.appendStatus(b, s.uptime()) }},
+		"msgs":    {help: "Number of scans finished", reply: func(s *server, _ *doorway, b []byte) []byte { return fmt.Appendf(b, "%d\n", s.pool.messages) }},
+		"histo":   {help: "How often so many workers were busy", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.appendHistogram(b) }},
+		"reread": {privileged: true, help: "Make all workers load the filter rules again", reply: func(s *server, _ *doorway, b []byte) []byte {
+			s.reread()
+			return append(b, textReread...)
+		}},
+		"foo_no_such_command": {reply: func(_ *server, _ *doorway, b []byte) []byte { return append(b, textUnknown...) }},
+	}
+	all := builtin{help: "A line for each worker", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.appendWorkers(b, false) }}
+	onlyBusy := builtin{help: "A line for each busy worker", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.appendWorkers(b, true) }}
+	m["workers"], m["busyworkers"] = all, onlyBusy
+	all.help, onlyBusy.help = "", ""
+	m["slaves"], m["busyslaves"] = all, onlyBusy
+	loads := map[string]kind{"": kindScan, "-relayok": kindRelayok, "-senderok": kindSenderok, "-recipok": kindRecipok}
+	for suffix, k := range loads {
+		name := kindNames[k]
+		m["load"+suffix] = builtin{help: "Load by " + name + " in the last ten minutes", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.appendLoad(b, k, s.uptime()) }}
+		m["hload"+suffix] = builtin{help: "Load by " + name + " in the last day", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.appendHours(b, k) }}
+	}
+	return m
+}
+
+// argumentHelp is the help for commands that are not in the table.
+var argumentHelp = []struct {
+	command, text string
+	privileged    bool
+}{
+	{"load1 N", "Load in the last N seconds", false},
+	{"workerinfo N", "All about worker N", false},
+	{"scan QID DIR", "Run the filter on a message", true},
+}
+
+// helpOrder is the order in which help lists the table.
+var helpOrder = []string{"help", "free", "version", "status", "workers", "busyworkers", "load", "load-relayok", "load-senderok", "load-recipok",
+	"hload", "hload-relayok", "hload-senderok", "hload-recipok", "histo", "msgs", "reread"}
+
+// command answers a built-in request or hands the line on.
+func (c *client) command(line []byte) {
+	s := c.server
+	if b, ok := s.commands[string(line)]; ok && !(b.privileged && c.door.restricted) {
+		c.builtin(b.reply(s, c.door, s.scratch[:0]))
+		return
+	}
+	for _, p := range prefixed {
+		if len(line) > len(p.verb) && bytes.HasPrefix(line, []byte(p.verb)) {
+			c.builtin(p.reply(s, s.scratch[:0], string(line[len(p.verb):])))
+			return
+		}
+	}
+	if c.door.restricted {
+		c.reply([]byte(textPrivileged))
+		return
+	}
+	c.dispatch(line)
+}
+
+// builtin sends a reply made in the server's scratch buffer.
+func (c *client) builtin(b []byte) {
+	c.server.scratch = b
+	c.reply(b)
+}
+
+func (s *server) uptime() time.Duration { return time.Since(s.began) }
+
+func (s *server) appendHelp(d *doorway, b []byte) []byte {
+	for _, name := range helpOrder {
+		if entry := s.commands[name]; !(entry.privileged && d.restricted) {
+			b = fmt.Appendf(b, "%-17s-- %s\n", name, entry.help)
+		}
+	}
+	for _, h := range argumentHelp {
+		if !(h.privileged && d.restricted) {
+			b = fmt.Appendf(b, "%-17s-- %s\n", h.command, h.text)
+		}
+	}
+	return append(b, "(Any other command is for a worker)\n"...)
+}
+
+func appendWorkerInfo(s *server, b []byte, arg string) []byte {
+	n, err := strconv.Atoi(arg)
+	switch {
+	case err != nil:
+		return append(b, textBadNumber...)
+	case n < 0 || n >= len(s.pool.workers):
+		return append(b, textNoWorker...)
+	}
+	return s.pool.workers[n].appendInfo(b)
+}
+
+// leadingInt reads the decimal integer that s begins with, after spaces, as the
+// original reads its numbers: "10abc" is 10.
+func leadingInt(s string) (int, bool) {
+	i := 0
+	for i < len(s) && (s[i] == ' ' || s[i] == '\t') {
+		i++
+	}
+	j := i
+	if j < len(s) && (s[j] == '-' || s[j] == '+') {
+		j++
+	}
+	for j < len(s) && '0' <= s[j] && s[j] <= '9' {
+		j++
+	}
+	n, err := strconv.Atoi(s[i:j])
+	return n, err == nil
+}

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// submit takes a request. Its asker is told the outcome, now or later.
+func (p *pool) submit(r *request) {
+	switch {
+	case p.stopping:
+		r.asker.failed(failShutdown)
+		return
+	case r.kind == kindRecipok && p.domainFull(r):
+		r.asker.failed(failDomain)
+		return
+	case p.queue.head != nil && r.origin == fromClient:
+		p.enqueue(r, failNoFree) // others have waited longer
+		return
+	}
+	w, why := p.acquire(r.kind)
+	switch {
+	case w != nil:
+		p.give(w, r)
+	case r.origin == fromClient && p.mayWait(why):
+		p.enqueue(r, why)
+	default:
+		p.refuse(r, why)
+	}
+}
+
+// mayWait says whether the queue is any use to a request that got no worker. It
+// is not when there is none and none can be started: an error now is better than
+// the same error later.
+func (p *pool) mayWait(why failure) bool {
+	return p.limits.QueueSize > 0 && (why == failNoFree || p.deaths == 0 || p.running()+p.nstarting > 0)
+}
+
+func (p *pool) refuse(r *request, why failure) {
+	switch {
+	case why == failNoFree && r.origin == fromClient:
+		p.event(levelWarning, "No free workers")
+	case why == failStart && r.origin == fromClient:
+		p.event(levelError, "Unable to activate worker")
+	}
+	r.asker.failed(why)
+}
+
+func (p *pool) enqueue(r *request, why failure) {
+	if p.queue.len >= p.limits.QueueSize {
+		if p.limits.QueueSize > 0 {
+			p.event(levelInfo, "Cannot queue request: request queue is full")
+		}
+		p.refuse(r, why)
+		return
+	}
+	p.queue.push(r)
+	p.event(levelInfo, "All workers are busy: Queueing request (%d queued)", p.queue.len)
+	r.wait.Do = func() {
+		p.queue.remove(r)
+		r.asker.failed(failQueue)
+	}
+	p.timers.Start(&r.wait, p.limits.QueueTimeout)
+}
+
+// withdraw takes back a request whose asker has gone, if it still waits.
+func (p *pool) withdraw(r *request) bool {
+	if !r.queued {
+		return false
+	}
+	p.queue.remove(r)
+	p.timers.Stop(&r.wait)
+	return true
+}
+
+// serveQueue gives what waits to whoever can take it. It is called whenever that
+// may have changed.
+func (p *pool) serveQueue() {
+	for p.queue.head != nil && !p.stopping {
+		r := p.queue.head
+		w, _ := p.acquire(r.kind)
+		if w == nil {
+			return
+		}
+		p.withdraw(r)
+		if r.kind == kindRecipok && p.domainFull(r) {
+			p.unacquire(w)
+			r.asker.failed(failDomain)
+			continue
+		}
+		p.give(w, r)
+	}
+}
+
+// acquire finds a worker for a request: an idle one, or a slot in which a
+// process may be started now.
+func (p *pool) acquire(k kind) (*worker, failure) {
+	for w := p.idle.take(k); w != nil; w = p.idle.take(k) {
+		switch w.child.Look() {
+		case outputQuiet:
+			if p.limits.LogScheduling {
+				p.log.add(levelInfo, fmt.Sprintf("Scheduling Idle worker %d for cmdno %d (activated=%d, last=%d)", w.n, k.number(), w.activation, w.lastKind.number()))
+			}
+			return w, 0
+		case outputClosed:
+			w.outputEnded()
+		case outputNoisy:
+			p.log.add(levelError, fmt.Sprintf("Worker %d (pid %d) wrote something although it had no request", w.n, w.pid()))
+			p.kill(w, "Unexpected output", true)
+		}
+	}
+	if len(p.stopped) == 0 {
+		return nil, failNoFree
+	}
+	if !p.mayStart() {
+		return nil, failStart
+	}
+	last := len(p.stopped) - 1
+	w := p.stopped[last]
+	p.stopped = p.stopped[:last]
+	return w, 0
+}
+
+// unacquire puts back a worker that acquire gave.
+func (p *pool) unacquire(w *worker) {
+	if w.state == stopped {
+		p.stopped = append(p.stopped, w)
+	} else {
+		p.idle.add(w)
+	}
+}
+
+func (p *pool) give(w *worker, r *request) {
+	if w.state == stopped {
+		p.start(w, r, startReason(r))
+		return
+	}
+	p.assign(w, r)
+}
+
+func startReason(r *request) string {
+	switch {
+	case r.origin == fromMap:
+		return "About to handle map request"
+	case r.origin == fromTick:
+		return "About to run tick"
+	case r.kind == kindScan:
+		return "About to perform scan"
+	}
+	line := r.bare()
+	return fmt.Sprintf("About to execute command '%s'", line[:min(len(line), 100)])
+}
+
+// assign hands the request to an idle worker.
+func (p *pool) assign(w *worker, r *request) {
+	now := p.timers.Now()
+	w.req = r
+	w.begun = now
+	if !w.used {
+		w.used, w.first = true, now
+	}
+	if r.kind.counted() {
+		w.lastKind = r.kind
+	}
+	p.enterDomain(r)
+	if r.origin == fromClient {
+		w.queueID = r.queueID()
+	}
+	p.setState(w, busy)
+	w.setTag(r.line)
+	if r.origin != fromTick && p.hub != nil {
+		p.publish('S', strconv.Itoa(w.n)+" "+w.Tag())
+	}
+	if r.logged() {
+		p.statistic(w, "StartFilter", "")
+	}
+	if err := w.child.Send(r.line); err != nil {
+		p.sendFailed(w, r)
+		return
+	}
+	if w.child.Waiting() {
+		w.arm(phaseWrite, p.limits.ClientTimeout)
+		return
+	}
+	w.arm(phaseAnswer, p.limits.BusyTimeout)
+}
+
+// answer is the good end of a request: line goes to the asker.
+func (p *pool) answer(w *worker, line []byte) {
+	r := w.req
+	w.answers++
+	p.deaths = 0
+	scan := r.logged()
+	r.asker.answered(line)
+	p.conclude(w, r)
+	p.setState(w, idle)
+	p.settle(w)
+	p.endScan(w, scan)
+}
+
+// fail is the bad end of the worker's request, if it has one. The worker stays
+// Busy; the caller decides what becomes of it, and then calls endScan with what
+// fail returns.
+func (p *pool) fail(w *worker, why failure) (scan bool) {
+	r := w.req
+	if r == nil {
+		return false
+	}
+	scan = r.logged()
+	p.conclude(w, r)
+	r.asker.failed(why)
+	return scan
+}
+
+// conclude counts a request that has ended and frees the worker of it.
+func (p *pool) conclude(w *worker, r *request) {
+	w.disarm()
+	w.req = nil
+	p.leaveDomain(r)
+	if r.origin == fromPool {
+		return
+	}
+	w.requests++
+	if r.kind == kindScan {
+		w.scans++
+		p.messages++
+	}
+	if r.kind.counted() {
+		p.history.record(r.kind, p.timers.Now(), p.timers.Now()-w.begun, p.count[busy])
+	}
+}
+
+// endScan writes the statistics line of a finished scan.
+func (p *pool) endScan(w *worker, scan bool) {
+	if scan {
+		p.statistic(w, "EndFilter", "numRequests="+strconv.Itoa(w.requests))
+	}
+}
+
+// logged says whether the statistics have a line for the request: a scan with
+// something after the verb.
+func (r *request) logged() bool { return r.kind == kindScan && len(r.line) > len("scan \n") }
+
+func (p *pool) busyTimeout(w *worker) {
+	why := failTimeout
+	if p.count[busy] > 3 {
+		why = failOverloaded
+	}
+	client := w.req.origin == fromClient
+	scan := p.fail(w, why)
+	if client {
+		p.publish('B', "")
+	}
+	p.kill(w, "Busy timeout", true)
+	p.endScan(w, scan)
+}
+
+// sendFailed: the worker has gone and has not read a byte of the line, so that
+// another one may have it. That is tried once.
+func (p *pool) sendFailed(w *worker, r *request) {
+	if r.retried || r.origin != fromClient {
+		p.talkFailed(w)
+		return
+	}
+	r.retried = true
+	p.leaveDomain(r)
+	w.req = nil
+	p.kill(w, "Error talking to worker process", true)
+	p.submit(r)
+}
+
+// talkFailed: the line could not be written, or not all of it.
+func (p *pool) talkFailed(w *worker) {
+	scan := p.fail(w, failTalk)
+	p.kill(w, "Error talking to worker process", true)
+	p.endScan(w, scan)
+}
+
+// settle decides what becomes of a worker that has finished a request.
+func (p *pool) settle(w *worker) {
+	age := p.timers.Now() - w.first
+	switch {
+	case p.stopping:
+		p.kill(w, "Terminating", false)
+	case w.requests < 3*p.limits.MaxRequests && p.queue.head != nil:
+		p.idle.add(w)
+		p.serveQueue()
+	case w.requests >= w.limit:
+		p.kill(w, fmt.Sprintf("Worker has processed %d requests", w.requests), false)
+	case p.limits.MaxLifetime > 0 && age > p.limits.MaxLifetime:
+		p.kill(w, fmt.Sprintf("Worker has exceeded maximum lifetime of %d seconds", p.limits.MaxLifetime/time.Second), false)
+	case w.generation < p.generation:
+		p.kill(w, "New generation -- forcing reread of filter rules", false)
+	default:
+		p.idle.add(w)
+	}
+}

@@ -1,0 +1,400 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"postern/internal/config"
+	"postern/internal/evloop"
+	"postern/internal/listen"
+	"postern/internal/notify"
+	"postern/internal/privdrop"
+)
+
+// run is the whole life of the program. It gives the exit status.
+func run(args []string) int {
+	began := time.Now()
+	program := filepath.Base(args[0])
+	if program != theirName {
+		program = ourName
+	}
+	syscall.Umask(0o077)
+	if os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() {
+		fmt.Fprintf(os.Stderr, "%s: refusing to run set-uid or set-gid\n", args[0])
+		return 1
+	}
+	s := &settings{program: program}
+	if done, status := s.read(args); done {
+		return status
+	}
+	report, stage := newReporter()
+	switch {
+	case s.Foreground || stage == 2 || passedListeners():
+	case stage == 1:
+		if err := startStage(2, args, report.parent); err != nil {
+			report.fail(err.Error(), true)
+			return 1
+		}
+		return 0
+	default:
+		return goBackground(args)
+	}
+	d := &daemon{settings: s, report: report, began: began, name: args[0]}
+	return d.live()
+}
+
+// passedListeners says whether a service manager has opened our sockets: then it
+// also wants us in the foreground.
+func passedListeners() bool { return os.Getenv("LISTEN_PID") == fmt.Sprint(os.Getpid()) }
+
+// read reads the settings. done says that the program ends with the status.
+func (s *settings) read(args []string) (done bool, status int) {
+	p := parser(s.program)
+	if s.likeOriginal() {
+		p.Stdout = os.Stderr
+		for _, a := range args[1:] {
+			if a == "-v" || a == "--version" {
+				fmt.Printf("%s version %s\n", theirName, theirVersion)
+				return true, 0
+			}
+		}
+	}
+	result, err := p.Parse(s, args[1:])
+	switch {
+	case errors.Is(err, config.ErrDone) && s.likeOriginal():
+		return true, 1
+	case errors.Is(err, config.ErrDone):
+		return true, 0
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "%s: %v\n", args[0], err)
+		if s.likeOriginal() {
+			return true, 1
+		}
+		return true, config.ExitStatus(err)
+	}
+	if s.Check {
+		if err := result.Print(os.Stdout); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: print settings: %v\n", args[0], err)
+			return true, 1
+		}
+		return true, 0
+	}
+	return false, 0
+}
+
+// daemon is a multiplexor from its start to its end.
+type daemon struct {
+	settings *settings
+	report   *reporter
+	began    time.Time
+	name     string // argv[0], for messages
+
+	files   ownFiles
+	log     *slog.Logger
+	sockets []taken
+	notify  listen.Set
+
+	errands *errands
+	journal *journal
+	stats   *statLog
+	loop    *evloop.Loop
+	hub     *notify.Hub
+	pool    *pool
+	server  *server
+	starter *starter
+	doors   []*evloop.Listener
+	status  int
+}
+
+// taken is a listener whose connections the loop accepts.
+type taken struct {
+	name   string
+	fd     int
+	remove func() error
+}
+
+// live starts, serves and ends.
+func (d *daemon) live() int {
+	if text, early := d.prepare(); text != "" {
+		d.report.fail(text, early)
+		return 1
+	}
+	if err := d.assemble(); err != nil {
+		d.report.fail(err.Error(), false)
+		d.leave()
+		return 1
+	}
+	d.serve()
+	d.leave()
+	return d.status
+}
+
+// prepare does what needs root, becomes the user, and opens the sockets. A text
+// says why that failed; early, whether the original would have noticed before it
+// went into the background.
+func (d *daemon) prepare() (text string, early bool) {
+	s := d.settings
+	if s.Group {
+		syscall.Umask(0o027)
+	}
+	if err := d.files.openEarly(s.Pidfile); err != nil {
+		return fmt.Sprintf("%s: %v", d.name, err), true
+	}
+	if text := d.becomeUser(); text != "" {
+		return text, true
+	}
+	if err := os.Chdir(s.Spool); err != nil {
+		return fmt.Sprintf("%s: Unable to chdir(%s): %v", d.name, s.Spool, rootCause(err)), true
+	}
+	if err := d.files.acquire(s.Lockfile); err != nil {
+		return err.Error(), false
+	}
+	d.openLog()
+	if err := d.openSockets(); err != nil {
+		d.files.remove()
+		return err.Error(), false
+	}
+	return "", false
+}
+
+func rootCause(err error) error {
+	for errors.Unwrap(err) != nil {
+		err = errors.Unwrap(err)
+	}
+	return err
+}
+
+func (d *daemon) becomeUser() (problem string) {
+	s := d.settings
+	const refusal = "ERROR: You must not run %s as root.\nUse the -U option to set a non-root user."
+	if os.Getuid() != 0 {
+		return ""
+	}
+	if s.User == "" {
+		return fmt.Sprintf(refusal, s.program)
+	}
+	account, err := privdrop.Lookup(s.User)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("%s: Unknown user '%s'", d.name, s.User)
+	case account.IsRoot():
+		return fmt.Sprintf(refusal, s.program)
+	}
+	if err := privdrop.Drop(s.User, false); err != nil {
+		return fmt.Sprintf("%s: %v", d.name, err)
+	}
+	return ""
+}
+
+// openSockets opens what clients and listeners connect to. Request and map
+// sockets go to the loop; the hub has a goroutine for each of its own.
+func (d *daemon) openSockets() error {
+	s := d.settings
+	mode := os.FileMode(0o700)
+	if s.Group {
+		mode = 0o770
+	}
+	if s.likeOriginal() {
+		for _, spec := range s.Requests {
+			if isTCP(spec) {
+				return errors.New("Argument to -s option must be a UNIX-domain socket, not a TCP socket.")
+			}
+		}
+	}
+	backlog := int(s.Backlog)
+	set, err := listen.Open([]listen.Request{
+		{Name: "requests", Specs: s.Requests, Mode: mode, Backlog: backlog},
+		{Name: "status", Specs: s.Status, Mode: 0o777, Backlog: backlog},
+		{Name: "map", Specs: s.Map, Mode: mode, Backlog: backlog},
+		{Name: "notify", Specs: s.Notify, Mode: mode},
+	}, d.log)
+	if err != nil {
+		return fmt.Errorf("Unable to create listening socket. (%w)", err)
+	}
+	d.notify = listen.Set{"notify": set["notify"]}
+	for _, name := range []string{"requests", "status", "map"} {
+		for _, l := range set[name] {
+			fd, remove, err := listen.Take(l)
+			if err != nil {
+				return errors.Join(err, set.Close())
+			}
+			d.sockets = append(d.sockets, taken{name, fd, remove})
+		}
+	}
+	return nil
+}
+
+// assemble makes the parts and connects them.
+func (d *daemon) assemble() (err error) {
+	s := d.settings
+	if d.loop, err = evloop.New(); err != nil {
+		return err
+	}
+	d.errands = newErrands()
+	d.journal = &journal{log: d.log, errands: d.errands}
+	d.openStats()
+	if len(d.notify["notify"]) > 0 {
+		d.hub = notify.NewHub(notify.Options{Letters: "BFRSUYZ", Log: d.log})
+	}
+	pr := &program{Path: s.Worker, Filter: s.Filter, StatusPipe: s.Pipe, Group: s.Group,
+		AddressSpace: int64(s.MaxAS) * 1024, Resident: int64(s.MaxRSS) * 1024, Env: workerEnv(os.Environ())}
+	d.starter = newStarter(d.loop, pr, int(s.Max))
+	d.pool = newPool(s.limits(), &d.loop.Timers, processes{Start: d.starter.Start}, d.hub, d.journal, d.stats)
+	d.server = &server{loop: d.loop, pool: d.pool, log: d.journal, name: s.versionName(), began: d.began,
+		timeout: time.Duration(s.Client), maxLine: int(s.MaxRequestSize), commands: makeBuiltins(), reread: d.pool.reread}
+	return d.openDoors()
+}
+
+// openDoors makes the loop accept connections.
+func (d *daemon) openDoors() error {
+	requests := &doorway{server: d.server, open: new(int), limit: int(d.settings.MaxConnections)}
+	status := &doorway{server: d.server, open: new(int), limit: maxRestricted, restricted: true}
+	for i, t := range d.sockets {
+		var admit func(fd int)
+		switch t.name {
+		case "requests":
+			admit = requests.admit
+		case "status":
+			admit = status.admit
+		default:
+			continue
+		}
+		l, err := d.loop.Listen(t.fd, admit, func(err error) { d.journal.add(levelError, err.Error()) })
+		if err != nil {
+			return err
+		}
+		d.sockets[i].fd = -1 // the loop's now
+		d.doors = append(d.doors, l)
+	}
+	return nil
+}
+
+func (d *daemon) openStats() {
+	s := d.settings
+	if s.StatsFile == "" && !s.StatsSyslog {
+		return
+	}
+	mode := os.FileMode(0o600)
+	if s.Group {
+		mode = 0o640
+	}
+	d.stats = &statLog{path: s.StatsFile, mode: mode, flush: s.StatsFlush, errands: d.errands}
+	if s.StatsSyslog {
+		d.stats.journal = d.journal
+	}
+	if err := d.stats.open(); err != nil {
+		d.statsFailed(err)
+	}
+}
+
+func (d *daemon) statsFailed(err error) {
+	d.journal.add(levelError, fmt.Sprintf("Could not open stats file %s: %v", d.settings.StatsFile, rootCause(err)))
+}
+
+// serve runs the loop until the pool has ended.
+func (d *daemon) serve() {
+	p, s := d.pool, d.settings
+	signals := make(chan os.Signal, 8)
+	signal.Ignore(syscall.SIGPIPE) // workers expect to inherit that
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	ended := make(chan struct{})
+	go d.watchSignals(signals, ended)
+	for _, l := range d.notify["notify"] {
+		go func() {
+			if err := d.hub.Serve(l); err != nil {
+				d.journal.add(levelError, "notification socket: "+err.Error())
+			}
+		}()
+	}
+	p.event(levelInfo, "started; minWorkers=%d, maxWorkers=%d, maxRequests=%d, maxLifetime=%d, maxIdleTime=%d, busyTimeout=%d, clientTimeout=%d",
+		s.Min, s.Max, s.MaxRequests, time.Duration(s.MaxLifetime)/time.Second, time.Duration(s.Idle)/time.Second, time.Duration(s.Busy)/time.Second, time.Duration(s.Client)/time.Second)
+	p.begin()
+	d.loop.Later(d.ready)
+	if err := d.loop.Run(); err != nil {
+		d.log.Error("the event loop has failed", "error", err)
+		d.status = 1
+	}
+	signal.Stop(signals)
+	close(ended)
+}
+
+// ready tells whoever waits that requests are answered from now on.
+func (d *daemon) ready() { d.report.ready() }
+
+func (d *daemon) watchSignals(signals <-chan os.Signal, ended <-chan struct{}) {
+	for {
+		select {
+		case <-ended:
+			return
+		case sig := <-signals:
+			d.loop.Post(func() { d.signalled(sig) })
+		}
+	}
+}
+
+// signalled carries out a signal, on the loop.
+func (d *daemon) signalled(sig os.Signal) {
+	switch sig {
+	case syscall.SIGINT:
+		d.pool.reread()
+	case syscall.SIGHUP:
+		if d.stats != nil {
+			d.stats.reopen(d.statsFailed)
+		}
+	case syscall.SIGTERM:
+		d.terminate()
+	}
+}
+
+// terminate begins the end; a second time it is the end.
+func (d *daemon) terminate() {
+	if d.pool.stopping {
+		d.status = 1
+		d.loop.Stop()
+		return
+	}
+	d.pool.event(levelInfo, "Received SIGTERM: Stopping workers and terminating")
+	d.files.remove()
+	for _, l := range d.doors {
+		l.Close()
+	}
+	for _, t := range d.sockets {
+		if err := t.remove(); err != nil {
+			d.journal.add(levelWarning, "remove a socket: "+err.Error())
+		}
+	}
+	d.pool.stop(d.loop.Stop)
+}
+
+// leave frees everything, in the order in which the parts use each other.
+func (d *daemon) leave() {
+	if d.starter != nil {
+		d.starter.Close()
+	}
+	if d.hub != nil {
+		d.hub.Close()
+	}
+	if err := d.notify.Close(); err != nil {
+		d.log.Warn("close the notification sockets", "error", err)
+	}
+	if d.errands != nil {
+		d.errands.Close()
+	}
+	if d.stats != nil {
+		d.stats.Close()
+	}
+	d.files.remove()
+	for _, t := range d.sockets {
+		_ = t.remove() // a second time it does nothing
+	}
+	if d.loop != nil {
+		_ = d.loop.Close() // nobody uses it any more
+	}
+	d.closeLog()
+}

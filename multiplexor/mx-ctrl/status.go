@@ -1,0 +1,130 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
+// poolStatus is the reply to status.
+type poolStatus struct {
+	letters                       string // one for each slot: I B S K
+	messages, activations         int64  // since the multiplexor started
+	queueSize, queued, uptimeSecs int64
+}
+
+// stateNames says what the letter of a slot means.
+var stateNames = map[byte]string{'I': "idle", 'B': "busy", 'S': "stopped", 'K': "killed"}
+
+// parseStatus reads the reply to status. Only the first letter is looked at to
+// tell it from an error text, as in md-mx-ctrl; numbers that are missing are 0.
+func parseStatus(reply string) (poolStatus, bool) {
+	if reply == "" || stateNames[reply[0]] == "" {
+		return poolStatus{}, false
+	}
+	var s poolStatus
+	var rest string
+	s.letters, rest, _ = strings.Cut(reply, " ")
+	n := numbers{rest: rest}
+	n.ints(&s.messages, &s.activations, &s.queueSize, &s.queued, &s.uptimeSecs)
+	return s, true
+}
+
+func (s *poolStatus) busy() int { return strings.Count(s.letters, "B") }
+
+// noStatus is the outcome for a reply that is no status.
+func noStatus(reply string) outcome {
+	return outcome{text: "ERROR " + reply, failed: true, stderr: true}
+}
+
+func showStatus(reply string, _ bool) outcome {
+	s, ok := parseStatus(reply)
+	if !ok {
+		return noStatus(reply)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "Max workers: %d\n", len(s.letters))
+	for i := range len(s.letters) {
+		state := stateNames[s.letters[i]]
+		if state == "" {
+			state = "unknown state '" + s.letters[i:i+1] + "'"
+		}
+		fmt.Fprintf(&b, "Worker %d: %s\n", i, state)
+	}
+	return outcome{text: b.String()}
+}
+
+// The widest bars. A pool or queue that is larger is drawn to scale.
+const (
+	maxWorkerCells = 25
+	maxQueueCells  = 20
+)
+
+func showBar(reply string, _ bool) outcome {
+	s, ok := parseStatus(reply)
+	if !ok {
+		return noStatus(reply)
+	}
+	busy, slots := int64(s.busy()), int64(len(s.letters))
+	line := fmt.Sprintf("%3d/%d %s", busy, slots, bar('B', busy, slots, maxWorkerCells))
+	if s.queueSize == 0 {
+		line += fmt.Sprintf(" %d\n", s.messages)
+	} else {
+		line += fmt.Sprintf("  %3d/%d %s %d\n", s.queued, s.queueSize, bar('Q', s.queued, s.queueSize, maxQueueCells), s.messages)
+	}
+	return outcome{text: line}
+}
+
+// bar draws used of size: a cell for each, or limit cells if there are more.
+func bar(mark byte, used, size, limit int64) string {
+	cells, full := size, float64(used)
+	if size > limit {
+		cells, full = limit, float64(used)/float64(size)*float64(limit)
+	}
+	b := make([]byte, max(cells, 0))
+	for i := range b {
+		b[i] = '.'
+		if float64(i) < full {
+			b[i] = mark
+		}
+	}
+	return string(b)
+}
+
+// jsonHead opens a JSON object with what both JSON outputs begin with. The
+// spaces are uneven as in md-mx-ctrl.
+func jsonHead() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf(`{"timestamp": %s,"hostname": %s`, quote(time.Now().Format(time.ANSIC)), quote(host))
+}
+
+func quote(s string) string {
+	b, err := json.Marshal(s)
+	if err != nil { // a string always can be
+		return `""`
+	}
+	return string(b)
+}
+
+func showJSONStatus(reply string, _ bool) outcome {
+	s, ok := parseStatus(reply)
+	if !ok {
+		return noStatus(reply)
+	}
+	var b strings.Builder
+	b.WriteString(jsonHead())
+	for i := range len(s.letters) {
+		state := stateNames[s.letters[i]]
+		if state == "" {
+			state = "unknown state '" + s.letters[i:i+1] + "'"
+		}
+		fmt.Fprintf(&b, `,"Worker%d": %s`, i, quote(state))
+	}
+	b.WriteString("}")
+	return outcome{text: b.String()}
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// view is what top shows at one moment.
+type view struct {
+	socket  string
+	current *snapshot
+	paused  bool
+	failure error     // why current is not newer; nil if it is the newest
+	now     time.Time // for the clock in the corner
+}
+
+// line is one line of the view, without control characters.
+type line struct {
+	text    string
+	heading bool
+}
+
+// lines gives the view for a screen of that many columns and rows. With 0 rows
+// there is no limit, and no line is filled up or cut.
+func (v *view) lines(columns, rows int) []line {
+	all := v.head(columns)
+	for _, text := range slices.Concat(v.summary(), v.averages()) {
+		all = append(all, line{text, false})
+	}
+	all = append(all, line{}, line{fmt.Sprintf("%-*s", columns, tableHead), true})
+	for _, text := range v.table(rows, len(all)) {
+		all = append(all, line{text, false})
+	}
+	if rows > 0 {
+		all = all[:min(len(all), rows)]
+		for i := range all {
+			all[i].text = all[i].text[:min(len(all[i].text), columns)]
+		}
+	}
+	return all
+}
+
+// head gives the title, with the time on the right, and what is wrong if so.
+func (v *view) head(columns int) []line {
+	title := "mx-ctrl top  " + safeLine(v.socket)
+	clock := v.now.Format(time.TimeOnly)
+	if v.paused {
+		clock = "PAUSED  " + clock
+	}
+	if len(title)+2+len(clock) > columns && columns > 0 {
+		title = title[:max(0, columns-2-len(clock))]
+	}
+	all := []line{{title + strings.Repeat(" ", max(2, columns-len(title)-len(clock))) + clock, true}}
+	if v.failure != nil {
+		since := v.now.Sub(v.current.at)
+		text := fmt.Sprintf("No answer for %s: %s", age(int64(since.Seconds())), safeLine(explain(v.failure)))
+		all = append(all, line{text, true})
+	}
+	return all
+}
+
+func (v *view) summary() []string {
+	s, l := &v.current.status, &v.current.load
+	slots := int64(len(s.letters))
+	return []string{
+		fmt.Sprintf("Up %s, %d scans done, %d workers started", age(s.uptimeSecs), s.messages, s.activations),
+		fmt.Sprintf("Workers %d: %d busy, %d idle, %d stopped, %d killed", slots, l.busy, l.idle, l.stopped, l.killed),
+		fmt.Sprintf("Busy    %9s  [%s]", fmt.Sprintf("%d/%d", l.busy, slots), bar('#', l.busy, slots, maxWorkerCells)),
+		fmt.Sprintf("Queue   %9s  [%s]", fmt.Sprintf("%d/%d", l.queued, l.queueSize), bar('#', l.queued, l.queueSize, maxQueueCells)),
+	}
+}
+
+func (v *view) averages() []string {
+	l := &v.current.load
+	row := func(name, form string, value func(i int) any) string {
+		text := fmt.Sprintf("%-12s", name)
+		for i := range commandNames {
+			text += fmt.Sprintf(" %10s", fmt.Sprintf(form, value(i)))
+		}
+		return text
+	}
+	return []string{
+		"",
+		row(fmt.Sprintf("Last %d s", l.seconds), "%s", func(i int) any { return strings.ToLower(commandNames[i]) }),
+		row("Number", "%d", func(i int) any { return l.commands[i].count }),
+		row("Per second", "%.1f", func(i int) any { return rate(l.commands[i].count, l.seconds) }),
+		row("Average ms", "%.1f", func(i int) any { return l.commands[i].ms }),
+		row("Busy then", "%.1f", func(i int) any { return l.commands[i].busy }),
+		row("Running now", "%d", func(i int) any { return l.running[i] }),
+	}
+}
+
+const tableHead = "SLOT STATE       PID    FOR NOW      LAST     DOING"
+
+// order is which workers come first when not all fit.
+var order = map[byte]int{'B': 0, 'K': 1, 'I': 2, 'S': 3}
+
+// table lists the workers, busy ones first, the longest busy before the others.
+// If they do not all fit into rows, of which used are taken, the last row says how
+// many are left out.
+func (v *view) table(rows, used int) []string {
+	sorted := slices.Clone(v.current.workers)
+	slices.SortStableFunc(sorted, func(a, b worker) int {
+		if a.state == b.state && a.state == 'B' {
+			return cmp.Compare(b.ago, a.ago)
+		}
+		return cmp.Compare(order[a.state], order[b.state])
+	})
+	var all []string
+	for i, w := range sorted {
+		if rows > 0 && used+i >= rows-1 && i < len(sorted)-1 {
+			return append(all, "... and "+count(sorted[i:]))
+		}
+		text := fmt.Sprintf("%4d %-8s %6s %6s %-8s %-8s %s", w.slot, stateNames[w.state], safeLine(w.pid), age(w.ago), safeLine(w.now), safeLine(w.last), safeLine(w.tag))
+		all = append(all, strings.TrimRight(text, " "))
+	}
+	return all
+}
+
+// count says how many workers are in each state.
+func count(workers []worker) string {
+	var parts []string
+	for _, state := range []byte("BKIS") {
+		n := 0
+		for _, w := range workers {
+			if w.state == state {
+				n++
+			}
+		}
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, stateNames[state]))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// age words a number of seconds in at most six columns, up to a hundred days.
+func age(secs int64) string {
+	switch {
+	case secs < 0:
+		return "-"
+	case secs < 60:
+		return fmt.Sprintf("%ds", secs)
+	case secs < 3600:
+		return fmt.Sprintf("%dm%02ds", secs/60, secs%60)
+	case secs < 24*3600:
+		return fmt.Sprintf("%dh%02dm", secs/3600, secs/60%60)
+	}
+	return fmt.Sprintf("%dd%02dh", secs/86400, secs/3600%24)
+}

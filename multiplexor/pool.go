@@ -1,0 +1,518 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"postern/internal/evloop"
+	"postern/internal/notify"
+)
+
+// limits are the settings that the pool's rules need. Sizes are in bytes.
+type limits struct {
+	Min, Max       int
+	MaxRequests    int           // of one process; also see Jitter
+	Jitter         int           // percent by which MaxRequests is lowered at random
+	MaxLifetime    time.Duration // since the first request; 0 = none
+	IdleTimeout    time.Duration
+	BusyTimeout    time.Duration
+	ClientTimeout  time.Duration // of writing a line to a worker
+	StartInterval  time.Duration // between starts that bring the pool to Min
+	MinStartGap    time.Duration // between any two starts
+	QueueSize      int
+	QueueTimeout   time.Duration
+	MaxAnswer      int
+	PerDomain      int // concurrent recipok of one domain; 0 = any number
+	LogEvents      bool
+	LogScheduling  bool
+	StatusInterval time.Duration // between log lines of the pool's state; 0 = none
+}
+
+const (
+	backoffFirst = 250 * time.Millisecond
+	backoffMost  = 30 * time.Second
+)
+
+// pool is all workers and what they have to do. Everything in it happens on one
+// goroutine, the loop's.
+type pool struct {
+	limits limits
+	timers *evloop.Timers
+	os     processes
+	hub    *notify.Hub // nil: nobody can listen
+	log    *journal
+	stats  *statLog // nil: none
+
+	workers []*worker
+	idle    idleSet
+	stopped []*worker // the next slot to start is the last
+	queue   queue
+	count   [states]int
+	free    int // after the last state change, for the events
+
+	nstarting   int // processes being started
+	reserved    int // those of them that a request waits for
+	activations uint64
+	generation  int
+	messages    int // scans finished
+	histogram   []int
+	history     history
+	domains     map[string]int // recipok running for a domain, if that is limited
+
+	lastStart time.Duration
+	everBegun bool
+	deaths    int // workers in a row that died without an answer
+	retryAt   time.Duration
+
+	minTimer, gapTimer, idleTimer, statusTimer, stopTimer evloop.Timer
+
+	stopping bool
+	stopStep int
+	gone     func() // the last process is gone, while stopping
+}
+
+func newPool(l limits, timers *evloop.Timers, os processes, hub *notify.Hub, log *journal, stats *statLog) *pool {
+	p := &pool{limits: l, timers: timers, os: os, hub: hub, log: log, stats: stats, histogram: make([]int, l.Max), free: l.Max, domains: map[string]int{}}
+	for n := range l.Max {
+		w := &worker{pool: p, n: n, lastKind: kindNone}
+		w.timer.Do = w.expired
+		p.workers = append(p.workers, w)
+		p.stopped = append(p.stopped, w)
+	}
+	slices.Reverse(p.stopped)
+	p.count[stopped] = l.Max
+	p.minTimer.Do = p.fillUp
+	p.gapTimer.Do = p.serveQueue
+	p.idleTimer.Do = p.retireIdle
+	p.statusTimer.Do = p.logStatus
+	p.stopTimer.Do = p.pressOn
+	if hub != nil {
+		hub.Seed(notify.Message{Letter: 'F', Text: strconv.Itoa(p.free)})
+	}
+	return p
+}
+
+// begin starts the first worker and the timers.
+func (p *pool) begin() {
+	p.fillUp()
+	p.timers.Start(&p.idleTimer, p.limits.IdleTimeout)
+	if p.limits.StatusInterval > 0 {
+		p.timers.Start(&p.statusTimer, p.limits.StatusInterval)
+	}
+}
+
+func (p *pool) running() int { return p.count[idle] + p.count[busy] + p.count[killed] }
+
+// freeSlots is the answer to "free": what could take a request now.
+func (p *pool) freeSlots() int { return p.count[idle] + p.count[stopped] - p.reserved }
+
+// setState changes the state of a worker and tells the listeners.
+func (p *pool) setState(w *worker, s state) {
+	old := w.state
+	p.count[old]--
+	p.count[s]++
+	w.state = s
+	w.changed = p.timers.Now()
+	w.tag = w.tag[:0]
+	if s == busy {
+		p.histogram[p.count[busy]-1]++
+	}
+	before := p.free
+	p.free = p.count[idle] + p.count[stopped]
+	if p.hub == nil {
+		return
+	}
+	msgs := [3]notify.Message{{Letter: 'S', Text: strconv.Itoa(w.n) + " StateChange " + old.String() + " -> " + s.String()}}
+	n := 1
+	if p.free != before {
+		msgs[n] = notify.Message{Letter: 'F', Text: strconv.Itoa(p.free)}
+		n++
+	}
+	switch {
+	case p.free == 0:
+		msgs[n] = notify.Message{Letter: 'Z'}
+		n++
+	case before == 0:
+		msgs[n] = notify.Message{Letter: 'Y'}
+		n++
+	}
+	p.hub.Publish(msgs[:n]...)
+}
+
+func (p *pool) publish(letter byte, text string) {
+	if p.hub != nil {
+		p.hub.Publish(notify.Message{Letter: letter, Text: text})
+	}
+}
+
+// event logs a line that is only wanted with --log-events.
+func (p *pool) event(level level, format string, args ...any) {
+	if p.limits.LogEvents {
+		p.log.add(level, fmt.Sprintf(format, args...))
+	}
+}
+
+func (p *pool) statistic(w *worker, event, extra string) {
+	if p.stats != nil {
+		p.stats.add(event, w.n, p.running(), p.count[busy], extra)
+	}
+}
+
+// mayStart says whether a process may be started now. If not, the queue is
+// served when it may.
+func (p *pool) mayStart() bool {
+	if p.stopping {
+		return false
+	}
+	now, until := p.timers.Now(), p.retryAt
+	if p.everBegun && p.limits.MinStartGap > 0 {
+		until = max(until, p.lastStart+p.limits.MinStartGap)
+	}
+	if now >= until {
+		return true
+	}
+	p.timers.Start(&p.gapTimer, until-now)
+	return false
+}
+
+// start begins to start a process in a slot that acquire gave; r, which may be
+// nil, is for it.
+func (p *pool) start(w *worker, r *request, reason string) {
+	p.lastStart, p.everBegun = p.timers.Now(), true
+	p.nstarting++
+	w.starting = true
+	if r != nil {
+		w.req = r
+		p.reserved++
+		w.arm(phaseStart, p.limits.BusyTimeout)
+	}
+	p.os.Start(w, func(c child, err error) { p.begun(w, c, err, reason) })
+}
+
+// startTooSlow gives up a request whose process is still not there. The process
+// itself may come yet.
+func (p *pool) startTooSlow(w *worker) {
+	r := w.req
+	w.req = nil
+	p.reserved--
+	p.refuse(r, failStart)
+}
+
+// begun is the end of start.
+func (p *pool) begun(w *worker, c child, err error, reason string) {
+	w.starting = false
+	p.nstarting--
+	r := w.req
+	if r != nil {
+		p.reserved--
+		w.req = nil
+		w.disarm()
+	}
+	if err != nil {
+		p.stopped = append(p.stopped, w)
+		p.log.add(levelError, fmt.Sprintf("Could not start worker %d: %v", w.n, err))
+		p.diedYoung(err.Error())
+		if r != nil {
+			p.refuse(r, failStart)
+		}
+		p.fillLater()
+		p.serveQueue()
+		p.checkGone()
+		return
+	}
+	p.activations++
+	now := p.timers.Now()
+	*w = worker{pool: p, n: w.n, state: w.state, changed: w.changed, child: c, lastKind: kindNone,
+		activation: p.activations, generation: p.generation, limit: p.requestLimit(),
+		started: now, tag: w.tag[:0], timer: w.timer}
+	p.setState(w, idle)
+	p.history.activated(now)
+	p.event(levelInfo, "Starting worker %d (pid %d) (%d running): %s", w.n, w.pid(), p.running(), reason)
+	p.statistic(w, "StartWorker", `reason="`+reason+`"`)
+	switch {
+	case p.stopping:
+		p.kill(w, "Terminating", false)
+		if r != nil {
+			r.asker.failed(failShutdown)
+		}
+	case r != nil:
+		p.assign(w, r)
+	default:
+		p.idle.add(w)
+		p.serveQueue()
+	}
+}
+
+// requestLimit gives a new worker its share of requests. Workers started together
+// should not be replaced together.
+func (p *pool) requestLimit() int {
+	n := p.limits.MaxRequests
+	if span := n * p.limits.Jitter / 100; span > 0 {
+		n -= rand.IntN(span + 1)
+	}
+	return max(n, 1)
+}
+
+// diedYoung counts starts that came to nothing, and makes the next one wait.
+func (p *pool) diedYoung(how string) {
+	p.deaths++
+	if p.deaths < 2 {
+		return
+	}
+	wait := backoffMost
+	if shift := p.deaths - 2; shift < 8 {
+		wait = min(backoffFirst<<shift, backoffMost)
+	}
+	p.retryAt = p.timers.Now() + wait
+	p.log.add(levelError, fmt.Sprintf("%d workers in a row ended before they had answered anything (the last one: %s); starting no other for %v: check the worker program", p.deaths, how, wait))
+	p.timers.Start(&p.gapTimer, wait)
+}
+
+// fillUp brings the pool to its minimum, one process each time.
+func (p *pool) fillUp() {
+	if p.stopping || p.running()+p.nstarting >= p.limits.Min || len(p.stopped) == 0 {
+		return
+	}
+	if p.mayStart() {
+		last := len(p.stopped) - 1
+		w := p.stopped[last]
+		p.stopped = p.stopped[:last]
+		p.start(w, nil, fmt.Sprintf("Bringing workers up to minWorkers (%d)", p.limits.Min))
+	}
+	p.fillLater()
+}
+
+// fillLater makes fillUp look again after the interval, if there is need.
+func (p *pool) fillLater() {
+	if p.running()+p.nstarting < p.limits.Min && !p.minTimer.Running() && !p.stopping {
+		p.timers.Start(&p.minTimer, max(p.limits.StartInterval, p.retryAt-p.timers.Now()))
+	}
+}
+
+// kill tells a worker to go. An idle one is asked by end of file first; one in
+// disgrace gets SIGTERM at once.
+func (p *pool) kill(w *worker, reason string, disgrace bool) {
+	if w.state == killed || w.state == stopped {
+		return
+	}
+	p.idle.remove(w)
+	was := w.state
+	p.setState(w, killed)
+	w.dying = false
+	p.event(levelInfo, "Killing %s worker %d (pid %d) req=%d age=%d req_age=%d: %s", lowerStates[was], w.n, w.pid(), w.requests, p.age(w), p.firstAge(w), reason)
+	p.statistic(w, "KillWorker", fmt.Sprintf("req=%d age=%d reason=%q", w.requests, p.age(w), reason))
+	w.child.Signal(syscall.SIGCONT)
+	if disgrace {
+		w.child.Signal(syscall.SIGTERM)
+		w.arm(phaseKill, killWait)
+	} else {
+		w.arm(phaseTerm, killWait)
+	}
+	w.child.CloseInput()
+}
+
+var lowerStates = [states]string{"stopped", "idle", "busy", "killed"}
+
+// age is that of the process in seconds, -1 without one.
+func (p *pool) age(w *worker) int {
+	if w.child == nil {
+		return -1
+	}
+	return int((p.timers.Now() - w.started) / time.Second)
+}
+
+// firstAge is the time since the process got its first request, in seconds.
+func (p *pool) firstAge(w *worker) int {
+	if w.child == nil || !w.used {
+		return -1
+	}
+	return int((p.timers.Now() - w.first) / time.Second)
+}
+
+// exited is told when the process of w is gone.
+func (w *worker) exited(e exit) {
+	p := w.pool
+	w.disarm()
+	p.idle.remove(w)
+	expected := w.state == killed
+	scan := p.fail(w, failDied)
+	if w.state == busy {
+		p.setState(w, idle)
+		p.endScan(w, scan)
+	}
+	if !expected {
+		p.publish('U', "")
+	}
+	how := p.logReap(w, e, expected)
+	young := !expected && w.answers == 0 && p.timers.Now()-w.started < youngAge
+	w.child.Release()
+	w.child = nil
+	w.dying = false
+	p.setState(w, stopped)
+	p.stopped = append(p.stopped, w)
+	p.history.reaped(p.timers.Now())
+	p.statistic(w, "ReapWorker", "")
+	if young {
+		p.diedYoung(how)
+	}
+	p.fillLater()
+	p.serveQueue()
+	p.checkGone()
+}
+
+// logReap logs the end of a process and says in words how it ended.
+func (p *pool) logReap(w *worker, e exit, expected bool) (how string) {
+	level, mark := levelDebug, ""
+	if !expected {
+		level, mark = levelError, " (WORKER DIED UNEXPECTEDLY)"
+	}
+	switch {
+	case e.Lost:
+		how = "exited"
+	case e.Signal == 0:
+		how = fmt.Sprintf("exited normally with status %d", e.Status)
+	case expected && (e.Signal == syscall.SIGTERM || e.Signal == syscall.SIGKILL):
+		how, mark = "exited due to SIGTERM/SIGKILL as expected.", ""
+	default:
+		how = fmt.Sprintf("exited due to signal %d", int(e.Signal))
+		level, mark = levelError, " (WORKER DIED UNEXPECTEDLY)"
+	}
+	p.event(level, "Reap: worker %d (pid %d) %s%s", w.n, w.pid(), how, mark)
+	if u := e.Rusage; u != nil {
+		p.event(levelInfo, "Worker %d resource usage: req=%d, scans=%d, user=%d.%03d, sys=%d.%03d, nswap=%d, majflt=%d, minflt=%d, maxrss=%d, bi=%d, bo=%d",
+			w.n, w.requests, w.scans, u.Utime.Sec, u.Utime.Usec/1000, u.Stime.Sec, u.Stime.Usec/1000, u.Nswap, u.Majflt, u.Minflt, u.Maxrss, u.Inblock, u.Oublock)
+	}
+	switch {
+	case expected:
+	case w.outOfMemory:
+		p.log.add(levelError, fmt.Sprintf("Worker %d ran out of memory -- possible DoS attack due to complex MIME?", w.n))
+	case p.limits.LogEvents:
+		p.log.add(levelError, fmt.Sprintf("Worker %d died prematurely -- check your filter rules", w.n))
+	default:
+		p.log.add(levelError, fmt.Sprintf("Worker %d died prematurely -- check your filter rules and use the '-l' flag on mimedefang-multiplexor to see Perl error messages", w.n))
+	}
+	return how
+}
+
+// retireIdle ends what is too old or has had nothing to do for long.
+func (p *pool) retireIdle() {
+	p.timers.Start(&p.idleTimer, p.limits.IdleTimeout)
+	now := p.timers.Now()
+	resting := p.resting()
+	slices.SortFunc(resting, func(a, b *worker) int { return int(b.changed - a.changed) })
+	for _, w := range resting {
+		if p.limits.MaxLifetime > 0 && w.used && now-w.first > p.limits.MaxLifetime {
+			p.kill(w, fmt.Sprintf("Worker has exceeded maximum lifetime of %d seconds", p.limits.MaxLifetime/time.Second), false)
+		}
+	}
+	alive := p.count[idle] + p.count[busy]
+	for _, w := range resting {
+		if w.state == idle && now-w.changed >= p.limits.IdleTimeout && alive > p.limits.Min {
+			p.kill(w, "Idle timeout", false)
+			alive--
+		}
+	}
+	p.fillLater()
+}
+
+// resting gives the idle workers that can take a request.
+func (p *pool) resting() []*worker {
+	var all []*worker
+	for _, w := range p.workers {
+		if w.available {
+			all = append(all, w)
+		}
+	}
+	return all
+}
+
+// reread makes every worker load the filter rules again: idle ones go now, busy
+// ones when they are done.
+func (p *pool) reread() {
+	p.generation++
+	for _, w := range p.resting() {
+		p.kill(w, "Forcing reread of filter rules", false)
+	}
+	p.publish('R', "")
+}
+
+func (p *pool) logStatus() {
+	p.timers.Start(&p.statusTimer, p.limits.StatusInterval)
+	p.log.add(levelInfo, fmt.Sprintf("Worker status: Stopped=%d Idle=%d Busy=%d Killed=%d Queued=%d Msgs=%d Activations=%d",
+		p.count[stopped], p.count[idle], p.count[busy], p.count[killed], p.queue.len, p.messages, p.activations))
+}
+
+// stopStepWait is the time between the steps of stop.
+const stopStepWait = 9 * time.Second
+
+// stop ends the pool: what waits is refused, idle workers see end of file, busy
+// ones may finish. After 9 seconds SIGTERM is sent to those left, after 18
+// SIGKILL. gone is called when no process is left.
+func (p *pool) stop(gone func()) {
+	if p.stopping {
+		return
+	}
+	p.stopping, p.gone = true, gone
+	for r := p.queue.head; r != nil; r = p.queue.head {
+		p.withdraw(r)
+		r.asker.failed(failShutdown)
+	}
+	for _, w := range p.workers {
+		if w.state == idle {
+			p.kill(w, "Terminating", false)
+		}
+		if w.state == killed {
+			w.disarm() // the steps of stop apply
+		}
+	}
+	p.timers.Start(&p.stopTimer, stopStepWait)
+	p.checkGone()
+}
+
+// pressOn is the next step of stop.
+func (p *pool) pressOn() {
+	p.stopStep++
+	sig, name := syscall.SIGTERM, "SIGTERM"
+	if p.stopStep > 1 {
+		sig, name = syscall.SIGKILL, "SIGKILL"
+	}
+	p.log.add(levelInfo, "Still some workers alive: Sending "+name)
+	for _, w := range p.workers {
+		if w.child == nil {
+			continue
+		}
+		p.fail(w, failShutdown)
+		w.child.Signal(syscall.SIGCONT)
+		if sig == syscall.SIGKILL {
+			w.child.Kill()
+		} else {
+			p.kill(w, "Terminating", true)
+			w.child.Signal(sig)
+			w.disarm()
+		}
+	}
+	if p.stopStep > 1 {
+		p.count[killed], p.nstarting = 0, 0
+		p.finish()
+		return
+	}
+	p.timers.Start(&p.stopTimer, stopStepWait)
+}
+
+func (p *pool) checkGone() {
+	if p.stopping && p.running() == 0 && p.nstarting == 0 {
+		p.finish()
+	}
+}
+
+func (p *pool) finish() {
+	if gone := p.gone; gone != nil {
+		p.gone = nil
+		p.timers.Stop(&p.stopTimer)
+		gone()
+	}
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"syscall"
+	"time"
+)
+
+// processes is the seam between the pool and the operating system. Start makes
+// a process for w outside the loop and calls done on the loop with the result.
+// The child reports to w: gotOutput, outputEnded, inputFlushed, gotStderr,
+// gotStatus, and at last exited. The pool's rules are tested with a fake one.
+type processes struct {
+	Start func(w *worker, done func(child, error))
+}
+
+// child is a running worker process. Its methods are called on the loop and do
+// not block.
+type child interface {
+	Pid() int
+	// Send writes a line to standard input. What does not fit at once is written
+	// later and reported by inputFlushed; Waiting says whether that is so.
+	Send(line []byte) error
+	Waiting() bool
+	CloseInput()
+	// Look says whether standard output is as it should be between requests.
+	Look() outputState
+	// Signal goes to the process, Kill (SIGKILL) to its whole group.
+	Signal(sig syscall.Signal)
+	Kill()
+	// Usage tells what the process uses now; ok is false if that is not known.
+	Usage() (u usage, ok bool)
+	// Release frees all descriptors, after exited.
+	Release()
+}
+
+// outputState is what is seen on a worker's standard output.
+type outputState int8
+
+const (
+	outputQuiet  outputState = iota
+	outputNoisy              // bytes nobody asked for
+	outputClosed             // the process is ending, or of no use any more
+)
+
+// exit tells how a process ended.
+type exit struct {
+	Status int            // if it ended by itself
+	Signal syscall.Signal // if a signal ended it
+	Lost   bool           // it was not our child: nothing is known
+	Rusage *syscall.Rusage
+}
+
+// usage is what a process uses.
+type usage struct {
+	Resident int64 // bytes
+	CPU      time.Duration
+}

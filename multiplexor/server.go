@@ -1,0 +1,296 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"syscall"
+	"time"
+
+	"postern/internal/evloop"
+	"postern/internal/mxproto"
+)
+
+// server answers the connections of the request socket and of the restricted
+// status socket.
+type server struct {
+	loop    *evloop.Loop
+	pool    *pool
+	log     *journal
+	name    string // of the version answer
+	began   time.Time
+	timeout time.Duration // for a request line to come, and for a reply to go
+	maxLine int           // bytes of a request line without its LF
+	reread  func()
+
+	commands map[string]builtin
+	scratch  []byte // for replies
+
+	open  int // connections on the request socket
+	limit int
+	spare *client // closed ones, for use again
+}
+
+// doorway is one kind of connection a server has.
+type doorway struct {
+	server     *server
+	restricted bool
+	open       *int
+	limit      int
+}
+
+// maxRestricted is how many connections may be open on the status socket: anyone
+// can connect there.
+const maxRestricted = 1000
+
+// admit makes a new descriptor a client.
+func (d *doorway) admit(fd int) {
+	s := d.server
+	if *d.open >= d.limit {
+		refuseConnection(fd)
+		return
+	}
+	c := s.spare
+	if c == nil {
+		c = new(client)
+		c.timer.Do = c.expired
+		c.again = c.resume
+	} else {
+		s.spare = c.nextSpare
+		c.nextSpare = nil
+	}
+	*d.open++
+	c.server, c.door = s, d
+	c.phase, c.persistent, c.tooLong, c.gone, c.paused = reading, false, false, false, false
+	c.stream.Open(s.loop, fd, c)
+	c.stream.ReadNow()
+	if c.phase == reading && c.stream.IsOpen() {
+		c.wait()
+	}
+}
+
+// refuseConnection is for more connections than are allowed. The text fits into
+// any socket's buffer, so that nothing has to wait.
+func refuseConnection(fd int) {
+	_, _ = syscall.Write(fd, []byte("error: Too many connections\n"))
+	_ = syscall.Close(fd)
+}
+
+// clientPhase is what a connection waits for.
+type clientPhase int8
+
+const (
+	reading  clientPhase = iota // for a line
+	waiting                     // for a worker
+	replying                    // for room for the reply, to close after it
+	closed
+)
+
+// client is one connection. It is the asker of its own request.
+type client struct {
+	server *server
+	door   *doorway
+	stream evloop.Stream
+	timer  evloop.Timer
+	phase  clientPhase
+	req    request
+
+	tooLong    bool // the line is being skipped up to its LF
+	persistent bool // hello 2 was said: framed replies, more requests
+	paused     bool // not reading, because too much waits
+	gone       bool // the other side has gone while a worker was busy for it
+	again      func()
+	out        []byte // of persistent connections: scratch for frames
+	nextSpare  *client
+}
+
+// maxAhead bounds what a persistent connection may send ahead of the answers, in
+// request lines of the longest kind.
+const maxAhead = 4
+
+// wait watches for the rest of a line.
+func (c *client) wait() {
+	if err := c.stream.Watch(true); err != nil {
+		c.close()
+		return
+	}
+	if !c.persistent {
+		c.server.pool.timers.Start(&c.timer, c.server.timeout)
+	}
+}
+
+// expired is the end of the time for a line or a reply.
+func (c *client) expired() { c.close() }
+
+// Input takes request lines.
+func (c *client) Input(_ *evloop.Stream, b []byte) (taken int) {
+	for c.phase == reading && taken < len(b) {
+		i := bytes.IndexByte(b[taken:], '\n')
+		if i < 0 {
+			if c.tooLong || len(b)-taken > c.server.maxLine+1 { // one more for CR
+				c.tooLong = true
+				return len(b)
+			}
+			return taken
+		}
+		line := b[taken : taken+i]
+		taken += i + 1
+		c.line(line)
+	}
+	switch {
+	case !c.persistent:
+		return len(b) // what follows the first line is nothing to us
+	case len(b)-taken > maxAhead*c.server.maxLine && c.phase == waiting && c.stream.IsOpen():
+		c.paused = true
+		_ = c.stream.Watch(false) // taking away what was asked for cannot fail
+	}
+	return taken
+}
+
+// line carries out one request.
+func (c *client) line(line []byte) {
+	tooLong := c.tooLong
+	c.tooLong = false
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	switch {
+	case tooLong || len(line) > c.server.maxLine:
+		if c.door.restricted {
+			c.reply([]byte(textPrivileged))
+		} else {
+			c.server.pool.event(levelDebug, "doWorkerCommand: Command too long")
+			c.reply([]byte(textTooLong))
+		}
+	case !c.persistent && string(line) == mxproto.Hello && !c.door.restricted:
+		c.persistent = true
+		c.server.pool.timers.Stop(&c.timer)
+		if err := c.stream.Write([]byte(mxproto.HelloOK)); err != nil {
+			c.close()
+		}
+	default:
+		c.command(line)
+	}
+}
+
+// dispatch hands a line to the pool.
+func (c *client) dispatch(line []byte) {
+	if i := bytes.IndexByte(line, 0); i >= 0 {
+		line = line[:i]
+	}
+	c.phase = waiting
+	p := c.server.pool
+	p.timers.Stop(&c.timer)
+	if !c.persistent {
+		// A classic client has said all it has to say; it may even have closed its
+		// half. Nobody looks at it until the answer is there.
+		_ = c.stream.Watch(false)
+	}
+	c.req.set(line, fromClient, c)
+	p.submit(&c.req)
+}
+
+// answered is the worker's answer.
+func (c *client) answered(line []byte) { c.outcome(line) }
+
+// failed is the end of a request without an answer.
+func (c *client) failed(why failure) { c.outcome([]byte(failureTexts[why])) }
+
+func (c *client) outcome(reply []byte) {
+	if c.gone {
+		c.close()
+		return
+	}
+	c.phase = reading
+	c.reply(reply)
+	if c.persistent && c.stream.IsOpen() {
+		// What was sent ahead is looked at when the worker has been put back.
+		c.server.loop.Later(c.again)
+	}
+}
+
+// reply sends a whole reply. A classic connection ends with it.
+func (c *client) reply(b []byte) {
+	if c.persistent {
+		c.out = mxproto.AppendFrame(c.out[:0], b)
+		if err := c.stream.Write(c.out); err != nil {
+			c.close()
+			return
+		}
+		if c.stream.Pending() > 0 {
+			// No further request until this reply has been taken.
+			c.phase = replying
+			c.server.pool.timers.Start(&c.timer, c.server.timeout)
+		}
+		return
+	}
+	c.phase = replying
+	c.server.pool.timers.Stop(&c.timer)
+	if err := c.stream.Write(b); err != nil || c.stream.Pending() == 0 {
+		c.close()
+		return
+	}
+	_ = c.stream.Watch(false)
+	c.server.pool.timers.Start(&c.timer, c.server.timeout)
+}
+
+// resume goes on with a persistent connection after an answer.
+func (c *client) resume() {
+	if !c.persistent || c.phase != reading || !c.stream.IsOpen() {
+		return
+	}
+	c.stream.Rescan()
+	if c.paused && c.phase == reading && c.stream.IsOpen() {
+		c.paused = false
+		if err := c.stream.Watch(true); err != nil {
+			c.close()
+		}
+	}
+}
+
+// Flushed: a reply that had to wait has been sent.
+func (c *client) Flushed(_ *evloop.Stream, err error) {
+	c.server.pool.timers.Stop(&c.timer)
+	if err != nil || !c.persistent {
+		c.close()
+		return
+	}
+	if c.phase == replying {
+		c.phase = reading
+		c.resume()
+	}
+}
+
+// Ended: the other side has closed, or its half. A line without LF is not carried
+// out: nobody knows what it would have become.
+func (c *client) Ended(s *evloop.Stream, err error) {
+	switch {
+	case c.phase == waiting:
+		// Only persistent connections are watched while a worker is busy for them.
+		c.gone = true
+		if c.server.pool.withdraw(&c.req) {
+			c.close()
+		}
+	case c.phase == reading && err == io.EOF && !c.persistent && (len(s.Rest()) > 0 || c.tooLong):
+		c.reply([]byte(textUnfinished))
+	case c.phase == reading && c.door.restricted && err == io.EOF && !c.persistent:
+		c.reply([]byte(textPrivileged))
+	default:
+		c.close()
+	}
+}
+
+func (c *client) close() {
+	if c.phase == closed {
+		return
+	}
+	c.phase = closed
+	c.server.pool.timers.Stop(&c.timer)
+	c.stream.Close()
+	*c.door.open--
+	if cap(c.req.line) > maxSpareLine {
+		c.req.line = nil
+	}
+	c.nextSpare = c.server.spare
+	c.server.spare = c
+}
+
+// maxSpareLine bounds what a closed client keeps of its buffer.
+const maxSpareLine = 4096

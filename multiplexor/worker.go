@@ -1,0 +1,314 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"postern/internal/evloop"
+	"postern/internal/percent"
+)
+
+// state of a worker slot.
+type state int8
+
+const (
+	stopped state = iota // no process
+	idle                 // a process that waits for a line; it may still be loading
+	busy                 // it has a request
+	killed               // told to go, not yet gone
+	states
+)
+
+var (
+	stateNames   = [states]string{"Stopped", "Idle", "Busy", "Killed"}
+	stateLetters = [states]byte{'S', 'I', 'B', 'K'}
+)
+
+func (s state) String() string { return stateNames[s] }
+
+const (
+	killWait = 10 * time.Second // between end of file, SIGTERM and SIGKILL
+	// A worker that has closed its output should be gone at once; if it is not, it
+	// is of no use.
+	endWait = time.Second
+	// A process that dies this young without an answer counts as failed to start.
+	youngAge = 10 * time.Second
+
+	tagSource = 63  // bytes of a request that make its tag
+	tagLimit  = 200 // bytes of a tag set by a worker
+)
+
+// worker is one of the numbered slots, with or without a process in it.
+type worker struct {
+	pool  *pool
+	n     int
+	state state
+	child child // nil while Stopped
+	req   *request
+
+	starting   bool // a process is being started; the state is still Stopped
+	available  bool // in pool.idle
+	dying      bool // its output is closed: it gets no request
+	lastKind   kind
+	activation uint64 // place in the order of all starts
+	generation int    // of the filter rules it has loaded
+	limit      int    // requests until it is retired
+
+	requests, scans, answers int
+	started, first, changed  time.Duration // first is valid if requests were given to it
+	begun                    time.Duration // of the request at hand
+	used                     bool
+
+	tag         []byte // raw beginning of the request, or the worker's own text
+	tagRaw      bool
+	queueID     string // of the last request that had one, for its stderr lines
+	outOfMemory bool
+	stderr      lineGate
+
+	timer evloop.Timer
+	phase phase
+
+	prev, next *worker // in idleSet.fresh
+	heapAt     int
+}
+
+// phase says what the worker's timer is for.
+type phase int8
+
+const (
+	phaseNone   phase = iota
+	phaseStart        // the request waits for a process
+	phaseWrite        // the request is being written
+	phaseAnswer       // the answer is awaited
+	phaseEnd          // its output is closed, its end is awaited
+	phaseTerm         // SIGTERM comes next
+	phaseKill         // SIGKILL comes next
+)
+
+func (w *worker) arm(ph phase, d time.Duration) {
+	w.phase = ph
+	w.pool.timers.Start(&w.timer, d)
+}
+
+func (w *worker) disarm() {
+	w.phase = phaseNone
+	w.pool.timers.Stop(&w.timer)
+}
+
+// expired is what the worker's timer does.
+func (w *worker) expired() {
+	p := w.pool
+	ph := w.phase
+	w.phase = phaseNone
+	switch ph {
+	case phaseStart:
+		p.startTooSlow(w)
+	case phaseWrite:
+		p.talkFailed(w)
+	case phaseAnswer:
+		p.busyTimeout(w)
+	case phaseEnd:
+		scan := p.fail(w, failDied)
+		p.kill(w, "Worker closed its output", true)
+		p.endScan(w, scan)
+	case phaseTerm:
+		p.event(levelInfo, "Worker %d (pid %d) taking too long to exit; sending SIGTERM", w.n, w.pid())
+		w.child.Signal(syscall.SIGCONT)
+		w.child.Signal(syscall.SIGTERM)
+		w.arm(phaseKill, killWait)
+	case phaseKill:
+		p.event(levelInfo, "Worker %d (pid %d) taking way too long to exit; sending SIGKILL", w.n, w.pid())
+		w.child.Signal(syscall.SIGCONT)
+		w.child.Kill()
+	}
+}
+
+func (w *worker) pid() int {
+	if w.child == nil {
+		return -1
+	}
+	return w.child.Pid()
+}
+
+// gotOutput takes bytes from standard output. Only a worker that has a request
+// may write, and only one line.
+func (w *worker) gotOutput(b []byte) (taken int) {
+	p := w.pool
+	if w.state == killed || w.dying {
+		return len(b)
+	}
+	if w.req == nil {
+		p.log.add(levelError, fmt.Sprintf("Worker %d (pid %d) wrote %q although it had no request", w.n, w.pid(), head(b)))
+		p.kill(w, "Unexpected output", true)
+		return len(b)
+	}
+	i := bytes.IndexByte(b, '\n')
+	switch {
+	case i < 0 && len(b) <= p.limits.MaxAnswer:
+		return 0
+	case i < 0 || i+1 > p.limits.MaxAnswer:
+		p.log.add(levelError, fmt.Sprintf("Worker %d (pid %d) wrote an answer of more than %d bytes", w.n, w.pid(), p.limits.MaxAnswer))
+	case i+1 < len(b):
+		p.log.add(levelError, fmt.Sprintf("Worker %d (pid %d) wrote %q after its answer", w.n, w.pid(), head(b[i+1:])))
+	default:
+		p.answer(w, b)
+		return len(b)
+	}
+	scan := p.fail(w, failAnswer)
+	p.kill(w, "Unexpected output", true)
+	p.endScan(w, scan)
+	return len(b)
+}
+
+// head is the beginning of foreign text for a log line.
+func head(b []byte) []byte { return b[:min(len(b), 100)] }
+
+// outputEnded is the first sign that a worker is ending. What it wrote of an
+// answer without LF is dropped: half a verdict is none.
+func (w *worker) outputEnded() {
+	if w.state == killed || w.dying {
+		return
+	}
+	w.dying = true
+	w.pool.idle.remove(w)
+	w.arm(phaseEnd, endWait)
+}
+
+// inputFlushed is told when a line that did not fit into the pipe is through.
+func (w *worker) inputFlushed(err error) {
+	if w.req == nil || w.dying || w.state != busy {
+		return
+	}
+	if err != nil {
+		w.pool.talkFailed(w)
+		return
+	}
+	w.arm(phaseAnswer, w.pool.limits.BusyTimeout)
+}
+
+// setTag notes the beginning of a request; it is decoded when someone asks.
+func (w *worker) setTag(line []byte) {
+	w.tag = append(w.tag[:0], line[:min(len(line), tagSource)]...)
+	w.tagRaw = true
+}
+
+// Tag gives the status tag: one line of printable text, "" when not Busy.
+func (w *worker) Tag() string {
+	if len(w.tag) == 0 || !w.tagRaw {
+		return string(w.tag)
+	}
+	raw, _, _ := bytes.Cut(w.tag, []byte("\n"))
+	if i := bytes.IndexByte(raw, ' '); i >= 0 {
+		if j := bytes.IndexByte(raw[i+1:], ' '); j >= 0 {
+			raw = raw[:i+1+j]
+		}
+	}
+	return printable(percent.Decode(string(raw)))
+}
+
+// printable makes every byte a space that is not printable ASCII.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, " "))
+}
+
+// gotStatus takes bytes of the status pipe: each line becomes the tag.
+func (w *worker) gotStatus(b []byte) (taken int) {
+	last := ""
+	for {
+		i := bytes.IndexByte(b[taken:], '\n')
+		if i < 0 {
+			break
+		}
+		if line := b[taken : taken+i]; len(line) > 0 {
+			last = printable(percent.Decode(string(line[:min(len(line), maxStatusLine)])))
+		}
+		taken += i + 1
+	}
+	if len(b)-taken > maxStatusLine {
+		taken = len(b) // no line, or none that anyone could read
+	}
+	if last == "" || w.state != busy {
+		return taken
+	}
+	w.tag = append(w.tag[:0], last[:min(len(last), tagLimit)]...)
+	w.tagRaw = false
+	w.pool.publish('S', strconv.Itoa(w.n)+" "+string(w.tag))
+	return taken
+}
+
+const (
+	maxStatusLine = 4096
+	maxStderrLine = 1023
+)
+
+// gotStderr takes bytes of standard error: a line each for the log, if events
+// are logged, and bounded in length and number.
+func (w *worker) gotStderr(b []byte, end bool) (taken int) {
+	if bytes.Contains(b, []byte("Out of memory!")) {
+		w.outOfMemory = true
+	}
+	if !w.pool.limits.LogEvents {
+		return len(b)
+	}
+	for taken < len(b) {
+		i := bytes.IndexByte(b[taken:], '\n')
+		size := i
+		switch {
+		case i < 0 && !end && len(b)-taken < maxStderrLine:
+			return taken
+		case i < 0 || i > maxStderrLine:
+			size = min(len(b)-taken, maxStderrLine)
+			i = size - 1
+		}
+		w.logStderr(b[taken : taken+size])
+		taken += i + 1
+	}
+	return taken
+}
+
+func (w *worker) logStderr(line []byte) {
+	p := w.pool
+	if len(line) == 0 {
+		return
+	}
+	pass, missed := w.stderr.pass(p.timers.Now())
+	if missed > 0 {
+		p.event(levelInfo, "Worker %d stderr: %d lines not logged", w.n, missed)
+	}
+	if !pass {
+		return
+	}
+	if w.queueID != "" {
+		p.event(levelInfo, "%s: Worker %d stderr: %s", w.queueID, w.n, line)
+	} else {
+		p.event(levelInfo, "Worker %d stderr: %s", w.n, line)
+	}
+}
+
+// lineGate lets through a bounded number of lines a second.
+type lineGate struct {
+	second time.Duration
+	lines  int
+}
+
+const linesPerSecond = 200
+
+// pass says whether a line may be logged now, and how many were not since the
+// last one that was.
+func (g *lineGate) pass(now time.Duration) (ok bool, missed int) {
+	if second := now.Truncate(time.Second); second != g.second {
+		missed = max(g.lines-linesPerSecond, 0)
+		g.second, g.lines = second, 0
+	}
+	g.lines++
+	return g.lines <= linesPerSecond, missed
+}
