@@ -156,7 +156,7 @@ func (d *distributor) subscribe(l *listener) {
 		}
 	}
 	d.hub.mu.Lock()
-	d.hub.stats.subscribed++
+	d.hub.stats.Subscriptions++
 	d.hub.mu.Unlock()
 	l.taken <- struct{}{}
 }

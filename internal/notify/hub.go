@@ -56,7 +56,7 @@ type Stats struct {
 	TooSlow   uint64 // listeners closed because they did not even take the edges
 	Refused   uint64 // connections refused: over the limit, or not allowed
 
-	subscribed uint64 // interest lines that took effect
+	Subscriptions uint64 // interest lines that took effect
 }
 
 // NewHub returns a hub without listeners.

@@ -88,13 +88,13 @@ func (p *peer) want(lines ...string) {
 func (p *peer) ask(h *Hub, line string) {
 	p.t.Helper()
 	h.mu.Lock()
-	before := h.stats.subscribed
+	before := h.stats.Subscriptions
 	h.mu.Unlock()
 	p.send(line)
 	until(p.t, "the subscription takes effect", func() bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		return h.stats.subscribed > before
+		return h.stats.Subscriptions > before
 	})
 }
 

@@ -1,0 +1,102 @@
+package notify
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Words says in English what a message means. The words come from Printable
+// text only.
+func (m Message) Words() string {
+	text := Printable(m.Text)
+	f := strings.Fields(text)
+	arg := func(i int) string {
+		if i < len(f) {
+			return f[i]
+		}
+		return "?"
+	}
+	switch m.Letter {
+	case 'A':
+		return fmt.Sprintf("session %s: accepted as %s, %s bytes, %s recipients", arg(0), arg(1), arg(2), arg(3))
+	case 'B':
+		return "a worker was killed: busy for too long"
+	case 'C':
+		return fmt.Sprintf("session %s: connected from %s", arg(0), arg(1))
+	case 'D':
+		return fmt.Sprintf("session %s: disconnected from %s after %s seconds", arg(0), arg(1), arg(2))
+	case 'F':
+		return text + " free"
+	case 'J':
+		return fmt.Sprintf("session %s: refused for good with %s", arg(0), arg(1))
+	case 'L':
+		switch text {
+		case "0":
+			return "the load is low enough again"
+		case "1":
+			return "the load is too high"
+		}
+	case 'P':
+		return fmt.Sprintf("stamp for %s, user %s", arg(0), arg(1))
+	case 'R':
+		return "the filter is read again"
+	case 'S':
+		if from, to, ok := stateChange(afterNumber(m.Text)); ok {
+			return fmt.Sprintf("worker %s: %s, was %s", arg(0), to, from)
+		}
+		return fmt.Sprintf("worker %s: %s", arg(0), strings.TrimSpace(afterNumber(text)))
+	case 'T':
+		return fmt.Sprintf("session %s: refused for now with %s", arg(0), arg(1))
+	case 'U':
+		return "a worker died unexpectedly"
+	case 'X':
+		return "stamp gone for " + arg(0)
+	case 'Y':
+		return "some are free again"
+	case 'Z':
+		return "none is free"
+	}
+	return text
+}
+
+// afterNumber is the text of an S message behind the worker's number.
+func afterNumber(text string) string {
+	_, rest, _ := strings.Cut(text, " ")
+	return rest
+}
+
+// Printable is s made safe for terminals: what is not a printable character
+// becomes an escape such as \x1b or \u202e, and so do bytes that are not UTF-8.
+// Backslashes stay as they are; the text is for eyes.
+func Printable(s string) string {
+	clean := true
+	for _, r := range s {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			clean = false
+			break
+		}
+	}
+	if clean {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && n <= 1, r < 0x100 && !unicode.IsPrint(r):
+			for _, c := range []byte(s[i : i+n]) {
+				fmt.Fprintf(&b, `\x%02x`, c)
+			}
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r < 0x10000:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		}
+		i += n
+	}
+	return b.String()
+}
