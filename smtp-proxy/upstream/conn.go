@@ -1,0 +1,441 @@
+package upstream
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"postern/internal/smtp"
+)
+
+// expect says what a reply that is due answers, and so what it may be.
+type expect uint8
+
+const (
+	expectOther   expect = iota
+	expectReset          // RSET of ours, in front of another session's commands: nobody else sees the reply
+	expectMail           //
+	expectRcpt           //
+	expectData           // 3xx says go on
+	expectAuth           // AUTH and the lines of its dialog; 3xx says go on
+	expectContent        // the end of data
+)
+
+// due is a reply that was not read yet.
+type due struct {
+	expect expect
+	held   bool // the command was not sent yet
+	full   bool // nor will it be: the reply is ours
+}
+
+// phase says what a Conn is in the middle of.
+type phase uint8
+
+const (
+	phaseCommands phase = iota
+	phaseContent        // behind 354, until EndContent
+	phaseEnd            // the end of data was sent, its reply is due
+)
+
+// Conn is a connection to a server, greeted and ready for MAIL. It is for one goroutine, and must be given
+// back by Release or Abort.
+type Conn struct {
+	srv    *server
+	stream *stream
+	client Client // who the server thinks we speak for; only with ClientIP
+	caps   Capabilities
+	log    *slog.Logger // nil unless the dialog is logged
+
+	born  time.Time
+	idle  time.Time // since when
+	spent bool      // must not be used for another session
+	ended bool
+	err   error // sticky
+
+	due    []due
+	held   []string // commands that wait for earlier replies (lmtp.go)
+	phase  phase
+	open   bool // the server may have a transaction
+	rcpts  int  // recipients the server took in this transaction
+	asked  int  // RCPT commands whose replies are due
+	sent   int  // replies that are due to commands that were sent
+	inAuth bool // the server waits for a line of an AUTH dialog
+	dot    smtp.DotWriter
+}
+
+// Server gives the URL of the server.
+func (c *Conn) Server() string { return c.srv.name }
+
+// Capabilities gives what the server offers, after TLS and XCLIENT.
+func (c *Conn) Capabilities() Capabilities { return c.caps }
+
+// Command adds a command, without its line end, to those that Flush sends. Each must be followed by a
+// call of Reply some time; the caller decides what may be pipelined. An error shows at Flush.
+func (c *Conn) Command(line string) {
+	switch {
+	case c.err != nil:
+		return
+	case c.phase != phaseCommands:
+		c.fail(fmt.Errorf("%w: command within content", ErrMisuse), replyProtocol)
+		return
+	case strings.ContainsAny(line, "\r\n\x00"):
+		c.fail(fmt.Errorf("%w: command of more than one line", ErrMisuse), replyProtocol)
+		return
+	}
+	verb, _, _ := strings.Cut(line, " ")
+	d := due{expect: c.expectation(strings.ToUpper(verb))}
+	c.debug("command", d.expect, line)
+	if c.srv.lmtp && (len(c.held) > 0 || d.expect == expectRcpt) {
+		d.held = true
+		c.due = append(c.due, d)
+		c.held = append(c.held, line)
+		c.sendHeld()
+		return
+	}
+	c.due = append(c.due, d)
+	c.put(d.expect, line)
+}
+
+// expectation gives what the reply to a verb may be, and notes what the verb means for the connection.
+func (c *Conn) expectation(verb string) expect {
+	if c.inAuth {
+		return expectAuth // a line of its dialog
+	}
+	switch verb {
+	case smtp.Mail:
+		return expectMail
+	case smtp.Rcpt:
+		return expectRcpt
+	case smtp.Data:
+		return expectData
+	case smtp.Auth:
+		c.spent = true
+		return expectAuth
+	case smtp.Rset, smtp.Noop, smtp.Vrfy, smtp.Help, smtp.Expn:
+		return expectOther
+	}
+	c.spent = true // QUIT, or what we do not know the effect of
+	return expectOther
+}
+
+// put writes a command.
+func (c *Conn) put(e expect, line string) {
+	switch e {
+	case expectMail:
+		c.open, c.rcpts, c.asked = true, 0, 0
+	case expectRcpt:
+		c.asked++
+	}
+	c.stream.command(line)
+}
+
+// Flush sends all commands in one write. If no reply is due to earlier ones, the server must not have said
+// anything since; if it has, or the connection ended, the error says so and nothing was sent.
+func (c *Conn) Flush() error {
+	if c.err != nil {
+		return c.err
+	}
+	if c.stream.unsent() == 0 {
+		return nil
+	}
+	if c.sent == 0 {
+		if err := c.quiet(); err != nil {
+			return err
+		}
+	}
+	if err := c.stream.flush(c.srv.conf.WriteTimeout); err != nil {
+		return c.failWrite(err)
+	}
+	c.sent = 0
+	for _, d := range c.due {
+		if !d.held && !d.full {
+			c.sent++
+		}
+	}
+	return nil
+}
+
+// Reply reads the next reply that is due, in the order of the commands; commands not yet sent are sent. Of a
+// server that does not answer within timeout nothing more is expected. An error is an [*Error], and the
+// connection is of no more use behind it.
+func (c *Conn) Reply(timeout time.Duration) (smtp.Reply, error) {
+	deadline := time.Now().Add(timeout)
+	for {
+		switch {
+		case c.err != nil:
+			return smtp.Reply{}, c.err
+		case len(c.due) == 0 || c.phase == phaseContent:
+			return smtp.Reply{}, c.fail(fmt.Errorf("%w: no reply is due", ErrMisuse), replyProtocol)
+		}
+		d := c.due[0]
+		if d.full {
+			c.shift()
+			return replyOneRecipient, nil
+		}
+		if err := c.Flush(); err != nil {
+			return smtp.Reply{}, err
+		}
+		r, err := c.read(d, deadline)
+		if err != nil {
+			return smtp.Reply{}, err
+		}
+		if d.expect != expectReset {
+			c.debugReply(r)
+			return r, nil
+		}
+	}
+}
+
+// read reads the reply to d and sees that it can be one.
+func (c *Conn) read(d due, deadline time.Time) (smtp.Reply, error) {
+	var r smtp.Reply
+	var err error
+	if d.expect == expectContent && c.srv.lmtp {
+		r, err = c.readRecipients(deadline)
+	} else {
+		r, err = c.stream.readReply(deadline)
+	}
+	if err != nil {
+		return r, c.fail(fmt.Errorf("read reply: %w", err), replyFor(err))
+	}
+	if r.Code == 421 {
+		c.spent = true
+	}
+	if !d.expect.allows(r) {
+		return r, c.fail(fmt.Errorf("%w: %q is no reply to %s", ErrProtocol, clip(r.String()), d.expect), replyProtocol)
+	}
+	c.shift()
+	c.after(d.expect, r)
+	return r, c.overrun(d.expect)
+}
+
+// shift takes the first reply off those that are due.
+func (c *Conn) shift() {
+	if !c.due[0].held && !c.due[0].full {
+		c.sent--
+	}
+	c.due = c.due[:copy(c.due, c.due[1:])]
+}
+
+// overrun sees that no more came than was asked for (CMD-27). Behind the reply to a message it is too late
+// to take that back: what the server said first about the message stands, and only the connection is lost.
+func (c *Conn) overrun(e expect) error {
+	if len(c.due) > 0 || c.stream.r == nil {
+		return nil
+	}
+	err := c.fail(fmt.Errorf("%w: %w", ErrProtocol, errTalks), replyProtocol)
+	if e == expectContent {
+		return nil
+	}
+	return err
+}
+
+// allows says whether a reply can be the answer.
+func (e expect) allows(r smtp.Reply) bool {
+	switch e {
+	case expectData:
+		return r.Code == 354 || r.Temporary() || r.Permanent()
+	case expectAuth:
+		return r.Code == 334 || !r.Intermediate()
+	case expectReset:
+		return r.Positive()
+	}
+	return !r.Intermediate()
+}
+
+// String names what was asked.
+func (e expect) String() string {
+	return [...]string{"a command", "RSET", "MAIL", "RCPT", "DATA", "AUTH", "the end of data"}[e]
+}
+
+// after notes what a reply means for the connection.
+func (c *Conn) after(e expect, r smtp.Reply) {
+	switch e {
+	case expectMail:
+		c.open = c.open && r.Positive()
+	case expectRcpt:
+		c.asked--
+		if r.Positive() {
+			c.rcpts++
+		}
+		if c.srv.lmtp {
+			c.sendHeld()
+		}
+	case expectData:
+		if r.Code == 354 {
+			c.phase = phaseContent
+			c.dot = smtp.DotWriter{W: contentWriter{c}}
+		}
+	case expectAuth:
+		c.inAuth = r.Code == 334
+	case expectContent:
+		c.phase = phaseCommands
+		c.open, c.rcpts = false, 0
+	}
+}
+
+// Content gives the writer for the content, once DATA has got its 354. It takes decoded content and sends
+// it dot-stuffed, in pieces of 64 KiB.
+func (c *Conn) Content() io.Writer { return &c.dot }
+
+// contentWriter takes what the DotWriter encoded.
+type contentWriter struct{ c *Conn }
+
+func (w contentWriter) Write(p []byte) (int, error) {
+	switch {
+	case w.c.err != nil:
+		return 0, w.c.err
+	case w.c.phase != phaseContent:
+		return 0, w.c.fail(fmt.Errorf("%w: content without 354", ErrMisuse), replyProtocol)
+	}
+	if err := w.c.stream.content(p, w.c.srv.conf.WriteTimeout); err != nil {
+		return 0, w.c.failWrite(err)
+	}
+	return len(p), nil
+}
+
+// EndContent sends what is left of the content and the end of data. A server that has already said something
+// by then gets no end of data: it cannot have accepted what was not complete (SMG-27). If it refused, the
+// error has its reply.
+func (c *Conn) EndContent() error {
+	switch {
+	case c.err != nil:
+		return c.err
+	case c.phase != phaseContent:
+		return c.fail(fmt.Errorf("%w: end of content without 354", ErrMisuse), replyProtocol)
+	case len(c.due) > 0:
+		return c.fail(fmt.Errorf("%w: end of content with replies due", ErrMisuse), replyProtocol)
+	}
+	if err := c.quiet(); err != nil {
+		return err
+	}
+	if err := c.dot.Close(); err != nil {
+		return err
+	}
+	if err := c.stream.flush(c.srv.conf.WriteTimeout); err != nil {
+		return c.failWrite(err)
+	}
+	c.phase = phaseEnd
+	c.due = append(c.due, due{expect: expectContent})
+	c.sent = 1
+	return nil
+}
+
+// quiet fails the connection if the server said something out of turn.
+func (c *Conn) quiet() error {
+	err := c.stream.quiet()
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, errTalks) {
+		return c.lastWord(fmt.Errorf("%w: %w", ErrProtocol, err))
+	}
+	return c.fail(err, replyLost)
+}
+
+// failWrite fails the connection because a write failed. Often the server has said why.
+func (c *Conn) failWrite(err error) error {
+	err = fmt.Errorf("write: %w", err)
+	if c.err == nil && errors.Is(c.stream.quiet(), errTalks) {
+		return c.lastWord(err)
+	}
+	return c.fail(err, replyLost)
+}
+
+// lastWord fails the connection because of err. If the server has refused out of turn, such as by a 421 or by
+// a 552 in the middle of the content, its reply is the one for the client: nothing was accepted, as neither
+// commands nor the content had been sent to their end. A positive one counts for nothing.
+func (c *Conn) lastWord(err error) error {
+	const patience = time.Second // its first bytes are here
+	r, readErr := c.stream.readReply(time.Now().Add(patience))
+	if readErr != nil || !r.Temporary() && !r.Permanent() {
+		return c.fail(err, replyProtocol)
+	}
+	if c.phase != phaseContent {
+		return c.fail(fmt.Errorf("it said %q out of turn", clip(r.String())), replyLost)
+	}
+	return c.fail(fmt.Errorf("it refused within the content: %q", clip(r.String())), r)
+}
+
+// fail makes the connection useless. The first cause stays.
+func (c *Conn) fail(err error, r smtp.Reply) error {
+	if c.err == nil {
+		c.err = &Error{Server: c.srv.name, Reply: r, Err: err}
+	}
+	c.spent = true
+	return c.err
+}
+
+// replyFor chooses the reply for an error of reading.
+func replyFor(err error) smtp.Reply {
+	if errors.Is(err, ErrProtocol) {
+		return replyProtocol
+	}
+	return replyLost
+}
+
+// Release gives the connection back, to be kept for other sessions if it is good for that; a transaction
+// that is open is ended by RSET, for which the server gets a few seconds.
+func (c *Conn) Release() {
+	if c.ended {
+		return
+	}
+	if c.err == nil && !c.spent && c.phase == phaseCommands && len(c.due) == 0 && c.open {
+		c.Command(smtp.Rset)
+		if r, err := c.Reply(resetTime); err == nil && r.Positive() {
+			c.open = false
+		}
+	}
+	c.ended = true
+	if c.err != nil || c.spent || c.phase != phaseCommands || len(c.due) > 0 || c.open {
+		c.close()
+		return
+	}
+	c.rcpts, c.asked, c.due, c.held = 0, 0, nil, nil
+	c.srv.put(c)
+}
+
+// resetTime bounds how long Release waits for the reply to RSET.
+const resetTime = 5 * time.Second
+
+// Abort closes the connection at once. What the server has got of a message is void without its end.
+func (c *Conn) Abort() {
+	if !c.ended {
+		c.ended = true
+		c.close()
+	}
+}
+
+func (c *Conn) close() {
+	c.stream.close()
+	c.srv.closed()
+}
+
+// clip shortens what a server said, for errors.
+func clip(s string) string {
+	const most = 200
+	if len(s) > most {
+		return s[:most] + "..."
+	}
+	return s
+}
+
+// debug writes the dialog to the log. What is said in AUTH is nobody's business.
+func (c *Conn) debug(what string, e expect, line string) {
+	if c.log == nil {
+		return
+	}
+	if e == expectAuth {
+		line = "AUTH ..."
+	}
+	c.log.Debug(what, "server", c.srv.name, "text", clip(line))
+}
+
+func (c *Conn) debugReply(r smtp.Reply) {
+	if c.log != nil {
+		c.log.Debug("reply", "server", c.srv.name, "text", clip(r.String()))
+	}
+}

@@ -1,0 +1,260 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// server is one server behind: its idle connections, how many there are in all, and whether it works.
+type server struct {
+	endpoint
+	conf    *Config
+	dialer  func(ctx context.Context) (*stream, error)
+	slots   chan struct{} // one per connection, if there is a limit
+	breaker breaker
+	plain   plainUntil
+	tlsSeen tls.ClientSessionCache
+
+	mu     sync.Mutex
+	kept   []*Conn // the one that became idle last is at the end
+	shut   bool
+	reaper *time.Timer
+
+	open   atomic.Int64
+	dialed atomic.Int64
+	reused atomic.Int64
+	failed atomic.Int64
+}
+
+// get gives a kept connection or a new one.
+func (s *server) get(ctx context.Context, client Client) (*Conn, error) {
+	for c := s.take(client); c != nil; c = s.take(client) {
+		err := s.renew(ctx, c, client)
+		if err == nil {
+			s.reused.Add(1)
+			return c, nil
+		}
+		c.close()
+		if ctx.Err() != nil {
+			return nil, s.wrap(ctx.Err())
+		}
+	}
+	if err := s.acquire(ctx); err != nil {
+		return nil, err
+	}
+	s.open.Add(1)
+	c, err := s.dial(ctx, client)
+	if err != nil {
+		s.closed()
+		s.failed.Add(1)
+		if ctx.Err() == nil {
+			s.breaker.failure(time.Now(), s.conf.RetryTime)
+		}
+		return nil, s.wrap(err)
+	}
+	s.breaker.success()
+	s.dialed.Add(1)
+	return c, nil
+}
+
+// wrap makes an [*Error] of any error.
+func (s *server) wrap(err error) error {
+	var e *Error
+	if errors.As(err, &e) {
+		return err
+	}
+	return &Error{Server: s.name, Reply: replyDown, Err: err}
+}
+
+// acquire waits for a free connection under the limit; with idle ones for other clients among those in use,
+// the oldest of them is closed.
+func (s *server) acquire(ctx context.Context) error {
+	if s.slots == nil {
+		return nil
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	if old := s.oldest(); old != nil {
+		old.close()
+	}
+	timer := time.NewTimer(s.conf.ConnectTimeout)
+	defer timer.Stop()
+	select {
+	case s.slots <- struct{}{}:
+		return nil
+	case <-timer.C:
+		return &Error{Server: s.name, Reply: replyBusy, Err: errBusy}
+	case <-ctx.Done():
+		return &Error{Server: s.name, Reply: replyBusy, Err: fmt.Errorf("%w: %w", errBusy, ctx.Err())}
+	}
+}
+
+// closed notes that a connection is no more.
+func (s *server) closed() {
+	s.open.Add(-1)
+	if s.slots != nil {
+		<-s.slots
+	}
+}
+
+// take gives the connection that became idle last and may be used for client, if it is still good: not
+// old, not closed by the server, and with nothing to read on it.
+func (s *server) take(client Client) *Conn {
+	now := time.Now()
+	for {
+		c := s.pop(client)
+		if c == nil {
+			return nil
+		}
+		if now.Sub(c.idle) < s.conf.IdleTime && now.Sub(c.born) < s.conf.MaxAge && c.stream.quiet() == nil {
+			c.ended = false
+			return c
+		}
+		c.close()
+	}
+}
+
+func (s *server) pop(client Client) *Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := len(s.kept) - 1; i >= 0; i-- {
+		if c := s.kept[i]; s.suits(c, client) {
+			s.kept = append(s.kept[:i], s.kept[i+1:]...)
+			return c
+		}
+	}
+	return nil
+}
+
+// suits says whether a connection can be used for a client: a PROXY header cannot be taken back.
+func (s *server) suits(c *Conn, client Client) bool {
+	switch s.conf.ClientIP {
+	case ClientIPProxy1, ClientIPProxy2:
+		return c.client.Addr == client.Addr && c.client.ServerAddr == client.ServerAddr
+	}
+	return true
+}
+
+// oldest takes the connection that has been idle longest.
+func (s *server) oldest() *Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.kept) == 0 {
+		return nil
+	}
+	c := s.kept[0]
+	s.kept = append(s.kept[:0], s.kept[1:]...)
+	return c
+}
+
+// put keeps a connection, or closes it if there are enough.
+func (s *server) put(c *Conn) {
+	now := time.Now()
+	c.idle = now
+	c.stream.giveBackOut()
+	s.mu.Lock()
+	keep := !s.shut && len(s.kept) < s.conf.MaxIdle && now.Sub(c.born) < s.conf.MaxAge
+	if keep {
+		s.kept = append(s.kept, c)
+		if s.reaper == nil {
+			s.reaper = time.AfterFunc(s.conf.IdleTime, s.reap)
+		}
+	}
+	s.mu.Unlock()
+	if !keep {
+		c.close()
+	}
+}
+
+// reap closes connections that were idle for too long, those first that are so longest.
+func (s *server) reap() {
+	var old []*Conn
+	s.mu.Lock()
+	s.reaper = nil
+	now := time.Now()
+	n := 0
+	for n < len(s.kept) && now.Sub(s.kept[n].idle) >= s.conf.IdleTime {
+		n++
+	}
+	old = append(old, s.kept[:n]...)
+	s.kept = append(s.kept[:0], s.kept[n:]...)
+	if len(s.kept) > 0 {
+		s.reaper = time.AfterFunc(s.conf.IdleTime-now.Sub(s.kept[0].idle), s.reap)
+	}
+	s.mu.Unlock()
+	for _, c := range old {
+		c.close()
+	}
+}
+
+// close closes the idle connections; those in use are closed when they are given back.
+func (s *server) close() {
+	s.mu.Lock()
+	kept := s.kept
+	s.kept, s.shut = nil, true
+	if s.reaper != nil {
+		s.reaper.Stop()
+		s.reaper = nil
+	}
+	s.mu.Unlock()
+	for _, c := range kept {
+		c.close()
+	}
+}
+
+// breaker keeps a server that fails from being asked again by every session: behind the second failure in a
+// row it is left alone, for twice as long each time; then one session may try.
+type breaker struct {
+	mu    sync.Mutex
+	fails int
+	until time.Time
+	pause time.Duration
+}
+
+const firstPause = time.Second
+
+// allow says whether the server may be tried.
+func (b *breaker) allow(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.fails < 2 {
+		return true
+	}
+	if now.Before(b.until) {
+		return false
+	}
+	b.until = now.Add(b.pause) // the others wait for what comes of this try
+	return true
+}
+
+func (b *breaker) failure(now time.Time, most time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fails++
+	if b.fails < 2 {
+		return
+	}
+	b.pause = min(max(2*b.pause, firstPause), most)
+	b.until = now.Add(b.pause)
+}
+
+func (b *breaker) success() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fails, b.pause = 0, 0
+}
+
+// shut says whether the server is being left alone.
+func (b *breaker) shut(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.fails >= 2 && now.Before(b.until)
+}

@@ -1,0 +1,255 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Set is the servers behind the proxy, in order of preference.
+type Set struct {
+	conf    Config
+	servers []*server
+	maildir []*maildirServer
+	known   known
+}
+
+// New makes a Set. Nothing is connected yet; Maildirs are made if they are missing.
+func New(conf Config) (*Set, error) {
+	conf, err := conf.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if len(conf.URLs) == 0 {
+		return nil, errors.New("no server is named")
+	}
+	set := &Set{conf: conf}
+	set.known.init()
+	for _, u := range conf.URLs {
+		e, err := parseEndpoint(u)
+		if err != nil {
+			set.Close()
+			return nil, err
+		}
+		s := &server{endpoint: e, conf: &set.conf, tlsSeen: tls.NewLRUClientSessionCache(8)}
+		if conf.MaxConns > 0 {
+			s.slots = make(chan struct{}, conf.MaxConns)
+		}
+		if s.dialer, err = set.dialerOf(e); err != nil {
+			set.Close()
+			return nil, fmt.Errorf("server %s: %w", e.name, err)
+		}
+		set.servers = append(set.servers, s)
+	}
+	return set, nil
+}
+
+// Get gives a connection that is ready for MAIL: a kept one if there is one, else a new one, to the first
+// server that can be had. Its error is an [*Error].
+func (set *Set) Get(ctx context.Context, client Client) (*Conn, error) {
+	c, err := set.get(ctx, client)
+	if err == nil {
+		set.known.learn(c.caps)
+	}
+	return c, err
+}
+
+func (set *Set) get(ctx context.Context, client Client) (*Conn, error) {
+	var first error
+	for _, s := range set.servers {
+		if !s.breaker.allow(time.Now()) {
+			if first == nil {
+				first = &Error{Server: s.name, Reply: replyDown, Err: errShut}
+			}
+			continue
+		}
+		c, err := s.get(ctx, client)
+		if err == nil {
+			return c, nil
+		}
+		if first == nil {
+			first = err
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		if len(set.servers) > 1 {
+			set.conf.Log.Warn("server cannot be used", "error", err)
+		}
+	}
+	return nil, first
+}
+
+// Close closes idle connections; connections in use are closed when they are given back.
+func (set *Set) Close() {
+	set.known.stop()
+	for _, s := range set.servers {
+		s.close()
+	}
+	for _, m := range set.maildir {
+		m.close()
+	}
+}
+
+// Capabilities gives what the server behind offers. It is asked once; from then on every connection that is
+// opened brings the answer up to date, and an old answer is given while another one is fetched. An error
+// means that no server ever answered.
+func (set *Set) Capabilities(ctx context.Context) (Capabilities, error) {
+	caps, state := set.known.get(time.Now(), set.conf.FreshTime)
+	switch state {
+	case knownFresh:
+		return caps, nil
+	case knownStale:
+		set.known.background(func(ctx context.Context) { _, _ = set.probe(ctx) })
+		return caps, nil
+	}
+	return set.known.wait(ctx, func() (Capabilities, error) { return set.probe(ctx) })
+}
+
+// probe opens a connection, or takes one, to see what its server offers. With the PROXY protocol the
+// connection is in our own name.
+func (set *Set) probe(ctx context.Context) (Capabilities, error) {
+	for _, s := range set.servers {
+		s.discardStale()
+	}
+	c, err := set.get(ctx, Client{})
+	if err != nil {
+		return Capabilities{}, err
+	}
+	caps := c.caps
+	set.known.learn(caps)
+	c.Release()
+	return caps, nil
+}
+
+// discardStale closes a kept connection, so that a probe says EHLO anew.
+func (s *server) discardStale() {
+	if c := s.oldest(); c != nil {
+		c.close()
+	}
+}
+
+// Stats are figures of one server.
+type Stats struct {
+	Server string
+	Open   int64 // connections, idle ones included
+	Idle   int
+	Dialed int64 // connections opened since the start
+	Reused int64 // times a kept connection was used again
+	Failed int64 // times a connection could not be had
+	Shut   bool  // left alone after failures
+}
+
+// Stats gives the figures of all servers, in order.
+func (set *Set) Stats() []Stats {
+	all := make([]Stats, 0, len(set.servers))
+	for _, s := range set.servers {
+		s.mu.Lock()
+		idle := len(s.kept)
+		s.mu.Unlock()
+		all = append(all, Stats{
+			Server: s.name, Open: s.open.Load(), Idle: idle, Dialed: s.dialed.Load(),
+			Reused: s.reused.Load(), Failed: s.failed.Load(), Shut: s.breaker.shut(time.Now()),
+		})
+	}
+	return all
+}
+
+// known is what was learned of the capabilities of the server behind.
+type known struct {
+	mu     sync.Mutex
+	caps   Capabilities
+	at     time.Time // zero while nothing is known
+	asking chan struct{}
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+type knownState uint8
+
+const (
+	knownNothing knownState = iota
+	knownStale
+	knownFresh
+)
+
+func (k *known) init() { k.ctx, k.cancel = context.WithCancel(context.Background()) }
+
+func (k *known) stop() {
+	k.cancel()
+	k.wg.Wait()
+}
+
+func (k *known) learn(c Capabilities) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.at = time.Now()
+	if !k.caps.equal(c) {
+		k.caps = c
+	}
+}
+
+func (k *known) get(now time.Time, fresh time.Duration) (Capabilities, knownState) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.at.IsZero():
+		return Capabilities{}, knownNothing
+	case now.Sub(k.at) > fresh:
+		return k.caps, knownStale
+	}
+	return k.caps, knownFresh
+}
+
+// background runs ask, unless somebody asks already or the Set is closed.
+func (k *known) background(ask func(context.Context)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.asking != nil || k.ctx.Err() != nil {
+		return
+	}
+	done := make(chan struct{})
+	k.asking = done
+	k.wg.Add(1)
+	go func() {
+		defer k.wg.Done()
+		ask(k.ctx)
+		k.answered(done)
+	}()
+}
+
+func (k *known) answered(done chan struct{}) {
+	k.mu.Lock()
+	k.asking = nil
+	k.mu.Unlock()
+	close(done)
+}
+
+// wait asks, or waits for the one who does; if that one gets no answer, the next one asks.
+func (k *known) wait(ctx context.Context, ask func() (Capabilities, error)) (Capabilities, error) {
+	for {
+		k.mu.Lock()
+		if !k.at.IsZero() {
+			defer k.mu.Unlock()
+			return k.caps, nil
+		}
+		other := k.asking
+		if other == nil {
+			done := make(chan struct{})
+			k.asking = done
+			k.mu.Unlock()
+			defer k.answered(done)
+			return ask()
+		}
+		k.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return Capabilities{}, &Error{Reply: replyDown, Err: ctx.Err()}
+		}
+	}
+}

@@ -1,0 +1,239 @@
+package upstream
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"postern/internal/smtp"
+)
+
+// Sizes of the buffers a stream borrows, in bytes.
+const (
+	readBuffer    = 4 << 10
+	commandBuffer = 2 << 10
+	contentBuffer = 64 << 10
+)
+
+var (
+	readPool    = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readBuffer) }}
+	commandPool = sync.Pool{New: func() any { b := make([]byte, 0, commandBuffer); return &b }}
+	contentPool = sync.Pool{New: func() any { b := make([]byte, 0, contentBuffer); return &b }}
+)
+
+// stream is a connection with buffers that are borrowed while something is in them.
+type stream struct {
+	nc   net.Conn
+	sock net.Conn        // nc, or what is below its TLS
+	raw  syscall.RawConn // the socket, also below TLS; nil if there is none
+	tls  bool
+	r    *bufio.Reader
+	out  *[]byte
+	big  bool // out is of contentPool
+	peek struct {
+		b   [1]byte
+		n   int
+		err error
+		f   func(fd uintptr)
+	}
+}
+
+func newStream(nc net.Conn) *stream {
+	s := &stream{nc: nc, sock: nc}
+	if sc, ok := nc.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			s.raw = raw
+		}
+	}
+	s.peek.f = s.tryPeek
+	return s
+}
+
+// upgrade goes on within TLS. Bytes that the server sent in clear behind its reply to STARTTLS are an
+// error, as they would be read as if they had come through TLS (CVE-2011-0411, response injection).
+func (s *stream) upgrade(nc *tls.Conn) error {
+	if s.r != nil && s.r.Buffered() > 0 {
+		return fmt.Errorf("%w: %w, before the TLS handshake", ErrProtocol, errTalks)
+	}
+	s.giveBackReader()
+	s.nc, s.tls = nc, true
+	return nil
+}
+
+// readReply reads one reply, by the deadline.
+func (s *stream) readReply(deadline time.Time) (smtp.Reply, error) {
+	if err := s.nc.SetReadDeadline(deadline); err != nil {
+		return smtp.Reply{}, err
+	}
+	if s.r == nil {
+		s.r = readPool.Get().(*bufio.Reader)
+		s.r.Reset(s.nc)
+	}
+	r, err := smtp.ReadReply(s.r)
+	if err == nil && s.r.Buffered() == 0 {
+		s.giveBackReader()
+	}
+	switch {
+	case errors.Is(err, io.EOF):
+		err = errHungUp
+	case errors.Is(err, smtp.ErrReplySyntax):
+		err = fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	return r, err
+}
+
+// quiet looks, without waiting, whether the server has said anything that was not read, or hung up: then
+// it gives errTalks or errHungUp.
+func (s *stream) quiet() error {
+	if s.r != nil && s.r.Buffered() > 0 {
+		return errTalks
+	}
+	pending := false
+	if s.raw != nil {
+		if err := s.raw.Control(s.peek.f); err != nil {
+			return err
+		}
+		switch {
+		case s.peek.err == syscall.EAGAIN:
+		case s.peek.err != nil:
+			return os.NewSyscallError("peek", s.peek.err)
+		case s.peek.n == 0:
+			return errHungUp
+		case !s.tls:
+			return errTalks
+		default:
+			pending = true
+		}
+	}
+	if s.tls {
+		return s.quietTLS(pending)
+	}
+	return nil
+}
+
+func (s *stream) tryPeek(fd uintptr) {
+	for {
+		s.peek.n, _, s.peek.err = syscall.Recvfrom(int(fd), s.peek.b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		if s.peek.err != syscall.EINTR {
+			return
+		}
+	}
+}
+
+// quietTLS is quiet for TLS, where records may have come that hold no content, such as session tickets.
+// A read that runs into its deadline leaves a tls.Conn in order.
+func (s *stream) quietTLS(pending bool) error {
+	deadline := time.Unix(1, 0) // what came already is decoded, nothing is waited for
+	if pending {
+		deadline = time.Now().Add(10 * time.Millisecond)
+	}
+	if err := s.nc.SetReadDeadline(deadline); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(s.nc, s.peek.b[:])
+	switch {
+	case err == nil:
+		return errTalks
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil
+	case errors.Is(err, io.EOF):
+		return errHungUp
+	}
+	return err
+}
+
+// command adds a line to what flush sends.
+func (s *stream) command(line string) {
+	if s.out == nil {
+		s.out = commandPool.Get().(*[]byte)
+	}
+	*s.out = append(append(*s.out, line...), '\r', '\n')
+}
+
+func (s *stream) unsent() int {
+	if s.out == nil {
+		return 0
+	}
+	return len(*s.out)
+}
+
+// content adds to what flush sends, and sends what fills pieces of 64 KiB.
+func (s *stream) content(p []byte, timeout time.Duration) error {
+	if !s.big {
+		s.giveBackOut()
+		s.out, s.big = contentPool.Get().(*[]byte), true
+	}
+	for len(p) > 0 {
+		if len(*s.out) == 0 && len(p) >= contentBuffer {
+			if err := s.write(p[:contentBuffer], timeout); err != nil {
+				return err
+			}
+			p = p[contentBuffer:]
+			continue
+		}
+		n := min(contentBuffer-len(*s.out), len(p))
+		*s.out = append(*s.out, p[:n]...)
+		p = p[n:]
+		if len(*s.out) == contentBuffer {
+			if err := s.write(*s.out, timeout); err != nil {
+				return err
+			}
+			*s.out = (*s.out)[:0]
+		}
+	}
+	return nil
+}
+
+// flush sends all that waits, in one write.
+func (s *stream) flush(timeout time.Duration) error {
+	if s.unsent() == 0 {
+		return nil
+	}
+	err := s.write(*s.out, timeout)
+	s.giveBackOut()
+	return err
+}
+
+func (s *stream) write(p []byte, timeout time.Duration) error {
+	if err := s.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+		return err
+	}
+	_, err := s.nc.Write(p)
+	return err
+}
+
+// close closes the connection at once; unsent bytes are lost.
+func (s *stream) close() {
+	_ = s.nc.Close() // also ends TLS; a server that does not hear of it has no reply to give
+	s.giveBackOut()
+	s.giveBackReader()
+}
+
+func (s *stream) giveBackReader() {
+	if s.r != nil {
+		s.r.Reset(nil)
+		readPool.Put(s.r)
+		s.r = nil
+	}
+}
+
+func (s *stream) giveBackOut() {
+	if s.out == nil {
+		return
+	}
+	*s.out = (*s.out)[:0]
+	switch {
+	case s.big:
+		contentPool.Put(s.out)
+	case cap(*s.out) <= contentBuffer:
+		commandPool.Put(s.out)
+	}
+	s.out, s.big = nil, false
+}
