@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -74,19 +75,27 @@ func dialWith(dial func(context.Context) (net.Conn, error)) func(context.Context
 	return func(ctx context.Context) (net.Conn, error) {
 		for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 			conn, err := dial(ctx)
-			if err == nil {
+			switch {
+			case err == nil:
 				return conn, nil
-			}
-			if !errors.Is(err, syscall.EAGAIN) {
+			case errors.Is(err, os.ErrDeadlineExceeded) && hasDeadline(ctx):
+				<-ctx.Done() // in this very moment
+				return nil, context.Cause(ctx)
+			case !errors.Is(err, syscall.EAGAIN):
 				return nil, &connectError{err}
 			}
 			select {
 			case <-ctx.Done():
-				return nil, &connectError{err}
+				return nil, context.Cause(ctx)
 			case <-time.After(pause):
 			}
 		}
 	}
+}
+
+func hasDeadline(ctx context.Context) bool {
+	_, ok := ctx.Deadline()
+	return ok
 }
 
 // errorLine words an error as md-mx-ctrl does, which monitors look for.

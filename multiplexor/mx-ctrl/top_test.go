@@ -73,7 +73,7 @@ func topFake(t *testing.T, workers func() string) *fake {
 }
 
 const topPlain = `Up 1d02h, 1234 scans done, 5 workers started
-Workers 5: 2 busy, 1 idle, 1 stopped, 1 killed
+Workers 5: 2 busy, 1 idle, 1 killed, 1 stopped
 Busy          2/5  [##...]
 Queue         2/3  [##.]
 
@@ -174,8 +174,8 @@ func TestViewFitsTheScreen(t *testing.T) {
 	for rows, last := range map[int]string{
 		used + 5: "   3 stopped             0s",
 		used + 4: "... and 1 idle, 1 stopped",
-		used + 3: "... and 1 killed, 1 idle, 1 stopped",
-		used + 1: "... and 2 busy, 1 killed, 1 idle, 1 stopped",
+		used + 3: "... and 1 idle, 1 killed, 1 stopped",
+		used + 1: "... and 2 busy, 1 idle, 1 killed, 1 stopped",
 	} {
 		got, _ := texts(v.lines(80, rows))
 		if len(got) != rows || got[rows-1] != last {

@@ -64,11 +64,11 @@ func (v *view) head(columns int) []line {
 
 func (v *view) summary() []string {
 	s, l := &v.current.status, &v.current.load
-	slots := int64(len(s.letters))
+	busy, slots := int64(inState(v.current.workers, 'B')), int64(len(v.current.workers))
 	return []string{
 		fmt.Sprintf("Up %s, %d scans done, %d workers started", age(s.uptimeSecs), s.messages, s.activations),
-		fmt.Sprintf("Workers %d: %d busy, %d idle, %d stopped, %d killed", slots, l.busy, l.idle, l.stopped, l.killed),
-		fmt.Sprintf("Busy    %9s  [%s]", fmt.Sprintf("%d/%d", l.busy, slots), bar('#', l.busy, slots, maxWorkerCells)),
+		fmt.Sprintf("Workers %d: %s", slots, count(v.current.workers, true)),
+		fmt.Sprintf("Busy    %9s  [%s]", fmt.Sprintf("%d/%d", busy, slots), bar('#', busy, slots, maxWorkerCells)),
 		fmt.Sprintf("Queue   %9s  [%s]", fmt.Sprintf("%d/%d", l.queued, l.queueSize), bar('#', l.queued, l.queueSize, maxQueueCells)),
 	}
 }
@@ -112,7 +112,7 @@ func (v *view) table(rows, used int) []string {
 	var all []string
 	for i, w := range sorted {
 		if rows > 0 && used+i >= rows-1 && i < len(sorted)-1 {
-			return append(all, "... and "+count(sorted[i:]))
+			return append(all, "... and "+count(sorted[i:], false))
 		}
 		text := fmt.Sprintf("%4d %-8s %6s %6s %-8s %-8s %s", w.slot, stateNames[w.state], safeLine(w.pid), age(w.ago), safeLine(w.now), safeLine(w.last), safeLine(w.tag))
 		all = append(all, strings.TrimRight(text, " "))
@@ -120,21 +120,26 @@ func (v *view) table(rows, used int) []string {
 	return all
 }
 
-// count says how many workers are in each state.
-func count(workers []worker) string {
+// count says how many workers are in each state, leaving out those in which none
+// is unless all is set.
+func count(workers []worker, all bool) string {
 	var parts []string
-	for _, state := range []byte("BKIS") {
-		n := 0
-		for _, w := range workers {
-			if w.state == state {
-				n++
-			}
-		}
-		if n > 0 {
+	for _, state := range []byte("BIKS") {
+		if n := inState(workers, state); n > 0 || all {
 			parts = append(parts, fmt.Sprintf("%d %s", n, stateNames[state]))
 		}
 	}
 	return strings.Join(parts, ", ")
+}
+
+func inState(workers []worker, state byte) int {
+	n := 0
+	for _, w := range workers {
+		if w.state == state {
+			n++
+		}
+	}
+	return n
 }
 
 // age words a number of seconds in at most six columns, up to a hundred days.
