@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -78,7 +77,7 @@ func dialWith(dial func(context.Context) (net.Conn, error)) func(context.Context
 			switch {
 			case err == nil:
 				return conn, nil
-			case errors.Is(err, os.ErrDeadlineExceeded) && hasDeadline(ctx):
+			case errors.Is(err, context.DeadlineExceeded) && hasDeadline(ctx):
 				<-ctx.Done() // in this very moment
 				return nil, context.Cause(ctx)
 			case !errors.Is(err, syscall.EAGAIN):
