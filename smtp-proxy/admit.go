@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"postern/internal/smtp"
+	"postern/internal/stamp"
+)
+
+// Names of the gates, in the log and as label of the metrics.
+const (
+	gateSessions  = "sessions"
+	gateAddress   = "address"
+	gateRate      = "rate"
+	gateProxy     = "proxy-header"
+	gateRefuse    = "refuse-file"
+	gateLoad      = "load"
+	gatePressure  = "pressure"
+	gateWorkers   = "workers"
+	gateStamp     = "stamp"
+	gateEarly     = "early-talker"
+	gateErrors    = "errors"
+	gateJunk      = "junk"
+	gateMany      = "transactions"
+	gateTimeout   = "timeout"
+	gateDrain     = "drain"
+	gateFilter    = "filter"
+	gateForeign   = "foreign-protocol"
+	gateNewline   = "bare-newline"
+	gateLine      = "line"
+	gateSync      = "synchronization"
+	gateHandshake = "tls"
+)
+
+var allGates = []string{
+	gateSessions, gateAddress, gateRate, gateProxy, gateRefuse, gateLoad, gatePressure, gateWorkers, gateStamp, gateEarly, gateErrors,
+	gateJunk, gateMany, gateTimeout, gateDrain, gateFilter, gateForeign, gateNewline, gateLine, gateSync, gateHandshake,
+}
+
+// refusal is a gate that is shut: which, and what the client is told before the connection ends.
+type refusal struct {
+	gate  string
+	reply smtp.Reply
+}
+
+func shut(gate string, reply smtp.Reply) *refusal { return &refusal{gate, reply} }
+
+// admission asks the gates that need nothing but the client's address.
+type admission struct {
+	load     *loadGate
+	pressure *pressureGate
+	workers  *workerGate // nil: no filter, or the gate is off
+	log      *slog.Logger
+
+	mu         sync.Mutex
+	stamps     *stampGate // nil: none wanted
+	refuseFile string
+}
+
+// set takes over the settings that can change while running.
+func (a *admission) set(s *settings) {
+	a.load.set(s.load, s.LoadavgFile)
+	a.pressure.set(s.pressure, s.PressureDir)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.refuseFile = s.RefuseFile
+	if a.stamps != nil {
+		g := *a.stamps
+		g.exempt, g.session, g.local = s.exemptNets, s.ClientipScope == "session", lowerAll(s.LocalDomains)
+		a.stamps = &g
+	}
+}
+
+func lowerAll(lines []string) []string {
+	var words []string
+	for _, line := range lines {
+		words = append(words, strings.Fields(strings.ToLower(line))...)
+	}
+	return words
+}
+
+// stampGate gives the gate of the moment, or nil.
+func (a *admission) stampGate() *stampGate {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stamps
+}
+
+// check gives the first gate that is shut for a client, in the order of cost: nothing is asked of
+// workers, stamps or servers before the cheaper gates are known to be open.
+func (a *admission) check(ctx context.Context, addr netip.Addr) *refusal {
+	if text, refused := a.maintenance(); refused {
+		return shut(gateRefuse, reply(421, "4.3.2", text))
+	}
+	if a.load.closed() {
+		return shut(gateLoad, reply(421, "4.3.2", "System load is too high, try again later"))
+	}
+	if a.pressure.closed() {
+		return shut(gatePressure, reply(421, "4.3.2", "System is too busy, try again later"))
+	}
+	if a.workers != nil && a.workers.closed(ctx) {
+		return shut(gateWorkers, reply(421, "4.3.2", "No filter is free, try again later"))
+	}
+	if stamps := a.stampGate(); stamps != nil && stamps.session && !stamps.allows(ctx, addr) {
+		return shut(gateStamp, reply(421, "4.7.0", "Fetch your mail first"))
+	}
+	return nil
+}
+
+// maintenance looks for the refuse-file and gives its first line.
+func (a *admission) maintenance() (text string, refused bool) {
+	a.mu.Lock()
+	file := a.refuseFile
+	a.mu.Unlock()
+	if file == "" {
+		return "", false
+	}
+	data, err := readSmall(file, 400)
+	if err != nil {
+		return "", false
+	}
+	first, _, _ := strings.Cut(string(data), "\n")
+	if first = strings.TrimSpace(first); first == "" {
+		first = "Service is down for maintenance, try again later"
+	}
+	return first, true
+}
+
+// stampGate is POP3 before SMTP.
+type stampGate struct {
+	store   stamp.Store
+	exempt  []netip.Prefix
+	session bool     // a stamp is needed to connect; else only for recipients outside local
+	local   []string // domains, in small letters; with a leading dot for all below
+	log     *slog.Logger
+}
+
+// allows says whether the client has a fresh stamp or needs none. When the store cannot be asked the
+// answer is no; the cause is in the log.
+func (g *stampGate) allows(ctx context.Context, addr netip.Addr) bool {
+	if within(addr, g.exempt) {
+		return true
+	}
+	if !addr.IsValid() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	fresh, err := g.store.Fresh(ctx, addr)
+	if err != nil {
+		g.log.Error("stamp cannot be looked up, refusing", "client", addr.String(), "error", err)
+		return false
+	}
+	return fresh
+}
+
+// allowsRecipient says whether mail for that domain may be relayed for the client.
+func (g *stampGate) allowsRecipient(ctx context.Context, addr netip.Addr, domain string) bool {
+	return g.session || isLocalDomain(domain, g.local) || g.allows(ctx, addr)
+}
+
+func isLocalDomain(domain string, local []string) bool {
+	domain = strings.ToLower(strings.TrimSuffix(domain, "."))
+	if domain == "" {
+		return true // <postmaster>
+	}
+	for _, d := range local {
+		if domain == d || strings.HasPrefix(d, ".") && strings.HasSuffix(domain, d) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"postern/internal/mxproto"
+	"postern/internal/smtp"
+	"postern/internal/workdir"
+)
+
+// filterSink puts a message into its working directory, has it scanned, and sends on what the filter
+// made of it.
+type filterSink struct {
+	s    *session
+	tx   *transaction
+	size int64
+	err  error
+	w    io.Writer
+}
+
+func newFilterSink(s *session, tx *transaction) *filterSink {
+	k := &filterSink{s: s, tx: tx}
+	k.w, k.err = tx.dir.Content()
+	return k
+}
+
+func (k *filterSink) Write(p []byte) (int, error) {
+	if k.err != nil {
+		return 0, k.err
+	}
+	k.size += int64(len(p))
+	return k.w.Write(p)
+}
+
+func (k *filterSink) abort() { k.s.abandonUpstream() }
+
+// finish scans the message and carries the results out.
+func (k *filterSink) finish() smtp.Reply {
+	s, tx := k.s, k.tx
+	if k.err == nil {
+		k.err = tx.dir.Finish()
+	}
+	if k.err != nil {
+		return *s.contentRefusal(k.err)
+	}
+	m, err := readMessage(tx.dir, int64(s.conf.MaxHeaderSize))
+	if err != nil {
+		return *s.contentRefusal(err)
+	}
+	if m.header.count("Received") > s.conf.MaxHops {
+		return refuseHeader(errHops)
+	}
+	f := s.filtering()
+	if f == nil || !f.stages.scan {
+		return s.deliver(tx, m, nil)
+	}
+	s.status("FILTER")
+	results, r := s.scan(f, tx)
+	if r != nil {
+		return *r
+	}
+	if results == nil {
+		return s.deliver(tx, m, nil)
+	}
+	return s.carryOut(f, tx, m, results)
+}
+
+// scan asks for the scan and reads RESULTS. A reply is the end of the message; neither means that it
+// goes on unscanned by policy.
+func (s *session) scan(f *filter, tx *transaction) (*workdir.Results, *smtp.Reply) {
+	ctx, cancel := context.WithTimeout(s.background(), f.timeout)
+	defer cancel()
+	answer, err := f.client.Ask(ctx, mxproto.Scan{QID: tx.qid, Dir: tx.dir.Path()}.Line())
+	if err != nil {
+		// No answer does not mean that no worker is busy in there.
+		tx.dir.Abandon()
+	} else {
+		err = mxproto.ParseScan(answer)
+	}
+	var results *workdir.Results
+	if err == nil {
+		results, err = tx.dir.Results()
+	}
+	if err == nil {
+		for _, skipped := range results.Skipped {
+			s.srv.log.Warn("filter's wish is not understood", "session", s.id, "qid", tx.qid, "line", clip(skipped))
+		}
+		return results, nil
+	}
+	tx.dir.Keep(err.Error())
+	v := s.filterFailed(f, err)
+	if v.Action == mxproto.Continue {
+		return nil, nil
+	}
+	return nil, verdictReply(v.Code, v.DSN, v.Text)
+}
+
+// carryOut does what RESULTS says.
+func (s *session) carryOut(f *filter, tx *transaction, m *message, results *workdir.Results) smtp.Reply {
+	switch results.Verdict {
+	case workdir.Reject, workdir.TempFail:
+		s.srv.meters.gate(gateFilter)
+		return *verdictReply(results.Code, results.DSN, results.Text)
+	case workdir.Discard:
+		return (&voidSink{tx}).finish()
+	}
+	if results.Hold != "" {
+		// There is no queue to hold it in, and letting it through is not what the filter wants.
+		s.srv.log.Warn("filter wants the message held", "session", s.id, "qid", tx.qid, "reason", clip(results.Hold))
+		return reply(451, "4.7.1", "Message is held back, try again later")
+	}
+	if results.NewBody {
+		if err := m.replaceBody(tx.dir); err != nil {
+			tx.dir.Keep(err.Error())
+			v := s.filterFailed(f, err)
+			return *verdictReply(orTemporary(v))
+		}
+	}
+	env, err := changeEnvelope(tx, results.Changes)
+	if err != nil {
+		tx.dir.Keep(err.Error())
+		v := s.filterFailed(f, err)
+		return *verdictReply(orTemporary(v))
+	}
+	if len(env.rcpts) == 0 {
+		return (&voidSink{tx}).finish() // all recipients were deleted: delivered to nobody
+	}
+	m.changes, m.scannedBy = results.Changes, f.scannedBy
+	return s.deliver(tx, m, env)
+}
+
+// orTemporary refuses for now what a policy of letting through cannot be applied to: a message half of
+// whose changes are lost.
+func orTemporary(v mxproto.Verdict) (code, dsn, text string) {
+	if v.Action == mxproto.Continue {
+		return "451", "4.3.0", "Message cannot be checked now, try again later"
+	}
+	return v.Code, v.DSN, v.Text
+}
+
+// envelope is the envelope as the filter changed it.
+type envelope struct {
+	from   smtp.Path
+	params []smtp.Param
+	rcpts  []recipient
+	same   bool // as the server knows it
+}
+
+// changeEnvelope carries out R, S and f on a copy of the envelope. An address that is none is the
+// filter's fault.
+func changeEnvelope(tx *transaction, changes []workdir.Change) (*envelope, error) {
+	env := &envelope{from: tx.from, params: tx.params, rcpts: slices.Clone(tx.accepted), same: true}
+	for _, c := range changes {
+		if c.Letter != 'R' && c.Letter != 'S' && c.Letter != 'f' {
+			continue
+		}
+		path, err := filterAddress(c.Value)
+		if err == nil && c.Letter != 'f' && path.Null() {
+			err = errors.New("is empty")
+		}
+		if err == nil && path.UTF8 && !tx.utf8 {
+			err = errors.New("needs SMTPUTF8")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("filter's address %.100q: %w", c.Value, err)
+		}
+		env.change(c.Letter, path)
+	}
+	return env, nil
+}
+
+// filterAddress reads an address from a filter, with or without angle brackets.
+func filterAddress(s string) (smtp.Path, error) {
+	s = strings.TrimSpace(s)
+	if !strings.HasPrefix(s, "<") {
+		s = "<" + s + ">"
+	}
+	path, rest, err := smtp.ParsePath(s, smtp.CheckOff)
+	if err == nil && rest != "" {
+		err = errors.New("something follows the address")
+	}
+	return path, err
+}
+
+func (env *envelope) change(letter byte, path smtp.Path) {
+	match := func(r recipient) bool { return strings.EqualFold(r.path.Address, path.Address) }
+	switch letter {
+	case 'f':
+		if path.Address != env.from.Address {
+			env.from, env.same = path, false
+		}
+	case 'R':
+		if !slices.ContainsFunc(env.rcpts, match) {
+			env.rcpts, env.same = append(env.rcpts, recipient{path: path}), false
+		}
+	case 'S':
+		n := len(env.rcpts)
+		env.rcpts = slices.DeleteFunc(env.rcpts, match)
+		env.same = env.same && n == len(env.rcpts)
+	}
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"postern/internal/statfile"
+	"postern/internal/workdir"
+)
+
+// begin leads the session through the gates to the greeting; false if it ends before that.
+func (s *session) begin() bool {
+	s.id = workdir.NewQueueID()
+	if within(s.peer.Addr(), s.conf.proxyNets) && !s.readProxyHeader() {
+		return false
+	}
+	s.strict = s.wantsStrict()
+	s.srv.publish('C', s.id, s.client.Addr().String())
+	if s.listener == listenSMTPS && !s.handshake() {
+		return false
+	}
+	if r := s.admit(); r != nil {
+		s.gate = r.gate
+		s.srv.meters.gate(r.gate)
+		s.conn.Reply(r.reply)
+		s.flush()
+		return false
+	}
+	s.openStatus()
+	if s.conf.GreetingDelay > 0 && !s.listen(s.conf.GreetingDelay) {
+		return false
+	}
+	return s.greet()
+}
+
+// admit asks the gates that look at the client's address only, again after XCLIENT changed it.
+func (s *session) admit() *refusal {
+	switch s.srv.crowd.enterAddress(s.client.Addr(), time.Now()) {
+	case fits:
+		s.counted = true
+	case fullAddress:
+		return shut(gateAddress, reply(421, "4.7.0", s.conf.host+" has too many sessions from your address"))
+	case fullRate:
+		return shut(gateRate, reply(421, "4.7.0", s.conf.host+" gets too many connections from your address, slow down"))
+	default:
+		return shut(gateSessions, reply(421, "4.3.2", s.conf.host+" has too many sessions, try again later"))
+	}
+	return s.srv.admission.check(s.background(), s.client.Addr())
+}
+
+// wantsStrict decides how bare line feeds of this client are taken.
+func (s *session) wantsStrict() bool {
+	addr := s.client.Addr()
+	switch {
+	case within(addr, s.conf.bareReject):
+		return true
+	case within(addr, s.conf.bareNormalize):
+		return false
+	}
+	return s.conf.BareNewline == "reject"
+}
+
+// openStatus makes the status file.
+func (s *session) openStatus() {
+	if s.srv.stats == nil {
+		return
+	}
+	name := s.clientName()
+	if name == "" {
+		name = s.client.Addr().String()
+	}
+	s.stat, _ = s.srv.stats.New(statfile.Fields{
+		Type: programName, Start: s.started, Local: s.local, Client: s.client.Addr(), ClientName: name, Server: s.srv.upName,
+		Status: "CONNECT",
+	})
+}
+
+// listen waits before the greeting. A client that talks now does not follow the protocol: RFC 5321, 3.1.
+func (s *session) listen(delay time.Duration) bool {
+	if s.conn.Buffered() == 0 {
+		if err := s.conn.SetDeadline(time.Now().Add(delay)); err != nil {
+			return false
+		}
+		_, err := s.conn.Window()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return true
+		}
+		if err != nil {
+			return false
+		}
+	}
+	s.refuse(gateEarly, reply(554, "5.5.0", "You talk before the greeting"))
+	s.flush()
+	return false
+}
+
+// greet asks the filter about the client and greets it.
+func (s *session) greet() bool {
+	if r := s.askRelayok(); r != nil {
+		s.gate = gateFilter
+		s.conn.Reply(*r)
+		s.flush()
+		return false
+	}
+	s.say(reply(220, "", s.conf.host+" ESMTP Postern"))
+	return true
+}

@@ -1,0 +1,267 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"postern/internal/config"
+	"postern/internal/daemon"
+	"postern/internal/smtp"
+)
+
+// settings are all settings of smtp-proxy: command line, environment and file.
+type settings struct {
+	daemon.Common `embed:""`
+
+	SMTP       []string `name:"smtp" sep:"none" placeholder:"SPEC" help:"Listen here for mail from other servers. May be given several times."`
+	Submission []string `name:"submission" sep:"none" placeholder:"SPEC" help:"Listen here for mail from users (STARTTLS)."`
+	SMTPS      []string `name:"smtps" sep:"none" placeholder:"SPEC" help:"Listen here for mail from users over TLS from the first byte."`
+	Notify     []string `name:"notify" sep:"none" placeholder:"SPEC" help:"Listen here for programs that want to know what happens."`
+	Metrics    []string `name:"metrics" sep:"none" placeholder:"SPEC" help:"Serve Prometheus metrics here."`
+	Hostname   string   `name:"hostname" placeholder:"NAME" help:"Our name in greetings and Received fields. Default: the name of the host."`
+
+	UpstreamSettings `embed:""`
+	FilterSettings   `embed:""`
+	GateSettings     `embed:""`
+	LimitSettings    `embed:""`
+	MessageSettings  `embed:""`
+	TLSSettings      `embed:""`
+
+	host string // Hostname, or the host's
+}
+
+// UpstreamSettings say where mail goes.
+type UpstreamSettings struct {
+	Upstream            []string      `name:"upstream" sep:"none" placeholder:"URL" help:"The server behind: smtp://HOST:PORT, smtps://HOST:PORT, lmtp:/PATH, lmtp://HOST:PORT, exec:COMMAND, maildir:/PATH. Several: the next one when one is down."`
+	UpstreamTLS         string        `name:"upstream-tls" enum:"none,may,require,verify" default:"may" help:"TLS towards the server behind: none, may, require or verify."`
+	UpstreamHelo        string        `name:"upstream-helo" placeholder:"NAME" help:"Name to greet the server behind with. Default: hostname."`
+	UpstreamSource      string        `name:"upstream-source" placeholder:"ADDRESS" help:"Local address of connections to the server behind."`
+	UpstreamClientIP    string        `name:"upstream-client-ip" enum:"none,xclient,proxy1,proxy2" default:"none" help:"How to tell the server behind who the client is: none, xclient, proxy1 or proxy2."`
+	UpstreamConnections int           `name:"upstream-connections" default:"0" placeholder:"N" help:"Most connections to one server at a time; 0 for no limit."`
+	UpstreamTimeout     time.Duration `name:"upstream-timeout" default:"5m" help:"How long the server behind may take for a reply; four times this for the one after the content, RFC 5321 4.5.3.2."`
+	ConnectTimeout      time.Duration `name:"connect-timeout" default:"30s" help:"How long connecting to the server behind may take."`
+}
+
+// FilterSettings say how messages are filtered.
+type FilterSettings struct {
+	Multiplexor       string        `name:"multiplexor" placeholder:"SPEC" help:"Request socket of the multiplexor. Without it nothing is filtered."`
+	MultiplexorNotify string        `name:"multiplexor-notify" placeholder:"SPEC" help:"Notification socket of the multiplexor, to know without asking whether a worker is free."`
+	Spool             string        `name:"spool" default:"/var/spool/postern" placeholder:"DIR" help:"Where working directories are made."`
+	SpoolGroup        string        `name:"spool-group" placeholder:"GROUP" help:"Group of the workers, if they run as another account: working directories become setgid and group-writable."`
+	KeepFailed        config.Switch `name:"keep-failed" default:"no" help:"Keep the working directory of a message whose scan failed."`
+	Relayok           config.Switch `name:"relayok" default:"no" help:"Ask the filter at connect."`
+	Helook            config.Switch `name:"helook" default:"no" help:"Ask the filter at HELO and EHLO."`
+	Senderok          config.Switch `name:"senderok" default:"no" help:"Ask the filter at MAIL."`
+	Recipok           config.Switch `name:"recipok" default:"no" help:"Ask the filter at RCPT."`
+	Scan              config.Switch `name:"scan" default:"yes" help:"Have messages scanned."`
+	FilterTimeout     time.Duration `name:"filter-timeout" default:"10m" help:"How long the filter may take for one answer."`
+	FilterMaxDelay    time.Duration `name:"filter-max-delay" default:"1m" help:"Longest delay of a reply that a filter may ask for."`
+	OnFailure         string        `name:"on-failure" enum:"tempfail,accept,reject" default:"tempfail" help:"What to do with a message when the filter does not work: tempfail, accept (unfiltered) or reject."`
+	WorkerGate        config.Switch `name:"worker-gate" default:"yes" help:"Refuse new sessions while no worker is free and the multiplexor's queue is full."`
+	ScannedBy         string        `name:"scanned-by" placeholder:"TEXT" help:"Text of an X-Scanned-By field added to scanned messages. Default: no such field."`
+	ClientLookup      config.Switch `name:"client-lookup" default:"yes" help:"Look up the client's name in the DNS when the filter or a status file wants it."`
+}
+
+// GateSettings say who may come in.
+type GateSettings struct {
+	Maxloadavg     string        `name:"maxloadavg" default:"10 0 0" placeholder:"L1 L5 L15" help:"Limits for the load averages of 1, 5 and 15 minutes; 0 switches one off. A session is refused when all limits are reached."`
+	LoadavgFile    string        `name:"loadavg-file" default:"/proc/loadavg" placeholder:"FILE" help:"Where the load averages are read."`
+	MaxPressure    string        `name:"max-pressure" default:"" placeholder:"NAME=PERCENT" help:"Refuse sessions while a pressure value of the kernel is reached: cpu=, memory= or io= and a percentage, several separated by spaces."`
+	PressureDir    string        `name:"pressure-dir" default:"/proc/pressure" placeholder:"DIR" help:"Where pressure values are read."`
+	ClientipDir    string        `name:"clientip-dir" placeholder:"DIR" help:"Only clients with a fresh stamp in this directory may send (POP3 before SMTP)."`
+	ClientipMaxage time.Duration `name:"clientip-maxage" default:"10m" help:"How long a stamp is fresh."`
+	ClientipExempt []string      `name:"clientip-exempt" sep:"none" placeholder:"NETWORK" help:"Networks that need no stamp."`
+	ClientipOwner  string        `name:"clientip-owner" placeholder:"USER" help:"Only stamps owned by this user count."`
+	ClientipScope  string        `name:"clientip-scope" enum:"session,relay" default:"session" help:"session: a stamp is needed to connect; relay: only for recipients outside local-domains."`
+	LocalDomains   []string      `name:"local-domains" sep:"none" placeholder:"DOMAIN" help:"Domains whose recipients need no stamp with clientip-scope relay; .example.org stands for all below it."`
+	RefuseFile     string        `name:"refuse-file" placeholder:"FILE" help:"While this file exists new sessions get 421 with its first line."`
+	Statdir        string        `name:"statdir" placeholder:"DIR" help:"Write a status file per session here."`
+
+	load       [3]float64
+	pressure   []pressureLimit
+	exemptNets []netip.Prefix
+}
+
+// LimitSettings bound what clients can use up.
+type LimitSettings struct {
+	MaxSessions           int           `name:"max-sessions" default:"10000" placeholder:"N" help:"Most sessions at a time; 0 for no limit."`
+	MaxSessionsPerAddress int           `name:"max-sessions-per-address" default:"100" placeholder:"N" help:"Most sessions at a time from one address (IPv6: from one /64); 0 for no limit."`
+	MaxRatePerAddress     float64       `name:"max-rate-per-address" default:"0" placeholder:"N" help:"Most new sessions per second from one address (IPv6: from one /64); 0 for no limit."`
+	LimitExempt           []string      `name:"limit-exempt" sep:"none" placeholder:"NETWORK" help:"Networks without limits per address."`
+	MaxRecipients         int           `name:"max-recipients" default:"1000" placeholder:"N" help:"Most recipients of a message."`
+	MaxTransactions       int           `name:"max-transactions" default:"1000" placeholder:"N" help:"Most messages of a session; 0 for no limit."`
+	MaxErrors             int           `name:"max-errors" default:"10" placeholder:"N" help:"Session ends after so many commands in error."`
+	MaxJunk               int           `name:"max-junk" default:"100" placeholder:"N" help:"Session ends after so many commands without use (NOOP, RSET, VRFY, HELP) between two messages."`
+	MaxMessageSize        config.Bytes  `name:"max-message-size" default:"100M" placeholder:"SIZE" help:"Largest message; 0 for no limit of our own."`
+	MaxHeaderSize         config.Bytes  `name:"max-header-size" default:"1M" placeholder:"SIZE" help:"Largest message header."`
+	MaxLineLength         int           `name:"max-line-length" default:"0" placeholder:"BYTES" help:"Longest line of a message; 0 for no limit."`
+	CommandTimeout        time.Duration `name:"command-timeout" default:"5m" help:"How long a client may take for a command line."`
+	DataTimeout           time.Duration `name:"data-timeout" default:"3m" help:"How long a client may send nothing within a message."`
+	MessageTimeout        time.Duration `name:"message-timeout" default:"1h" help:"How long a client may take for the whole content of a message; longer for large ones if min-data-rate is kept."`
+	MinDataRate           config.Bytes  `name:"min-data-rate" default:"0" placeholder:"BYTES" help:"Fewest bytes of content per second, measured over 30 seconds; 0 for none."`
+	WriteTimeout          time.Duration `name:"write-timeout" default:"1m" help:"How long a client may take to read a reply."`
+	GreetingDelay         time.Duration `name:"greeting-delay" default:"0s" help:"Wait so long before the greeting; clients that talk before it are refused."`
+
+	limitExemptNets []netip.Prefix
+}
+
+// MessageSettings say what happens to messages.
+type MessageSettings struct {
+	Droppath             config.Switch `name:"droppath" default:"no" help:"Remove all Received fields and add none."`
+	MaxHops              int           `name:"max-hops" default:"100" placeholder:"N" help:"Refuse messages with more Received fields."`
+	AddressCheck         string        `name:"address-check" enum:"strict,rfc,off" default:"rfc" help:"Which envelope addresses are taken: strict, rfc or off."`
+	BareNewline          string        `name:"bare-newline" enum:"normalize,reject" default:"normalize" help:"What to do with LF without CR: normalize or reject."`
+	BareNewlineReject    []string      `name:"bare-newline-reject" sep:"none" placeholder:"NETWORK" help:"Networks for which bare-newline is reject."`
+	BareNewlineNormalize []string      `name:"bare-newline-normalize" sep:"none" placeholder:"NETWORK" help:"Networks for which bare-newline is normalize."`
+
+	bareReject, bareNormalize []netip.Prefix
+}
+
+// TLSSettings are about TLS with clients, and about who may speak for others.
+type TLSSettings struct {
+	TLSCert         string        `name:"tls-cert" placeholder:"FILE" help:"Certificate chain (PEM). With tls-key: STARTTLS is offered."`
+	TLSKey          string        `name:"tls-key" placeholder:"FILE" help:"Key of the certificate (PEM)."`
+	TLSMin          string        `name:"tls-min" enum:"1.2,1.3" default:"1.2" help:"Oldest TLS version."`
+	TLSTimeout      time.Duration `name:"tls-timeout" default:"30s" help:"How long a TLS handshake may take."`
+	AuthRequiresTLS config.Switch `name:"auth-requires-tls" default:"yes" help:"Offer AUTH only within TLS."`
+	ProxyFrom       []string      `name:"proxy-from" sep:"none" placeholder:"NETWORK" help:"Load balancers: connections from here begin with a PROXY header (v1 or v2)."`
+	ProxyTimeout    time.Duration `name:"proxy-timeout" default:"5s" help:"How long a PROXY header may take."`
+	XClientFrom     []string      `name:"xclient-from" sep:"none" placeholder:"NETWORK" help:"Clients that may use XCLIENT."`
+	XClientLogin    config.Switch `name:"xclient-login" default:"no" help:"Believe the LOGIN attribute of XCLIENT."`
+
+	proxyNets, xclientNets []netip.Prefix
+}
+
+// Validate checks what a single value does not show, and computes the forms used while running.
+func (s *settings) Validate() error {
+	if s.host = s.Hostname; s.host == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("hostname: %w", err)
+		}
+		s.host = name
+	}
+	if !smtp.IsGreetingName(s.host) {
+		return fmt.Errorf("hostname: %q is no host name", s.host)
+	}
+	if len(s.Upstream) == 0 {
+		return errors.New("upstream: not set; say where mail goes, such as smtp://localhost:10025")
+	}
+	if (s.TLSCert == "") != (s.TLSKey == "") {
+		return errors.New("tls-cert and tls-key: one is set without the other")
+	}
+	if len(s.SMTPS) > 0 && s.TLSCert == "" {
+		return errors.New("smtps: needs tls-cert and tls-key")
+	}
+	var err error
+	if s.load, err = parseLoadLimits(s.Maxloadavg); err != nil {
+		return fmt.Errorf("maxloadavg: %w", err)
+	}
+	if s.pressure, err = parsePressureLimits(s.MaxPressure); err != nil {
+		return fmt.Errorf("max-pressure: %w", err)
+	}
+	if err := s.checkNumbers(); err != nil {
+		return err
+	}
+	return s.parseNetworks()
+}
+
+func (s *settings) checkNumbers() error {
+	for _, n := range []struct {
+		key   string
+		value int64
+		least int64
+	}{
+		{"max-sessions", int64(s.MaxSessions), 0},
+		{"max-sessions-per-address", int64(s.MaxSessionsPerAddress), 0},
+		{"max-recipients", int64(s.MaxRecipients), 1},
+		{"max-transactions", int64(s.MaxTransactions), 0},
+		{"max-errors", int64(s.MaxErrors), 1},
+		{"max-junk", int64(s.MaxJunk), 1},
+		{"max-message-size", int64(s.MaxMessageSize), 0},
+		{"max-header-size", int64(s.MaxHeaderSize), 1024},
+		{"max-line-length", int64(s.MaxLineLength), 0},
+		{"max-hops", int64(s.MaxHops), 1},
+		{"min-data-rate", int64(s.MinDataRate), 0},
+		{"upstream-connections", int64(s.UpstreamConnections), 0},
+		{"command-timeout", int64(s.CommandTimeout), int64(time.Second)},
+		{"data-timeout", int64(s.DataTimeout), int64(time.Second)},
+		{"message-timeout", int64(s.MessageTimeout), int64(time.Second)},
+		{"write-timeout", int64(s.WriteTimeout), int64(time.Second)},
+		{"tls-timeout", int64(s.TLSTimeout), int64(time.Second)},
+		{"proxy-timeout", int64(s.ProxyTimeout), int64(time.Second)},
+		{"upstream-timeout", int64(s.UpstreamTimeout), int64(time.Second)},
+		{"connect-timeout", int64(s.ConnectTimeout), int64(time.Second)},
+		{"filter-timeout", int64(s.FilterTimeout), int64(time.Second)},
+		{"filter-max-delay", int64(s.FilterMaxDelay), 0},
+		{"clientip-maxage", int64(s.ClientipMaxage), int64(time.Second)},
+		{"greeting-delay", int64(s.GreetingDelay), 0},
+	} {
+		if n.value < n.least {
+			return fmt.Errorf("%s: value is too small", n.key)
+		}
+	}
+	if s.MaxRatePerAddress < 0 {
+		return errors.New("max-rate-per-address: value is too small")
+	}
+	return nil
+}
+
+func (s *settings) parseNetworks() error {
+	for _, list := range []struct {
+		key  string
+		text []string
+		nets *[]netip.Prefix
+	}{
+		{"clientip-exempt", s.ClientipExempt, &s.exemptNets},
+		{"limit-exempt", s.LimitExempt, &s.limitExemptNets},
+		{"bare-newline-reject", s.BareNewlineReject, &s.bareReject},
+		{"bare-newline-normalize", s.BareNewlineNormalize, &s.bareNormalize},
+		{"proxy-from", s.ProxyFrom, &s.proxyNets},
+		{"xclient-from", s.XClientFrom, &s.xclientNets},
+	} {
+		nets, err := parseNetworks(list.text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", list.key, err)
+		}
+		*list.nets = nets
+	}
+	return nil
+}
+
+// parseNetworks reads networks and single addresses, several to a line separated by spaces.
+func parseNetworks(lines []string) ([]netip.Prefix, error) {
+	var nets []netip.Prefix
+	for _, line := range lines {
+		for word := range strings.FieldsSeq(line) {
+			prefix, err := netip.ParsePrefix(word)
+			if err != nil {
+				addr, addrErr := netip.ParseAddr(word)
+				if addrErr != nil {
+					return nil, fmt.Errorf("%q is neither a network nor an address", word)
+				}
+				addr = addr.Unmap()
+				prefix = netip.PrefixFrom(addr, addr.BitLen())
+			}
+			if prefix.Addr().Is4In6() && prefix.Bits() >= 96 {
+				prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
+			}
+			nets = append(nets, prefix.Masked())
+		}
+	}
+	return nets, nil
+}
+
+// within says whether the address, in its canonical form, is in one of the networks.
+func within(addr netip.Addr, nets []netip.Prefix) bool {
+	for _, n := range nets {
+		if n.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}

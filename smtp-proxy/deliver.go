@@ -1,0 +1,264 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"postern/internal/smtp"
+	"postern/internal/workdir"
+)
+
+// message is a message out of a working directory, on its way to the server.
+type message struct {
+	header    header
+	body      io.Reader
+	changes   []workdir.Change
+	scannedBy string
+}
+
+// readMessage reads the header of the message that the working directory holds, as it was before any
+// worker saw it, and leaves the body to be read.
+func readMessage(dir *workdir.Dir, limit int64) (*message, error) {
+	input, err := dir.Input()
+	if err != nil {
+		return nil, err
+	}
+	// There may be an empty line that was put in, so the text can be a little longer than the limit.
+	for size := int64(16 << 10); ; size *= 8 {
+		if _, err := input.Seek(0, io.SeekStart); err != nil {
+			return nil, fmt.Errorf("read message: %w", err)
+		}
+		head := make([]byte, min(size, limit+2))
+		n, err := io.ReadFull(input, head)
+		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("read message: %w", err)
+		}
+		h, body, more := splitHeader(head[:n])
+		if more && (err != nil || size > limit) {
+			return nil, errHeaderTooLong
+		}
+		if more {
+			continue
+		}
+		if _, err := input.Seek(int64(body), io.SeekStart); err != nil {
+			return nil, fmt.Errorf("read message: %w", err)
+		}
+		return &message{header: h, body: input}, nil
+	}
+}
+
+// replaceBody takes the body that the filter wrote. It may be empty: then the message is to have none.
+func (m *message) replaceBody(dir *workdir.Dir) error {
+	f, err := dir.NewBody()
+	if err != nil {
+		return err
+	}
+	m.body = f
+	return nil
+}
+
+// close closes a body that was opened.
+func (m *message) close() {
+	if c, ok := m.body.(io.Closer); ok {
+		_ = c.Close()
+	}
+}
+
+// finalHeader makes the header as it goes out: our Received field on top, then the filter's changes in
+// their order on what is there, then what the settings want.
+func (m *message) finalHeader(ours []byte, drop bool) []byte {
+	h := m.header
+	if ours != nil {
+		h.fields = append([]field{{name: "Received", raw: ours, ours: true}}, h.fields...)
+	}
+	for _, c := range m.changes {
+		h.apply(c)
+	}
+	if m.scannedBy != "" {
+		h.add("X-Scanned-By", m.scannedBy)
+	}
+	if drop {
+		h.removeAll("Received")
+	}
+	return h.appendTo(make([]byte, 0, 4096))
+}
+
+// apply carries out one change of the header.
+func (h *header) apply(c workdir.Change) {
+	switch c.Letter {
+	case 'H':
+		h.add(c.Name, c.Value)
+	case 'N':
+		h.insert(c.Name, c.Index, c.Value)
+	case 'I':
+		h.change(c.Name, c.Index, c.Value)
+	case 'J':
+		h.remove(c.Name, c.Index)
+	case 'M':
+		if c.Value != "" {
+			h.change("Content-Type", 1, c.Value)
+		}
+		if h.count("MIME-Version") == 0 {
+			h.add("MIME-Version", "1.0")
+		}
+	}
+}
+
+// deliver sends a filtered message to the server and gives its reply.
+func (s *session) deliver(tx *transaction, m *message, env *envelope) smtp.Reply {
+	defer m.close()
+	s.status("DATA")
+	if r := s.openContent(tx, env); r != nil {
+		return *r
+	}
+	var ours []byte
+	drop := bool(s.conf.Droppath)
+	if !drop {
+		ours = s.receivedField(tx)
+	}
+	w := upstreamWriter{s.up.Content()}
+	_, err := w.Write(m.finalHeader(ours, drop))
+	if err == nil {
+		err = copyBody(w, m.body)
+	}
+	if err != nil {
+		s.abandonUpstream()
+		return *s.contentRefusal(err)
+	}
+	return s.endContent()
+}
+
+// copyBody copies the body in pieces; the writer makes its line ends and dots right for SMTP.
+func copyBody(w io.Writer, body io.Reader) error {
+	buf := decodedPool.Get().(*[]byte)
+	defer decodedPool.Put(buf)
+	piece := (*buf)[:cap(*buf)]
+	for {
+		n, err := body.Read(piece)
+		if n > 0 {
+			if _, err := w.Write(piece[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read body: %w", err)
+		}
+	}
+}
+
+// openContent brings the server to the 354 for the envelope. The server may have closed the connection
+// while the filter was busy; then, nothing of the message having been sent, another one is taken.
+func (s *session) openContent(tx *transaction, env *envelope) *smtp.Reply {
+	if env == nil {
+		env = &envelope{from: tx.from, params: tx.params, rcpts: tx.accepted, same: true}
+	}
+	if env.same && s.up != nil && tx.mailAsked {
+		r, err := s.exchange(smtp.Data)
+		if err == nil && r.Code != 421 {
+			return s.refusedData(r)
+		}
+		s.srv.log.Debug("transaction begins anew on another connection", "session", s.id, "qid", tx.qid, "error", err)
+		s.dropConnection()
+	} else if s.up != nil {
+		if err := s.resetUpstream(); err != nil {
+			s.dropConnection()
+		}
+	}
+	return s.reissue(env)
+}
+
+// dropConnection closes a connection whose server is gone, unless it is authenticated: then there is
+// no other one for us.
+func (s *session) dropConnection() { s.abandonUpstream() }
+
+// reissue begins the transaction with an envelope that the server does not know. Each of its recipients
+// must be taken, or the message is refused for now: the client was told that they are.
+func (s *session) reissue(env *envelope) *smtp.Reply {
+	if s.up == nil && s.closing {
+		r := s.lost(nil) // the authenticated connection is gone
+		return &r
+	}
+	if err := s.connect(); err != nil {
+		s.upstreamFault("connect", err)
+		r := s.lost(err)
+		return &r
+	}
+	commands := []string{s.mailLine(env.from, env.params)}
+	for _, rcpt := range env.rcpts {
+		commands = append(commands, s.rcptLine(rcpt))
+	}
+	for len(commands) > 0 {
+		n := 1
+		if s.up.Capabilities().Pipelining {
+			n = min(len(commands), maxPending)
+		}
+		if r := s.exchangeAll(commands[:n]); r != nil {
+			return r
+		}
+		commands = commands[n:]
+	}
+	r, err := s.exchange(smtp.Data)
+	if err != nil {
+		return s.lostMessage("data", err)
+	}
+	return s.refusedData(r)
+}
+
+// exchangeAll sends commands and expects 2xx to each.
+func (s *session) exchangeAll(commands []string) *smtp.Reply {
+	for _, c := range commands {
+		s.up.Command(c)
+	}
+	if err := s.up.Flush(); err != nil {
+		return s.lostMessage("envelope", err)
+	}
+	var refused *smtp.Reply
+	for range commands {
+		r, err := s.up.Reply(s.replyTimeout())
+		if err != nil {
+			return s.lostMessage("envelope", err)
+		}
+		if !r.Positive() && refused == nil {
+			refused = &r
+		}
+	}
+	if refused == nil {
+		return nil
+	}
+	s.srv.log.Warn("server refuses the envelope that was to be used", "session", s.id, "reply", clip(refused.String()))
+	r := reply(451, "4.3.0", "Envelope is not accepted now, try again later ("+s.id+")")
+	return &r
+}
+
+// exchange sends one command and reads its reply.
+func (s *session) exchange(command string) (smtp.Reply, error) {
+	s.up.Command(command)
+	if err := s.up.Flush(); err != nil {
+		return smtp.Reply{}, err
+	}
+	return s.up.Reply(s.replyTimeout())
+}
+
+func (s *session) lostMessage(act string, err error) *smtp.Reply {
+	s.upstreamFault(act, err)
+	s.abandonUpstream()
+	r := s.lost(err)
+	return &r
+}
+
+// refusedData gives nil for 354, else what the client is told.
+func (s *session) refusedData(r smtp.Reply) *smtp.Reply {
+	if r.Code == 354 {
+		return nil
+	}
+	r = passOn(r)
+	if r.Positive() {
+		// No server says 2xx to DATA.
+		return s.lostMessage("data", errors.New("reply to DATA is "+r.String()))
+	}
+	return &r
+}

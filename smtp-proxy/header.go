@@ -1,0 +1,219 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"strings"
+
+	"postern/internal/smtp"
+)
+
+var errHeaderTooLong = errors.New("message header is too long")
+
+// field is one field of a message header.
+type field struct {
+	name string
+	raw  []byte // the whole field as it came, folds and all, without its last line end
+	ours bool   // the Received field of this proxy: filters do not count it
+}
+
+func (f *field) is(name string) bool { return strings.EqualFold(f.name, name) }
+
+// header is a message header as a list that can be changed. Changes take effect one after another.
+type header struct {
+	fields []field
+}
+
+// splitHeader finds the header at the beginning of data, which has line ends of LF or CR LF. body is
+// where the body begins, behind the empty line if there is one. A line that is neither a field nor
+// the continuation of one ends the header as well: it belongs to the body. more says that data ends
+// before the header does; then body is 0.
+func splitHeader(data []byte) (h header, body int, more bool) {
+	start := -1 // of the field being read
+	name := ""
+	at := 0
+	flush := func(end int) {
+		if start >= 0 {
+			h.fields = append(h.fields, field{name: name, raw: bytes.TrimRight(data[start:end], "\r\n")})
+		}
+		start = -1
+	}
+	for {
+		i := bytes.IndexByte(data[at:], '\n')
+		if i < 0 {
+			return h, 0, true
+		}
+		text := bytes.TrimSuffix(data[at:at+i], []byte("\r"))
+		switch {
+		case len(text) == 0:
+			flush(at)
+			return h, at + i + 1, false
+		case (text[0] == ' ' || text[0] == '\t') && start >= 0:
+			// a continuation
+		default:
+			next := fieldName(text)
+			if next == "" {
+				flush(at)
+				return h, at, false
+			}
+			flush(at)
+			start, name = at, next
+		}
+		at += i + 1
+	}
+}
+
+// fieldName gives the name of the field that the line begins, or nothing. White space before the colon
+// is obsolete but exists: RFC 5322, 4.5.
+func fieldName(line []byte) string {
+	i := bytes.IndexByte(line, ':')
+	if i <= 0 {
+		return ""
+	}
+	name := bytes.TrimRight(line[:i], " \t")
+	if !isFieldName(string(name)) {
+		return ""
+	}
+	return string(name)
+}
+
+// isFieldName takes printable ASCII without colon and space: RFC 5322, 2.2.
+func isFieldName(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] >= 0x7f || s[i] == ':' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 256
+}
+
+// count gives the number of fields of that name, ours left out.
+func (h *header) count(name string) int {
+	n := 0
+	for i := range h.fields {
+		if !h.fields[i].ours && h.fields[i].is(name) {
+			n++
+		}
+	}
+	return n
+}
+
+// find gives the place of occurrence number index, from 1, of the message's own fields, or -1.
+func (h *header) find(name string, index int) int {
+	for i := range h.fields {
+		if h.fields[i].ours || !h.fields[i].is(name) {
+			continue
+		}
+		if index--; index <= 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+// add appends a field.
+func (h *header) add(name, value string) {
+	h.fields = append(h.fields, makeField(name, value))
+}
+
+// insert makes a field number index, from 0, of the whole header; beyond the end it is appended.
+func (h *header) insert(name string, index int, value string) {
+	index = min(max(index, 0), len(h.fields))
+	h.fields = slices.Insert(h.fields, index, makeField(name, value))
+}
+
+// change gives occurrence index of a field a new value; beyond the last occurrence it is added. An
+// empty value deletes the field.
+func (h *header) change(name string, index int, value string) {
+	if value == "" {
+		h.remove(name, index)
+		return
+	}
+	if i := h.find(name, max(index, 1)); i >= 0 {
+		h.fields[i] = makeField(name, value)
+		return
+	}
+	h.add(name, value)
+}
+
+// remove deletes occurrence index of a field; beyond the last one it does nothing.
+func (h *header) remove(name string, index int) {
+	if i := h.find(name, max(index, 1)); i >= 0 {
+		h.fields = slices.Delete(h.fields, i, i+1)
+	}
+}
+
+// removeAll deletes all fields of that name.
+func (h *header) removeAll(name string) {
+	h.fields = slices.DeleteFunc(h.fields, func(f field) bool { return f.is(name) })
+}
+
+// appendTo writes the fields and the empty line behind them, with CR LF.
+func (h *header) appendTo(dst []byte) []byte {
+	for i := range h.fields {
+		for line := range bytes.Lines(h.fields[i].raw) {
+			dst = append(dst, bytes.TrimRight(line, "\r\n")...)
+			dst = append(dst, '\r', '\n')
+		}
+	}
+	return append(dst, '\r', '\n')
+}
+
+// makeField builds a field from a value that a filter gave. LF in it is a fold: what follows gets a TAB
+// in front unless it begins with white space, so that no value can begin another field. Empty folds
+// are left out, CR is removed, other control bytes become spaces.
+func makeField(name, value string) field {
+	raw := make([]byte, 0, len(name)+len(value)+8)
+	raw = append(raw, name...)
+	raw = append(raw, ':', ' ')
+	first := true
+	for part := range strings.SplitSeq(value, "\n") {
+		part = cleanText(part)
+		if !first {
+			if strings.Trim(part, " \t") == "" {
+				continue
+			}
+			raw = append(raw, '\r', '\n')
+			if part[0] != ' ' && part[0] != '\t' {
+				raw = append(raw, '\t')
+			}
+		}
+		raw = append(raw, part...)
+		first = false
+	}
+	return field{name: name, raw: raw}
+}
+
+// cleanText removes CR and makes control bytes other than TAB spaces.
+func cleanText(s string) string {
+	clean := true
+	for i := range len(s) {
+		if s[i] < ' ' && s[i] != '\t' || s[i] == 0x7f {
+			clean = false
+			break
+		}
+	}
+	if clean {
+		return s
+	}
+	out := make([]byte, 0, len(s))
+	for i := range len(s) {
+		switch b := s[i]; {
+		case b == '\r':
+		case b < ' ' && b != '\t' || b == 0x7f:
+			out = append(out, ' ')
+		default:
+			out = append(out, b)
+		}
+	}
+	return string(out)
+}
+
+// refuseHeader gives the reply to a header that may not pass.
+func refuseHeader(err error) smtp.Reply {
+	if errors.Is(err, errHops) {
+		return reply(554, "5.4.6", "Too many hops: mail loop")
+	}
+	return reply(552, "5.3.4", "Message header is too long")
+}

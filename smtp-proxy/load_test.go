@@ -1,0 +1,129 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestParseLoadLimits(t *testing.T) {
+	for _, tt := range []struct {
+		text string
+		want [3]float64
+		ok   bool
+	}{
+		{"10 0 0", [3]float64{10, 0, 0}, true},
+		{"10", [3]float64{10, 0, 0}, true},
+		{"10 0", [3]float64{10, 0, 0}, true},
+		{"0", [3]float64{}, true},
+		{"2.5 0 7", [3]float64{2.5, 0, 7}, true},
+		{"", [3]float64{}, false},
+		{"   ", [3]float64{}, false},
+		{"1 2 3 4", [3]float64{}, false},
+		{"-1", [3]float64{}, false},
+		{"x", [3]float64{}, false},
+		{"NaN", [3]float64{}, false},
+		{"Inf", [3]float64{}, false},
+		{"1e999", [3]float64{}, false},
+	} {
+		got, err := parseLoadLimits(tt.text)
+		if (err == nil) != tt.ok || err == nil && got != tt.want {
+			t.Errorf("parseLoadLimits(%q) = %v, %v; want %v, ok %v", tt.text, got, err, tt.want, tt.ok)
+		}
+	}
+}
+
+// loadGateFor gives a gate over a file of that content, and how often it changed and failed.
+func loadGateFor(t *testing.T, limits, content string) (g *loadGate, changes, faults *int, now *time.Time) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "loadavg")
+	if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l, err := parseLoadLimits(limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock := time.Unix(1700000000, 0)
+	changes, faults, now = new(int), new(int), &clock
+	return &loadGate{
+		limits: l, file: file, log: slog.New(slog.DiscardHandler), now: func() time.Time { return *now },
+		change: func(bool) { *changes++ }, fault: func() { *faults++ },
+	}, changes, faults, now
+}
+
+func TestLoadGate(t *testing.T) {
+	for _, tt := range []struct {
+		name, limits, file string
+		shut               bool
+	}{
+		{"off", "0", "99 99 99 1/1 1", false},
+		{"below", "10 0 0", "9.99 50 50 1/1 1", false},
+		{"equal counts as reached", "10 0 0", "10 0 0 1/1 1", true},
+		{"above", "10 0 0", "11 0 0 1/1 1", true},
+		{"one of two below", "10 5 0", "12 4 9 1/1 1", false},
+		{"both reached", "10 5 0", "12 6 0.1 1/1 1", true},
+		{"disabled position does not let in", "10 0 2", "12 0.1 3 1/1 1", true},
+		{"fractional limit", "2.5", "2.4 0 0 1/1 1", false},
+		{"empty file", "1", "", false},
+		{"garbage", "1", "x y z", false},
+		{"not numbers", "1", "NaN inf 1e309", false},
+		{"one number", "1", "99", false},
+		{"long file", "1", "9 9 9 " + strings.Repeat("x", 1<<20), true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g, _, _, _ := loadGateFor(t, tt.limits, tt.file)
+			if got := g.closed(); got != tt.shut {
+				t.Errorf("limits %q, load %.40q: shut %v, want %v", tt.limits, tt.file, got, tt.shut)
+			}
+		})
+	}
+}
+
+func TestLoadGateCachesAndTellsChanges(t *testing.T) {
+	g, changes, faults, now := loadGateFor(t, "1", "5 5 5")
+	if !g.closed() || *changes != 1 {
+		t.Fatalf("gate is open at load 5, or told %d changes, want 1", *changes)
+	}
+	if err := os.WriteFile(g.file, []byte("0 0 0"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if !g.closed() {
+		t.Error("file was read again within a second")
+	}
+	*now = now.Add(time.Second)
+	if g.closed() || *changes != 2 {
+		t.Errorf("gate is shut at load 0, or told %d changes, want 2", *changes)
+	}
+	if err := os.Remove(g.file); err != nil {
+		t.Fatal(err)
+	}
+	*now = now.Add(time.Second)
+	if g.closed() || *faults != 1 {
+		t.Errorf("gate is shut without a file, or %d faults counted, want 1", *faults)
+	}
+}
+
+func TestFS_17(t *testing.T) {
+	g, _, faults, _ := loadGateFor(t, "1", "")
+	if err := os.Remove(g.file); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(g.file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan bool, 1)
+	go func() { done <- g.closed() }()
+	select {
+	case shut := <-done:
+		if shut || *faults != 1 {
+			t.Errorf("FIFO as load file: shut %v, faults %d; want open and 1", shut, *faults)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("a FIFO as load file blocks the gate")
+	}
+}

@@ -1,0 +1,16 @@
+// Command smtp-proxy is a guarded SMTP front door: it screens clients, has messages filtered, and passes
+// them on to the server behind, whose 250 is the only one that clients are told.
+package main
+
+import (
+	"os"
+
+	"postern/internal/daemon"
+)
+
+// programName is the name in status files, the log and the environment.
+const programName = "smtp-proxy"
+
+func main() {
+	daemon.Run(newProgram(os.Args[1:]).program())
+}

@@ -1,0 +1,316 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"postern/internal/smtp"
+	"postern/internal/workdir"
+	"postern/smtp-proxy/upstream"
+)
+
+// discardMost is how much content is read and thrown away after a message was refused, in bytes, if the
+// limit for messages is not larger: the dialog stays in step with honest clients, others are cut off.
+const discardMost = 64 << 20
+
+// decodedPool has buffers for decoded content: what one piece of input can become.
+var decodedPool = sync.Pool{New: func() any { b := make([]byte, 0, 64<<10+64); return &b }}
+
+// sink is where the content of a message goes: to the server, to a working directory, or nowhere.
+type sink interface {
+	io.Writer
+	// finish ends the content and gives the reply to the message.
+	finish() smtp.Reply
+	// abort gives the message up; nothing of it reaches anybody.
+	abort()
+}
+
+// doData is DATA: RFC 5321, 4.1.1.4.
+func (s *session) doData(arg string) {
+	tx := s.tx
+	switch {
+	case arg != "":
+		s.fail(reply(501, "5.5.4", "Syntax: DATA"))
+		return
+	case tx == nil:
+		s.fail(reply(503, "5.5.1", "Give a sender first"))
+		return
+	case tx.chunks != nil:
+		s.fail(reply(503, "5.5.1", "Content has begun with BDAT"))
+		return
+	case s.conn.Pending():
+		// DATA is the last of a group: RFC 2920, 3.1. What follows it before the 354 was not meant
+		// to be content by all who read it.
+		s.refuse(gateSync, reply(554, "5.5.0", "Protocol synchronization error"))
+		return
+	}
+	out, ready := s.prepareContent(tx)
+	if !ready {
+		return
+	}
+	s.status("DATA")
+	s.conn.Reply(reply(354, "", "End data with <CR><LF>.<CR><LF>"))
+	if !s.flush() {
+		out.abort()
+		s.closing = true
+		return
+	}
+	r := s.newReceiver(tx, out)
+	if err := s.receive(r, &smtp.DotDecoder{Reject: s.strict, MaxLine: s.conf.MaxLineLength}); err != nil {
+		s.contentLost(tx, out, r, err)
+		return
+	}
+	s.finishMessage(tx, out, r)
+}
+
+// prepareContent brings the transaction to the point where content may come, and says where it goes.
+// If it is not ready, the client was told why.
+func (s *session) prepareContent(tx *transaction) (out sink, ready bool) {
+	direct := !tx.discard && tx.dir == nil
+	asked := direct && s.up != nil && tx.mailAsked && tx.mailRefused == nil && s.up.Capabilities().Pipelining
+	if asked {
+		s.askData()
+	}
+	verdict := s.collect()
+	if direct && !asked && tx.broken == nil && len(tx.accepted) > 0 {
+		s.askData()
+		verdict, asked = s.collect(), true
+	}
+	switch {
+	case tx.broken != nil:
+		s.say(*tx.broken)
+		s.dropTransaction()
+		return nil, false
+	case len(tx.accepted) == 0:
+		if asked && verdict.Intermediate() {
+			s.abandonUpstream() // it waits for content, and there is nobody to get any
+			tx.void = true
+		}
+		s.fail(reply(554, "5.5.1", "No valid recipients"))
+		if tx.void {
+			s.dropTransaction()
+		}
+		return nil, false
+	case direct && verdict.Code != 354:
+		s.say(passOn(verdict))
+		s.dropTransaction()
+		return nil, false
+	}
+	return s.newSink(tx), true
+}
+
+// askData sends DATA; collect gives its reply.
+func (s *session) askData() {
+	s.up.Command(smtp.Data)
+	s.pending = append(s.pending, pendingReply{kind: replyData, sent: true})
+}
+
+// passOn makes the server's reply one for the client. 421 ends only the server's connection, and what
+// is neither success nor refusal is no answer to a message.
+func passOn(r smtp.Reply) smtp.Reply {
+	if r.Code == 421 || r.Intermediate() {
+		return reply(451, "4.4.2", "Server is not available, try again later")
+	}
+	return r
+}
+
+// receiver is what is known of content while it comes in.
+type receiver struct {
+	out     io.Writer
+	limit   int64 // of the size; 0 for none
+	size    int64 // decoded bytes so far
+	raw     int64 // bytes as they came
+	refusal *smtp.Reply
+	pace    pace
+	noted   time.Time // when the status file was written
+}
+
+func (s *session) newReceiver(tx *transaction, out io.Writer) *receiver {
+	caps, _ := s.capabilities()
+	now := time.Now()
+	return &receiver{out: out, limit: s.conf.sizeLimit(caps.Size), pace: newPace(s.conf, now), noted: now}
+}
+
+// receive reads content to its end. A refusal is kept and told only behind the end, so that the dialog
+// stays in step; the error is one that leaves no dialog.
+func (s *session) receive(r *receiver, decoder *smtp.DotDecoder) error {
+	buf := decodedPool.Get().(*[]byte)
+	defer decodedPool.Put(buf)
+	for {
+		window, err := s.contentWindow(r)
+		if err != nil {
+			return err
+		}
+		out, n, done := decoder.Decode((*buf)[:0], window)
+		*buf = out
+		s.conn.Discard(n)
+		if err := s.take(r, out, n); err != nil {
+			return err
+		}
+		if done {
+			break
+		}
+	}
+	if err := decoder.Violation(); err != nil {
+		s.violated(r, err)
+	}
+	return nil
+}
+
+// contentWindow waits for content as long as the client keeps its pace.
+func (s *session) contentWindow(r *receiver) ([]byte, error) {
+	if s.conn.Buffered() == 0 {
+		now := time.Now()
+		deadline, err := r.pace.next(now, r.raw)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.conn.SetDeadline(deadline); err != nil {
+			return nil, err
+		}
+		if s.stat != nil && now.Sub(r.noted) >= time.Second {
+			r.noted = now
+			s.status("DATA " + strconv.FormatInt(r.size, 10))
+		}
+	}
+	return s.conn.Window()
+}
+
+// take hands decoded content on, or throws it away once the message is refused.
+func (s *session) take(r *receiver, content []byte, raw int) error {
+	r.size += int64(len(content))
+	r.raw += int64(raw)
+	if r.refusal == nil && r.limit > 0 && r.size > r.limit {
+		r.refusal = refusalOf(552, "5.3.4", "Message is too large")
+	}
+	if r.refusal != nil {
+		if r.raw > max(2*r.limit, discardMost) {
+			return errTooMuch
+		}
+		return nil
+	}
+	if len(content) == 0 {
+		return nil
+	}
+	if _, err := r.out.Write(content); err != nil {
+		r.refusal = s.contentRefusal(err)
+	}
+	return nil
+}
+
+var errTooMuch = errors.New("client goes on after the limit")
+
+// violated refuses content that broke the rules of lines; the session ends, too.
+func (s *session) violated(r *receiver, err error) {
+	if errors.Is(err, smtp.ErrLongLine) {
+		r.refusal = refusalOf(554, "5.6.0", "Line too long")
+		return
+	}
+	r.refusal = refusalOf(550, "5.5.2", "bare <CR> or <LF> received")
+	if errors.Is(err, smtp.ErrNUL) {
+		r.refusal = refusalOf(550, "5.6.0", "NUL received")
+	}
+	s.gate, s.closing = gateNewline, true
+	s.srv.meters.gate(gateNewline)
+}
+
+// contentRefusal turns an error on the way of the content into the reply to the message.
+func (s *session) contentRefusal(err error) *smtp.Reply {
+	var r smtp.Reply
+	switch {
+	case errors.Is(err, errHops), errors.Is(err, errHeaderTooLong), errors.Is(err, workdir.ErrHeader):
+		r = refuseHeader(err)
+	case errors.Is(err, workdir.ErrNoSpace):
+		s.srv.log.Error("message cannot be stored", "session", s.id, "error", err)
+		r = reply(452, "4.3.1", "Insufficient system storage ("+s.id+")")
+	case errors.Is(err, errUpstream):
+		s.upstreamFault("content", err)
+		r = s.lost(err)
+	default:
+		s.srv.log.Error("message cannot be stored", "session", s.id, "error", err)
+		r = s.localFault()
+	}
+	return &r
+}
+
+// localFault is what the client is told of trouble of ours.
+func (s *session) localFault() smtp.Reply {
+	return reply(451, "4.3.0", "Local trouble, try again later ("+s.id+")")
+}
+
+// contentLost ends a session whose client did not finish the content.
+func (s *session) contentLost(tx *transaction, out sink, r *receiver, err error) {
+	out.abort()
+	outcome := "client left"
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, errTooSlow):
+		outcome = "timeout"
+		s.close(gateTimeout, reply(421, "4.4.2", "Timeout, closing the connection"))
+	case errors.Is(err, errTooMuch):
+		outcome = "too large"
+		s.close(gateLine, reply(552, "5.3.4", "Message is too large"))
+	default:
+		s.closing = true
+	}
+	s.logMessage(tx, outcome, smtp.Reply{}, r.size, "")
+	s.tx = nil
+	tx.remove(s.srv)
+	s.abandonUpstream()
+}
+
+// finishMessage answers the whole message. The transaction is over, whatever the answer.
+func (s *session) finishMessage(tx *transaction, out sink, r *receiver) {
+	s.messages++
+	var verdict smtp.Reply
+	if r.refusal != nil {
+		out.abort()
+		verdict = *r.refusal
+	} else {
+		verdict = out.finish()
+	}
+	queueID, outcome := "", "refused"
+	switch {
+	case verdict.Positive():
+		outcome = "accepted"
+		if tx.discarded {
+			outcome = "discarded"
+		} else {
+			queueID = upstream.QueueID(verdict)
+		}
+		s.srv.publish('A', s.id, tx.qid, strconv.FormatInt(r.size, 10), strconv.Itoa(len(tx.accepted)))
+	case verdict.Temporary():
+		outcome = "deferred"
+		s.srv.publish('T', s.id, strconv.Itoa(verdict.Code))
+	default:
+		s.srv.publish('J', s.id, strconv.Itoa(verdict.Code))
+	}
+	s.srv.meters.message(outcome, r.size)
+	s.logMessage(tx, outcome, verdict, r.size, queueID)
+	s.say(verdict)
+	s.tx = nil
+	tx.remove(s.srv)
+	s.releaseUpstream()
+}
+
+// logMessage writes the line of a message.
+func (s *session) logMessage(tx *transaction, outcome string, r smtp.Reply, size int64, queueID string) {
+	attrs := []any{"session", s.id, "qid", tx.qid, "outcome", outcome, "client", s.client.Addr().String(), "helo", clip(s.helo),
+		"from", clip(tx.from.Address), "recipients", len(tx.accepted), "size", size, "duration", time.Since(tx.started).Round(time.Millisecond)}
+	if len(tx.accepted) > 0 {
+		attrs = append(attrs, "to", clip(tx.accepted[0].path.Address))
+	}
+	if r.Code != 0 {
+		attrs = append(attrs, "reply", clip(r.String()))
+	}
+	if queueID != "" {
+		attrs = append(attrs, "queue", clip(queueID))
+	}
+	if s.tls != nil {
+		attrs = append(attrs, "tls", true)
+	}
+	s.srv.log.Info("message", attrs...)
+}

@@ -1,0 +1,362 @@
+package main
+
+import (
+	"strings"
+	"time"
+
+	"postern/internal/smtp"
+	"postern/smtp-proxy/upstream"
+)
+
+// maxPending bounds how many commands are on their way to the server at a time: its replies must
+// fit into the buffers of the connection, or both sides would wait for the other to read.
+const maxPending = 50
+
+// replyKind says where the reply to a command of the client comes from.
+type replyKind uint8
+
+const (
+	replyKnown replyKind = iota // it is here
+	replyMail                   // MAIL: ours, unless MAIL goes to the server before the reply is due
+	replyQuiet                  // MAIL, to which the client has its reply already
+	replyRcpt                   // RCPT: the server's
+	replyData                   // DATA: the server's; kept for the one who asked
+)
+
+// pendingReply is a reply that the client waits for, in the order of its commands.
+type pendingReply struct {
+	kind  replyKind
+	sent  bool // the command went to the server
+	reply smtp.Reply
+	rcpt  recipient
+}
+
+// lost is what the client is told when the server behind is, with the session's id: the cause is in
+// the log under it.
+func (s *session) lost(err error) smtp.Reply {
+	r := upstream.ReplyFor(err)
+	if r.Code/100 != 4 || len(r.Lines) != 1 {
+		return r
+	}
+	return reply(r.Code, r.Enhanced, r.Lines[0]+" ("+s.id+")")
+}
+
+// replyTimeout is how long the server may take for the reply to a command.
+func (s *session) replyTimeout() time.Duration { return s.conf.UpstreamTimeout }
+
+// capabilities gives what the server behind can do.
+func (s *session) capabilities() (upstream.Capabilities, error) {
+	if s.up != nil {
+		return s.up.Capabilities(), nil
+	}
+	return s.srv.ups.Capabilities(s.background())
+}
+
+// connect makes sure that there is a connection to the server.
+func (s *session) connect() error {
+	if s.up != nil {
+		return nil
+	}
+	up, err := s.srv.ups.Get(s.background(), s.identity())
+	if err != nil {
+		return err
+	}
+	s.up = up
+	return nil
+}
+
+// identity is what the server behind may be told about the client.
+func (s *session) identity() upstream.Client {
+	proto := "ESMTP"
+	if !s.esmtp {
+		proto = "SMTP"
+	}
+	return upstream.Client{Addr: s.client, Name: s.name, Helo: s.helo, Login: s.login, Proto: proto, ServerAddr: s.local}
+}
+
+// releaseUpstream gives the connection back, for other sessions to use; one that is authenticated as
+// our client stays with us.
+func (s *session) releaseUpstream() {
+	if s.up == nil {
+		return
+	}
+	if s.authed {
+		if err := s.resetUpstream(); err == nil {
+			return
+		}
+		s.abandonUpstream()
+		return
+	}
+	s.up.Release()
+	s.up = nil
+}
+
+// resetUpstream ends the server's transaction on a connection that we keep.
+func (s *session) resetUpstream() error {
+	s.up.Command(smtp.Rset)
+	if err := s.up.Flush(); err != nil {
+		return err
+	}
+	r, err := s.up.Reply(s.conf.UpstreamTimeout)
+	if err != nil {
+		return err
+	}
+	return r.Err()
+}
+
+// abandonUpstream closes the connection: what the server has got of a message is void. A session that
+// was authenticated on it cannot go on.
+func (s *session) abandonUpstream() {
+	if s.up == nil {
+		return
+	}
+	s.up.Abort()
+	s.up = nil
+	if s.authed {
+		s.authed, s.login = false, ""
+		s.closing = true
+	}
+}
+
+// sendRecipient asks the server for a recipient, and for the sender first if that was not done yet.
+// The replies are read by settle.
+func (s *session) sendRecipient(rcpt recipient) {
+	tx := s.tx
+	switch {
+	case tx.broken != nil:
+		s.say(*tx.broken)
+		return
+	case tx.mailRefused != nil:
+		s.say(*tx.mailRefused)
+		return
+	}
+	if err := s.connect(); err != nil {
+		s.upstreamFault("connect", err)
+		s.say(s.lost(err))
+		return
+	}
+	if len(s.pending) >= maxPending || !s.up.Capabilities().Pipelining {
+		s.settle()
+		if s.tx != tx {
+			s.say(reply(503, "5.5.1", "Give a sender first"))
+			return
+		}
+		if tx.broken != nil {
+			s.say(*tx.broken)
+			return
+		}
+	}
+	if !tx.mailAsked {
+		s.sendMail(tx)
+		if !s.up.Capabilities().Pipelining {
+			s.settle()
+			s.sendRecipient(rcpt)
+			return
+		}
+	}
+	s.up.Command(s.rcptLine(rcpt))
+	s.pending = append(s.pending, pendingReply{kind: replyRcpt, sent: true, rcpt: rcpt})
+}
+
+// sendMail puts MAIL on its way. Its reply goes to the client if that still waits for one.
+func (s *session) sendMail(tx *transaction) {
+	s.up.Command(s.mailLine(tx.from, tx.params))
+	tx.mailAsked = true
+	for i := range s.pending {
+		if s.pending[i].kind == replyMail {
+			s.pending[i].sent = true
+			return
+		}
+	}
+	s.pending = append(s.pending, pendingReply{kind: replyQuiet, sent: true})
+}
+
+// mailLine makes MAIL for the server: only parameters that it offers.
+func (s *session) mailLine(from smtp.Path, params []smtp.Param) string {
+	caps := s.up.Capabilities()
+	var b strings.Builder
+	b.WriteString("MAIL FROM:")
+	b.WriteString(from.String())
+	for _, p := range params {
+		ok := false
+		switch p.Key {
+		case smtp.ParamSize:
+			ok = caps.HasSize
+		case smtp.ParamBody:
+			ok = caps.EightBitMIME
+		case smtp.ParamUTF8:
+			ok = caps.SMTPUTF8
+		case smtp.ParamRet, smtp.ParamEnvID:
+			ok = caps.DSN
+		case smtp.ParamAuth:
+			ok = s.authed
+		}
+		if ok {
+			b.WriteByte(' ')
+			b.WriteString(p.Text)
+		}
+	}
+	return b.String()
+}
+
+func (s *session) rcptLine(rcpt recipient) string {
+	var b strings.Builder
+	b.WriteString("RCPT TO:")
+	b.WriteString(rcpt.path.String())
+	if s.up.Capabilities().DSN {
+		for _, p := range rcpt.params {
+			b.WriteByte(' ')
+			b.WriteString(p.Text)
+		}
+	}
+	return b.String()
+}
+
+// settle collects the replies that the client waits for. A transaction whose MAIL turned out to be
+// refused is over behind it.
+func (s *session) settle() {
+	s.collect()
+	if s.tx != nil && s.tx.void {
+		s.dropTransaction()
+	}
+}
+
+// collect reads the replies to all commands that were sent on, in the order of the client's commands.
+// Nothing is pending behind it. It gives the reply to DATA, if that was among them.
+func (s *session) collect() (data smtp.Reply) {
+	if len(s.pending) == 0 {
+		return data
+	}
+	var lost *smtp.Reply
+	for i := 0; i < len(s.pending); i++ {
+		p := &s.pending[i]
+		if p.sent && lost == nil {
+			r, err := s.nextReply(i)
+			if err != nil {
+				lost = s.loseTransaction(err)
+			}
+			p.reply = r
+		}
+		if p.sent && lost != nil {
+			p.reply = *lost
+		}
+		if p.kind == replyData {
+			data = p.reply
+		} else {
+			s.answer(p)
+		}
+	}
+	clear(s.pending)
+	if s.pending = s.pending[:0]; cap(s.pending) > 8 {
+		s.pending = nil
+	}
+	return data
+}
+
+// nextReply reads the reply to pending command i. If the connection fails before the server has said
+// anything to this transaction, it is begun once more on another one: a kept connection may have been
+// closed by the server in the moment we took it.
+func (s *session) nextReply(i int) (smtp.Reply, error) {
+	err := s.up.Flush()
+	if err == nil {
+		var r smtp.Reply
+		if r, err = s.up.Reply(s.replyTimeout()); err == nil && r.Code != 421 {
+			return r, nil
+		}
+		if err == nil {
+			err = r.Err()
+		}
+	}
+	kind := s.pending[i].kind
+	if s.tx == nil || s.tx.retried || s.authed || kind != replyMail && kind != replyQuiet {
+		return smtp.Reply{}, err
+	}
+	s.tx.retried = true
+	s.srv.log.Debug("transaction begins anew on another connection", "session", s.id, "error", err)
+	s.up.Abort()
+	s.up = nil
+	if err := s.connect(); err != nil {
+		return smtp.Reply{}, err
+	}
+	for j := i; j < len(s.pending); j++ {
+		switch p := &s.pending[j]; {
+		case !p.sent:
+		case p.kind == replyMail || p.kind == replyQuiet:
+			s.up.Command(s.mailLine(s.tx.from, s.tx.params))
+		case p.kind == replyRcpt:
+			s.up.Command(s.rcptLine(p.rcpt))
+		case p.kind == replyData:
+			s.up.Command(smtp.Data)
+		}
+	}
+	if err := s.up.Flush(); err != nil {
+		return smtp.Reply{}, err
+	}
+	return s.up.Reply(s.replyTimeout())
+}
+
+// answer takes the reply to one command: what it means for the transaction, and the client's part.
+func (s *session) answer(p *pendingReply) {
+	tx := s.tx
+	switch p.kind {
+	case replyMail:
+		if !p.sent {
+			p.reply = reply(250, "2.1.0", "Ok")
+		} else if !p.reply.Positive() && tx != nil && tx.broken == nil {
+			// The client learns now that there is no transaction; what it pipelined behind MAIL gets
+			// the same reply.
+			refused := p.reply
+			tx.mailRefused, tx.void = &refused, true
+		}
+	case replyQuiet:
+		if !p.reply.Positive() && tx != nil {
+			refused := p.reply
+			tx.mailRefused = &refused
+		}
+		return
+	case replyRcpt:
+		switch {
+		case tx == nil:
+		case tx.mailRefused != nil:
+			p.reply = *tx.mailRefused
+		case p.reply.Positive():
+			s.acceptRecipient(tx, p)
+		}
+	}
+	s.conn.Reply(p.reply)
+	s.srv.meters.reply(p.reply.Code)
+}
+
+// acceptRecipient takes a recipient that the server took. The filter must hear of it, or the recipient
+// is refused for now: a message must not reach somebody the filter does not know about.
+func (s *session) acceptRecipient(tx *transaction, p *pendingReply) {
+	if tx.dir != nil {
+		if err := s.noteRecipient(tx, p.rcpt); err != nil {
+			p.reply = *s.contentRefusal(err)
+			tx.broken = &p.reply
+			return
+		}
+	}
+	tx.accepted = append(tx.accepted, p.rcpt)
+}
+
+// loseTransaction notes that the server was lost in a transaction.
+func (s *session) loseTransaction(err error) *smtp.Reply {
+	s.upstreamFault("reply", err)
+	r := s.lost(err)
+	if s.tx != nil {
+		s.tx.broken = &r
+	}
+	s.abandonUpstream()
+	return &r
+}
+
+// upstreamFault logs the cause that the client is not told.
+func (s *session) upstreamFault(act string, err error) {
+	s.srv.meters.upstreamFault()
+	attrs := []any{"session", s.id, "act", act, "error", err}
+	if s.tx != nil {
+		attrs = append(attrs, "qid", s.tx.qid)
+	}
+	s.srv.log.Warn("server behind failed", attrs...)
+}

@@ -1,0 +1,290 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"postern/internal/config"
+	"postern/internal/daemon"
+	"postern/internal/listen"
+	"postern/internal/mxproto"
+	"postern/internal/notify"
+	"postern/internal/sockspec"
+	"postern/internal/stamp"
+	"postern/internal/statfile"
+	"postern/smtp-proxy/upstream"
+)
+
+// program is what happens between the settings and the end.
+type program struct {
+	args     []string
+	settings settings
+	tls      *tls.Config
+}
+
+func newProgram(args []string) *program { return &program{args: args} }
+
+// program gives the parts that the daemon skeleton calls.
+func (p *program) program() daemon.Program {
+	return daemon.Program{Name: programName, Settings: &p.settings, Listeners: p.listeners, Open: p.open, Serve: p.serve}
+}
+
+func (p *program) listeners() []listen.Request {
+	s := &p.settings
+	return []listen.Request{
+		{Name: listenSMTP, Specs: s.SMTP, Public: true},
+		{Name: listenSubmission, Specs: s.Submission, Public: true},
+		{Name: listenSMTPS, Specs: s.SMTPS, Public: true},
+		{Name: listenNotify, Specs: s.Notify},
+		{Name: listenMetrics, Specs: s.Metrics},
+	}
+}
+
+// open reads the keys, still as root.
+func (p *program) open(*daemon.Env) error {
+	var err error
+	p.tls, err = loadTLS(&p.settings)
+	return err
+}
+
+// serve runs the server until ctx ends, and then until the sessions have ended.
+func (p *program) serve(ctx context.Context, env *daemon.Env) error {
+	hard, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	srv, err := newServer(hard, &p.settings, p.tls, env.Log)
+	if err != nil {
+		return err
+	}
+	defer srv.close()
+	var accepting sync.WaitGroup
+	for _, name := range []string{listenSMTP, listenSubmission, listenSMTPS} {
+		for _, l := range env.Listeners[name] {
+			accepting.Go(func() {
+				if err := srv.Serve(l, name); err != nil {
+					env.Log.Error("listener ended", "listener", name, "error", err)
+				}
+			})
+		}
+	}
+	for _, l := range env.Listeners[listenNotify] {
+		accepting.Go(func() {
+			if err := srv.hub.Serve(l); err != nil {
+				env.Log.Error("listener ended", "listener", listenNotify, "error", err)
+			}
+		})
+	}
+	for _, l := range env.Listeners[listenMetrics] {
+		_ = l
+	}
+	if err := srv.start(ctx); err != nil {
+		return err
+	}
+	env.Ready()
+	p.mind(ctx, env, srv)
+	_ = env.Listeners.Close()
+	srv.Drain(hard)
+	srv.hub.Close()
+	accepting.Wait()
+	return nil
+}
+
+// mind does what comes up while the server runs.
+func (p *program) mind(ctx context.Context, env *daemon.Env, srv *server) {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-env.Hangup:
+			p.reload(env, srv)
+		case <-tick.C:
+			env.Status(fmt.Sprintf("%d sessions", srv.crowd.sessions()))
+		}
+	}
+}
+
+// reload reads settings, lists and certificates again. What cannot change while running stays as it is;
+// if anything is wrong, everything stays.
+func (p *program) reload(env *daemon.Env, srv *server) {
+	defer env.Ready()
+	var fresh settings
+	if err := config.Parse(programName, &fresh, p.args); err != nil {
+		env.Log.Error("settings are not reloaded", "error", err)
+		return
+	}
+	conf, err := loadTLS(&fresh)
+	if err != nil {
+		env.Log.Error("settings are not reloaded", "error", err)
+		return
+	}
+	srv.use(&live{settings: &fresh, tls: conf})
+	env.Log.Info("settings reloaded")
+}
+
+// newServer makes a server that can accept connections.
+func newServer(ctx context.Context, s *settings, conf *tls.Config, log *slog.Logger) (*server, error) {
+	srv := &server{log: log, ctx: ctx, sessions: make(map[*session]struct{}), meters: newMeters()}
+	srv.conf.Store(&live{settings: s, tls: conf})
+	srv.hub = notify.NewHub(notify.Options{Letters: "CDAJTLFYZ", Log: log})
+	srv.hub.Seed(notify.Message{Letter: 'L', Text: "0"})
+	srv.crowd = &crowd{
+		max: s.MaxSessions, maxPer: s.MaxSessionsPerAddress, rate: rate.Limit(s.MaxRatePerAddress), exempt: s.limitExemptNets, change: srv.slots,
+	}
+	var err error
+	if srv.ups, err = newUpstreams(s, log); err != nil {
+		return nil, fmt.Errorf("upstream: %w", err)
+	}
+	srv.upName = serverName(s.Upstream[0])
+	if s.Statdir != "" {
+		if srv.stats, err = statfile.Open(s.Statdir, programName); err != nil {
+			return nil, err
+		}
+		srv.stats.Log = log
+	}
+	if s.Multiplexor != "" {
+		if srv.filter, err = newFilter(s); err != nil {
+			return nil, err
+		}
+	}
+	srv.admission, err = newAdmission(srv, s)
+	return srv, err
+}
+
+// start begins what goes on beside the sessions, until ctx ends.
+func (srv *server) start(ctx context.Context) error {
+	s := srv.conf.Load()
+	if s.MaxSessions > 0 {
+		srv.hub.Seed(notify.Message{Letter: 'F', Text: fmt.Sprint(s.MaxSessions)})
+	}
+	if srv.filter != nil {
+		if err := srv.filter.spool.Open(); err != nil {
+			return err
+		}
+	}
+	if srv.filter == nil || s.MultiplexorNotify == "" || srv.admission.workers == nil {
+		return nil
+	}
+	spec, err := sockspec.Parse(s.MultiplexorNotify)
+	if err != nil {
+		return fmt.Errorf("multiplexor-notify: %w", err)
+	}
+	go srv.followWorkers(ctx, spec)
+	return nil
+}
+
+// followWorkers listens to the multiplexor.
+func (srv *server) followWorkers(ctx context.Context, spec sockspec.Spec) {
+	gate := srv.admission.workers
+	f := notify.Follower{Source: notify.Source{Name: "multiplexor", Dial: spec.Dial}, Interest: notify.Interest{Letters: "FYZ"}}
+	for ctx.Err() == nil {
+		err := f.Follow(ctx, func(e notify.Event) error {
+			switch e.Kind {
+			case notify.Happened, notify.State:
+				gate.event(e.Letter, e.Text)
+			case notify.Up, notify.Down, notify.Lost:
+				gate.lost()
+			}
+			return nil
+		})
+		gate.lost()
+		if ctx.Err() == nil {
+			srv.log.Warn("multiplexor's events are not understood", "error", err)
+			srv.pause(30 * time.Second)
+		}
+	}
+}
+
+func (srv *server) close() {
+	srv.ups.Close()
+	if srv.filter != nil {
+		srv.filter.client.Close()
+		_ = srv.filter.spool.Close()
+	}
+	_ = srv.stats.Close()
+}
+
+// use puts new settings into force for sessions that begin from now on.
+func (srv *server) use(conf *live) {
+	srv.conf.Store(conf)
+	srv.crowd.set(conf.settings)
+	srv.admission.set(conf.settings)
+}
+
+func newUpstreams(s *settings, log *slog.Logger) (*upstream.Set, error) {
+	c := upstream.Config{
+		URLs: s.Upstream, TLS: upstream.TLS(s.UpstreamTLS), Helo: s.UpstreamHelo, ClientIP: upstream.ClientIP(s.UpstreamClientIP),
+		MaxConns: s.UpstreamConnections, ConnectTimeout: s.ConnectTimeout, Log: log,
+	}
+	if c.Helo == "" {
+		c.Helo = s.host
+	}
+	if s.UpstreamSource != "" {
+		addr, err := netip.ParseAddr(s.UpstreamSource)
+		if err != nil {
+			return nil, fmt.Errorf("source address: %w", err)
+		}
+		c.Source = addr
+	}
+	return upstream.New(c)
+}
+
+// serverName gives the name of the server behind for status files: what a URL has behind its scheme.
+func serverName(url string) string {
+	for i := range len(url) {
+		if url[i] == ':' {
+			rest := url[i+1:]
+			for len(rest) > 1 && rest[0] == '/' && rest[1] == '/' {
+				rest = rest[2:]
+			}
+			return rest
+		}
+	}
+	return url
+}
+
+func newFilter(s *settings) (*filter, error) {
+	spec, err := sockspec.Parse(s.Multiplexor)
+	if err != nil {
+		return nil, fmt.Errorf("multiplexor: %w", err)
+	}
+	return &filter{
+		client: &mxproto.Client{Dial: spec.Dial, Persistent: true},
+		spool:  newSpool(s),
+		stages: filterStages{
+			relayok: bool(s.Relayok), helook: bool(s.Helook), senderok: bool(s.Senderok), recipok: bool(s.Recipok), scan: bool(s.Scan),
+		},
+		timeout: s.FilterTimeout, maxDelay: s.FilterMaxDelay, onFailure: s.OnFailure, scannedBy: s.ScannedBy,
+	}, nil
+}
+
+func newAdmission(srv *server, s *settings) (*admission, error) {
+	a := &admission{log: srv.log}
+	a.load = &loadGate{log: srv.log, now: time.Now, fault: srv.meters.loadFault, change: func(shut bool) {
+		text := "0"
+		if shut {
+			text = "1"
+		}
+		srv.publish('L', text)
+	}}
+	a.pressure = &pressureGate{log: srv.log, now: time.Now}
+	if srv.filter != nil && bool(s.WorkerGate) {
+		a.workers = &workerGate{ask: srv.filter.client.Ask, log: srv.log, now: time.Now}
+	}
+	if s.ClientipDir != "" {
+		store, err := stamp.OpenDir(s.ClientipDir, s.ClientipMaxage, s.ClientipOwner)
+		if err != nil {
+			return nil, err
+		}
+		a.stamps = &stampGate{store: store, log: srv.log}
+	}
+	a.set(s)
+	return a, nil
+}

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"postern/internal/notify"
+	"postern/internal/smtp"
+	"postern/internal/statfile"
+	"postern/internal/workdir"
+	"postern/smtp-proxy/upstream"
+)
+
+// Names of the listeners.
+const (
+	listenSMTP       = "smtp"
+	listenSubmission = "submission"
+	listenSMTPS      = "smtps"
+	listenNotify     = "notify"
+	listenMetrics    = "metrics"
+)
+
+// live is what can be exchanged while the server runs. A session keeps the one it began with.
+type live struct {
+	*settings
+	tls *tls.Config // nil: no TLS with clients
+}
+
+func (c *live) check() smtp.AddressCheck { return smtp.AddressCheck(c.AddressCheck) }
+
+// sizeLimit is the smaller of our limit and the server's, 0 being none.
+func (c *live) sizeLimit(server int64) int64 {
+	own := int64(c.MaxMessageSize)
+	switch {
+	case own == 0:
+		return server
+	case server == 0:
+		return own
+	}
+	return min(own, server)
+}
+
+// server accepts connections and owns the sessions.
+type server struct {
+	log       *slog.Logger
+	ctx       context.Context // ends when sessions have no more time
+	conf      atomic.Pointer[live]
+	admission *admission
+	crowd     *crowd
+	ups       *upstream.Set
+	filter    *filter // nil: nothing is filtered
+	hub       *notify.Hub
+	stats     *statfile.Dir // nil: no status files
+	meters    *meters
+	upName    string // of the server behind, for status files
+
+	draining atomic.Bool
+	mu       sync.Mutex
+	sessions map[*session]struct{}
+	running  sync.WaitGroup
+	quiet    logLimit
+}
+
+// Serve accepts connections on a listener of that name until it is closed. It may be called for several
+// listeners at a time.
+func (srv *server) Serve(l net.Listener, name string) error {
+	var pause time.Duration
+	for {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			srv.accept(nc, name)
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		default:
+			// Most likely there is no descriptor left. Sessions that end give some back.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			if srv.quiet.allow("accept", time.Now()) {
+				srv.log.Error("accept", "listener", name, "error", err)
+			}
+			srv.pause(pause)
+		}
+	}
+}
+
+// accept begins a session unless there are too many; then the refusal costs nothing but a write.
+func (srv *server) accept(nc net.Conn, name string) {
+	srv.meters.connection(name)
+	full := !srv.crowd.enterTotal()
+	if full || srv.draining.Load() {
+		if !full {
+			srv.crowd.leaveTotal()
+		}
+		srv.turnAway(nc, name)
+		return
+	}
+	s := &session{srv: srv, conf: srv.conf.Load(), listener: name, started: time.Now(), conn: smtp.NewConn(nc)}
+	s.peer, s.local = addrPort(nc.RemoteAddr()), addrPort(nc.LocalAddr())
+	s.client = s.peer
+	srv.mu.Lock()
+	srv.sessions[s] = struct{}{}
+	srv.mu.Unlock()
+	srv.running.Add(1)
+	go func() {
+		defer srv.running.Done()
+		defer srv.leave(s)
+		s.run()
+	}()
+}
+
+func (srv *server) leave(s *session) {
+	srv.mu.Lock()
+	delete(srv.sessions, s)
+	srv.mu.Unlock()
+	srv.crowd.leaveTotal()
+}
+
+// turnAway refuses a connection without making a session of it.
+func (srv *server) turnAway(nc net.Conn, name string) {
+	srv.meters.gate(gateSessions)
+	if srv.quiet.allow(gateSessions, time.Now()) {
+		srv.log.Warn("too many sessions", "listener", name, "client", nc.RemoteAddr().String())
+	}
+	if name != listenSMTPS {
+		r := reply(421, "4.3.2", srv.conf.Load().host+" has too many sessions, try again later")
+		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = nc.Write(r.AppendTo(nil))
+	}
+	_ = nc.Close()
+}
+
+// Drain lets sessions end: idle ones at once, others after their message. What is left when the
+// context ends is cut off.
+func (srv *server) Drain(ctx context.Context) {
+	srv.draining.Store(true)
+	srv.each((*session).wake)
+	done := make(chan struct{})
+	go func() {
+		srv.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		srv.each(func(s *session) { _ = s.conn.Net().Close() })
+		<-done
+	}
+}
+
+func (srv *server) each(do func(*session)) {
+	srv.mu.Lock()
+	all := make([]*session, 0, len(srv.sessions))
+	for s := range srv.sessions {
+		all = append(all, s)
+	}
+	srv.mu.Unlock()
+	for _, s := range all {
+		do(s)
+	}
+}
+
+// pause waits, but not longer than the server lives.
+func (srv *server) pause(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-srv.ctx.Done():
+	}
+}
+
+// publish tells listeners of an event.
+func (srv *server) publish(letter byte, words ...string) {
+	srv.hub.Publish(notify.Message{Letter: letter, Text: strings.Join(words, " ")})
+}
+
+// slots tells listeners how many more sessions there may be. The crowd calls it for each change.
+func (srv *server) slots(free, before int) {
+	srv.hub.Publish(notify.Message{Letter: 'F', Text: strconv.Itoa(free)})
+	switch {
+	case free == 0 && before > 0:
+		srv.hub.Publish(notify.Message{Letter: 'Y'})
+	case free > 0 && before == 0:
+		srv.hub.Publish(notify.Message{Letter: 'Z'})
+	}
+}
+
+// logGate says whether one more session that a gate refused is worth a line at the usual level.
+func (srv *server) logGate(gate string) bool { return srv.quiet.allow(gate, time.Now()) }
+
+// addrPort gives an address in its canonical form; that of a UNIX socket is not valid.
+func addrPort(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := tcp.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}
+
+func seconds(d time.Duration) string {
+	return strconv.FormatFloat(d.Seconds(), 'f', 3, 64)
+}
+
+// logLimit lets a few lines per second through for each of a fixed set of reasons, so that a flood of
+// connections is not a flood of lines.
+type logLimit struct {
+	mu   sync.Mutex
+	seen map[string]*logCount
+}
+
+type logCount struct {
+	second int64
+	lines  int
+}
+
+func (l *logLimit) allow(reason string, now time.Time) bool {
+	const perSecond = 20
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.seen == nil {
+		l.seen = make(map[string]*logCount)
+	}
+	c := l.seen[reason]
+	if c == nil {
+		c = &logCount{}
+		l.seen[reason] = c
+	}
+	if s := now.Unix(); s != c.second {
+		c.second, c.lines = s, 0
+	}
+	c.lines++
+	return c.lines <= perSecond
+}
+
+// newSpool gives the directory for working directories.
+func newSpool(s *settings) *workdir.Spool {
+	return &workdir.Spool{
+		Dir: s.Spool, Group: s.SpoolGroup, KeepFailed: bool(s.KeepFailed), MaxHeader: int64(s.MaxHeaderSize),
+	}
+}

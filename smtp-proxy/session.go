@@ -1,0 +1,286 @@
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"postern/internal/smtp"
+	"postern/internal/statfile"
+	"postern/smtp-proxy/upstream"
+)
+
+// session is one client on one connection. It is run by one goroutine, which owns everything here but
+// what mu guards.
+type session struct {
+	srv      *server
+	conf     *live // as it was when the session began
+	conn     *smtp.Conn
+	id       string
+	listener string
+	started  time.Time
+
+	peer     netip.AddrPort // other end of the connection
+	client   netip.AddrPort // the client: the peer, unless a trusted one named another
+	local    netip.AddrPort // where the client connected to
+	name     string         // the client's name from the DNS, once looked up; or given by XCLIENT
+	looked   bool           // the name was looked up
+	helo     string
+	esmtp    bool
+	tls      *tls.ConnectionState
+	login    string // the name that a trusted XCLIENT gave, or the mechanism of an AUTH that succeeded
+	authType string // the mechanism of AUTH
+	authed   bool   // up is authenticated as the client and belongs to this session
+
+	tx       *transaction
+	up       *upstream.Conn
+	pending  []pendingReply
+	errors   int
+	junk     int
+	messages int
+	strict   bool // a bare LF is refused
+	open     bool // filter said: no more filtering on this connection
+	counted  bool // the address is counted in the crowd
+	gate     string
+	closing  bool // end the session once replies are flushed
+	stat     *statfile.File
+
+	mu   sync.Mutex
+	idle bool // waiting for a command, outside of a transaction
+}
+
+// reply makes a reply of one line.
+func reply(code int, enhanced, text string) smtp.Reply { return smtp.NewReply(code, enhanced, text) }
+
+// run leads the session from the first byte to the last.
+func (s *session) run() {
+	defer s.end()
+	if !s.begin() {
+		return
+	}
+	for !s.closing && s.step() {
+	}
+	s.settle()
+	s.flush()
+}
+
+// step waits for one command and carries it out; false ends the session without another word.
+func (s *session) step() bool {
+	if !s.conn.HasLine() {
+		s.settle()
+		if !s.flush() || !s.rest() {
+			return false
+		}
+	}
+	text, bare, err := s.conn.ReadLine(smtp.MaxAuth)
+	s.awake()
+	if err != nil {
+		return s.readFailed(err)
+	}
+	if bare && s.strict {
+		s.refuse(gateNewline, reply(500, "5.5.2", "Bare <LF> received"))
+		return true
+	}
+	cmd, err := smtp.ParseCommand(text)
+	if err != nil {
+		s.malformed(text, err)
+		return true
+	}
+	if len(text)+2 > smtp.LineLimit(cmd.Verb) {
+		s.fail(reply(500, "5.5.2", "Line too long"))
+		return true
+	}
+	s.srv.log.Debug("command", "session", s.id, "verb", cmd.Verb, "argument", maskArgument(cmd))
+	s.do(cmd)
+	return true
+}
+
+// rest marks the session as waiting. Outside of a transaction it can then be ended by a drain.
+func (s *session) rest() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tx == nil && s.srv.draining.Load() {
+		return s.farewellLocked()
+	}
+	s.idle = s.tx == nil
+	return s.conn.SetDeadline(time.Now().Add(s.conf.CommandTimeout)) == nil
+}
+
+func (s *session) awake() {
+	s.mu.Lock()
+	s.idle = false
+	s.mu.Unlock()
+}
+
+// wake ends the waiting of an idle session; called by the server that drains.
+func (s *session) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.idle {
+		_ = s.conn.SetDeadline(time.Unix(1, 0))
+	}
+}
+
+func (s *session) farewellLocked() bool {
+	s.close(gateDrain, reply(421, "4.3.2", "Service is going down, try again later"))
+	s.flush()
+	return false
+}
+
+// readFailed is the end of a session that could not read a command, unless it stayed in step.
+func (s *session) readFailed(err error) bool {
+	switch {
+	case errors.Is(err, smtp.ErrLineTooLong):
+		s.fail(reply(500, "5.5.2", "Line too long"))
+		return true
+	case errors.Is(err, smtp.ErrLineEndless):
+		s.close(gateLine, reply(421, "4.7.0", "Line too long, closing the connection"))
+		return true
+	case errors.Is(err, os.ErrDeadlineExceeded) && s.srv.draining.Load():
+		s.close(gateDrain, reply(421, "4.3.2", "Service is going down, try again later"))
+		return true
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		s.close(gateTimeout, reply(421, "4.4.2", "Timeout, closing the connection"))
+		return true
+	case errors.Is(err, io.EOF):
+		s.srv.log.Debug("client left", "session", s.id)
+	default:
+		s.srv.log.Debug("read from client", "session", s.id, "error", err)
+	}
+	return false
+}
+
+// say queues a reply behind those that still wait for the server.
+func (s *session) say(r smtp.Reply) {
+	if len(s.pending) == 0 {
+		s.conn.Reply(r)
+		s.srv.meters.reply(r.Code)
+		return
+	}
+	s.pending = append(s.pending, pendingReply{kind: replyKnown, reply: r})
+}
+
+// fail answers a command in error. After too many of them the session ends.
+func (s *session) fail(r smtp.Reply) {
+	s.say(r)
+	if s.errors++; s.errors >= s.conf.MaxErrors {
+		s.close(gateErrors, reply(421, "4.7.0", "Too many errors"))
+	}
+}
+
+// useless counts a command that moves nothing forward.
+func (s *session) useless(r smtp.Reply) {
+	s.say(r)
+	if s.junk++; s.junk >= s.conf.MaxJunk {
+		s.close(gateJunk, reply(421, "4.7.0", "Too many commands without a message"))
+	}
+}
+
+// refuse ends the session with a reply that counts for a gate.
+func (s *session) refuse(gate string, r smtp.Reply) { s.close(gate, r) }
+
+func (s *session) close(gate string, r smtp.Reply) {
+	s.say(r)
+	s.gate, s.closing = gate, true
+	s.srv.meters.gate(gate)
+}
+
+// flush sends the replies that wait; false says that the client does not read them.
+func (s *session) flush() bool {
+	err := s.conn.Flush(time.Now().Add(s.conf.WriteTimeout))
+	if err != nil {
+		s.srv.log.Debug("write to client", "session", s.id, "error", err)
+	}
+	return err == nil
+}
+
+// end gives back everything and says in one line what the session was.
+func (s *session) end() {
+	s.dropTransaction()
+	if s.up != nil {
+		s.up.Abort()
+		s.up = nil
+	}
+	closeGently(s.conn)
+	if s.stat != nil {
+		s.stat.Remove()
+	}
+	if s.counted {
+		s.srv.crowd.leaveAddress(s.client.Addr())
+	}
+	if s.gate == gateProxy && s.client == s.peer {
+		return // health checks of load balancers: counted, not logged
+	}
+	took := time.Since(s.started)
+	s.srv.publish('D', s.id, s.client.Addr().String(), seconds(took))
+	attrs := []any{"session", s.id, "listener", s.listener, "client", s.client.String(), "helo", clip(s.helo), "messages", s.messages,
+		"errors", s.errors, "duration", took.Round(time.Millisecond)}
+	if s.peer != s.client {
+		attrs = append(attrs, "peer", s.peer.String())
+	}
+	if s.tls != nil {
+		attrs = append(attrs, "tls", tls.VersionName(s.tls.Version), "cipher", tls.CipherSuiteName(s.tls.CipherSuite))
+	}
+	level := slog.LevelInfo
+	if s.gate != "" {
+		attrs = append(attrs, "gate", s.gate)
+		if !s.srv.logGate(s.gate) {
+			level = slog.LevelDebug
+		}
+	}
+	s.srv.log.Log(s.srv.ctx, level, "session", attrs...)
+}
+
+// closeGently ends a TCP connection so that the last reply arrives: unread input at close time would
+// make the kernel reset it.
+func closeGently(conn *smtp.Conn) {
+	if tcp, ok := conn.Net().(*net.TCPConn); ok && conn.Pending() {
+		_ = tcp.CloseWrite()
+		_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+		for left := 256 << 10; left > 0; {
+			window, err := conn.Window()
+			if err != nil {
+				break
+			}
+			left -= len(window)
+			conn.Discard(len(window))
+		}
+	}
+	_ = conn.Close()
+}
+
+// status notes what the session is doing in its status file.
+func (s *session) status(text string) {
+	if s.stat == nil {
+		return
+	}
+	_ = s.stat.Update(text) // the directory tells of its own troubles, once per change
+}
+
+// clip shortens a text from outside for the log.
+func clip(text string) string {
+	const limit = 200
+	if len(text) > limit {
+		return text[:limit] + "..."
+	}
+	return text
+}
+
+// maskArgument gives the argument of a command as it may be logged: never a secret.
+func maskArgument(cmd smtp.Command) string {
+	if cmd.Verb != smtp.Auth {
+		return clip(cmd.Arg)
+	}
+	for i := range len(cmd.Arg) {
+		if cmd.Arg[i] == ' ' {
+			return clip(cmd.Arg[:i]) + " ****"
+		}
+	}
+	return clip(cmd.Arg)
+}

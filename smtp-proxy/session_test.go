@@ -1,0 +1,411 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"postern/internal/config"
+	"postern/internal/smtp"
+	"postern/internal/testenv"
+)
+
+// proxy is a server under test, on loopback.
+type proxy struct {
+	*server
+	addr string
+	log  *lockedLog
+}
+
+// lockedLog keeps what was logged.
+type lockedLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// parseSettings reads settings as the program does.
+func parseSettings(t testing.TB, args ...string) *settings {
+	t.Helper()
+	s := &settings{}
+	args = append(args, "--config", "/dev/null", "--hostname", "proxy.example")
+	p := config.Parser{Program: programName, Lookup: func(string) (string, bool) { return "", false }}
+	if _, err := p.Parse(s, args); err != nil {
+		t.Fatalf("settings %q: %v", args, err)
+	}
+	return s
+}
+
+// startProxy starts a server with settings given as arguments.
+func startProxy(t testing.TB, args ...string) *proxy {
+	t.Helper()
+	return startProxyAs(t, listenSMTP, args...)
+}
+
+func startProxyAs(t testing.TB, listener string, args ...string) *proxy {
+	t.Helper()
+	s := parseSettings(t, args...)
+	conf, err := loadTLS(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &lockedLog{}
+	ctx, cancel := context.WithCancel(context.Background())
+	srv, err := newServer(ctx, s, conf, slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := srv.start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l, listener) }()
+	t.Cleanup(func() {
+		l.Close()
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		short, done := context.WithTimeout(context.Background(), 5*time.Second)
+		defer done()
+		srv.Drain(short)
+		cancel()
+		srv.close()
+		if t.Failed() {
+			t.Logf("log of the proxy:\n%s", out)
+		}
+	})
+	return &proxy{srv, l.Addr().String(), out}
+}
+
+// behind gives the argument that puts a server behind a proxy.
+func behind(b *testenv.Backend) string { return "--upstream=smtp://" + b.Addr }
+
+// client is the other side of a session.
+type client struct {
+	net.Conn
+	t testing.TB
+	r *bufio.Reader
+}
+
+func dial(t testing.TB, addr string) *client {
+	t.Helper()
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	if err := nc.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return &client{nc, t, bufio.NewReader(nc)}
+}
+
+// greeted gives a client that has said EHLO.
+func greeted(t testing.TB, addr string) *client {
+	t.Helper()
+	c := dial(t, addr)
+	c.expect("220")
+	c.cmd("EHLO client.example", "250")
+	return c
+}
+
+func (c *client) send(text string) {
+	c.t.Helper()
+	if _, err := io.WriteString(c, text); err != nil {
+		c.t.Fatalf("send %.60q: %v", text, err)
+	}
+}
+
+// expect reads a reply and checks how it begins.
+func (c *client) expect(want string) smtp.Reply {
+	c.t.Helper()
+	r, err := smtp.ReadReply(c.r)
+	if err != nil {
+		c.t.Fatalf("reply: %v, want %q", err, want)
+	}
+	if !strings.HasPrefix(r.String(), want) {
+		c.t.Fatalf("reply is %q, want %q", r.String(), want)
+	}
+	return r
+}
+
+func (c *client) cmd(line, want string) smtp.Reply {
+	c.t.Helper()
+	c.send(line + "\r\n")
+	r, err := smtp.ReadReply(c.r)
+	if err != nil {
+		c.t.Fatalf("reply to %.80q: %v, want %q", line, err, want)
+	}
+	if !strings.HasPrefix(r.String(), want) {
+		c.t.Fatalf("reply to %.80q is %q, want %q", line, r.String(), want)
+	}
+	return r
+}
+
+// expectEnd sees that the server ends the connection, without another byte.
+func (c *client) expectEnd() {
+	c.t.Helper()
+	rest, err := io.ReadAll(c.r)
+	if err != nil && !strings.Contains(err.Error(), "reset") {
+		c.t.Fatalf("connection is not ended: %v", err)
+	}
+	if len(rest) > 0 {
+		c.t.Fatalf("more was said: %q", rest)
+	}
+}
+
+// envelope names a sender and a recipient.
+func (c *client) envelope() {
+	c.t.Helper()
+	c.cmd("MAIL FROM:<from@client.example>", "250")
+	c.cmd("RCPT TO:<to@server.example>", "250")
+}
+
+const smallMessage = "Subject: test\r\n\r\nHello\r\n.\r\n"
+
+// body gives what is behind the Received field that the proxy added.
+func body(t testing.TB, m testenv.Received) string {
+	t.Helper()
+	h, _, more := splitHeader([]byte(m.Data))
+	if more || len(h.fields) == 0 || h.fields[0].name != "Received" {
+		t.Fatalf("no Received field on top of %q", m.Data)
+	}
+	return m.Data[len(h.fields[0].raw)+2:]
+}
+
+func TestSession(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, behind(b))
+	c := greeted(t, p.addr)
+	c.envelope()
+	c.cmd("RCPT TO:<second@server.example>", "250")
+	c.cmd("DATA", "354")
+	c.send("Subject: test\r\n\r\nHello\r\n..dot\r\n.\r\n")
+	c.expect("250 2.0.0 Ok: queued as B")
+	c.cmd("NOOP", "250")
+	c.cmd("QUIT", "221")
+	c.expectEnd()
+	got := b.Messages()
+	if len(got) != 1 || got[0].From != "<from@client.example>" || fmt.Sprint(got[0].To) != "[<to@server.example> <second@server.example>]" {
+		t.Fatalf("the server behind got %+v", got)
+	}
+	if text := body(t, got[0]); text != "Subject: test\r\n\r\nHello\r\n.dot\r\n" {
+		t.Errorf("content arrived as %q", text)
+	}
+	for _, want := range []string{"from client.example ([127.0.0.1])", "by proxy.example (Postern) with ESMTP id "} {
+		if !strings.Contains(got[0].Data, want) {
+			t.Errorf("no %q in %q", want, got[0].Data)
+		}
+	}
+}
+
+func TestSessionPipelined(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, behind(b))
+	c := greeted(t, p.addr)
+	for range 3 {
+		c.send("MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nRCPT TO:<e@d.example>\r\nDATA\r\n")
+		for _, want := range []string{"250", "250", "250", "354"} {
+			c.expect(want)
+		}
+		c.send(smallMessage + "NOOP\r\n")
+		c.expect("250 2.0.0 Ok: queued")
+		c.expect("250 2.0.0 Ok")
+	}
+	if n := len(b.Messages()); n != 3 || b.Opened() != 1 {
+		t.Errorf("%d messages over %d connections, want 3 over 1", n, b.Opened())
+	}
+}
+
+func TestRefusedRecipients(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Answer(func(a testenv.Asked) string {
+		if a.Verb == "RCPT" && strings.Contains(a.Line, "bad") {
+			return "550 5.1.1 No such user"
+		}
+		return ""
+	})
+	p := startProxy(t, behind(b))
+	c := greeted(t, p.addr)
+	c.send("MAIL FROM:<a@b.example>\r\nRCPT TO:<bad@d.example>\r\nRCPT TO:<good@d.example>\r\nDATA\r\n")
+	for _, want := range []string{"250", "550 5.1.1 No such user", "250", "354"} {
+		c.expect(want)
+	}
+	c.send(smallMessage)
+	c.expect("250")
+	c.send("MAIL FROM:<a@b.example>\r\nRCPT TO:<bad@d.example>\r\nDATA\r\n")
+	for _, want := range []string{"250", "550", "554"} {
+		c.expect(want)
+	}
+	c.cmd("RSET", "250")
+	if m := b.Messages(); len(m) != 1 || fmt.Sprint(m[0].To) != "[<good@d.example>]" {
+		t.Errorf("got %+v", m)
+	}
+}
+
+func TestRefusedSender(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Answer(func(a testenv.Asked) string {
+		if a.Verb == "MAIL" && strings.Contains(a.Line, "bad") {
+			return "553 5.1.8 Bad sender"
+		}
+		return ""
+	})
+	p := startProxy(t, behind(b))
+	c := greeted(t, p.addr)
+	c.cmd("MAIL FROM:<bad@b.example>", "250") // nobody has asked the server yet
+	c.cmd("RCPT TO:<c@d.example>", "553 5.1.8 Bad sender")
+	c.cmd("DATA", "554")
+	c.cmd("RSET", "250")
+	c.send("MAIL FROM:<bad@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n")
+	for _, want := range []string{"553 5.1.8 Bad sender", "553", "554"} {
+		c.expect(want)
+	}
+	c.cmd("RCPT TO:<c@d.example>", "503")
+	c.cmd("MAIL FROM:<good@b.example>", "250")
+	c.cmd("RCPT TO:<c@d.example>", "250")
+	if n := len(b.Messages()); n != 0 {
+		t.Errorf("%d messages", n)
+	}
+}
+
+func TestUpstreamDown(t *testing.T) {
+	p := startProxy(t, fmt.Sprintf("--upstream=smtp://127.0.0.1:%d", testenv.FreePort(t)))
+	c := greeted(t, p.addr)
+	c.cmd("MAIL FROM:<a@b.example>", "250")
+	c.cmd("RCPT TO:<c@d.example>", "451 4.4.1")
+	c.cmd("DATA", "554")
+	c.cmd("RSET", "250")
+	c.send("MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n")
+	for _, want := range []string{"250", "451", "554"} {
+		c.expect(want)
+	}
+	c.cmd("QUIT", "221")
+}
+
+func TestUpstreamDiesWithinTransaction(t *testing.T) {
+	for _, verb := range []string{"MAIL", "RCPT", "DATA", "."} {
+		t.Run(verb, func(t *testing.T) {
+			b := testenv.StartBackend(t)
+			b.Answer(func(a testenv.Asked) string {
+				if a.Verb == verb {
+					return "close"
+				}
+				return ""
+			})
+			p := startProxy(t, behind(b))
+			c := greeted(t, p.addr)
+			c.cmd("MAIL FROM:<a@b.example>", "250")
+			switch verb {
+			case "MAIL", "RCPT":
+				c.cmd("RCPT TO:<c@d.example>", "451")
+				c.cmd("RCPT TO:<e@d.example>", "451")
+				c.cmd("DATA", "451")
+			case "DATA":
+				c.cmd("RCPT TO:<c@d.example>", "250")
+				c.cmd("DATA", "451")
+			case ".":
+				c.cmd("RCPT TO:<c@d.example>", "250")
+				c.cmd("DATA", "354")
+				c.send(smallMessage)
+				c.expect("451")
+			}
+			c.cmd("RCPT TO:<c@d.example>", "503")
+			c.cmd("NOOP", "250")
+			if n := len(b.Messages()); n != 0 {
+				t.Errorf("%d messages", n)
+			}
+		})
+	}
+}
+
+func TestClientVanishesInData(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, behind(b))
+	c := greeted(t, p.addr)
+	c.envelope()
+	c.cmd("DATA", "354")
+	c.send("Subject: half\r\n\r\nhalf a message\r\n")
+	c.Close()
+	testenv.Eventually(t, 10*time.Second, "the session ends", func() bool { return p.crowd.sessions() == 0 })
+	if n := len(b.Messages()); n != 0 {
+		t.Errorf("%d messages reached the server", n)
+	}
+	if !strings.Contains(p.log.String(), `outcome="client left"`) {
+		t.Error("the log does not tell that the client left")
+	}
+}
+
+func TestDroppathAndHops(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, behind(b), "--droppath", "--max-hops=3")
+	c := greeted(t, p.addr)
+	c.envelope()
+	c.cmd("DATA", "354")
+	c.send("Received: from a\r\n\tby b\r\nSubject: x\r\nreceived: c\r\nReceived-SPF: pass\r\nX-Received: y\r\n\r\nReceived: in the body\r\n.\r\n")
+	c.expect("250")
+	want := "Subject: x\r\nReceived-SPF: pass\r\nX-Received: y\r\n\r\nReceived: in the body\r\n"
+	if m := b.Messages(); len(m) != 1 || m[0].Data != want {
+		t.Errorf("got %+v, want %q", m, want)
+	}
+	c.envelope()
+	c.cmd("DATA", "354")
+	c.send(strings.Repeat("Received: x\r\n", 4) + "\r\n.\r\n")
+	c.expect("554 5.4.6")
+	c.envelope()
+	c.cmd("DATA", "354")
+	c.send("Received: only\r\n\r\n.\r\n")
+	c.expect("250")
+	if m := b.Messages(); len(m) != 2 || m[1].Data != "\r\n" {
+		t.Errorf("got %+v, want an empty line", m)
+	}
+}
+
+func TestStatusFile(t *testing.T) {
+	b := testenv.StartBackend(t)
+	dir := t.TempDir()
+	p := startProxy(t, behind(b), "--statdir", dir, "--client-lookup=no")
+	c := greeted(t, p.addr)
+	files, err := filepath.Glob(filepath.Join(dir, "smtp-proxy-*.stat"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("status files: %v, %v", files, err)
+	}
+	testenv.Eventually(t, 10*time.Second, "status shows the greeting", func() bool {
+		return strings.HasSuffix(readFile(t, files[0]), " EHLO client.example\n")
+	})
+	c.envelope()
+	line := readFile(t, files[0])
+	words := strings.Fields(line)
+	if len(words) < 11 || words[0] != "smtp-proxy" || words[5] != "127.0.0.1" || words[7] != b.Addr || !strings.HasSuffix(line, " RCPT <to@server.example>\n") {
+		t.Errorf("status line is %q", line)
+	}
+	c.cmd("QUIT", "221")
+	c.expectEnd()
+	testenv.Eventually(t, 10*time.Second, "status file is removed", func() bool {
+		files, _ := filepath.Glob(filepath.Join(dir, "*"))
+		return len(files) == 0
+	})
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"postern/internal/smtp"
+	"postern/smtp-proxy/upstream"
+)
+
+// errUpstream marks what went wrong on the way to the server.
+var errUpstream = errors.New("write to server")
+
+// newSink says where the content of a message goes. For a message that is not filtered the server has
+// just said 354.
+func (s *session) newSink(tx *transaction) sink {
+	switch {
+	case tx.discard:
+		return &voidSink{tx}
+	case tx.dir != nil:
+		return newFilterSink(s, tx)
+	}
+	gate := &headerGate{
+		next: upstreamWriter{s.up.Content()}, limit: int(s.conf.MaxHeaderSize), hops: s.conf.MaxHops, drop: bool(s.conf.Droppath),
+	}
+	if !gate.drop {
+		gate.add = s.receivedField(tx)
+	}
+	return &streamSink{headerGate: gate, s: s}
+}
+
+// receivedField makes our Received field.
+func (s *session) receivedField(tx *transaction) []byte {
+	t := trace{
+		helo: s.helo, name: s.name, client: s.client.Addr(), host: s.conf.host, with: s.protocol(tx), id: tx.qid, when: time.Now(),
+	}
+	if len(tx.accepted) == 1 {
+		t.rcpt = tx.accepted[0].path.String()
+	}
+	return t.appendTo(make([]byte, 0, 256))
+}
+
+// protocol gives the word behind "with": RFC 3848, and RFC 6531, 4.3.
+func (s *session) protocol(tx *transaction) string {
+	if !s.esmtp {
+		return "SMTP"
+	}
+	word := "ESMTP"
+	if tx.utf8 {
+		word = "UTF8SMTP"
+	}
+	if s.tls != nil {
+		word += "S"
+	}
+	if s.authed {
+		word += "A"
+	}
+	return word
+}
+
+// upstreamWriter marks the errors of a server's connection.
+type upstreamWriter struct{ w io.Writer }
+
+func (u upstreamWriter) Write(p []byte) (int, error) {
+	n, err := u.w.Write(p)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errUpstream, err)
+	}
+	return n, err
+}
+
+// streamSink passes a message on as it comes.
+type streamSink struct {
+	*headerGate
+	s *session
+}
+
+func (k *streamSink) finish() smtp.Reply {
+	if err := k.Close(); err != nil {
+		r := k.s.contentRefusal(err)
+		k.abort()
+		return *r
+	}
+	return k.s.endContent()
+}
+
+func (k *streamSink) abort() { k.s.abandonUpstream() }
+
+// endContent ends the content at the server and gives its reply: the only place where a 250 for a
+// message comes from.
+func (s *session) endContent() smtp.Reply {
+	r, err := endOfData(s.up, 4*s.conf.UpstreamTimeout) // RFC 5321, 4.5.3.2.6
+	if err != nil {
+		s.upstreamFault("end of data", err)
+		s.abandonUpstream()
+		return s.lost(err)
+	}
+	if r.Code == 421 {
+		s.abandonUpstream()
+	}
+	return passOn(r)
+}
+
+func endOfData(up *upstream.Conn, timeout time.Duration) (smtp.Reply, error) {
+	if err := up.EndContent(); err != nil {
+		return smtp.Reply{}, err
+	}
+	return up.Reply(timeout)
+}
+
+// voidSink takes a message that the filter wants thrown away.
+type voidSink struct{ tx *transaction }
+
+func (*voidSink) Write(p []byte) (int, error) { return len(p), nil }
+
+func (k *voidSink) finish() smtp.Reply {
+	k.tx.discarded = true
+	return reply(250, "2.0.0", "Ok: queued as "+k.tx.qid)
+}
+
+func (*voidSink) abort() {}

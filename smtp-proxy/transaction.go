@@ -1,0 +1,167 @@
+package main
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"postern/internal/smtp"
+	"postern/internal/workdir"
+)
+
+// transaction is one message from MAIL to the reply to its content.
+type transaction struct {
+	qid     string
+	started time.Time
+	from    smtp.Path
+	params  []smtp.Param // of MAIL, as typed
+	size    int64        // announced; -1 if it was not
+	utf8    bool
+	eight   bool // BODY=8BITMIME
+
+	accepted []recipient
+	tried    int    // RCPT commands that were well-formed
+	first    string // the first of them, in angle brackets
+
+	mailAsked   bool        // MAIL went to the server on the present connection
+	mailRefused *smtp.Reply // what the server said to a MAIL that the client was told is well
+	broken      *smtp.Reply // the server was lost: what every further command is told
+	void        bool        // the client was told that its MAIL is refused
+	retried     bool        // the transaction was begun anew on another connection
+
+	dir     *workdir.Dir // nil: not filtered
+	discard bool         // the filter wants the message thrown away
+	chunks  *chunked     // BDAT has begun
+
+	discarded bool // and it was
+}
+
+// recipient is one that the client named.
+type recipient struct {
+	path   smtp.Path
+	params []smtp.Param
+}
+
+// remove gives up the working directory.
+func (tx *transaction) remove(srv *server) {
+	if tx.dir == nil {
+		return
+	}
+	if err := tx.dir.Remove(); err != nil {
+		srv.log.Error("working directory cannot be removed", "qid", tx.qid, "error", err)
+	}
+	tx.dir = nil
+}
+
+// newTransaction checks the parameters of MAIL and begins a message; the reply says what is wrong.
+func (s *session) newTransaction(from smtp.Path, rest string) (*transaction, *smtp.Reply) {
+	params, err := smtp.ParseParams(rest)
+	if err != nil {
+		return nil, refusalOf(501, "5.5.4", err.Error())
+	}
+	tx := &transaction{qid: workdir.NewQueueID(), started: time.Now(), from: from, params: params, size: -1}
+	for _, p := range params {
+		if r := s.mailParam(tx, p); r != nil {
+			return nil, r
+		}
+	}
+	if from.UTF8 && !tx.utf8 {
+		return nil, refusalOf(553, "5.6.7", "Address needs SMTPUTF8")
+	}
+	return tx, nil
+}
+
+// mailParam checks one parameter of MAIL: known, offered, well-formed.
+func (s *session) mailParam(tx *transaction, p smtp.Param) *smtp.Reply {
+	if !s.esmtp || !s.offers(p.Key) {
+		return refusalOf(555, "5.5.4", "Parameter not recognized: "+clip(p.Key))
+	}
+	err := p.CheckMail()
+	switch {
+	case errors.Is(err, smtp.ErrSizeNumber):
+		return refusalOf(552, "5.3.4", "Message is too large")
+	case err != nil:
+		return refusalOf(501, "5.5.4", "Value of "+p.Key+" is malformed")
+	}
+	switch p.Key {
+	case smtp.ParamSize:
+		tx.size, _ = p.Size()
+		caps, _ := s.capabilities()
+		if limit := s.conf.sizeLimit(caps.Size); limit > 0 && tx.size > limit {
+			return refusalOf(552, "5.3.4", "Message is too large")
+		}
+	case smtp.ParamBody:
+		if strings.EqualFold(p.Value, "BINARYMIME") {
+			return refusalOf(555, "5.5.4", "BINARYMIME is not offered")
+		}
+		tx.eight = strings.EqualFold(p.Value, "8BITMIME")
+	case smtp.ParamUTF8:
+		tx.utf8 = true
+	}
+	return nil
+}
+
+// rcptParams checks the parameters of RCPT.
+func (s *session) rcptParams(rest string) ([]smtp.Param, *smtp.Reply) {
+	params, err := smtp.ParseParams(rest)
+	if err != nil {
+		return nil, refusalOf(501, "5.5.4", err.Error())
+	}
+	for _, p := range params {
+		known := p.Key == smtp.ParamNotify || p.Key == smtp.ParamOrigRcpt
+		if !known || !s.esmtp || !s.offers(p.Key) {
+			return nil, refusalOf(555, "5.5.4", "Parameter not recognized: "+clip(p.Key))
+		}
+		if err := p.CheckRcpt(); err != nil {
+			return nil, refusalOf(501, "5.5.4", "Value of "+p.Key+" is malformed")
+		}
+	}
+	return params, nil
+}
+
+// offers says whether EHLO offered the extension that a parameter belongs to.
+func (s *session) offers(key string) bool {
+	if key == smtp.ParamSize {
+		return true
+	}
+	caps, err := s.capabilities()
+	if err != nil {
+		return false
+	}
+	switch key {
+	case smtp.ParamBody:
+		return caps.EightBitMIME
+	case smtp.ParamUTF8:
+		return caps.SMTPUTF8
+	case smtp.ParamRet, smtp.ParamEnvID, smtp.ParamNotify, smtp.ParamOrigRcpt:
+		return caps.DSN
+	case smtp.ParamAuth:
+		return s.authMechanisms(caps) != ""
+	}
+	return false
+}
+
+func refusalOf(code int, enhanced, text string) *smtp.Reply {
+	r := reply(code, enhanced, text)
+	return &r
+}
+
+// dropTransaction ends a message that was not delivered; the server behind is told when the
+// connection to it is used again.
+func (s *session) dropTransaction() {
+	if s.tx == nil {
+		return
+	}
+	s.tx.remove(s.srv)
+	s.tx = nil
+	s.releaseUpstream()
+}
+
+// texts gives parameters as typed, for filters.
+func texts(params []smtp.Param) []string {
+	var out []string
+	for _, p := range params {
+		out = append(out, p.Text)
+	}
+	return out
+}

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+
+	"postern/internal/smtp"
+)
+
+// do carries out one command. The order rules of SMTP are in the first lines of the verbs' methods.
+func (s *session) do(cmd smtp.Command) {
+	switch cmd.Verb {
+	case smtp.Ehlo, smtp.Helo:
+		s.doHello(cmd)
+	case smtp.Mail:
+		s.doMail(cmd.Arg)
+	case smtp.Rcpt:
+		s.doRcpt(cmd.Arg)
+	case smtp.Data:
+		s.doData(cmd.Arg)
+	case smtp.Bdat:
+		s.doBdat(cmd.Arg)
+	case smtp.Rset:
+		s.doRset(cmd.Arg)
+	case smtp.Noop:
+		s.useless(reply(250, "2.0.0", "Ok"))
+	case smtp.Quit:
+		s.doQuit()
+	case smtp.StartTLS:
+		s.doStartTLS(cmd.Arg)
+	case smtp.Auth:
+		s.doAuth(cmd.Arg)
+	case smtp.XClient:
+		s.doXClient(cmd.Arg)
+	case smtp.Vrfy:
+		// RFC 5321, 7.3: nobody learns here who exists.
+		s.useless(reply(252, "2.5.0", "Cannot verify, but will take a message and try"))
+	case smtp.Help:
+		s.useless(reply(214, "2.0.0", "See RFC 5321"))
+	case smtp.Expn, "SEND", "SOML", "SAML", "TURN", "ETRN", "XFORWARD", "BURL", "ATRN":
+		s.fail(reply(502, "5.5.1", "Command not implemented"))
+	case "GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "TRACE", "PATCH", "PRI":
+		// A browser was led here: RFC 9113 and 9110 methods are no mail.
+		s.refuse(gateForeign, reply(554, "5.5.1", "This is a mail server"))
+	default:
+		s.fail(reply(500, "5.5.1", "Command not recognized"))
+	}
+}
+
+// malformed answers a line that is no command.
+func (s *session) malformed(text []byte, err error) {
+	switch {
+	case errors.Is(err, smtp.ErrNoVerb) && len(text) > 0 && !startsWithLetter(text),
+		errors.Is(err, smtp.ErrControlByte) && len(text) > 1 && text[0] == 0x16 && text[1] == 0x03:
+		// Not even a word, or a TLS ClientHello: whatever speaks here does not speak SMTP.
+		s.refuse(gateForeign, reply(554, "5.5.1", "This is a mail server"))
+	case errors.Is(err, smtp.ErrControlByte) && strings.ContainsRune(string(text), '\r'):
+		s.fail(reply(500, "5.5.2", "Bare <CR> in command"))
+	case errors.Is(err, smtp.ErrControlByte):
+		s.fail(reply(501, "5.5.2", "Control byte in command"))
+	default:
+		s.fail(reply(500, "5.5.2", "Command not recognized"))
+	}
+}
+
+func startsWithLetter(text []byte) bool {
+	return 'a' <= text[0]|0x20 && text[0]|0x20 <= 'z'
+}
+
+// doHello is HELO and EHLO: RFC 5321, 4.1.1.1. Either ends a transaction.
+func (s *session) doHello(cmd smtp.Command) {
+	if cmd.Arg == "" {
+		s.fail(reply(501, "5.5.4", "Syntax: "+cmd.Verb+" hostname"))
+		return
+	}
+	if !smtp.IsHelo(cmd.Arg) {
+		s.fail(reply(501, "5.5.4", "Name is malformed"))
+		return
+	}
+	s.settle()
+	s.dropTransaction()
+	s.status(cmd.Verb + " " + cmd.Arg)
+	if r := s.askHelook(cmd.Arg); r != nil {
+		s.say(*r)
+		return
+	}
+	s.helo, s.esmtp = cmd.Arg, cmd.Verb == smtp.Ehlo
+	if !s.esmtp {
+		s.say(reply(250, "", s.conf.host))
+		return
+	}
+	s.say(smtp.Reply{Code: 250, Lines: s.greeting()})
+}
+
+// doMail is MAIL FROM: RFC 5321, 4.1.1.2. The server behind is not troubled before the first recipient.
+func (s *session) doMail(arg string) {
+	if s.helo == "" {
+		s.fail(reply(503, "5.5.1", "Say HELO or EHLO first"))
+		return
+	}
+	if s.tx != nil {
+		s.fail(reply(503, "5.5.1", "Sender was given already"))
+		return
+	}
+	if s.conf.MaxTransactions > 0 && s.messages >= s.conf.MaxTransactions {
+		s.close(gateMany, reply(421, "4.7.0", "Too many messages in one session"))
+		return
+	}
+	rest, ok := smtp.CutKeyword(arg, "FROM:")
+	if !ok {
+		s.fail(reply(501, "5.5.4", "Syntax: MAIL FROM:<address>"))
+		return
+	}
+	path, rest, err := smtp.ParsePath(rest, s.conf.check())
+	if err != nil {
+		s.fail(reply(501, "5.1.7", "Sender "+err.Error()))
+		return
+	}
+	tx, r := s.newTransaction(path, rest)
+	if r != nil {
+		s.fail(*r)
+		return
+	}
+	s.junk = 0
+	s.status("MAIL " + path.String())
+	if r := s.askSenderok(tx); r != nil {
+		tx.remove(s.srv)
+		s.say(*r)
+		return
+	}
+	s.tx = tx
+	s.pending = append(s.pending, pendingReply{kind: replyMail})
+}
+
+// doRcpt is RCPT TO: RFC 5321, 4.1.1.3.
+func (s *session) doRcpt(arg string) {
+	if s.tx == nil {
+		s.fail(reply(503, "5.5.1", "Give a sender first"))
+		return
+	}
+	if s.tx.chunks != nil {
+		s.fail(reply(503, "5.5.1", "Content has begun"))
+		return
+	}
+	rest, ok := smtp.CutKeyword(arg, "TO:")
+	if !ok {
+		s.fail(reply(501, "5.5.4", "Syntax: RCPT TO:<address>"))
+		return
+	}
+	path, rest, err := smtp.ParsePath(rest, s.conf.check())
+	if err == nil && path.Null() {
+		err = errors.New("is empty")
+	}
+	if err != nil {
+		s.fail(reply(501, "5.1.3", "Recipient "+err.Error()))
+		return
+	}
+	if path.UTF8 && !s.tx.utf8 {
+		s.fail(reply(553, "5.6.7", "Address needs SMTPUTF8"))
+		return
+	}
+	params, r := s.rcptParams(rest)
+	if r != nil {
+		s.fail(*r)
+		return
+	}
+	if s.tx.tried++; s.tx.tried > s.conf.MaxRecipients {
+		s.say(reply(452, "4.5.3", "Too many recipients"))
+		return
+	}
+	s.status("RCPT " + path.String())
+	s.recipient(recipient{path: path, params: params})
+}
+
+// recipient puts an address that is well-formed through the gates and to the server.
+func (s *session) recipient(rcpt recipient) {
+	tx := s.tx
+	if g := s.srv.admission.stampGate(); g != nil && !s.authed && !g.allowsRecipient(s.srv.ctx, s.client.Addr(), rcpt.path.Domain) {
+		s.srv.meters.gate(gateStamp)
+		s.say(reply(550, "5.7.1", "Relaying denied, fetch your mail first"))
+		return
+	}
+	if tx.first == "" {
+		tx.first = rcpt.path.String()
+	}
+	if r := s.askRecipok(rcpt); r != nil {
+		s.say(*r)
+		return
+	}
+	if tx.discard {
+		tx.accepted = append(tx.accepted, rcpt)
+		s.say(reply(250, "2.1.5", "Ok"))
+		return
+	}
+	s.sendRecipient(rcpt)
+}
+
+// doRset is RSET: RFC 5321, 4.1.1.5.
+func (s *session) doRset(arg string) {
+	if arg != "" {
+		s.fail(reply(501, "5.5.4", "Syntax: RSET"))
+		return
+	}
+	s.settle()
+	s.dropTransaction()
+	s.useless(reply(250, "2.0.0", "Ok"))
+}
+
+// doQuit is QUIT: RFC 5321, 4.1.1.10.
+func (s *session) doQuit() {
+	s.status("QUIT")
+	s.say(reply(221, "2.0.0", s.conf.host+" closing connection"))
+	s.closing = true
+}
+
+// greeting gives the lines of the reply to EHLO: what both we and the server behind can do.
+func (s *session) greeting() []string {
+	lines := []string{s.conf.host, "PIPELINING"}
+	caps, err := s.capabilities()
+	if err != nil {
+		// The server is down, which is its senders' affair when they name a recipient.
+		s.srv.log.Warn("server behind is not known yet", "session", s.id, "error", err)
+	}
+	lines = append(lines, sizeLine(s.conf.sizeLimit(caps.Size)))
+	for _, word := range []struct {
+		has  bool
+		text string
+	}{
+		{caps.EightBitMIME, "8BITMIME"},
+		{caps.SMTPUTF8, "SMTPUTF8"},
+		{caps.DSN, "DSN"},
+		{true, "ENHANCEDSTATUSCODES"},
+		{true, "CHUNKING"},
+		{s.canStartTLS(), "STARTTLS"},
+		{s.mayXClient(), "XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"},
+	} {
+		if word.has {
+			lines = append(lines, word.text)
+		}
+	}
+	if mechs := s.authMechanisms(caps); mechs != "" {
+		lines = append(lines, "AUTH "+mechs)
+	}
+	limits := "LIMITS RCPTMAX=" + strconv.Itoa(s.conf.MaxRecipients) // RFC 9422
+	if s.conf.MaxTransactions > 0 {
+		limits += " MAILMAX=" + strconv.Itoa(s.conf.MaxTransactions)
+	}
+	return append(lines, limits)
+}
+
+func sizeLine(limit int64) string {
+	if limit == 0 {
+		return "SIZE"
+	}
+	return "SIZE " + strconv.FormatInt(limit, 10)
+}
+
+// background is the context of questions asked for a session.
+func (s *session) background() context.Context { return s.srv.ctx }

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"errors"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"postern/internal/smtp"
+)
+
+// mayXClient says whether the client is one that may speak for others.
+func (s *session) mayXClient() bool { return within(s.client.Addr(), s.conf.xclientNets) }
+
+// xclient holds the attributes of an XCLIENT command that count for us.
+type xclient struct {
+	addr  netip.Addr
+	port  uint16
+	name  string
+	login string
+}
+
+// doXClient is XCLIENT, as Postfix documents it.
+func (s *session) doXClient(arg string) {
+	switch {
+	case !s.mayXClient():
+		s.fail(reply(550, "5.7.0", "Not for you"))
+		return
+	case s.tx != nil:
+		s.fail(reply(503, "5.5.1", "Not within a transaction"))
+		return
+	}
+	x := xclient{addr: s.client.Addr(), port: s.client.Port(), name: s.name, login: s.login}
+	if err := x.parse(arg); err != nil {
+		s.fail(reply(501, "5.5.4", "XCLIENT: "+err.Error()))
+		return
+	}
+	s.become(x)
+}
+
+// become makes the session one of another client: from here on it is as if that one had connected.
+func (s *session) become(x xclient) {
+	if s.up != nil {
+		s.abandonUpstream()
+		s.closing = false
+	}
+	if s.counted {
+		s.srv.crowd.leaveAddress(s.client.Addr())
+		s.counted = false
+	}
+	s.client = netip.AddrPortFrom(x.addr, x.port)
+	s.name, s.looked = x.name, x.name != ""
+	s.helo, s.esmtp = "", false
+	s.open = false
+	if bool(s.conf.XClientLogin) {
+		s.login = x.login
+	}
+	s.strict = s.wantsStrict()
+	if r := s.admit(); r != nil {
+		s.close(r.gate, r.reply)
+		return
+	}
+	if r := s.askRelayok(); r != nil {
+		s.close(gateFilter, *r)
+		return
+	}
+	s.say(reply(220, "", s.conf.host+" ESMTP Postern"))
+}
+
+// parse reads NAME=VALUE words; the values are xtext.
+func (x *xclient) parse(arg string) error {
+	if arg == "" {
+		return errors.New("no attributes")
+	}
+	for word := range strings.FieldsSeq(arg) {
+		key, encoded, ok := strings.Cut(word, "=")
+		if !ok {
+			return errors.New("attribute without value")
+		}
+		value, err := smtp.DecodeXtext(encoded)
+		if err != nil {
+			return err
+		}
+		if err := x.set(strings.ToUpper(key), value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *xclient) set(key, value string) error {
+	known := value != "[UNAVAILABLE]" && value != "[TEMPUNAVAIL]"
+	switch key {
+	case "ADDR":
+		if !known {
+			return nil
+		}
+		return x.setAddr(value)
+	case "PORT":
+		if !known {
+			x.port = 0
+			return nil
+		}
+		n, err := strconv.ParseUint(value, 10, 16)
+		if err != nil {
+			return errors.New("PORT is malformed")
+		}
+		x.port = uint16(n)
+	case "NAME":
+		x.name = ""
+		if known && !smtp.IsGreetingName(value) {
+			return errors.New("NAME is malformed")
+		}
+		if known {
+			x.name = value
+		}
+	case "HELO":
+		if known && !smtp.IsHelo(value) {
+			return errors.New("HELO is malformed")
+		}
+	case "LOGIN":
+		x.login = ""
+		if len(value) > 255 {
+			return errors.New("LOGIN is malformed")
+		}
+		if known {
+			x.login = value
+		}
+	case "PROTO":
+		if known && value != "SMTP" && value != "ESMTP" {
+			return errors.New("PROTO is malformed")
+		}
+	case "DESTADDR", "DESTPORT", "REVERSE_NAME":
+		// taken and not needed
+	default:
+		return errors.New("attribute is not known")
+	}
+	return nil
+}
+
+func (x *xclient) setAddr(value string) error {
+	text := value
+	if len(text) > 5 && strings.EqualFold(text[:5], "IPV6:") {
+		text = text[5:]
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil || addr.Zone() != "" {
+		return errors.New("ADDR is malformed")
+	}
+	x.addr = addr.Unmap()
+	return nil
+}
