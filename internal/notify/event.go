@@ -83,6 +83,16 @@ func (m Message) Worker() int {
 	return -1
 }
 
+// WorkerState is the state that an S message says its worker is in now, one of
+// Stopped, Idle, Busy and Killed; ok is false if the message tells a status tag.
+func (m Message) WorkerState() (state string, ok bool) {
+	if m.Letter != letterStatus {
+		return "", false
+	}
+	_, state, ok = stateChange(afterNumber(m.Text))
+	return state, ok
+}
+
 // Free is how many workers or slots are free according to this message: what F
 // says, 0 for Z, or -1 if it does not say.
 func (m Message) Free() int {

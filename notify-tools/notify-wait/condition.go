@@ -1,0 +1,116 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"postern/internal/notify"
+)
+
+// A condition is fed with events until it is met.
+type condition interface {
+	letters() string // what to subscribe to
+	met(*notify.Event) bool
+}
+
+var freeForm = regexp.MustCompile(`^free\s*(>=|<=|!=|==|=|>|<)\s*([0-9]{1,9})$`)
+
+func parseCondition(s string) (condition, error) {
+	s = strings.TrimSpace(s)
+	if m := freeForm.FindStringSubmatch(s); m != nil {
+		n, err := strconv.Atoi(m[2])
+		return free{m[1], n}, err
+	}
+	switch {
+	case s == "no-workers":
+		return free{"=", 0}, nil
+	case s == "idle":
+		return &idle{}, nil
+	case s != "" && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == "":
+		return happens(s), nil
+	}
+	return nil, fmt.Errorf("condition %q: not free>=N (or > <= < = !=), idle, no-workers or message letters", s)
+}
+
+// free compares the number of free workers, as the snapshot and the messages
+// tell it.
+type free struct {
+	op string
+	n  int
+}
+
+func (c free) letters() string { return "FYZ" }
+
+func (c free) met(e *notify.Event) bool {
+	if e.Kind != notify.Happened && e.Kind != notify.State {
+		return false
+	}
+	if n := e.Free(); n >= 0 {
+		return c.holds(n)
+	}
+	// Y alone says that there is at least one.
+	return e.Letter == 'Y' && c.holds(1) && (c.op[0] == '>' || c.op == "!=" && c.n == 0)
+}
+
+func (c free) holds(n int) bool {
+	switch c.op {
+	case ">=":
+		return n >= c.n
+	case "<=":
+		return n <= c.n
+	case ">":
+		return n > c.n
+	case "<":
+		return n < c.n
+	case "!=":
+		return n != c.n
+	}
+	return n == c.n
+}
+
+// happens waits for a message; what a snapshot says has happened before.
+type happens string
+
+func (c happens) letters() string { return string(c) }
+
+func (c happens) met(e *notify.Event) bool {
+	return e.Kind == notify.Happened && strings.IndexByte(string(c), e.Letter) >= 0
+}
+
+// idle waits until no worker has a request. An original multiplexor does not
+// say which are busy at the start: there, it takes one that becomes idle while
+// we listen, and no other that has become busy meanwhile.
+type idle struct {
+	busy     map[int]bool
+	complete bool // the state of all workers is known as far as it ever will be
+}
+
+func (c *idle) letters() string { return "S" }
+
+func (c *idle) met(e *notify.Event) bool {
+	switch e.Kind {
+	case notify.Up:
+		c.busy, c.complete = map[int]bool{}, false
+	case notify.Live:
+		c.complete = true
+	case notify.State, notify.Happened:
+		worker := e.Worker()
+		if worker < 0 {
+			return false
+		}
+		state, changed := e.WorkerState()
+		if !changed || state == "Busy" {
+			c.busy[worker] = true
+			return false
+		}
+		if c.busy[worker] && e.Seq == 0 {
+			c.complete = true
+		}
+		delete(c.busy, worker)
+	default:
+		return false
+	}
+	return c.complete && len(c.busy) == 0
+}

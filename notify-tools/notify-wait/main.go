@@ -1,0 +1,109 @@
+// Notify-wait waits until a daemon's events meet a condition; the exit status
+// tells the outcome. See notify-wait(1).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"postern/internal/notify"
+)
+
+const name = "notify-wait"
+
+type settings struct {
+	Condition string `arg:"" help:"What to wait for: 'free>=2' (also > <= < = !=), idle, no-workers, or the letter of a message."`
+	Socket    string `arg:"" optional:"" default:"${socket}" help:"Notification socket: a path, or inet:PORT, inet6:PORT, tcp:HOST:PORT (${default})."`
+
+	Timeout     time.Duration `placeholder:"TIME" help:"Leave with status 124 after this time, such as 30s."`
+	NoReconnect bool          `help:"Leave with status 1 when the connection is lost or cannot be made."`
+
+	condition condition
+	source    notify.Source
+}
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the whole program; it returns the exit status.
+func run(args []string, stdout, stderr io.Writer) int {
+	s, err := parse(args, stdout)
+	if errors.Is(err, errHelp) {
+		return notify.ExitDone
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: error: %v\n%[1]s: hint: %[1]s --help lists the flags\n", name, err)
+		return notify.ExitUsage
+	}
+	err = wait(s, stderr)
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: error: %s\n", name, notify.Printable(err.Error()))
+	}
+	return notify.ExitStatus(err)
+}
+
+// errHelp says that --help has been printed.
+var errHelp = errors.New("help printed")
+
+func parse(args []string, stdout io.Writer) (*settings, error) {
+	s := &settings{}
+	helped := false
+	k, err := kong.New(s, kong.Name(name), kong.Writers(stdout, stdout),
+		kong.Description("Waits until a daemon's events meet a condition."),
+		kong.Vars{"socket": notify.DefaultSocket}, kong.Exit(func(int) { helped = true }))
+	if err != nil {
+		return nil, err
+	}
+	_, err = k.Parse(args)
+	if helped {
+		return nil, errHelp
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s.Timeout < 0 {
+		return nil, fmt.Errorf("timeout %v: below zero", s.Timeout)
+	}
+	if s.condition, err = parseCondition(s.Condition); err != nil {
+		return nil, err
+	}
+	s.source, err = notify.ParseSource(s.Socket)
+	return s, err
+}
+
+var errMet = errors.New("condition met")
+
+// wait returns nil when the condition is met.
+func wait(s *settings, stderr io.Writer) error {
+	ctx := context.Background()
+	if s.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, s.Timeout, notify.ErrTimeout)
+		defer cancel()
+	}
+	f := &notify.Follower{
+		Source:   s.source,
+		Interest: notify.Interest{Letters: s.condition.letters()},
+		Once:     s.NoReconnect,
+	}
+	err := f.Follow(ctx, func(e notify.Event) error {
+		if e.Kind == notify.Down {
+			fmt.Fprintf(stderr, "%s: waiting for %s: %s\n", name, e.Source, notify.Printable(e.Err.Error()))
+		}
+		if s.condition.met(&e) {
+			return errMet
+		}
+		return nil
+	})
+	if errors.Is(err, errMet) {
+		return nil
+	}
+	return err
+}
