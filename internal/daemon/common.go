@@ -1,0 +1,71 @@
+package daemon
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"postern/internal/config"
+	"postern/internal/logging"
+	"postern/internal/privdrop"
+)
+
+// Common are the settings that every daemon has. It is embedded in their settings
+// structs.
+type Common struct {
+	config.File
+
+	User      string `help:"User to become when started as root: NAME, UID, UID.GID or NAME:GROUP." placeholder:"USER" default:"${user=nobody}"`
+	AllowRoot bool   `help:"Allow the user to be root."`
+	Pidfile   string `help:"File for the process id." placeholder:"FILE"`
+
+	Log            string `help:"Where the log goes: stderr, journal, syslog, or auto (the journal if standard error is connected to it, else stderr)." enum:"auto,stderr,journal,syslog" default:"${log=auto}" placeholder:"TARGET"`
+	LogLevel       string `help:"Least level that is logged: debug, info, notice, warn or error." enum:"debug,info,notice,warn,error" default:"${log_level=info}" placeholder:"LEVEL"`
+	LogFormat      string `help:"Form of log records: text or json." enum:"text,json" default:"text" placeholder:"FORMAT"`
+	SyslogFacility string `help:"Facility for syslog and journal." default:"${syslog_facility=mail}" placeholder:"FACILITY"`
+	SyslogTag      string `help:"Name of the program in syslog and journal." default:"${syslog_tag}" placeholder:"TAG"`
+
+	DrainTimeout time.Duration `help:"How long what goes on may take to end after SIGTERM; 0 for no limit." default:"${drain_timeout=30s}" placeholder:"TIME"`
+}
+
+func (c *Common) common() *Common { return c }
+
+// Settings is implemented by a pointer to a struct that embeds Common.
+type Settings interface{ common() *Common }
+
+// validate checks what kong cannot.
+func (c *Common) validate() error {
+	if _, err := logging.Facility(c.SyslogFacility); err != nil {
+		return &config.Error{Key: "syslog-facility", Err: err}
+	}
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	a, err := privdrop.Lookup(c.User)
+	if err == nil && a.IsRoot() && !c.AllowRoot {
+		err = fmt.Errorf("%s: %w", a, privdrop.ErrRoot)
+	}
+	if err != nil {
+		return &config.Error{Key: "user", Err: err}
+	}
+	return nil
+}
+
+// logger makes the program's logger.
+func (c *Common) logger(stderr io.Writer) (*slog.Logger, io.Closer, error) {
+	level, err := logging.Level(c.LogLevel)
+	if err != nil {
+		return nil, nil, err
+	}
+	return logging.New(logging.Options{
+		Target: c.Log, Format: c.LogFormat, Level: level, Facility: c.SyslogFacility, Tag: c.SyslogTag, Output: stderr,
+	})
+}
+
+// logsElsewhere says whether the log is surely not on standard error. With auto
+// it is there, or in the journal, which standard error is connected to then.
+func (c *Common) logsElsewhere() bool {
+	return c.Log == logging.Syslog || c.Log == logging.Journal
+}

@@ -1,0 +1,311 @@
+// Package daemon is the skeleton of every daemon of the suite: the order of
+// start, the end of root, what signals mean, the service manager, the staged end
+// and the exit status. A program fills in what it does before root is given up and
+// what it does after.
+//
+// The order is: settings, log, listeners, Open, pid file, drop to the user, proof of
+// the drop, Serve, READY=1. The umask is 077 and no core is ever written, since
+// there may be mail and passwords in it.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"syscall"
+
+	"postern/internal/config"
+	"postern/internal/listen"
+	"postern/internal/pidfile"
+	"postern/internal/privdrop"
+)
+
+// Program is what a daemon fills in. Name, Settings and Serve must be set.
+type Program struct {
+	Name        string
+	Description string // for --help
+	Settings    Settings
+
+	// Defaults replace ${name} in the tags of the settings. Those of Common are
+	// user, log, log_level, syslog_facility, syslog_tag and drain_timeout.
+	Defaults map[string]string
+	Shorts   map[string]rune // short letters for flags of Common, by name
+
+	// Commands do something else than serve, if the settings struct has commands
+	// (kong's tag cmd). They run after the settings are read, as the user who
+	// started the program, and give the exit status.
+	Commands map[string]func(stdout, stderr io.Writer) int
+
+	// Check is part of --check: what cannot be seen in the settings alone, such
+	// as files that must be there. It changes nothing.
+	Check func() error
+
+	// Listeners says what to listen on, once the settings are read.
+	Listeners func() []listen.Request
+
+	// Open does what needs root, with the listeners open: keys, files. It must not
+	// serve anything yet.
+	Open func(*Env) error
+
+	// Serve works as the configured user. When ctx is cancelled the drain begins:
+	// it takes nothing new, ends what it has, and returns. It calls Env.Ready when
+	// it answers. After nil the exit status is 0.
+	Serve func(ctx context.Context, env *Env) error
+
+	// Signals go to Env.Signals instead of their default meaning.
+	Signals []os.Signal
+
+	// OnReady runs once, when Serve calls Env.Ready for the first time.
+	OnReady func()
+
+	UsageStatus int // exit status for usage errors; 0 for config.ExitUsage
+}
+
+// Env is what a running program gets from its skeleton.
+type Env struct {
+	Log       *slog.Logger
+	Listeners listen.Set
+
+	// Hangup gets a value for each SIGHUP; several that come at once are one. When
+	// the reload is over, with or without success, Ready must be called again.
+	Hangup <-chan os.Signal
+
+	// Signals gets the Signals of the Program.
+	Signals <-chan os.Signal
+
+	// Ready tells the service manager that the program answers. READY=1
+	Ready func()
+
+	// Status tells the service manager, in words, what the program does. STATUS=
+	Status func(text string)
+
+	// Watchdog sets the function that says whether the program's main loop still
+	// goes round; without one it is taken for granted. It may block when it does not.
+	Watchdog func(alive func() bool)
+}
+
+// Std is the outside of a program; the zero value is that of the process.
+type Std struct {
+	Stdout, Stderr io.Writer
+	Signals        <-chan os.Signal // instead of those of the process; for tests
+}
+
+// Exit statuses beside those of package config.
+const exitFailure = 1
+
+// Run runs a program with the arguments of the process and ends the process.
+func Run(p Program) { os.Exit(Main(p, os.Args[1:], Std{})) }
+
+// Main runs a program and gives its exit status: 0 after a clean end,
+// config.ExitUsage, config.ExitSettings, else 1.
+func Main(p Program, args []string, std Std) int {
+	if std.Stdout == nil {
+		std.Stdout = os.Stdout
+	}
+	if std.Stderr == nil {
+		std.Stderr = os.Stderr
+	}
+	if err := harden(); err != nil {
+		fmt.Fprintf(std.Stderr, "%s: error: %v\n", p.Name, err)
+		return exitFailure
+	}
+	notifier := NewNotifier()
+	defer notifier.Close()
+	vars := map[string]string{"syslog_tag": p.Name}
+	maps.Copy(vars, p.Defaults)
+	parser := config.Parser{Program: p.Name, Description: p.Description, Vars: vars, Shorts: p.Shorts, Stdout: std.Stdout}
+	result, err := parser.Parse(p.Settings, args)
+	if err != nil {
+		return p.refuse(std.Stderr, err)
+	}
+	common := p.Settings.common()
+	if command, ok := p.Commands[result.Command]; ok {
+		return command(std.Stdout, std.Stderr)
+	}
+	if common.Check {
+		return p.check(result, std)
+	}
+	if err := common.validate(); err != nil {
+		return p.refuse(std.Stderr, err)
+	}
+	l := &life{program: p, common: common, result: result, std: std, notifier: notifier}
+	return l.run()
+}
+
+// harden sets what holds for the whole process and all its children.
+func harden() error {
+	syscall.Umask(0o077)
+	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
+		return fmt.Errorf("set core size: %w", err)
+	}
+	return nil
+}
+
+// refuse says what is wrong with the settings and gives the exit status.
+func (p *Program) refuse(stderr io.Writer, err error) int {
+	if errors.Is(err, config.ErrDone) {
+		return 0
+	}
+	fmt.Fprintf(stderr, "%s: error: %v\n", p.Name, err)
+	status := config.ExitStatus(err)
+	if status == config.ExitUsage {
+		fmt.Fprintf(stderr, "%s: hint: %s --help lists all flags\n", p.Name, p.Name)
+		if p.UsageStatus != 0 {
+			status = p.UsageStatus
+		}
+	}
+	return status
+}
+
+// check is --check.
+func (p *Program) check(result *config.Result, std Std) int {
+	if err := result.Print(std.Stdout); err != nil {
+		fmt.Fprintf(std.Stderr, "%s: error: print settings: %v\n", p.Name, err)
+		return exitFailure
+	}
+	err := p.Settings.common().validate()
+	if err == nil && p.Listeners != nil {
+		err = listen.Check(p.Listeners())
+	}
+	if err == nil && p.Check != nil {
+		err = p.Check()
+	}
+	if err != nil {
+		fmt.Fprintf(std.Stderr, "%s: error: %v\n", p.Name, err)
+		return config.ExitSettings
+	}
+	return 0
+}
+
+// life is one run of a program.
+type life struct {
+	program  Program
+	common   *Common
+	result   *config.Result
+	std      Std
+	notifier *Notifier
+
+	env     *Env
+	pidfile *pidfile.File
+	ready   readiness
+}
+
+// run starts the program, serves, and cleans up.
+func (l *life) run() int {
+	log, closer, err := l.common.logger(l.std.Stderr)
+	if err != nil {
+		fmt.Fprintf(l.std.Stderr, "%s: error: %v\n", l.program.Name, err)
+		return exitFailure
+	}
+	defer closer.Close()
+	signals := newSignals(l.program.Signals, l.std.Signals)
+	defer signals.stop()
+	l.env = &Env{
+		Log: log, Hangup: signals.hangup, Signals: signals.extra,
+		Ready: l.sayReady, Status: l.notifier.Status, Watchdog: l.ready.setAlive,
+	}
+	defer l.ready.stop()
+	defer l.cleanUp()
+	if err := l.start(); err != nil {
+		l.complain("start failed", err)
+		return exitFailure
+	}
+	return l.serve(signals)
+}
+
+// start does everything up to the proof that root is given up.
+func (l *life) start() error {
+	p, log := &l.program, l.env.Log
+	if f := l.result.File; f != "" {
+		log.Debug("settings read", "file", f)
+	}
+	var requests []listen.Request
+	if p.Listeners != nil {
+		requests = p.Listeners()
+	}
+	if err := l.ownSockets(requests); err != nil {
+		return err
+	}
+	var err error
+	if l.env.Listeners, err = listen.Open(requests, log); err != nil {
+		return err
+	}
+	if p.Open != nil {
+		if err := p.Open(l.env); err != nil {
+			return err
+		}
+	}
+	if l.common.Pidfile != "" {
+		if l.pidfile, err = pidfile.Write(l.common.Pidfile); err != nil {
+			return err
+		}
+	}
+	return l.drop()
+}
+
+// ownSockets gives UNIX sockets that root binds to the user who will serve them.
+func (l *life) ownSockets(requests []listen.Request) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	a, err := privdrop.Lookup(l.common.User)
+	if err != nil {
+		return err
+	}
+	for i := range requests {
+		if requests[i].Owner == nil {
+			requests[i].Owner = &listen.Owner{UID: a.UID, GID: a.GID}
+		}
+	}
+	return nil
+}
+
+func (l *life) drop() error {
+	log := l.env.Log
+	wasRoot := os.Geteuid() == 0
+	if err := privdrop.Drop(l.common.User, l.common.AllowRoot); err != nil {
+		return err
+	}
+	switch {
+	case os.Geteuid() == 0:
+		log.Warn("running as root")
+	case wasRoot:
+		log.Debug("root given up", "user", l.common.User)
+	case l.result.Source("user") != "default":
+		if a, err := privdrop.Lookup(l.common.User); err != nil || a.UID != os.Geteuid() {
+			log.Warn("not started as root: the user setting has no effect", "user", l.common.User, "uid", os.Geteuid())
+		}
+	}
+	return nil
+}
+
+// complain writes an error to the log, and to standard error if the log is
+// elsewhere: who starts a program by hand looks there.
+func (l *life) complain(what string, err error) {
+	l.env.Log.Error(what, "error", err)
+	if l.common.logsElsewhere() {
+		fmt.Fprintf(l.std.Stderr, "%s: error: %v\n", l.program.Name, err)
+	}
+}
+
+// cleanUp removes what the start made, as far as the rights go.
+func (l *life) cleanUp() {
+	if err := l.env.Listeners.Close(); err != nil {
+		l.env.Log.Warn("close listeners", "error", err)
+	}
+	if l.pidfile == nil {
+		return
+	}
+	if err := l.pidfile.Remove(); err != nil {
+		level := slog.LevelWarn
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+			level = slog.LevelDebug // the usual case once root is given up
+		}
+		l.env.Log.Log(context.Background(), level, "pid file stays", "error", err)
+	}
+}

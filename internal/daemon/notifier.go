@@ -1,0 +1,123 @@
+package daemon
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	systemd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+)
+
+// notifyWait bounds how long a message to the service manager may take.
+const notifyWait = time.Second
+
+// Notifier tells the service manager how the program is doing. sd_notify(3)
+// Without a service manager its methods do nothing. It may be used by many
+// goroutines.
+type Notifier struct {
+	interval time.Duration // of the watchdog; 0 for none
+
+	mu     sync.Mutex
+	conn   *net.UnixConn // nil without a service manager
+	status string        // last one sent
+}
+
+// NewNotifier takes the service manager's variables out of the environment, so
+// that no child process gets them, and connects at once: later, as another user or in
+// another root directory, it may not be possible. A service manager that cannot be
+// reached is none.
+func NewNotifier() *Notifier {
+	n := &Notifier{}
+	// go-systemd reads NOTIFY_SOCKET for each message; it would be inherited.
+	address := os.Getenv("NOTIFY_SOCKET")
+	os.Unsetenv("NOTIFY_SOCKET")
+	interval, err := systemd.SdWatchdogEnabled(true)
+	if err == nil {
+		n.interval = interval
+	}
+	if address == "" {
+		return n
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err == nil {
+		n.conn = conn
+	}
+	return n
+}
+
+// Close ends the connection; later messages go nowhere.
+func (n *Notifier) Close() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.conn != nil {
+		n.conn.Close()
+		n.conn = nil
+	}
+}
+
+// Ready says that the start, or a reload, is over.
+func (n *Notifier) Ready() { n.send(systemd.SdNotifyReady) }
+
+// Reloading says that a reload begins; Ready ends it. The time tells it from
+// reloads before. systemd.service(5), Type=notify-reload
+func (n *Notifier) Reloading() {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		n.send(systemd.SdNotifyReloading)
+		return
+	}
+	n.send(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", systemd.SdNotifyReloading, now.Nano()/1000))
+}
+
+// Stopping says that the program is about to end.
+func (n *Notifier) Stopping() { n.send(systemd.SdNotifyStopping) }
+
+// Status says in words what the program does. It may be called often: only a
+// new text is sent.
+func (n *Notifier) Status(text string) {
+	text = strings.Join(strings.Fields(text), " ")
+	n.mu.Lock()
+	known := text == n.status
+	n.status = text
+	n.mu.Unlock()
+	if !known {
+		n.send("STATUS=" + text)
+	}
+}
+
+// Watch sends a sign of life at half the interval that the service manager
+// asked for, while alive says yes, until done is closed. Without a watchdog it
+// returns at once.
+func (n *Notifier) Watch(alive func() bool, done <-chan struct{}) {
+	if n.interval == 0 {
+		return
+	}
+	tick := time.NewTicker(n.interval / 2)
+	defer tick.Stop()
+	for {
+		if alive() {
+			n.send(systemd.SdNotifyWatchdog)
+		}
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// send writes one datagram. That it was lost is nothing the program could do
+// something about.
+func (n *Notifier) send(state string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.conn == nil {
+		return
+	}
+	n.conn.SetWriteDeadline(time.Now().Add(notifyWait))
+	_, _ = n.conn.Write([]byte(state))
+}

@@ -1,0 +1,179 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// extraSignals is how many signals of its own a program may leave waiting.
+const extraSignals = 16
+
+// signals are those of a program, sorted.
+type signals struct {
+	in     <-chan os.Signal
+	own    []os.Signal // go to extra
+	hangup chan os.Signal
+	extra  chan os.Signal
+	stop   func()
+}
+
+// newSignals takes over the signals of the process, unless in replaces them.
+func newSignals(own []os.Signal, in <-chan os.Signal) *signals {
+	s := &signals{in: in, own: own, hangup: make(chan os.Signal, 1), extra: make(chan os.Signal, extraSignals), stop: func() {}}
+	if in == nil {
+		ch := make(chan os.Signal, extraSignals)
+		// SIGPIPE is taken so that a reader of standard error that goes away does
+		// not end the program; unlike an ignored signal it is not inherited.
+		signal.Notify(ch, append([]os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE}, own...)...)
+		s.in, s.stop = ch, func() { signal.Stop(ch) }
+	}
+	return s
+}
+
+// isOwn says whether the program wants the signal itself, and passes it on.
+func (s *signals) isOwn(sig os.Signal) bool {
+	for _, o := range s.own {
+		if o == sig {
+			select {
+			case s.extra <- sig:
+			default: // as with signals themselves: more of the same is nothing new
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// serve runs Serve as far as the signals let it and gives the exit status.
+func (l *life) serve(signals *signals) int {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	served := make(chan error, 1)
+	go func() { served <- l.call(ctx) }()
+	var overdue <-chan time.Time
+	log := l.env.Log
+	for {
+		select {
+		case err := <-served:
+			return l.end(ctx, err)
+		case <-overdue:
+			log.Error("drain took too long, ending at once", "limit", l.common.DrainTimeout)
+			return exitFailure
+		case sig := <-signals.in:
+			switch {
+			case signals.isOwn(sig):
+			case sig == syscall.SIGHUP:
+				l.notifier.Reloading()
+				select {
+				case signals.hangup <- sig:
+				default:
+				}
+			case sig != syscall.SIGTERM && sig != syscall.SIGINT:
+			case ctx.Err() != nil:
+				log.Error("second signal, ending at once", "signal", sig.String())
+				return exitFailure
+			default:
+				log.Info("stopping", "signal", sig.String())
+				l.notifier.Stopping()
+				cancel()
+				if l.common.DrainTimeout > 0 {
+					overdue = time.After(l.common.DrainTimeout)
+				}
+			}
+		}
+	}
+}
+
+// call runs Serve. A panic there is an error: it is logged with its trace, and
+// what the start made is cleaned up.
+func (l *life) call(ctx context.Context) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+			fmt.Fprintf(l.std.Stderr, "%s: panic: %v\n\n%s", l.program.Name, r, debug.Stack())
+		}
+	}()
+	return l.program.Serve(ctx, l.env)
+}
+
+// end gives the exit status after Serve.
+func (l *life) end(ctx context.Context, err error) int {
+	if ctx.Err() == nil {
+		l.notifier.Stopping()
+	}
+	if err != nil && !(ctx.Err() != nil && errors.Is(err, context.Canceled)) {
+		l.complain("failed", err)
+		return exitFailure
+	}
+	l.env.Log.Info("stopped")
+	return 0
+}
+
+// sayReady is Env.Ready. Signs of life start after the first one.
+func (l *life) sayReady() {
+	l.notifier.Ready()
+	l.ready.once.Do(func() {
+		l.env.Log.Info("ready", "pid", os.Getpid())
+		if l.program.OnReady != nil {
+			l.program.OnReady()
+		}
+		l.ready.watch(l.notifier)
+	})
+}
+
+// readiness is what goes on from the first Ready to the end.
+type readiness struct {
+	once  sync.Once
+	mu    sync.Mutex
+	alive func() bool
+	done  chan struct{} // closed to end the watchdog; nil if it does not run
+	ended chan struct{}
+}
+
+func (r *readiness) setAlive(alive func() bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.alive = alive
+}
+
+func (r *readiness) isAlive() bool {
+	r.mu.Lock()
+	alive := r.alive
+	r.mu.Unlock()
+	return alive == nil || alive()
+}
+
+func (r *readiness) watch(n *Notifier) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.done, r.ended = make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(r.ended)
+		n.Watch(r.isAlive, r.done)
+	}()
+}
+
+// stopWait bounds the wait for a watchdog whose alive function hangs.
+const stopWait = time.Second
+
+// stop ends the watchdog.
+func (r *readiness) stop() {
+	r.mu.Lock()
+	done, ended := r.done, r.ended
+	r.mu.Unlock()
+	if done == nil {
+		return
+	}
+	close(done)
+	select {
+	case <-ended:
+	case <-time.After(stopWait):
+	}
+}
