@@ -1,0 +1,341 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"postern/internal/config"
+	"postern/internal/listen"
+	"postern/internal/testenv"
+)
+
+// running is a program in this process, with signals of its own.
+type running struct {
+	t       *testing.T
+	signals chan os.Signal
+	status  chan int
+	out     safeBuffer
+	err     safeBuffer
+}
+
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// run starts a program. It stays the user that the test is.
+func run(t *testing.T, p Program, args ...string) *running {
+	t.Helper()
+	if p.Name == "" {
+		p.Name = "example"
+	}
+	if p.Settings == nil {
+		p.Settings = &exampleSettings{}
+	}
+	r := &running{t: t, signals: make(chan os.Signal), status: make(chan int, 1)}
+	args = append([]string{"--user", "root", "--allow-root", "--log", "stderr", "--log-level", "debug"}, args...)
+	go func() { r.status <- Main(p, args, Std{Stdout: &r.out, Stderr: &r.err, Signals: r.signals}) }()
+	return r
+}
+
+func (r *running) send(sig os.Signal) {
+	r.t.Helper()
+	select {
+	case r.signals <- sig:
+	case <-time.After(5 * time.Second):
+		r.t.Fatalf("nobody takes %v\n%s", sig, r.err.String())
+	}
+}
+
+func (r *running) wait(want int, text string) {
+	r.t.Helper()
+	select {
+	case status := <-r.status:
+		if status != want || !strings.Contains(r.err.String(), text) {
+			r.t.Errorf("status %d, want %d and %q in\n%s", status, want, text, r.err.String())
+		}
+	case <-time.After(10 * time.Second):
+		r.t.Fatalf("does not end\n%s", r.err.String())
+	}
+}
+
+// untilDone is a Serve that drains at once.
+func untilDone(ctx context.Context, env *Env) error {
+	env.Ready()
+	<-ctx.Done()
+	return nil
+}
+
+// hang is a Serve that never drains.
+func hang(t *testing.T) func(ctx context.Context, env *Env) error {
+	end := make(chan struct{})
+	t.Cleanup(func() { close(end) })
+	return func(ctx context.Context, env *Env) error {
+		env.Ready()
+		<-end
+		return nil
+	}
+}
+
+func TestDrain(t *testing.T) {
+	for _, sig := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		r := run(t, Program{Serve: untilDone})
+		r.send(sig)
+		r.wait(0, "msg=stopped")
+	}
+}
+
+func TestDrainWaits(t *testing.T) {
+	drained := make(chan struct{})
+	r := run(t, Program{Serve: func(ctx context.Context, env *Env) error {
+		<-ctx.Done()
+		<-drained
+		return ctx.Err() // means nothing more than that it was told to end
+	}}, "--drain-timeout", "0")
+	r.send(syscall.SIGTERM)
+	select {
+	case status := <-r.status:
+		t.Fatalf("ended with %d before the drain was over", status)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(drained)
+	r.wait(0, "msg=stopped")
+}
+
+func TestDrainTimeout(t *testing.T) {
+	r := run(t, Program{Serve: hang(t)}, "--drain-timeout", "50ms")
+	r.send(syscall.SIGTERM)
+	r.wait(1, "drain took too long")
+}
+
+func TestSecondSignal(t *testing.T) {
+	r := run(t, Program{Serve: hang(t)})
+	r.send(syscall.SIGTERM)
+	r.send(syscall.SIGINT)
+	r.wait(1, "second signal")
+}
+
+func TestServeEnds(t *testing.T) {
+	r := run(t, Program{Serve: func(context.Context, *Env) error { return errors.New("socket is gone") }})
+	r.wait(1, `msg=failed error="socket is gone"`)
+	r = run(t, Program{Serve: func(context.Context, *Env) error { return nil }})
+	r.wait(0, "msg=stopped")
+	// Without a signal a cancelled context is an error like any other.
+	r = run(t, Program{Serve: func(context.Context, *Env) error { return context.Canceled }})
+	r.wait(1, "context canceled")
+}
+
+// A panic is logged with its trace, and what was made at the start is removed.
+func TestPanic(t *testing.T) {
+	dir := testenv.ShortDir(t)
+	pid, socket := filepath.Join(dir, "pid"), filepath.Join(dir, "s")
+	r := run(t, Program{
+		Listeners: func() []listen.Request { return []listen.Request{{Name: "a", Specs: []string{socket}}} },
+		Serve:     func(context.Context, *Env) error { panic("out of cheese") },
+	}, "--pidfile", pid)
+	r.wait(1, `error="panic: out of cheese"`)
+	if !strings.Contains(r.err.String(), "daemon_test.go:") {
+		t.Errorf("no trace in\n%s", r.err.String())
+	}
+	for _, path := range []string{pid, socket} {
+		if _, err := os.Lstat(path); !os.IsNotExist(err) {
+			t.Errorf("%s was left: %v", path, err)
+		}
+	}
+}
+
+func TestHangupAndExtraSignals(t *testing.T) {
+	got := make(chan string)
+	readies := 0
+	r := run(t, Program{
+		Signals: []os.Signal{syscall.SIGINT, syscall.SIGUSR1},
+		OnReady: func() { readies++ },
+		Serve: func(ctx context.Context, env *Env) error {
+			env.Ready()
+			for {
+				select {
+				case <-ctx.Done():
+					return nil
+				case sig := <-env.Hangup:
+					env.Ready()
+					got <- "hangup " + sig.String()
+				case sig := <-env.Signals:
+					got <- "signal " + sig.String()
+				}
+			}
+		},
+	})
+	for _, tt := range []struct {
+		sig  os.Signal
+		want string
+	}{
+		{syscall.SIGINT, "signal interrupt"}, {syscall.SIGHUP, "hangup hangup"},
+		{syscall.SIGUSR1, "signal user defined signal 1"}, {syscall.SIGINT, "signal interrupt"},
+	} {
+		r.send(tt.sig)
+		select {
+		case text := <-got:
+			if text != tt.want {
+				t.Errorf("%v: got %q, want %q", tt.sig, text, tt.want)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%v did not arrive", tt.sig)
+		}
+	}
+	r.send(syscall.SIGTERM)
+	r.wait(0, "")
+	if readies != 1 {
+		t.Errorf("OnReady ran %d times", readies)
+	}
+}
+
+// Signals that nobody reads do not stop the ones that matter.
+func TestUnreadSignals(t *testing.T) {
+	r := run(t, Program{Signals: []os.Signal{syscall.SIGUSR1}, Serve: untilDone})
+	for range 2 * extraSignals {
+		r.send(syscall.SIGUSR1)
+		r.send(syscall.SIGHUP)
+		r.send(syscall.SIGPIPE)
+	}
+	r.send(syscall.SIGTERM)
+	r.wait(0, "")
+}
+
+// Two servers fit in one process.
+func TestTwo(t *testing.T) {
+	dir := testenv.ShortDir(t)
+	var all []*running
+	for _, name := range []string{"one", "two"} {
+		p := exampleDaemon()
+		p.Name = name
+		all = append(all, run(t, p, "--hello", filepath.Join(dir, name), "--pidfile", filepath.Join(dir, name+".pid")))
+	}
+	for _, name := range []string{"one", "two"} {
+		testenv.Eventually(t, 10*time.Second, "an answer", func() bool {
+			text, _ := dial(filepath.Join(dir, name))
+			return text == "hello\n"
+		})
+	}
+	for _, r := range all {
+		r.send(syscall.SIGTERM)
+		r.wait(0, "msg=drained")
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
+func TestPidFileInUse(t *testing.T) {
+	pid := filepath.Join(t.TempDir(), "pid")
+	first := run(t, Program{Serve: untilDone}, "--pidfile", pid)
+	testenv.Eventually(t, 5*time.Second, "the first one", func() bool { return strings.Contains(first.err.String(), "msg=ready") })
+	run(t, Program{Serve: untilDone}, "--pidfile", pid).wait(1, "another copy is running")
+	first.send(syscall.SIGTERM)
+	first.wait(0, "")
+}
+
+func TestUsageStatus(t *testing.T) {
+	run(t, Program{Serve: untilDone}, "--nonsense").wait(config.ExitUsage, "error: unknown flag --nonsense")
+	run(t, Program{Serve: untilDone, UsageStatus: 1}, "--nonsense").wait(1, "hint: ")
+}
+
+func TestCheck(t *testing.T) {
+	fail := func(text string) func() error {
+		return func() error {
+			if text == "" {
+				return nil
+			}
+			return errors.New(text)
+		}
+	}
+	tests := []struct {
+		name   string
+		check  string
+		spec   string
+		args   []string
+		status int
+		want   string
+	}{
+		{"right", "", "/run/s", []string{"--count", "7"}, 0, ""},
+		{"listener", "", "inet:none", nil, 78, `example: error: listener a: socket specification "inet:none"`},
+		{"program's own", "key file is missing", "/run/s", nil, 78, "example: error: key file is missing"},
+		{"facility", "", "/run/s", []string{"--syslog-facility", "x"}, 78, "example: error: syslog-facility: "},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := run(t, Program{
+				Check:     fail(tt.check),
+				Listeners: func() []listen.Request { return []listen.Request{{Name: "a", Specs: []string{tt.spec}}} },
+				Open:      func(*Env) error { t.Error("opened"); return nil },
+				Serve:     func(context.Context, *Env) error { t.Error("served"); return nil },
+			}, append(tt.args, "--check")...)
+			r.wait(tt.status, tt.want)
+			for _, want := range []string{"# example, settings file: none\n", "allow-root", "# command line\n", "drain-timeout", "30s", "# default\n"} {
+				if !strings.Contains(r.out.String(), want) {
+					t.Errorf("no %q in\n%s", want, r.out.String())
+				}
+			}
+		})
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	for flag, want := range map[string]string{"--help": "--drain-timeout=TIME", "--version": "example (postern) "} {
+		r := run(t, Program{Serve: untilDone}, flag)
+		r.wait(0, "")
+		if !strings.Contains(r.out.String(), want) || r.err.String() != "" {
+			t.Errorf("%s: output %q, errors %q", flag, r.out.String(), r.err.String())
+		}
+	}
+}
+
+func TestDefaultsAndCommands(t *testing.T) {
+	type settings struct {
+		Common
+		Serve struct{} `cmd:"" default:"1" hidden:""`
+		Show  struct {
+			What string `help:"What."`
+		} `cmd:"" help:"Shows something."`
+	}
+	s := &settings{}
+	p := Program{
+		Settings: s, Serve: untilDone,
+		Defaults: map[string]string{"drain_timeout": "7s", "syslog_tag": "other"},
+		Shorts:   map[string]rune{"pidfile": 'p'},
+		Commands: map[string]func(io.Writer, io.Writer) int{"show": func(stdout, stderr io.Writer) int {
+			fmt.Fprintln(stdout, s.Show.What, s.DrainTimeout, s.SyslogTag, s.Pidfile)
+			return 3
+		}},
+	}
+	r := run(t, p, "-p/x", "show", "--what", "all")
+	r.wait(3, "")
+	if got := r.out.String(); got != "all 7s other /x\n" {
+		t.Errorf("output %q", got)
+	}
+	p.Settings = &settings{}
+	r = run(t, p)
+	r.send(syscall.SIGTERM)
+	r.wait(0, "msg=stopped")
+}

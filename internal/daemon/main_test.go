@@ -1,0 +1,112 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"postern/internal/listen"
+)
+
+// childVariable makes the test binary a daemon, the one that the tests look at
+// from outside.
+const childVariable = "DAEMON_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childVariable) != "" {
+		os.Unsetenv(childVariable)
+		Run(exampleDaemon())
+	}
+	os.Exit(m.Run())
+}
+
+// exampleSettings are those of a small daemon, as a program of the suite has them.
+type exampleSettings struct {
+	Common
+	Hello   []string `help:"Listen here." placeholder:"SPEC"`
+	Trouble string   `help:"What is to go wrong."`
+	Count   int      `help:"A number." default:"1"`
+}
+
+// exampleDaemon answers each connection with a line and says what it is doing.
+func exampleDaemon() Program {
+	s := &exampleSettings{}
+	return Program{
+		Name:     "example",
+		Settings: s,
+		Listeners: func() []listen.Request {
+			return []listen.Request{{Name: "hello", Specs: s.Hello}}
+		},
+		Open: func(env *Env) error {
+			_, err := os.Stat(s.Pidfile)
+			env.Log.Info("open", "euid", os.Geteuid(), "listeners", len(env.Listeners["hello"]), "pidfile", err == nil)
+			if s.Trouble == "open" {
+				return fmt.Errorf("open key: %w", os.ErrNotExist)
+			}
+			return nil
+		},
+		Serve: func(ctx context.Context, env *Env) error { return exampleServe(ctx, env, s) },
+	}
+}
+
+func exampleServe(ctx context.Context, env *Env, s *exampleSettings) error {
+	_, err := os.Stat(s.Pidfile)
+	env.Log.Info("serve", "euid", os.Geteuid(), "pidfile", err == nil)
+	printInherited(env)
+	env.Watchdog(func() bool { _, err := os.Stat(s.Trouble); return err != nil })
+	for _, l := range env.Listeners["hello"] {
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				fmt.Fprintln(c, "hello")
+				c.Close()
+			}
+		}()
+	}
+	env.Status("waiting\nfor  clients")
+	env.Ready()
+	for {
+		select {
+		case <-ctx.Done():
+			env.Status("draining")
+			env.Log.Info("drained")
+			return nil
+		case <-env.Hangup:
+			env.Log.Info("reloaded")
+			env.Ready()
+		}
+	}
+}
+
+// printInherited logs which of the service manager's variables a child gets.
+func printInherited(env *Env) {
+	out, err := exec.Command("env").Output()
+	var got []string
+	for _, line := range strings.Split(string(out), "\n") {
+		name, _, _ := strings.Cut(line, "=")
+		if slices.Contains([]string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}, name) {
+			got = append(got, name)
+		}
+	}
+	env.Log.Info("inherited", "names", strings.Join(got, ","), "error", err)
+}
+
+// dial gives what the daemon says at a UNIX socket.
+func dial(path string) (string, error) {
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	buf := make([]byte, 100)
+	n, err := c.Read(buf)
+	return string(buf[:n]), err
+}

@@ -1,0 +1,336 @@
+package daemon
+
+import (
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"postern/internal/testenv"
+)
+
+// manager is a real datagram socket in the place of the service manager's.
+type manager struct {
+	t    *testing.T
+	conn *net.UnixConn
+	path string
+	seen []string // all messages but WATCHDOG=1
+	pats int      // WATCHDOG=1
+}
+
+func startManager(t *testing.T, dir string) *manager {
+	t.Helper()
+	path := filepath.Join(dir, "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return &manager{t: t, conn: conn, path: path}
+}
+
+// read takes one message, if there is one within d.
+func (m *manager) read(d time.Duration) bool {
+	m.conn.SetReadDeadline(time.Now().Add(d))
+	buf := make([]byte, 4096)
+	n, err := m.conn.Read(buf)
+	if err != nil {
+		return false
+	}
+	if text := string(buf[:n]); text == "WATCHDOG=1" {
+		m.pats++
+	} else {
+		m.seen = append(m.seen, text)
+	}
+	return true
+}
+
+// wait reads until a message matches.
+func (m *manager) wait(pattern string) string {
+	m.t.Helper()
+	re := regexp.MustCompile("^" + pattern + "$")
+	from := len(m.seen)
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		m.read(time.Second)
+		for _, text := range m.seen[from:] {
+			if re.MatchString(text) {
+				return text
+			}
+		}
+	}
+	m.t.Fatalf("no message %s in %q", pattern, m.seen)
+	return ""
+}
+
+func start(t *testing.T, env []string, args ...string) *testenv.Process {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), append(env, childVariable+"=1")...)
+	return testenv.Start(t, cmd)
+}
+
+// openDir gives a short directory that any user may use.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir := testenv.ShortDir(t)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// A whole life as root: order, drop, service manager, reload, drain.
+func TestLife(t *testing.T) {
+	testenv.NeedRoot(t)
+	dir := openDir(t)
+	m := startManager(t, dir)
+	socket, pid := filepath.Join(dir, "s"), filepath.Join(dir, "pid")
+	p := start(t, []string{"NOTIFY_SOCKET=" + m.path}, "--hello", socket, "--pidfile", pid, "--log", "stderr", "--user", "nobody")
+	m.wait("READY=1")
+	if want := []string{"STATUS=waiting for clients", "READY=1"}; !slices.Equal(m.seen, want) {
+		t.Errorf("messages %q, want %q", m.seen, want)
+	}
+	for _, want := range []string{
+		"msg=open euid=0 listeners=1 pidfile=false", // root, sockets bound, no pid file yet
+		"msg=serve euid=65534 pidfile=true",
+		`msg=inherited names="" error=<nil>`,
+		"msg=ready",
+	} {
+		if !strings.Contains(p.Output(), want) {
+			t.Errorf("no %q in the log", want)
+		}
+	}
+	checkFiles(t, p, socket, pid)
+	checkProcess(t, p.Pid())
+
+	p.Stop(syscall.SIGHUP)
+	before := monotonic(t)
+	text := m.wait(`RELOADING=1\nMONOTONIC_USEC=\d+`)
+	m.wait("READY=1")
+	usec, err := strconv.ParseInt(text[strings.LastIndexByte(text, '=')+1:], 10, 64)
+	if err != nil || time.Duration(usec)*time.Microsecond-before < -time.Second || time.Duration(usec)*time.Microsecond-before > 10*time.Second {
+		t.Errorf("%q, the clock was at %v", text, before)
+	}
+	p.WaitOutput(5*time.Second, "msg=reloaded")
+
+	p.Stop(syscall.SIGTERM)
+	m.wait("STOPPING=1")
+	m.wait("STATUS=draining")
+	if status := p.Wait(10 * time.Second); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	// nobody may not remove files from root's directory; it must not matter.
+	if _, err := os.Lstat(pid); err != nil {
+		t.Errorf("pid file: %v", err)
+	}
+	if strings.Contains(p.Output(), "level=WARN") || strings.Contains(p.Output(), "level=ERROR") {
+		t.Errorf("complaints in the log:\n%s", p.Output())
+	}
+}
+
+func checkFiles(t *testing.T, p *testenv.Process, socket, pid string) {
+	t.Helper()
+	if text, err := dial(socket); text != "hello\n" {
+		t.Errorf("answer %q, %v", text, err)
+	}
+	if data, err := os.ReadFile(pid); err != nil || string(data) != fmt.Sprintf("%d\n", p.Pid()) {
+		t.Errorf("pid file %q, %v", data, err)
+	}
+	for path, want := range map[string]struct {
+		mode fs.FileMode
+		uid  uint32
+	}{pid: {0o644, 0}, socket: {fs.ModeSocket | 0o700, 65534}} {
+		info, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if uid := info.Sys().(*syscall.Stat_t).Uid; info.Mode() != want.mode || uid != want.uid {
+			t.Errorf("%s: mode %v, owner %d; want %v, %d", path, info.Mode(), uid, want.mode, want.uid)
+		}
+	}
+}
+
+// checkProcess looks at all threads: FS-12 and FS-14.
+func checkProcess(t *testing.T, pid int) {
+	t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(tasks) == 0 {
+		t.Fatalf("no threads of process %d: %v", pid, err)
+	}
+	for _, task := range tasks {
+		data, err := os.ReadFile(task)
+		if err != nil {
+			continue
+		}
+		text := strings.Join(strings.FieldsFunc(string(data), func(r rune) bool { return r == '\t' || r == ' ' }), " ")
+		for _, want := range []string{"Uid: 65534 65534 65534 65534\n", "Gid: 65534 65534 65534 65534\n", "Groups: 65534",
+			"CapEff: 0000000000000000\n", "CapPrm: 0000000000000000\n", "Umask: 0077\n"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: no %q in\n%s", task, want, text)
+			}
+		}
+	}
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
+	if err != nil || !regexp.MustCompile(`(?m)^Max core file size +0 +0 `).Match(limits) {
+		t.Errorf("core size is not 0: %v\n%s", err, limits)
+	}
+}
+
+func monotonic(t *testing.T) time.Duration {
+	t.Helper()
+	data, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seconds, _, _ := strings.Cut(string(data), " ")
+	d, err := time.ParseDuration(seconds + "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// Signs of life come at half the interval after READY=1, while the program says
+// that it is alive, and no longer.
+func TestWatchdog(t *testing.T) {
+	dir := openDir(t)
+	m := startManager(t, dir)
+	hangs := filepath.Join(dir, "hangs")
+	p := start(t, []string{"NOTIFY_SOCKET=" + m.path, "WATCHDOG_USEC=200000"}, "--trouble", hangs, "--log", "stderr")
+	for m.pats == 0 {
+		if !m.read(10 * time.Second) {
+			t.Fatalf("no sign of life; messages %q", m.seen)
+		}
+	}
+	if !slices.Contains(m.seen, "READY=1") {
+		t.Errorf("a sign of life before READY=1: %q", m.seen)
+	}
+	begin := time.Now()
+	for m.pats < 6 && m.read(10*time.Second) {
+	}
+	if took := time.Since(begin); took < 300*time.Millisecond || took > 3*time.Second {
+		t.Errorf("5 signs of life in %v, want 500ms", took)
+	}
+	if err := os.WriteFile(hangs, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for m.read(400 * time.Millisecond) { // none within four times the pause
+	}
+	if err := os.Remove(hangs); err != nil {
+		t.Fatal(err)
+	}
+	pats := m.pats
+	if !m.read(10*time.Second) || m.pats != pats+1 {
+		t.Error("no signs of life after the program is alive again")
+	}
+	p.Stop(syscall.SIGTERM)
+	if status := p.Wait(10 * time.Second); status != 0 {
+		t.Errorf("status %d", status)
+	}
+}
+
+// A watchdog that is meant for another process is not ours to feed.
+func TestWatchdogOfAnother(t *testing.T) {
+	dir := openDir(t)
+	m := startManager(t, dir)
+	p := start(t, []string{"NOTIFY_SOCKET=" + m.path, "WATCHDOG_USEC=20000", "WATCHDOG_PID=1"}, "--log", "stderr")
+	m.wait("READY=1")
+	p.Stop(syscall.SIGTERM)
+	m.wait("STOPPING=1")
+	p.Wait(10 * time.Second)
+	for m.read(50 * time.Millisecond) {
+	}
+	if m.pats != 0 {
+		t.Errorf("%d signs of life", m.pats)
+	}
+}
+
+// The daemon under the real systemd-socket-activate, as root that drops.
+func TestSocketActivation(t *testing.T) {
+	tool := testenv.Path(t, "socket activation", "systemd-socket-activate")
+	dir := openDir(t)
+	socket, bound := filepath.Join(dir, "s"), filepath.Join(dir, "bound")
+	p := testenv.Start(t, exec.Command(tool, "-l", socket, "--fdname=hello", "-E", childVariable+"=1",
+		os.Args[0], "--hello", bound, "--log", "stderr"))
+	testenv.Eventually(t, 10*time.Second, "an answer", func() bool {
+		text, _ := dial(socket)
+		return text == "hello\n"
+	})
+	if !strings.Contains(p.Output(), `msg=inherited names=""`) {
+		t.Errorf("output:\n%s", p.Output())
+	}
+	p.Stop(syscall.SIGTERM)
+	if status := p.Wait(10 * time.Second); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	if _, err := os.Lstat(bound); !os.IsNotExist(err) {
+		t.Errorf("the setting's socket was bound beside the passed one: %v", err)
+	}
+	if _, err := os.Lstat(socket); err != nil {
+		t.Errorf("the passed socket was removed: %v", err)
+	}
+}
+
+// What stops the start, with its exit status and text, and nothing left behind.
+func TestStartErrors(t *testing.T) {
+	testenv.NeedRoot(t)
+	dir := openDir(t)
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	typo := write("typo.conf", "count 3\nconut 4\n")
+	file := write("file", "")
+	if err := os.Symlink(file, filepath.Join(dir, "link.pid")); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name   string
+		args   []string
+		status int
+		want   string
+	}{
+		{"usage", []string{"--nonsense"}, 64, "example: error: unknown flag --nonsense\nexample: hint: example --help lists all flags\n"},
+		{"typo", []string{"--config", typo}, 78, "example: error: " + typo + ":2: conut: unknown key\n"},
+		{"root", []string{"--user", "root"}, 78, "example: error: user: root (0.0): refusing to run as root"},
+		{"unknown user", []string{"--user", "no-such-user"}, 78, "unknown user no-such-user"},
+		{"empty user", []string{"--user", ""}, 78, "user is empty"},
+		{"facility", []string{"--syslog-facility", "x"}, 78, `syslog-facility: unknown syslog facility "x"`},
+		{"bad level", []string{"--log-level", "x"}, 64, `--log-level: "x" is none of debug, info, notice, warn, error`},
+		{"journal not there", []string{"--log", "journal"}, 1, "example: error: log to the journal: it is not there"},
+		{"listener", []string{"--hello", file}, 1, "no socket; it was left alone"},
+		{"open", []string{"--trouble", "open"}, 1, `msg="start failed" error="open key: file does not exist"`},
+		{"pid file", []string{"--pidfile", filepath.Join(dir, "link.pid")}, 1, "there is a symbolic link"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			args := append([]string{"--hello", filepath.Join(dir, "s")}, tt.args...)
+			if !slices.Contains(args, "--log") {
+				args = append(args, "--log", "stderr")
+			}
+			p := start(t, nil, args...)
+			if status := p.Wait(10 * time.Second); status != tt.status || !strings.Contains(p.Output(), tt.want) {
+				t.Errorf("status %d, output:\n%s\nwant %d, %s", status, p.Output(), tt.status, tt.want)
+			}
+			entries, err := os.ReadDir(dir)
+			if err != nil || len(entries) != 3 {
+				t.Errorf("left behind: %v, %v", entries, err)
+			}
+		})
+	}
+}
