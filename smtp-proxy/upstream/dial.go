@@ -60,6 +60,7 @@ func (s *server) dialOnce(ctx context.Context, client Client) (*Conn, error) {
 		return nil, &Error{Server: s.name, Reply: replyDown, Err: err}
 	}
 	c := &Conn{srv: s, stream: st, born: time.Now()}
+	c.dot.W = contentWriter{c}
 	if s.conf.Log.Enabled(ctx, slog.LevelDebug) {
 		c.log = s.conf.Log
 	}
