@@ -1,0 +1,106 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"postern/internal/config"
+)
+
+const program = "filter-basic"
+
+// Settings is every setting of the program.
+type Settings struct {
+	config.File
+
+	BlockExtensions  string        `help:"Refuse attachments whose names end in one of these extensions, separated by spaces or commas; none switches it off." default:"${extensions}" placeholder:"LIST"`
+	AllowExtensions  string        `help:"Extensions to take out of the list again." placeholder:"LIST"`
+	BlockNames       []string      `help:"Refuse attachments whose whole names match such a pattern of * ? and [...], in any case of letters. May be given several times." placeholder:"PATTERN"`
+	InspectArchives  config.Switch `help:"Look at the names inside ZIP archives too." default:"yes"`
+	BlockFragments   config.Switch `help:"Refuse message/partial and message/external-body, whose content cannot be looked at." default:"yes"`
+	TestSignatures   config.Switch `help:"Refuse the GTUBE and EICAR test strings." default:"yes"`
+	OnBlocked        string        `help:"What to do with a message that is not wanted." enum:"reject,discard,mark" default:"reject"`
+	OnComplex        string        `help:"What to do with a message that is nested too deep or has too many parts." enum:"reject,tempfail,mark" default:"reject"`
+	MaxDepth         int           `help:"Levels of multipart and attached messages." default:"20" placeholder:"N"`
+	MaxParts         int           `help:"Parts of a message." default:"1000" placeholder:"N"`
+	MaxPartHeader    config.Bytes  `help:"Size of the header of one part." default:"256k" placeholder:"SIZE"`
+	Header           string        `help:"Name of the field that is added to clean messages; empty adds none. Fields of that name that came with the message are removed." default:"X-Filtered-By" placeholder:"NAME"`
+	HeaderValue      string        `help:"Value of that field." default:"Postern filter-basic" placeholder:"TEXT"`
+	MarkHeader       string        `help:"Name of the field that says why a message was marked." default:"X-Filter-Warning" placeholder:"NAME"`
+	blocked, allowed map[string]bool
+}
+
+// extensions are those of files that run when they are opened, on some system.
+const extensions = "ade adp appref-ms application asp bas bat bgi cer chm cmd cnt com cpl crt csh der diagcab dll exe fxp " +
+	"gadget grp hlp hpj hta htc img inf ins iso isp its jar jnlp js jse ksh lnk mad maf mag mam maq mar mas mat mau mav " +
+	"maw mcf mda mdb mde mdt mdw mdz msc msh msh1 msh1xml msh2 msh2xml mshxml msi msp mst msu ocx ops osd pcd pif pl plg " +
+	"prf prg printerexport ps1 ps1xml ps2 ps2xml psc1 psc2 psd1 psdm1 py pyc pyo pyw pyz pyzw reg scf scr sct shb shs " +
+	"sys theme url vb vbe vbp vbs vhd vhdx vsmacros vsw vxd webpnp website ws wsb wsc wsf wsh xbap xll xnk"
+
+// parse reads the settings. With --check it prints them and returns config.ErrDone.
+func (s *Settings) parse(args []string) error {
+	p := config.Parser{Program: program, Vars: map[string]string{"extensions": extensions},
+		Description: "Filter worker that blocks attachments by name. A multiplexor starts it with -server."}
+	result, err := p.Parse(s, args)
+	if err != nil || !s.Check {
+		return err
+	}
+	if err := result.Print(os.Stdout); err != nil {
+		return err
+	}
+	return config.ErrDone
+}
+
+// Validate checks what the types of the settings cannot say.
+func (s *Settings) Validate() error {
+	var err error
+	if s.blocked, err = parseExtensions(s.BlockExtensions); err != nil {
+		return &config.Error{Key: "block-extensions", Err: err}
+	}
+	if s.allowed, err = parseExtensions(s.AllowExtensions); err != nil {
+		return &config.Error{Key: "allow-extensions", Err: err}
+	}
+	for _, p := range s.BlockNames {
+		if _, err := matchName(p, ""); err != nil || p == "" {
+			return &config.Error{Key: "block-names", Err: fmt.Errorf("bad pattern %q", p)}
+		}
+	}
+	for key, n := range map[string]int{"max-depth": s.MaxDepth, "max-parts": s.MaxParts} {
+		if n < 1 || n > 100000 {
+			return &config.Error{Key: key, Err: errors.New("must be between 1 and 100000")}
+		}
+	}
+	if s.MaxDepth > 200 {
+		return &config.Error{Key: "max-depth", Err: errors.New("must be at most 200")}
+	}
+	if s.MaxPartHeader < 1024 {
+		return &config.Error{Key: "max-part-header", Err: errors.New("must be at least 1k")}
+	}
+	for key, name := range map[string]string{"header": s.Header, "mark-header": s.MarkHeader} {
+		if strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || r == ':' }) {
+			return &config.Error{Key: key, Err: fmt.Errorf("%q cannot be the name of a header field", name)}
+		}
+	}
+	if s.MarkHeader == "" {
+		return &config.Error{Key: "mark-header", Err: errors.New("must not be empty")}
+	}
+	return nil
+}
+
+// parseExtensions reads a list such as "exe, .com bat".
+func parseExtensions(list string) (map[string]bool, error) {
+	set := map[string]bool{}
+	for _, w := range strings.FieldsFunc(list, func(r rune) bool { return r == ' ' || r == ',' || r == '\t' }) {
+		w = strings.ToLower(strings.TrimPrefix(w, "."))
+		if w == "none" && len(set) == 0 {
+			continue
+		}
+		if w == "" || strings.ContainsAny(w, "./\\*?") {
+			return nil, fmt.Errorf("%q is no extension", w)
+		}
+		set[w] = true
+	}
+	return set, nil
+}
