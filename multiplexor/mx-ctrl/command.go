@@ -24,7 +24,7 @@ type outcome struct {
 // the reply.
 type command struct {
 	request string
-	show    func(reply string, lenient bool) outcome
+	show    func(reply string) outcome
 }
 
 // requestLine makes words into a line: each percent-encoded, one space between.
@@ -69,7 +69,7 @@ func interpret(line string) command {
 	}
 	for _, c := range []struct {
 		prefix string
-		show   func(string, bool) outcome
+		show   func(string) outcome
 	}{{"", showLoad1}, {"raw", showRaw}, {"json", showJSONLoad1}} {
 		if strings.HasPrefix(line, c.prefix+"load1 ") {
 			return command{line[len(c.prefix):], c.show}
@@ -84,10 +84,10 @@ func (c command) mayBeEmpty() bool {
 }
 
 // showRaw shows a reply as it came.
-func showRaw(reply string, _ bool) outcome { return outcome{text: wholeLine(reply)} }
+func showRaw(reply string) outcome { return outcome{text: wholeLine(reply)} }
 
 // showDecoded shows a reply percent-decoded.
-func showDecoded(reply string, _ bool) outcome {
+func showDecoded(reply string) outcome {
 	return outcome{text: wholeLine(untilNUL(percent.Decode(reply)))}
 }
 

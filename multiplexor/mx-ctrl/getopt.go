@@ -59,11 +59,11 @@ func (o *originalOptions) cluster(letters string, args []string) ([]string, erro
 		case 'i':
 			o.interactive = true
 		case 's':
-			if o.socket = letters[1:]; o.socket != "" {
+			if len(letters) > 1 {
+				o.socket = letters[1:]
 				return args, nil
 			}
 			if len(args) == 0 {
-				o.socket = originalSocket
 				return args, fmt.Errorf("%s: option requires an argument -- 's'", originalName)
 			}
 			o.socket = args[0]

@@ -28,10 +28,10 @@ var (
 	recipients  = titles{"RCPT", "RCPT"}
 )
 
-// tableOf shows the reply to load or hload. A reply that is not all numbers is a
-// failure; leniently it is a table with zeros for what is missing.
-func tableOf(r rows, of titles) func(string, bool) outcome {
-	return func(reply string, lenient bool) outcome {
+// tableOf shows the reply to load or hload. Where md-mx-ctrl shows what happened to
+// be in its memory for numbers that are missing, the reply is not understood.
+func tableOf(r rows, of titles) func(string) outcome {
+	return func(reply string) outcome {
 		n := numbers{rest: reply}
 		var count, seconds [4]int64
 		var busy, ms [4]float64
@@ -49,7 +49,7 @@ func tableOf(r rows, of titles) func(string, bool) outcome {
 				seconds[i] = n.int()
 			}
 		}
-		if n.bad && !lenient {
+		if n.bad {
 			return notUnderstood(reply)
 		}
 		var b strings.Builder
@@ -103,7 +103,7 @@ func parseLoad1(reply string) (recentLoad, bool) {
 	return l, !n.bad
 }
 
-func showLoad1(reply string, _ bool) outcome {
+func showLoad1(reply string) outcome {
 	l, ok := parseLoad1(reply)
 	if !ok {
 		return notUnderstood(reply)
@@ -119,7 +119,7 @@ func showLoad1(reply string, _ bool) outcome {
 	return outcome{text: b.String()}
 }
 
-func showJSONLoad1(reply string, _ bool) outcome {
+func showJSONLoad1(reply string) outcome {
 	l, ok := parseLoad1(reply)
 	if !ok {
 		return notUnderstood(reply)

@@ -42,8 +42,8 @@ func run(argv []string, std stdio) int {
 type tool struct {
 	stdio
 	client client
-	// lenient is the original's way with replies: an error text, an empty reply and
-	// numbers that are missing are no failure.
+	// lenient is the original's way with replies: an error text or an empty reply is
+	// no failure.
 	lenient bool
 }
 
@@ -112,12 +112,12 @@ func (t *tool) ask(line string) outcome {
 		return outcome{text: errorLine(err), failed: true, stderr: true}
 	}
 	if t.lenient {
-		return c.show(untilNUL(reply), true)
+		return c.show(untilNUL(reply))
 	}
 	if reply == "" && !c.mayBeEmpty() {
 		return outcome{text: errorLine(mxproto.ErrNoReply), failed: true, stderr: true}
 	}
-	o := c.show(untilNUL(reply), false)
+	o := c.show(untilNUL(reply))
 	o.failed = o.failed || mxproto.IsError(reply)
 	return o
 }

@@ -147,7 +147,7 @@ func TestGetopt(t *testing.T) {
 		{"foo -x", originalOptions{socket: def, words: []string{"foo"}}, "md-mx-ctrl: invalid option -- 'x'"},
 		{"--help", originalOptions{socket: def}, "md-mx-ctrl: invalid option -- '-'"},
 		{"-s", originalOptions{socket: def}, "md-mx-ctrl: option requires an argument -- 's'"},
-		{"-is", originalOptions{socket: def, interactive: true}, "md-mx-ctrl: option requires an argument -- 's'"},
+		{"-s /x -is", originalOptions{socket: "/x", interactive: true}, "md-mx-ctrl: option requires an argument -- 's'"},
 		{"top --interval", originalOptions{socket: def, words: []string{"top"}}, "md-mx-ctrl: invalid option -- '-'"},
 	}
 	for _, tt := range tests {

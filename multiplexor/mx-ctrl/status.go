@@ -39,7 +39,7 @@ func noStatus(reply string) outcome {
 	return outcome{text: "ERROR " + reply, failed: true, stderr: true}
 }
 
-func showStatus(reply string, _ bool) outcome {
+func showStatus(reply string) outcome {
 	s, ok := parseStatus(reply)
 	if !ok {
 		return noStatus(reply)
@@ -62,7 +62,7 @@ const (
 	maxQueueCells  = 20
 )
 
-func showBar(reply string, _ bool) outcome {
+func showBar(reply string) outcome {
 	s, ok := parseStatus(reply)
 	if !ok {
 		return noStatus(reply)
@@ -77,16 +77,17 @@ func showBar(reply string, _ bool) outcome {
 	return outcome{text: line}
 }
 
-// bar draws used of size: a cell for each, or limit cells if there are more.
+// bar draws used of size: a cell for each, or limit cells if there are more. The
+// numbers are narrow ones, as in md-mx-ctrl, so that both round in the same way.
 func bar(mark byte, used, size, limit int64) string {
-	cells, full := size, float64(used)
+	cells, full := size, float32(used)
 	if size > limit {
-		cells, full = limit, float64(used)/float64(size)*float64(limit)
+		cells, full = limit, float32(used)/float32(size)*float32(limit)
 	}
 	b := make([]byte, max(cells, 0))
 	for i := range b {
 		b[i] = '.'
-		if float64(i) < full {
+		if float32(i) < full {
 			b[i] = mark
 		}
 	}
@@ -111,7 +112,7 @@ func quote(s string) string {
 	return string(b)
 }
 
-func showJSONStatus(reply string, _ bool) outcome {
+func showJSONStatus(reply string) outcome {
 	s, ok := parseStatus(reply)
 	if !ok {
 		return noStatus(reply)

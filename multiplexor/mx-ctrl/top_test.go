@@ -229,8 +229,8 @@ func FuzzTop(f *testing.F) {
 	f.Fuzz(func(t *testing.T, status, workers, load string, columns, rows int) {
 		columns, rows = 1+columns&0xff, 1+rows&0xff
 		for _, c := range exact {
-			c.show(status, true)
-			c.show(load, false)
+			c.show(status)
+			c.show(load)
 		}
 		var s snapshot
 		var ok1, ok2, ok3 bool
