@@ -390,6 +390,7 @@ func (c *Conn) Release() {
 		}
 	}
 	c.ended = true
+	defer c.srv.leave()
 	if c.err != nil || c.spent || c.phase != phaseCommands || len(c.due) > 0 || c.open {
 		c.close()
 		return
@@ -406,12 +407,13 @@ func (c *Conn) Abort() {
 	if !c.ended {
 		c.ended = true
 		c.close()
+		c.srv.leave()
 	}
 }
 
 func (c *Conn) close() {
 	c.stream.close()
-	c.srv.closed()
+	c.srv.open.Add(-1)
 }
 
 // clip shortens what a server said, for errors.

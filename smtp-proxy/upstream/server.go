@@ -15,7 +15,7 @@ type server struct {
 	endpoint
 	conf    *Config
 	dialer  func(ctx context.Context) (*stream, error)
-	slots   chan struct{} // one per connection, if there is a limit
+	slots   chan struct{} // one per connection in use, if there is a limit
 	breaker breaker
 	plain   plainUntil
 	tlsSeen tls.ClientSessionCache
@@ -31,9 +31,21 @@ type server struct {
 	failed atomic.Int64
 }
 
-// get gives a kept connection or a new one.
-func (s *server) get(ctx context.Context, client Client) (*Conn, error) {
-	for c := s.take(client); c != nil; c = s.take(client) {
+// get gives a kept connection, unless it must be fresh, or a new one.
+func (s *server) get(ctx context.Context, client Client, fresh bool) (*Conn, error) {
+	if err := s.acquire(ctx); err != nil {
+		return nil, err
+	}
+	c, err := s.find(ctx, client, fresh)
+	if err != nil {
+		s.leave()
+		return nil, s.wrap(err)
+	}
+	return c, nil
+}
+
+func (s *server) find(ctx context.Context, client Client, fresh bool) (*Conn, error) {
+	for c := s.take(client, fresh); c != nil; c = s.take(client, fresh) {
 		err := s.renew(ctx, c, client)
 		if err == nil {
 			s.reused.Add(1)
@@ -41,21 +53,18 @@ func (s *server) get(ctx context.Context, client Client) (*Conn, error) {
 		}
 		c.close()
 		if ctx.Err() != nil {
-			return nil, s.wrap(ctx.Err())
+			return nil, ctx.Err()
 		}
 	}
-	if err := s.acquire(ctx); err != nil {
-		return nil, err
-	}
-	s.open.Add(1)
+	s.makeRoom()
 	c, err := s.dial(ctx, client)
 	if err != nil {
-		s.closed()
+		s.open.Add(-1)
 		s.failed.Add(1)
 		if ctx.Err() == nil {
 			s.breaker.failure(time.Now(), s.conf.RetryTime)
 		}
-		return nil, s.wrap(err)
+		return nil, err
 	}
 	s.breaker.success()
 	s.dialed.Add(1)
@@ -71,19 +80,10 @@ func (s *server) wrap(err error) error {
 	return &Error{Server: s.name, Reply: replyDown, Err: err}
 }
 
-// acquire waits for a free connection under the limit; with idle ones for other clients among those in use,
-// the oldest of them is closed.
+// acquire waits until fewer connections are in use than the limit.
 func (s *server) acquire(ctx context.Context) error {
 	if s.slots == nil {
 		return nil
-	}
-	select {
-	case s.slots <- struct{}{}:
-		return nil
-	default:
-	}
-	if old := s.oldest(); old != nil {
-		old.close()
 	}
 	timer := time.NewTimer(s.conf.ConnectTimeout)
 	defer timer.Stop()
@@ -97,19 +97,31 @@ func (s *server) acquire(ctx context.Context) error {
 	}
 }
 
-// closed notes that a connection is no more.
-func (s *server) closed() {
-	s.open.Add(-1)
+// leave undoes acquire.
+func (s *server) leave() {
 	if s.slots != nil {
 		<-s.slots
 	}
 }
 
+// makeRoom counts one more connection, and closes idle ones if there are too many with it.
+func (s *server) makeRoom() {
+	n := s.open.Add(1)
+	for s.slots != nil && n > int64(cap(s.slots)) {
+		old := s.oldest()
+		if old == nil {
+			return // the limit on those in use has seen to it
+		}
+		old.close()
+		n = s.open.Load()
+	}
+}
+
 // take gives the connection that became idle last and may be used for client, if it is still good: not
 // old, not closed by the server, and with nothing to read on it.
-func (s *server) take(client Client) *Conn {
+func (s *server) take(client Client, fresh bool) *Conn {
 	now := time.Now()
-	for {
+	for !fresh {
 		c := s.pop(client)
 		if c == nil {
 			return nil
@@ -120,6 +132,7 @@ func (s *server) take(client Client) *Conn {
 		}
 		c.close()
 	}
+	return nil
 }
 
 func (s *server) pop(client Client) *Conn {

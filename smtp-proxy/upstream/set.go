@@ -50,14 +50,14 @@ func New(conf Config) (*Set, error) {
 // Get gives a connection that is ready for MAIL: a kept one if there is one, else a new one, to the first
 // server that can be had. Its error is an [*Error].
 func (set *Set) Get(ctx context.Context, client Client) (*Conn, error) {
-	c, err := set.get(ctx, client)
+	c, err := set.get(ctx, client, false)
 	if err == nil {
 		set.known.learn(c.caps)
 	}
 	return c, err
 }
 
-func (set *Set) get(ctx context.Context, client Client) (*Conn, error) {
+func (set *Set) get(ctx context.Context, client Client, fresh bool) (*Conn, error) {
 	var first error
 	for _, s := range set.servers {
 		if !s.breaker.allow(time.Now()) {
@@ -66,7 +66,7 @@ func (set *Set) get(ctx context.Context, client Client) (*Conn, error) {
 			}
 			continue
 		}
-		c, err := s.get(ctx, client)
+		c, err := s.get(ctx, client, fresh)
 		if err == nil {
 			return c, nil
 		}
@@ -109,13 +109,10 @@ func (set *Set) Capabilities(ctx context.Context) (Capabilities, error) {
 	return set.known.wait(ctx, func() (Capabilities, error) { return set.probe(ctx) })
 }
 
-// probe opens a connection, or takes one, to see what its server offers. With the PROXY protocol the
+// probe opens a connection to see what its server offers. With the PROXY protocol the
 // connection is in our own name.
 func (set *Set) probe(ctx context.Context) (Capabilities, error) {
-	for _, s := range set.servers {
-		s.discardStale()
-	}
-	c, err := set.get(ctx, Client{})
+	c, err := set.get(ctx, Client{}, true)
 	if err != nil {
 		return Capabilities{}, err
 	}
@@ -123,13 +120,6 @@ func (set *Set) probe(ctx context.Context) (Capabilities, error) {
 	set.known.learn(caps)
 	c.Release()
 	return caps, nil
-}
-
-// discardStale closes a kept connection, so that a probe says EHLO anew.
-func (s *server) discardStale() {
-	if c := s.oldest(); c != nil {
-		c.close()
-	}
 }
 
 // Stats are figures of one server.
