@@ -1,0 +1,339 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"postern/internal/notify"
+	"postern/internal/testenv"
+)
+
+// buffer is a bytes.Buffer for several goroutines.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// A trial is notify-exec at work on a hub.
+type trial struct {
+	t           *testing.T
+	dir, socket string
+	hub         *notify.Hub
+	stop        chan os.Signal
+	status      chan int
+	out, log    buffer
+}
+
+// begin starts a hub with the given state and notify-exec on it. In the
+// arguments, RECORD stands for a program that writes its arguments, a line, to
+// the file "record".
+func begin(t *testing.T, seed []string, args ...string) *trial {
+	t.Helper()
+	tr := &trial{t: t, dir: testenv.ShortDir(t), stop: make(chan os.Signal, 2), status: make(chan int, 1)}
+	tr.socket = filepath.Join(tr.dir, "mx-notify.sock")
+	tr.serve(seed...)
+	record := filepath.Join(tr.dir, "note")
+	script := fmt.Sprintf("#!/bin/sh\nfor a; do printf '%%s|' \"$a\"; done >>%s/record\necho >>%[1]s/record\n", tr.dir)
+	if err := os.WriteFile(record, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i, a := range args {
+		args[i] = strings.ReplaceAll(a, "RECORD", record)
+	}
+	go func() { tr.status <- run(append(args, tr.socket), tr.stop, &tr.out, &tr.log) }()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("standard error:\n%s", tr.log.String())
+		}
+	})
+	testenv.Eventually(t, 10*time.Second, "a listener", func() bool { return tr.hub.Stats().Subscriptions > 0 })
+	return tr
+}
+
+func (tr *trial) serve(seed ...string) {
+	tr.t.Helper()
+	os.Remove(tr.socket)
+	l, err := net.Listen("unix", tr.socket)
+	if err != nil {
+		tr.t.Fatal(err)
+	}
+	tr.hub = notify.NewHub(notify.Options{})
+	for _, s := range seed {
+		tr.hub.Seed(message(s))
+	}
+	go tr.hub.Serve(l)
+	tr.t.Cleanup(tr.hub.Close)
+}
+
+func message(s string) notify.Message {
+	return notify.Message{Letter: s[0], Text: strings.TrimPrefix(s[1:], " ")}
+}
+
+func (tr *trial) publish(lines ...string) {
+	for _, s := range lines {
+		tr.hub.Publish(message(s))
+	}
+}
+
+func (tr *trial) record() string {
+	b, _ := os.ReadFile(filepath.Join(tr.dir, "record"))
+	return string(b)
+}
+
+// want waits until the record is this.
+func (tr *trial) want(record string) {
+	tr.t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for tr.record() != record {
+		if time.Now().After(deadline) {
+			tr.t.Fatalf("record %q, want %q", tr.record(), record)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// end sends SIGTERM and returns the exit status.
+func (tr *trial) end() int {
+	tr.t.Helper()
+	tr.stop <- syscall.SIGTERM
+	select {
+	case status := <-tr.status:
+		return status
+	case <-time.After(20 * time.Second):
+		tr.t.Fatal("still running 20 s after SIGTERM")
+		return 0
+	}
+}
+
+func TestGate(t *testing.T) {
+	tr := begin(t, []string{"F 0", "Z"},
+		"--on", "Z", "RECORD", "shut", ";", "--on", "Y", "RECORD", "open", ";", "--undo", "RECORD", "undo", ";")
+	tr.want("shut|\n") // by the snapshot
+	tr.publish("F 1", "Y")
+	tr.want("shut|\nopen|\n")
+	tr.publish("F 0", "Z")
+	tr.want("shut|\nopen|\nshut|\n")
+	tr.publish("Z") // no change
+	tr.publish("F 1", "Y")
+	tr.want("shut|\nopen|\nshut|\nopen|\n")
+	if status := tr.end(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	tr.want("shut|\nopen|\nshut|\nopen|\nundo|\n")
+}
+
+// TestNoShell is EVT-01: what an event says reaches the program byte for byte,
+// as one argument.
+func TestNoShell(t *testing.T) {
+	evil := "0 $(touch OWNED) `id` ; rm -rf ~ -n 'x' \"y\" * \\ {text} {}"
+	tr := begin(t, nil, "--on", "S", "RECORD", "{}", "{type}", "a{worker}b", "{text}", "{free}", "{seq}", "{source}", "{other}", ";")
+	tr.publish("F 7", evilMessage(evil))
+	tr.want("S " + evil + "|S|a0b|" + evil + "|7|2|mx|{other}|\n")
+	if status := tr.end(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+}
+
+func evilMessage(text string) string { return "S " + text }
+
+func TestEnvironment(t *testing.T) {
+	tr := begin(t, nil, "--on=S", "sh", "-c",
+		`printf '%s|' "$POSTERN_EVENT" "$POSTERN_TYPE" "$POSTERN_TEXT" "$POSTERN_FREE" "$POSTERN_WORKER" "$POSTERN_SOURCE" "$POSTERN_SEQ" "$POSTERN_KIND"; echo`, ";")
+	tr.publish("F 3", "S 5 scan $HOME\xff")
+	testenv.Eventually(t, 10*time.Second, "the output", func() bool {
+		return tr.out.String() == "S 5 scan $HOME\xff|S|5 scan $HOME\xff|3|5|mx|2|event|\n"
+	})
+	tr.end()
+}
+
+func TestNothingOverlaps(t *testing.T) {
+	tr := begin(t, nil, "--on", "U", "sh", "-c",
+		`mkdir lock || echo overlap >>record; sleep 0.02; rmdir lock; echo "$POSTERN_SEQ" >>record`, ";", "--run-timeout=0s")
+	// The commands share our directory, so each trial needs its own.
+	_ = tr
+	t.Chdir(tr.dir)
+	want := ""
+	for i := range 10 {
+		tr.publish("U")
+		want += fmt.Sprintln(i + 1)
+	}
+	tr.want(want)
+	tr.end()
+}
+
+func TestStatesSkipWhatHasPassed(t *testing.T) {
+	tr := begin(t, nil, "--on", "YZ", "sh", "-c", `echo "$POSTERN_TYPE" >>"$DIR/record"; while [ -e "$DIR/wait" ]; do sleep 0.01; done`, ";", "-v")
+	t.Setenv("DIR", tr.dir)
+	hold := filepath.Join(tr.dir, "wait")
+	os.WriteFile(hold, nil, 0o600)
+	tr.publish("Z")
+	tr.want("Z\n")
+	tr.publish("Y", "Z", "Y", "Z", "Y") // while the command runs
+	os.Remove(hold)
+	tr.want("Z\nY\n")
+	tr.publish("Z")
+	tr.want("Z\nY\nZ\n")
+	tr.end()
+}
+
+func TestMinHold(t *testing.T) {
+	tr := begin(t, nil, "--min-hold=300ms", "--on", "YZ", "RECORD", "{}", ";")
+	start := time.Now()
+	tr.publish("Z")
+	tr.want("Z|\n")
+	tr.publish("Y", "Z") // changes back: nothing to do
+	tr.publish("Y")
+	tr.want("Z|\nY|\n")
+	if d := time.Since(start); d < 300*time.Millisecond {
+		t.Errorf("Y was carried out after %v", d)
+	}
+	tr.end()
+}
+
+func TestDebounce(t *testing.T) {
+	tr := begin(t, nil, "--debounce=100ms", "--on", "YZ", "RECORD", "{}", ";", "--on", "B", "RECORD", "{}", ";")
+	start := time.Now()
+	for range 20 {
+		tr.publish("Z", "Y", "B")
+	}
+	tr.publish("Z")
+	testenv.Eventually(t, 10*time.Second, "both commands", func() bool {
+		return strings.Count(tr.record(), "\n") == 2
+	})
+	if d := time.Since(start); d < 100*time.Millisecond {
+		t.Errorf("after %v", d)
+	}
+	tr.end()
+	if r := tr.record(); r != "B|\nZ|\n" && r != "Z|\nB|\n" {
+		t.Errorf("record %q", r)
+	}
+}
+
+func TestRepeat(t *testing.T) {
+	tr := begin(t, nil, "--repeat=50ms", "--on", "Z", "RECORD", "{}", ";")
+	tr.publish("Z")
+	testenv.Eventually(t, 10*time.Second, "repetitions", func() bool { return strings.Count(tr.record(), "Z|\n") >= 3 })
+	tr.publish("Y")
+	tr.end()
+}
+
+// TestDeadMan is EVT-08: the daemon goes away while something is in force.
+func TestDeadMan(t *testing.T) {
+	tr := begin(t, []string{"F 0", "Z"}, "--dead-man=200ms",
+		"--on", "Z", "RECORD", "shut", ";", "--on", "Y", "RECORD", "open", ";", "--undo", "RECORD", "undo", ";")
+	tr.want("shut|\n")
+	tr.hub.Close()
+	tr.want("shut|\nundo|\n")
+	tr.serve("F 0", "Z") // it is back, and still has no free worker
+	tr.want("shut|\nundo|\nshut|\n")
+	if status := tr.end(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	tr.want("shut|\nundo|\nshut|\nundo|\n")
+	for _, s := range []string{"lost mx", "has been away for 200ms: undo"} {
+		if !strings.Contains(tr.log.String(), s) {
+			t.Errorf("%q is missing in %q", s, tr.log.String())
+		}
+	}
+}
+
+func TestShortLossIsNoHarm(t *testing.T) {
+	tr := begin(t, []string{"F 0", "Z"}, "--dead-man=1m",
+		"--on", "Z", "RECORD", "shut", ";", "--on", "Y", "RECORD", "open", ";", "--undo", "RECORD", "undo", ";")
+	tr.want("shut|\n")
+	tr.hub.Close()
+	tr.serve("F 2", "Y")
+	tr.want("shut|\nopen|\n") // what has changed meanwhile is acted on
+	tr.end()
+}
+
+func TestRunTimeoutAndRetry(t *testing.T) {
+	tr := begin(t, nil, "--run-timeout=50ms", "--on", "Z", "sh", "-c", `echo "$POSTERN_TYPE" >>"$DIR/record"; sleep 1000`, ";")
+	t.Setenv("DIR", tr.dir)
+	tr.publish("Z")
+	tr.want("Z\nZ\n") // a state that could not be carried out is tried again
+	if !strings.Contains(tr.log.String(), "took too long") {
+		t.Errorf("standard error %q", tr.log.String())
+	}
+	tr.end()
+}
+
+// TestBacklog is EVT-07: events come faster than the command runs.
+func TestBacklog(t *testing.T) {
+	tr := begin(t, nil, "--backlog=10", "--on", "U", "sh", "-c", `echo run; while [ -e "$DIR/wait" ]; do sleep 0.01; done`, ";")
+	t.Setenv("DIR", tr.dir)
+	hold := filepath.Join(tr.dir, "wait")
+	os.WriteFile(hold, nil, 0o600)
+	for range 5000 {
+		tr.publish("U")
+	}
+	testenv.Eventually(t, 10*time.Second, "the drops are told", func() bool {
+		return strings.Contains(tr.log.String(), "dropped ")
+	})
+	os.Remove(hold)
+	testenv.Eventually(t, 10*time.Second, "the backlog is run", func() bool {
+		return strings.Count(tr.out.String(), "run\n") >= 11
+	})
+	tr.end()
+}
+
+func TestParallel(t *testing.T) {
+	tr := begin(t, nil, "--max-parallel=3", "--on", "U", "sh", "-c",
+		`echo start >>"$DIR/record"; while [ ! -e "$DIR/go" ]; do sleep 0.01; done`, ";")
+	t.Setenv("DIR", tr.dir)
+	tr.publish("U", "U", "U", "U", "U")
+	tr.want("start\nstart\nstart\n")
+	os.WriteFile(filepath.Join(tr.dir, "go"), nil, 0o600)
+	tr.want(strings.Repeat("start\n", 5))
+	tr.end()
+}
+
+func TestStatuses(t *testing.T) {
+	tests := []struct {
+		name   string
+		args   []string
+		status int
+		stderr string
+	}{
+		{"nothing to do", []string{"/x"}, 64, "no --on"},
+		{"no semicolon", []string{"--on", "Z", "true"}, 64, "no ';'"},
+		{"no command", []string{"--on", "Z", ";"}, 64, "no command"},
+		{"no letters", []string{"--on", ";"}, 64, "no types"},
+		{"bad letters", []string{"--on", "z", "true", ";"}, 64, "no upper-case letter"},
+		{"no such command", []string{"--on", "Z", "/no/such/command", ";"}, 64, "/no/such/command"},
+		{"two undos", []string{"--undo", "true", ";", "--undo", "true", ";"}, 64, "twice"},
+		{"placeholder in a script", []string{"--on", "Z", "sh", "-c", "echo {text}", ";"}, 64, "lets events write the script"},
+		{"bad flag", []string{"--on", "Z", "true", ";", "--bogus"}, 64, "--bogus"},
+		{"time below zero", []string{"--on", "Z", "true", ";", "--repeat=-1s"}, 64, "below zero"},
+		{"no daemon", []string{"--on", "Z", "true", ";", "--no-reconnect", "--undo", "sh", "-c", "echo undone >&2", ";", "/no/such/socket"}, 1, "undone"},
+		{"undo fails", []string{"--on", "Z", "true", ";", "--no-reconnect", "--undo", "false", ";", "/no/such/socket"}, 1, "undo failed"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var out, log buffer
+			if status := run(tt.args, nil, &out, &log); status != tt.status || !strings.Contains(log.String(), tt.stderr) {
+				t.Errorf("status %d, want %d; standard error %q", status, tt.status, log.String())
+			}
+		})
+	}
+}
