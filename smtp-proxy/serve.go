@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"postern/internal/config"
 	"postern/internal/daemon"
 	"postern/internal/listen"
 	"postern/internal/mxproto"
@@ -116,7 +115,7 @@ func (p *program) mind(ctx context.Context, env *daemon.Env, srv *server) {
 func (p *program) reload(env *daemon.Env, srv *server) {
 	defer env.Ready()
 	var fresh settings
-	if err := config.Parse(programName, &fresh, p.args); err != nil {
+	if err := readSettings(&fresh, p.args, nil); err != nil {
 		env.Log.Error("settings are not reloaded", "error", err)
 		return
 	}

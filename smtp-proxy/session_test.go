@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"postern/internal/config"
 	"postern/internal/smtp"
 	"postern/internal/testenv"
 )
@@ -48,8 +47,7 @@ func parseSettings(t testing.TB, args ...string) *settings {
 	t.Helper()
 	s := &settings{}
 	args = append(args, "--config", "/dev/null", "--hostname", "proxy.example")
-	p := config.Parser{Program: programName, Lookup: func(string) (string, bool) { return "", false }}
-	if _, err := p.Parse(s, args); err != nil {
+	if err := readSettings(s, args, func(string) (string, bool) { return "", false }); err != nil {
 		t.Fatalf("settings %q: %v", args, err)
 	}
 	return s

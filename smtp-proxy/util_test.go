@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 	"testing"
 )
@@ -13,3 +14,5 @@ func readFile(t testing.TB, name string) string {
 	}
 	return string(data)
 }
+
+func quietLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
