@@ -102,11 +102,11 @@ func TestLife(t *testing.T) {
 	if want := []string{"STATUS=waiting for clients", "READY=1"}; !slices.Equal(m.seen, want) {
 		t.Errorf("messages %q, want %q", m.seen, want)
 	}
+	p.WaitOutput(10*time.Second, "msg=ready")
 	for _, want := range []string{
 		"msg=open euid=0 listeners=1 pidfile=false", // root, sockets bound, no pid file yet
 		"msg=serve euid=65534 pidfile=true",
 		`msg=inherited names="" error=<nil>`,
-		"msg=ready",
 	} {
 		if !strings.Contains(p.Output(), want) {
 			t.Errorf("no %q in the log", want)
