@@ -1,0 +1,265 @@
+package main
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"postern/internal/testenv"
+)
+
+func TestGates(t *testing.T) {
+	b := testenv.StartBackend(t)
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for _, tt := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"load", []string{"--maxloadavg=1", "--loadavg-file=" + file("load", "2 2 2 1/1 1\n")}, "421 4.3.2 System load"},
+		{"load below", []string{"--maxloadavg=3", "--loadavg-file=" + file("load", "2 2 2 1/1 1\n")}, "220"},
+		{"pressure", []string{"--max-pressure=io=10", "--pressure-dir=" + filepath.Dir(file("io", "some avg10=12.00 avg60=0 avg300=0 total=1\nfull avg10=0\n"))}, "421 4.3.2 System is too busy"},
+		{"pressure below", []string{"--max-pressure=io=13", "--pressure-dir=" + dir}, "220"},
+		{"pressure unknown", []string{"--max-pressure=cpu=1", "--pressure-dir=" + dir}, "220"},
+		{"refuse-file", []string{"--refuse-file=" + file("refuse", "Back at noon\nsecond line\n")}, "421 4.3.2 Back at noon"},
+		{"refuse-file absent", []string{"--refuse-file=" + filepath.Join(dir, "none")}, "220"},
+		{"stamp", []string{"--clientip-dir=" + filepath.Dir(file("stamps/192.0.2.1", ""))}, "421 4.7.0"},
+		{"stamp exempt", []string{"--clientip-dir=" + filepath.Join(dir, "stamps"), "--clientip-exempt=192.0.2.0/24 127.0.0.0/8"}, "220"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := startProxy(t, append(tt.args, behind(b))...)
+			c := dial(t, p.addr)
+			c.expect(tt.want)
+			if tt.want != "220" {
+				c.expectEnd()
+			}
+		})
+	}
+	if n := b.Opened(); n != 0 {
+		t.Errorf("the server behind was connected to %d times", n)
+	}
+}
+
+func TestStampGate(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		make  func(t *testing.T, path string)
+		fresh bool
+	}{
+		{"none", func(*testing.T, string) {}, false},
+		{"fresh", stampAged(0), true},
+		{"almost too old", stampAged(590 * time.Second), true},
+		{"too old", stampAged(601 * time.Second), false},
+		{"a little in the future", stampAged(-3 * time.Second), true},
+		{"in the future", stampAged(-time.Minute), false},
+		{"symlink", func(t *testing.T, path string) {
+			stampAged(0)(t, path+".real")
+			must(t, os.Symlink(path+".real", path))
+		}, false},
+		{"directory", func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o755)) }, false},
+		{"FIFO", func(t *testing.T, path string) { must(t, syscall.Mkfifo(path, 0o644)) }, false},
+		{"socket", func(t *testing.T, path string) {
+			l, err := net.Listen("unix", path)
+			must(t, err)
+			t.Cleanup(func() { l.Close() })
+		}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := testenv.StartBackend(t)
+			dir := testenv.ShortDir(t)
+			tt.make(t, filepath.Join(dir, "127.0.0.1"))
+			p := startProxy(t, behind(b), "--clientip-dir", dir)
+			c := dial(t, p.addr)
+			if tt.fresh {
+				c.expect("220")
+				return
+			}
+			c.expect("421 4.7.0")
+			c.expectEnd()
+			testenv.Eventually(t, 10*time.Second, "the log tells of the gate", func() bool {
+				return strings.Contains(p.log.String(), "gate=stamp") && strings.Contains(p.log.String(), "client=127.0.0.1")
+			})
+		})
+	}
+}
+
+func stampAged(age time.Duration) func(t *testing.T, path string) {
+	return func(t *testing.T, path string) {
+		t.Helper()
+		must(t, os.WriteFile(path, nil, 0o644))
+		when := time.Now().Add(-age)
+		must(t, os.Chtimes(path, when, when))
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStampMaxage(t *testing.T) {
+	b := testenv.StartBackend(t)
+	dir := t.TempDir()
+	stampAged(30*time.Minute)(t, filepath.Join(dir, "127.0.0.1"))
+	p := startProxy(t, behind(b), "--clientip-dir", dir, "--clientip-maxage=1h")
+	dial(t, p.addr).expect("220")
+}
+
+func TestStampOwner(t *testing.T) {
+	testenv.NeedRoot(t)
+	b := testenv.StartBackend(t)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "127.0.0.1")
+	stampAged(0)(t, path)
+	p := startProxy(t, behind(b), "--clientip-dir", dir, "--clientip-owner=nobody")
+	dial(t, p.addr).expect("421 4.7.0")
+	must(t, os.Chown(path, 65534, 65534))
+	dial(t, p.addr).expect("220")
+}
+
+func TestStampDirectoryMissing(t *testing.T) {
+	b := testenv.StartBackend(t)
+	dir := filepath.Join(t.TempDir(), "stamps")
+	must(t, os.Mkdir(dir, 0o755))
+	p := startProxy(t, behind(b), "--clientip-dir", dir)
+	must(t, os.Remove(dir))
+	dial(t, p.addr).expect("421 4.7.0")
+}
+
+func TestStampScopeRelay(t *testing.T) {
+	b := testenv.StartBackend(t)
+	dir := t.TempDir()
+	p := startProxy(t, behind(b), "--clientip-dir", dir, "--clientip-scope=relay", "--local-domains=Here.example .sub.example")
+	c := greeted(t, p.addr)
+	c.cmd("MAIL FROM:<a@b.example>", "250")
+	c.cmd("RCPT TO:<x@here.EXAMPLE>", "250")
+	c.cmd("RCPT TO:<x@a.sub.example>", "250")
+	c.cmd("RCPT TO:<x@sub.example>", "550 5.7.1")
+	c.cmd("RCPT TO:<x@there.example>", "550 5.7.1")
+	stampAged(0)(t, filepath.Join(dir, "127.0.0.1"))
+	c.cmd("RCPT TO:<x@there.example>", "250")
+}
+
+func TestParseNetworks(t *testing.T) {
+	nets, err := parseNetworks([]string{"10.0.0.0/8 192.0.2.1", "::ffff:172.16.0.0/108", "2001:db8::/32"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for addr, want := range map[string]bool{
+		"10.1.2.3": true, "192.0.2.1": true, "192.0.2.2": false, "172.16.3.4": true, "172.32.0.1": false, "2001:db8::1": true, "2001:db9::1": false,
+	} {
+		if got := within(netip.MustParseAddr(addr), nets); got != want {
+			t.Errorf("%s: %v, want %v", addr, got, want)
+		}
+	}
+	for _, bad := range []string{"10.0.0.0/33", "x", "10.0.0"} {
+		if _, err := parseNetworks([]string{bad}); err == nil {
+			t.Errorf("%q is taken for a network", bad)
+		}
+	}
+}
+
+func TestEvents(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Answer(func(a testenv.Asked) string {
+		if a.Verb == "." && strings.Contains(a.Line, "refuse") {
+			return "554 5.7.1 No"
+		}
+		if a.Verb == "." && strings.Contains(a.Line, "defer") {
+			return "451 4.7.1 Later"
+		}
+		return ""
+	})
+	p := startProxy(t, behind(b), "--max-sessions=1")
+	l, err := net.Listen("unix", filepath.Join(testenv.ShortDir(t), "n"))
+	must(t, err)
+	done := make(chan error, 1)
+	go func() { done <- p.hub.Serve(l) }()
+	t.Cleanup(func() { l.Close(); p.hub.Close(); <-done })
+	nc, err := net.Dial("unix", l.Addr().String())
+	must(t, err)
+	defer nc.Close()
+	events := &client{nc, t, nil}
+	heard := make(chan string, 100)
+	go listenTo(events, heard)
+	if got := <-heard; got != "*OK" {
+		t.Fatalf("greeting %q", got)
+	}
+	events.send("?*\n")
+	// The hub takes the interest in its own time: sessions begin until one is heard of.
+	var first string
+	testenv.Eventually(t, 10*time.Second, "an event is heard", func() bool {
+		c := dial(t, p.addr)
+		c.expect("")
+		c.Close()
+		select {
+		case first = <-heard:
+			return true
+		case <-time.After(50 * time.Millisecond):
+			return false
+		}
+	})
+	testenv.Eventually(t, 10*time.Second, "sessions end", func() bool { return p.crowd.sessions() == 0 })
+	c := greeted(t, p.addr)
+	for _, m := range []struct{ text, want string }{{"accept", "250"}, {"refuse", "554"}, {"defer", "451"}} {
+		c.envelope()
+		c.cmd("DATA", "354")
+		c.send("Subject: " + m.text + "\r\n\r\n.\r\n")
+		c.expect(m.want)
+	}
+	dial(t, p.addr).expect("421 4.3.2")
+	c.cmd("QUIT", "221")
+	all := first + "\n"
+	testenv.Eventually(t, 10*time.Second, "all letters are heard", func() bool {
+		for {
+			select {
+			case line := <-heard:
+				all += line + "\n"
+			default:
+				_, tail, ok := strings.Cut(all, "\nA ")
+				return ok && strings.Contains(tail, "\nJ ") && strings.Contains(tail, "\nT ") && strings.Contains(tail, "\nD ") &&
+					strings.Contains(tail, "\nZ\n") && strings.Contains(tail, "\nF 1\n") && strings.Contains(all, "C ") && strings.Contains(all, "\nY\n")
+			}
+		}
+	})
+	if !strings.Contains(all, " 554\n") || !strings.Contains(all, " 451\n") || !strings.Contains(all, " 127.0.0.1\n") {
+		t.Errorf("events:\n%s", all)
+	}
+}
+
+func listenTo(c *client, heard chan<- string) {
+	var rest string
+	buf := make([]byte, 4096)
+	for {
+		n, err := c.Read(buf)
+		rest += string(buf[:n])
+		for {
+			line, more, ok := strings.Cut(rest, "\n")
+			if !ok {
+				break
+			}
+			heard <- line
+			rest = more
+		}
+		if err != nil {
+			return
+		}
+	}
+}
