@@ -1,0 +1,82 @@
+package metrics
+
+import (
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Limits of the listener: whoever can reach it may ask, but neither stay nor
+// come in numbers.
+const (
+	maxConnections = 32 // each has one request at a time
+	maxHeader      = 8 << 10
+	readTimeout    = 5 * time.Second
+	writeTimeout   = 10 * time.Second
+	idleTimeout    = time.Minute
+)
+
+// Path is where the figures are.
+const Path = "/metrics"
+
+// Serve answers GET requests for Path until l is closed, which is no error.
+// There is nothing else to get, and nothing to change.
+func (r *Registry) Serve(l net.Listener) error {
+	// No limit of requests here: readers that are slow would use it up.
+	figures := promhttp.HandlerFor(r.registry, promhttp.HandlerOpts{})
+	mux := http.NewServeMux()
+	mux.Handle("GET "+Path, figures) // HEAD too
+	server := &http.Server{
+		Handler:        mux,
+		ReadTimeout:    readTimeout,
+		WriteTimeout:   writeTimeout,
+		IdleTimeout:    idleTimeout,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       log.New(io.Discard, "", 0), // strangers' mistakes
+	}
+	defer server.Close() // ends connections that are still open
+	err := server.Serve(&limitedListener{Listener: l, slots: make(chan struct{}, maxConnections)})
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// limitedListener closes connections beyond its slots at once.
+type limitedListener struct {
+	net.Listener
+	slots chan struct{}
+}
+
+// Accept gives the next connection for which there is room.
+func (l *limitedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case l.slots <- struct{}{}:
+			return &limitedConn{Conn: c, free: sync.OnceFunc(func() { <-l.slots })}, nil
+		default:
+			c.Close()
+		}
+	}
+}
+
+type limitedConn struct {
+	net.Conn
+	free func()
+}
+
+// Close ends the connection and makes room for another.
+func (c *limitedConn) Close() error {
+	defer c.free()
+	return c.Conn.Close()
+}
