@@ -42,9 +42,7 @@ func newReporter() (r *reporter, stage int) {
 	}
 	f := os.NewFile(readyFD, "ready")
 	syscall.CloseOnExec(readyFD)
-	if stage == 2 {
-		os.Unsetenv(stageVariable)
-	}
+	os.Unsetenv(stageVariable) // startStage sets it anew; workers shall not see it
 	return &reporter{parent: f}, stage
 }
 
