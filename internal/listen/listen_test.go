@@ -206,7 +206,7 @@ func TestWorldWritableDirectory(t *testing.T) {
 	dir := testenv.ShortDir(t)
 	path := filepath.Join(dir, "s")
 	must(t, os.Chmod(dir, 0o777))
-	if _, err := open(t, Request{Name: "a", Specs: []string{path}}); err == nil || !strings.Contains(err.Error(), "can be written by everybody") {
+	if _, err := open(t, Request{Name: "a", Specs: []string{path}}); err == nil || !strings.Contains(err.Error(), "writable for everybody") {
 		t.Errorf("error %v in a world-writable directory", err)
 	}
 	must(t, os.Chmod(dir, 0o777|os.ModeSticky))

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"postern/internal/safedir"
 )
 
 // lockWait bounds the wait for another program that is just binding a socket in
@@ -115,21 +117,15 @@ func listenUnix(path string, mode fs.FileMode) (*net.UnixListener, error) {
 // keeps other programs of the suite out of it until unlock: between the test for a
 // stale socket and listen(2) a socket of ours would look stale to them.
 func lockDir(dir string) (unlock func(), err error) {
+	if err := safedir.Check(dir); err != nil {
+		return nil, err
+	}
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EACCES) {
 		return func() {}, nil // a directory may be writable and not readable
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open directory %s: %w", dir, err)
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("stat directory %s: %w", dir, err)
-	}
-	if st.Mode&0o002 != 0 && st.Mode&unix.S_ISVTX == 0 {
-		unix.Close(fd)
-		return nil, fmt.Errorf("directory %s can be written by everybody (mode %04o)", dir, st.Mode&0o7777)
 	}
 	deadline := time.Now().Add(lockWait)
 	for {

@@ -19,6 +19,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"postern/internal/safedir"
 )
 
 // Mode of a pid file.
@@ -39,8 +41,8 @@ type File struct {
 
 // Write makes or replaces the pid file at path. It fails with ErrRunning if a
 // process that wrote it with Write still lives. It fails, and touches nothing, if
-// there is anything but a regular file with this one name, or if everybody can write
-// to the directory.
+// there is anything but a regular file with this one name, or if the directory, or
+// one on the way to it, is one that everybody can write to.
 func Write(path string) (*File, error) {
 	file, err := open(path)
 	if err != nil {
@@ -58,18 +60,12 @@ func open(path string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := safedir.Check(filepath.Dir(path)); err != nil {
+		return nil, err
+	}
 	dir, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {
-		return nil, fmt.Errorf("open directory: %w", err)
-	}
-	info, err := dir.Stat(".")
-	if err != nil {
-		dir.Close()
-		return nil, fmt.Errorf("stat directory: %w", err)
-	}
-	if info.Mode()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0 {
-		dir.Close()
-		return nil, fmt.Errorf("directory can be written by everybody (mode %04o)", info.Mode().Perm())
+		return nil, err
 	}
 	return &File{dir: dir, name: filepath.Base(path)}, nil
 }

@@ -143,7 +143,7 @@ func TestRefusedDirectory(t *testing.T) {
 		t.Errorf("error %v without a directory", err)
 	}
 	must(t, os.Chmod(dir, 0o777))
-	refused(t, filepath.Join(dir, "x.pid"), "can be written by everybody")
+	refused(t, filepath.Join(dir, "x.pid"), "writable for everybody")
 	must(t, os.Chmod(dir, 0o777|os.ModeSticky))
 	f, err := Write(filepath.Join(dir, "x.pid"))
 	must(t, err)
