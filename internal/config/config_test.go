@@ -3,9 +3,12 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -209,6 +212,34 @@ func TestMissingDefaultFile(t *testing.T) {
 	if err != nil || r.File != "" || s.MaxLoad != "10 0 0" {
 		t.Errorf("file %q, settings %+v, error %v; want the defaults", r.File, s, err)
 	}
+}
+
+// A default file that is there and cannot be read is an error; only a missing one
+// is not. None of them may block.
+func TestUnreadableDefaultFile(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	closed := filepath.Join(dir, "closed")
+	if err := os.WriteFile(closed, []byte("count 3\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	checkLoad(t, dir, "not a regular file")
+	checkLoad(t, fifo, "not a regular file")
+	done := make(chan struct{})
+	go func() { // on a thread that is not root's on files, and ends with the goroutine
+		defer close(done)
+		runtime.LockOSThread()
+		syscall.RawSyscall(syscall.SYS_SETFSUID, 65534, 0, 0)
+		_, err := (&Parser{Program: "a-b", DefaultFile: closed}).Parse(&testSettings{}, nil)
+		if err == nil || ExitStatus(err) != 78 || !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("error %v, want a lack of permission", err)
+		}
+	}()
+	<-done
+	checkLoad(t, os.DevNull, "")
 }
 
 func TestFileRights(t *testing.T) {
