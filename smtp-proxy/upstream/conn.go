@@ -383,6 +383,10 @@ func (c *Conn) Release() {
 	if c.ended {
 		return
 	}
+	if len(c.due) == 1 && c.due[0].expect == expectReset && c.sent == 0 {
+		c.stream.giveBackOut() // nothing was asked of it
+		c.due = nil
+	}
 	if c.err == nil && !c.spent && c.phase == phaseCommands && len(c.due) == 0 && c.open {
 		c.Command(smtp.Rset)
 		if r, err := c.Reply(resetTime); err == nil && r.Positive() {

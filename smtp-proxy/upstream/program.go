@@ -35,9 +35,10 @@ func socketPair() (net.Conn, *os.File, error) {
 // program is a server that runs as our child and speaks SMTP on its standard input and output.
 type program struct {
 	net.Conn
-	cmd  *exec.Cmd
-	once sync.Once
-	done chan struct{}
+	cmd   *exec.Cmd
+	grace time.Duration
+	once  sync.Once
+	done  chan struct{}
 }
 
 // graceTime is how long a program may take to end after its input has ended.
@@ -64,7 +65,7 @@ func startProgram(e endpoint, log *slog.Logger) (*stream, error) {
 		_ = nc.Close()
 		return nil, fmt.Errorf("start %s: %w", e.argv[0], err)
 	}
-	p := &program{Conn: nc, cmd: cmd, done: make(chan struct{})}
+	p := &program{Conn: nc, cmd: cmd, grace: graceTime, done: make(chan struct{})}
 	go p.watch(said, log.With("program", e.argv[0], "pid", cmd.Process.Pid))
 	return newStream(p), nil
 }
@@ -96,7 +97,7 @@ func (p *program) watch(said io.ReadCloser, log *slog.Logger) {
 func (p *program) Close() error {
 	err := p.Conn.Close()
 	p.once.Do(func() {
-		timer := time.AfterFunc(graceTime, func() {
+		timer := time.AfterFunc(p.grace, func() {
 			select {
 			case <-p.done:
 			default:

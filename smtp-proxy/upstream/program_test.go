@@ -1,0 +1,127 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"postern/internal/testenv"
+)
+
+// syncBuffer is a buffer that may be written and read at the same time.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// script writes a shell script and gives the URL that runs it.
+func script(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(testenv.ShortDir(t), "server")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return "exec:" + path + " -bs"
+}
+
+const shellServer = `
+cr=$(printf '\r')
+say() { printf '%s\r\n' "$1"; }
+echo "arguments: $*" >&2
+say '220 shell'
+while read -r line; do
+	case ${line%"$cr"} in
+	EHLO*) say '250-shell'; say '250 PIPELINING' ;;
+	DATA)
+		say '354 go'
+		while read -r line; do
+			[ "${line%"$cr"}" = . ] && break
+		done
+		say '250 Ok: queued as SHELL' ;;
+	QUIT) say '221 bye'; exit ;;
+	*) say '250 ok' ;;
+	esac
+done
+`
+
+func TestProgram(t *testing.T) {
+	var said syncBuffer
+	log := slog.New(slog.NewTextHandler(&said, nil))
+	set := newSet(t, Config{URLs: []string{script(t, shellServer)}, Log: log})
+	for range 2 {
+		c := get(t, set, Client{})
+		if code, id := send(t, c, "a@a.test", "b@b.test", strings.Repeat("x\r\n", 1000)); code != 250 || id != "SHELL" {
+			t.Errorf("code %d, id %q", code, id)
+		}
+		c.Release()
+	}
+	c := get(t, set, Client{})
+	p := c.stream.sock.(*program)
+	c.Abort()
+	testenv.Eventually(t, 5*second, "the program ends", func() bool {
+		select {
+		case <-p.done:
+			return true
+		default:
+			return false
+		}
+	})
+	if !strings.Contains(said.String(), "arguments: -bs") {
+		t.Errorf("standard error is not in the log: %s", said.String())
+	}
+	if s := set.Stats()[0]; s.Dialed != 1 || s.Open != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A program that does not end with its input is killed, with all that it started.
+func TestProgramKilled(t *testing.T) {
+	url := script(t, "trap '' TERM HUP PIPE\nsleep 1000 &\nprintf '220 a\\r\\n'\nread -r line\nprintf '250 a\\r\\n'\nwait\n")
+	set := newSet(t, Config{URLs: []string{url}})
+	set.servers[0].dialer = func(context.Context) (*stream, error) {
+		st, err := startProgram(set.servers[0].endpoint, set.conf.Log)
+		if err == nil {
+			st.sock.(*program).grace = second / 20
+		}
+		return st, err
+	}
+	c := get(t, set, Client{})
+	p := c.stream.sock.(*program)
+	c.Abort()
+	testenv.Eventually(t, 5*second, "the program is killed", func() bool {
+		select {
+		case <-p.done:
+			return true
+		default:
+			return false
+		}
+	})
+}
+
+func TestProgramMissing(t *testing.T) {
+	set := newSet(t, Config{URLs: []string{"exec:/does/not/exist -bs"}})
+	if r, err := getError(t, set, Client{}); r.Enhanced != "4.4.1" || !strings.Contains(err.Error(), "/does/not/exist") {
+		t.Errorf("got %v, %v", r, err)
+	}
+	set = newSet(t, Config{URLs: []string{"exec:/bin/false"}})
+	if r, err := getError(t, set, Client{}); r.Enhanced != "4.4.2" {
+		t.Errorf("got %v, %v", r, err)
+	}
+}
