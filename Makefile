@@ -9,6 +9,8 @@ PREFIX  ?= /usr/local
 BINDIR  ?= $(PREFIX)/bin
 SBINDIR ?= $(PREFIX)/sbin
 MANDIR  ?= $(PREFIX)/share/man
+# Filter workers, which only a multiplexor starts.
+LIBEXECDIR ?= $(PREFIX)/libexec/postern
 # Settings, units and the like are looked for in fixed places.
 SYSCONFDIR  ?= /etc/postern
 UNITDIR     ?= /usr/lib/systemd/system
@@ -20,7 +22,8 @@ FUZZTIME ?= 1m
 
 DAEMONS  = smtp-proxy multiplexor pop3-stamp
 TOOLS    = notify-cat notify-exec notify-wait
-SBIN     = $(DAEMONS) mx-ctrl filter-basic
+SBIN     = $(DAEMONS) mx-ctrl
+WORKERS  = filter-basic
 SOURCES  = ./smtp-proxy ./multiplexor ./multiplexor/mx-ctrl ./pop3-stamp \
            ./filters/filter-basic ./notify-tools/notify-cat \
            ./notify-tools/notify-exec ./notify-tools/notify-wait
@@ -48,27 +51,31 @@ demo: build
 run: build
 	@CGO_ENABLED=0 $(GO) run ./test/demo -stay
 
+# Pages, settings and units name the places of PREFIX=/usr; here they get the
+# real ones. The multiplexor looks for its worker there too, unless told.
+PLACES = sed -e 's|/usr/libexec/postern|$(LIBEXECDIR)|g' -e '/^Exec/s|/usr/sbin/|$(SBINDIR)/|' \
+         -e 's|^\# *\(worker $(LIBEXECDIR)/\)|\1|'
+
 # Settings that are there already are left alone; the new sample goes beside them.
 install: build
-	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR)
-	cd bin && install -m 755 $(SBIN) $(DESTDIR)$(SBINDIR)/
-	cd bin && install -m 755 $(TOOLS) $(DESTDIR)$(BINDIR)/
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR) $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(SYSCONFDIR) \
+	  $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(TMPFILESDIR)
+	install -m 755 $(addprefix bin/,$(TOOLS)) $(DESTDIR)$(BINDIR)/
+	install -m 755 $(addprefix bin/,$(SBIN)) $(DESTDIR)$(SBINDIR)/
+	install -m 755 $(addprefix bin/,$(WORKERS)) $(DESTDIR)$(LIBEXECDIR)/
 	for page in man/*.[1-9]; do \
-		install -d $(DESTDIR)$(MANDIR)/man$${page##*.} && \
-		install -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/ || exit 1; \
+	  to=$(DESTDIR)$(MANDIR)/man$${page##*.}; \
+	  install -d $$to && $(PLACES) $$page >bin/.page && install -m 644 bin/.page $$to/$${page##*/} || exit 1; \
 	done
-	install -d $(DESTDIR)$(SYSCONFDIR)
 	for conf in etc/*.conf; do \
-		there=$(DESTDIR)$(SYSCONFDIR)/$${conf##*/}; \
-		if [ -e $$there ]; then there=$$there.sample; fi; \
-		install -m 644 $$conf $$there || exit 1; \
+	  to=$(DESTDIR)$(SYSCONFDIR)/$${conf##*/}; \
+	  if [ -e $$to ]; then to=$$to.sample; fi; \
+	  $(PLACES) $$conf >bin/.conf && install -m 644 bin/.conf $$to || exit 1; \
 	done
-	install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(TMPFILESDIR)
 	for unit in etc/systemd/*; do \
-		sed 's|/usr/sbin/|$(SBINDIR)/|g' $$unit >bin/.unit && \
-		install -m 644 bin/.unit $(DESTDIR)$(UNITDIR)/$${unit##*/} || exit 1; \
+	  $(PLACES) $$unit >bin/.unit && install -m 644 bin/.unit $(DESTDIR)$(UNITDIR)/$${unit##*/} || exit 1; \
 	done
-	rm -f bin/.unit
+	rm -f bin/.page bin/.conf bin/.unit
 	install -m 644 etc/sysusers.d/postern.conf $(DESTDIR)$(SYSUSERSDIR)/
 	install -m 644 etc/tmpfiles.d/postern.conf $(DESTDIR)$(TMPFILESDIR)/
 
