@@ -210,6 +210,11 @@ func (s *backendSession) reply(verb, line, usual string) (code string, ok bool) 
 		io.Copy(io.Discard, s.c)
 		return "", false
 	}
+	if verb == "." && text[0] == '2' {
+		s.b.mu.Lock()
+		s.b.messages = append(s.b.messages, *s.message)
+		s.b.mu.Unlock()
+	}
 	s.early = s.r.Buffered()
 	_ = s.c.SetWriteDeadline(time.Now().Add(30 * time.Second))
 	_, err := io.WriteString(s.c, text+"\r\n")
@@ -334,12 +339,7 @@ func (s *backendSession) content() bool {
 		data.Write(bytes.TrimPrefix(line, []byte(".")))
 	}
 	m.Wire, m.Data = wire.String(), data.String()
-	code, ok := s.reply(".", m.Data, fmt.Sprintf("250 2.0.0 Ok: queued as B%d", s.number))
-	if code != "" && code[0] == '2' {
-		s.b.mu.Lock()
-		s.b.messages = append(s.b.messages, *m)
-		s.b.mu.Unlock()
-	}
+	_, ok := s.reply(".", m.Data, fmt.Sprintf("250 2.0.0 Ok: queued as B%d", s.number))
 	s.message = nil
 	return ok
 }
