@@ -268,9 +268,7 @@ func TestSocketActivation(t *testing.T) {
 		text, _ := dial(socket)
 		return text == "hello\n"
 	})
-	if !strings.Contains(p.Output(), `msg=inherited names=""`) {
-		t.Errorf("output:\n%s", p.Output())
-	}
+	p.WaitOutput(10*time.Second, `msg=inherited names=""`)
 	p.Stop(syscall.SIGTERM)
 	if status := p.Wait(10 * time.Second); status != 0 {
 		t.Errorf("status %d", status)

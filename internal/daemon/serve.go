@@ -69,6 +69,7 @@ func (l *life) serve(signals *signals) int {
 		case sig := <-signals.in:
 			switch {
 			case signals.isOwn(sig):
+			case sig == syscall.SIGHUP && ctx.Err() != nil: // too late for a reload
 			case sig == syscall.SIGHUP:
 				l.notifier.Reloading()
 				select {

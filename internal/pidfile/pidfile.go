@@ -20,6 +20,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"postern/internal/safedir"
 )
 
@@ -73,7 +75,7 @@ func open(path string) (*File, error) {
 // write makes a new file, locked and with the pid in it, and gives it its name.
 func (p *File) write() error {
 	temp := "." + p.name + "-" + rand.Text()
-	f, err := p.dir.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, Mode)
+	f, err := p.dir.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -95,8 +97,8 @@ func (p *File) write() error {
 }
 
 func (p *File) fill() error {
-	if err := syscall.Flock(int(p.f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("lock: %w", err)
+	if !lock(p.f) { // before anybody else can open it
+		return errors.New("a new file cannot be locked")
 	}
 	if _, err := fmt.Fprintf(p.f, "%d\n", os.Getpid()); err != nil {
 		return err
@@ -145,7 +147,7 @@ func (p *File) lockOld() (*os.File, error) {
 	if stat.Nlink != 1 {
 		return nil, fmt.Errorf("the file has %d names (hard links); it was left alone", stat.Nlink)
 	}
-	f, err := p.dir.OpenFile(p.name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	f, err := p.openOld()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -157,10 +159,9 @@ func (p *File) lockOld() (*os.File, error) {
 		f.Close()
 		return nil, err
 	}
-	// Others could keep us from starting by locking a file of theirs.
+	// The service user could keep us from starting by locking a file of its own.
 	ours := stat.Uid == 0 || stat.Uid == uint32(os.Geteuid())
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if err != nil && ours {
+	if !lock(f) && ours && isLocked(f) {
 		defer f.Close()
 		return nil, fmt.Errorf("%w (pid %s)", ErrRunning, pidText(f))
 	}
@@ -171,6 +172,33 @@ func (p *File) lockOld() (*os.File, error) {
 		return nil, nil
 	}
 	return f, nil
+}
+
+// openOld opens the file that is there for writing, which a lock needs, or else
+// for reading.
+func (p *File) openOld() (*os.File, error) {
+	const flags = syscall.O_NONBLOCK | syscall.O_NOFOLLOW
+	f, err := p.dir.OpenFile(p.name, os.O_RDWR|flags, 0)
+	if errors.Is(err, fs.ErrPermission) {
+		return p.dir.OpenFile(p.name, os.O_RDONLY|flags, 0)
+	}
+	return f, err
+}
+
+// lock takes the write lock that a pid file has while its process lives. Unlike a
+// lock of flock(2) it is for those alone who may write to the file: readers cannot
+// pretend that the process lives. fcntl(2), open file description locks
+func lock(f *os.File) bool {
+	request := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
+	return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &request) == nil
+}
+
+// isLocked says whether another process has the write lock. Read locks, which
+// anybody can have, do not count.
+func isLocked(f *os.File) bool {
+	request := unix.Flock_t{Type: unix.F_RDLCK, Whence: io.SeekStart}
+	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &request)
+	return err == nil && request.Type != unix.F_UNLCK
 }
 
 // kind names what is in the place of the file.

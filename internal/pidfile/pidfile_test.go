@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"postern/internal/testenv"
 )
 
@@ -201,6 +203,25 @@ func TestMain(m *testing.M) {
 		select {}
 	}
 	os.Exit(m.Run())
+}
+
+// Readers of a pid file can lock it in their ways; that does not look like a
+// running process.
+func TestLockOfReader(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.pid")
+	must(t, os.WriteFile(path, []byte("1\n"), Mode))
+	reader, err := os.Open(path)
+	must(t, err)
+	defer reader.Close()
+	must(t, syscall.Flock(int(reader.Fd()), syscall.LOCK_EX))
+	must(t, unix.FcntlFlock(reader.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_RDLCK}))
+	if lock(reader) {
+		t.Error("a reader got the write lock")
+	}
+	f, err := Write(path)
+	must(t, err)
+	check(t, path)
+	must(t, f.Remove())
 }
 
 // Of copies that start together one wins, whatever was there.

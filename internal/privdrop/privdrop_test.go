@@ -62,6 +62,7 @@ func child(user, mode string) int {
 			done := make(chan struct{})
 			go func() { runtime.LockOSThread(); close(done) }()
 			<-done
+			unix.Nanosleep(&unix.Timespec{Nsec: 1e5}, nil)
 		}
 	}()
 	defer close(stop)
