@@ -20,16 +20,17 @@
 //
 // # What is kept
 //
-// The history holds 1 MiB whole (about 20 000 messages), and up to 32 MiB while
+// The history holds half a MiB whole (about 7 000 messages), and up to 32 MiB while
 // a listener that still reads needs it. Of what is older the edges are kept
-// (Y, Z, B, U, R, L; the last 33 000), the newest S of each worker and the
+// (Y, Z, B, U, R, L; the last 22 000), the newest S of each worker and the
 // newest F: this is what a listener gets that was further behind, after a
 // "*LOST n" if it asked for such. One for which an edge would be missing is
 // closed with "*ERR too slow".
 //
-// Memory is thus bounded by 32 MiB of history, 2.3 MiB of old edges, 8 MiB of
+// Memory is thus bounded by 32 MiB of history, 1.5 MiB of old edges, 8 MiB of
 // bytes prepared for groups of listeners, about 1.2 KiB for each worker that
 // ever had a tag, and for each listener 8 KiB, its share of what its socket
-// holds in the kernel, and a snapshot while it is being sent. With no listener
-// it is 1 MiB of history and the old edges.
+// holds in the kernel, and a snapshot while it is being sent; and by as much
+// again for what the garbage collector has not yet found. With no listener
+// it is half a MiB of history and the old edges.
 package notify

@@ -15,10 +15,10 @@ const (
 	chunkRecs = 768      // messages in a chunk
 	chunkSize = chunkText + chunkRecs*16 + 512
 
-	historyRest = 1 << 20  // bytes kept when no listener needs more
-	historyMax  = 32 << 20 // bytes kept for listeners that are behind but reading
+	historyRest = 512 << 10 // bytes kept when no listener needs more
+	historyMax  = 32 << 20  // bytes kept for listeners that are behind but reading
 
-	maxEdgeChunks = 48      // chunks of old edges, about 2 MiB and 33 000 edges
+	maxEdgeChunks = 32      // chunks of old edges, 1.5 MiB and about 22 000 edges
 	maxStates     = 1 << 16 // workers whose newest S is kept
 )
 

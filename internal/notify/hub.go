@@ -96,7 +96,7 @@ func (h *Hub) Publish(msgs ...Message) {
 		if !h.publishes(m.Letter) {
 			continue
 		}
-		grown := h.log.add(m, now, h.idle)
+		grown := h.log.add(m, now, h.idle || !h.started)
 		h.state.apply(m, now)
 		call = call || grown || h.wanted.has(m.Letter)
 	}
