@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"postern/internal/config"
+	"postern/internal/logging"
 )
 
 const (
@@ -109,11 +110,11 @@ type settings struct {
 	LogScheduling  bool    `name:"log-scheduling" short:"A" help:"Log which worker is chosen for each request."`
 	StatusInterval seconds `name:"log-status-interval" short:"L" help:"Time between log lines of the pool's state; 0 for none, else at least 5." placeholder:"SECONDS" default:"0"`
 	DebugEvents    bool    `name:"debug-events" short:"d" hidden:"" help:"Taken and ignored."`
-	Facility       string  `name:"syslog-facility" short:"S" help:"Syslog facility." placeholder:"NAME" default:"mail"`
-	Tag            string  `name:"syslog-tag" short:"Y" help:"Syslog tag." placeholder:"TEXT" default:"${program}"`
-	Log            string  `help:"Where the log goes." enum:"auto,stderr,journal,syslog" placeholder:"auto|stderr|journal|syslog" default:"${log}"`
-	LogLevel       string  `help:"Least level of lines in the log." enum:"debug,info,warn,error" placeholder:"debug|info|warn|error" default:"${level}"`
-	LogFormat      string  `help:"Form of log lines on standard error." enum:"text,json" placeholder:"text|json" default:"text"`
+	Facility       string  `name:"syslog-facility" short:"S" help:"Facility for syslog and journal." placeholder:"NAME" default:"mail"`
+	Tag            string  `name:"syslog-tag" short:"Y" help:"Name of the program in syslog and journal." placeholder:"TEXT" default:"${program}"`
+	Log            string  `help:"Where the log goes: stderr, journal, syslog, or auto (the journal if standard error is connected to it, else stderr)." enum:"auto,stderr,journal,syslog" placeholder:"TARGET" default:"${log}"`
+	LogLevel       string  `help:"Least level that is logged: debug, info, notice, warn or error." enum:"debug,info,notice,warn,error" placeholder:"LEVEL" default:"${level}"`
+	LogFormat      string  `help:"Form of log records on standard error: text or json." enum:"text,json" placeholder:"FORMAT" default:"text"`
 	StatsFile      string  `name:"stats-file" short:"t" help:"File for a line on each start, scan and end." placeholder:"FILE"`
 	StatsSyslog    bool    `name:"stats-syslog" short:"T" help:"Put those lines into the log."`
 	StatsFlush     bool    `name:"stats-flush" short:"u" help:"Write each line of the statistics file at once."`
@@ -165,6 +166,9 @@ func (s *settings) Validate() error {
 	}
 	if s.MaxRequestSize < 1024 || s.MaxAnswerSize < 1024 || s.MaxRequestSize > maxLineSize || s.MaxAnswerSize > maxLineSize {
 		return &config.Error{Key: "max-request-size", Err: fmt.Errorf("request and answer size must be between 1k and %v", config.Bytes(maxLineSize))}
+	}
+	if _, err := logging.Facility(s.Facility); err != nil {
+		return &config.Error{Key: "syslog-facility", Err: fmt.Errorf("Unknown syslog facility %s", s.Facility)}
 	}
 	if s.MaxConnections < 1 {
 		return &config.Error{Key: "max-connections", Err: fmt.Errorf("%d is not positive", s.MaxConnections)}

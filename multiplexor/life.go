@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"postern/internal/config"
+	"postern/internal/daemon"
 	"postern/internal/evloop"
 	"postern/internal/listen"
 	"postern/internal/notify"
@@ -45,7 +47,8 @@ func run(args []string) int {
 	default:
 		return goBackground(args)
 	}
-	d := &daemon{settings: s, report: report, began: began, name: args[0]}
+	d := &multiplexor{settings: s, report: report, began: began, name: args[0], manager: daemon.NewNotifier()}
+	defer d.manager.Close()
 	return d.live()
 }
 
@@ -88,15 +91,17 @@ func (s *settings) read(args []string) (done bool, status int) {
 	return false, 0
 }
 
-// daemon is a multiplexor from its start to its end.
-type daemon struct {
+// multiplexor is the program from its start to its end.
+type multiplexor struct {
 	settings *settings
 	report   *reporter
 	began    time.Time
 	name     string // argv[0], for messages
 
+	manager *daemon.Notifier // the service manager
 	files   ownFiles
 	log     *slog.Logger
+	logEnd  io.Closer
 	sockets []taken
 	notify  listen.Set
 
@@ -110,6 +115,8 @@ type daemon struct {
 	starter *starter
 	doors   []*evloop.Listener
 	status  int
+
+	statusTimer evloop.Timer
 }
 
 // taken is a listener whose connections the loop accepts.
@@ -120,7 +127,7 @@ type taken struct {
 }
 
 // live starts, serves and ends.
-func (d *daemon) live() int {
+func (d *multiplexor) live() int {
 	if text, early := d.prepare(); text != "" {
 		d.report.fail(text, early)
 		return 1
@@ -138,7 +145,7 @@ func (d *daemon) live() int {
 // prepare does what needs root, becomes the user, and opens the sockets. A text
 // says why that failed; early, whether the original would have noticed before it
 // went into the background.
-func (d *daemon) prepare() (text string, early bool) {
+func (d *multiplexor) prepare() (text string, early bool) {
 	s := d.settings
 	if s.Group {
 		syscall.Umask(0o027)
@@ -155,7 +162,9 @@ func (d *daemon) prepare() (text string, early bool) {
 	if err := d.files.acquire(s.Lockfile); err != nil {
 		return err.Error(), false
 	}
-	d.openLog()
+	if err := d.openLog(); err != nil {
+		return fmt.Sprintf("%s: %v", d.name, err), false
+	}
 	if err := d.openSockets(); err != nil {
 		d.files.remove()
 		return err.Error(), false
@@ -170,7 +179,7 @@ func rootCause(err error) error {
 	return err
 }
 
-func (d *daemon) becomeUser() (problem string) {
+func (d *multiplexor) becomeUser() (problem string) {
 	s := d.settings
 	const refusal = "ERROR: You must not run %s as root.\nUse the -U option to set a non-root user."
 	if os.Getuid() != 0 {
@@ -194,7 +203,7 @@ func (d *daemon) becomeUser() (problem string) {
 
 // openSockets opens what clients and listeners connect to. Request and map
 // sockets go to the loop; the hub has a goroutine for each of its own.
-func (d *daemon) openSockets() error {
+func (d *multiplexor) openSockets() error {
 	s := d.settings
 	mode := os.FileMode(0o700)
 	if s.Group {
@@ -231,7 +240,7 @@ func (d *daemon) openSockets() error {
 }
 
 // assemble makes the parts and connects them.
-func (d *daemon) assemble() (err error) {
+func (d *multiplexor) assemble() (err error) {
 	s := d.settings
 	if d.loop, err = evloop.New(); err != nil {
 		return err
@@ -252,7 +261,7 @@ func (d *daemon) assemble() (err error) {
 }
 
 // openDoors makes the loop accept connections.
-func (d *daemon) openDoors() error {
+func (d *multiplexor) openDoors() error {
 	requests := &doorway{server: d.server, open: new(int), limit: int(d.settings.MaxConnections)}
 	status := &doorway{server: d.server, open: new(int), limit: maxRestricted, restricted: true}
 	for i, t := range d.sockets {
@@ -275,7 +284,7 @@ func (d *daemon) openDoors() error {
 	return nil
 }
 
-func (d *daemon) openStats() {
+func (d *multiplexor) openStats() {
 	s := d.settings
 	if s.StatsFile == "" && !s.StatsSyslog {
 		return
@@ -293,18 +302,19 @@ func (d *daemon) openStats() {
 	}
 }
 
-func (d *daemon) statsFailed(err error) {
+func (d *multiplexor) statsFailed(err error) {
 	d.journal.add(levelError, fmt.Sprintf("Could not open stats file %s: %v", d.settings.StatsFile, rootCause(err)))
 }
 
 // serve runs the loop until the pool has ended.
-func (d *daemon) serve() {
+func (d *multiplexor) serve() {
 	p, s := d.pool, d.settings
 	signals := make(chan os.Signal, 8)
 	signal.Ignore(syscall.SIGPIPE) // workers expect to inherit that
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	ended := make(chan struct{})
 	go d.watchSignals(signals, ended)
+	go d.manager.Watch(d.alive, ended)
 	for _, l := range d.notify["notify"] {
 		go func() {
 			if err := d.hub.Serve(l); err != nil {
@@ -325,9 +335,40 @@ func (d *daemon) serve() {
 }
 
 // ready tells whoever waits that requests are answered from now on.
-func (d *daemon) ready() { d.report.ready() }
+func (d *multiplexor) ready() {
+	d.report.ready()
+	d.manager.Ready()
+	d.tellStatus()
+}
 
-func (d *daemon) watchSignals(signals <-chan os.Signal, ended <-chan struct{}) {
+// statusInterval is the time between texts for the service manager.
+const statusInterval = 10 * time.Second
+
+// tellStatus tells the service manager in words what the workers do.
+func (d *multiplexor) tellStatus() {
+	p := d.pool
+	text := fmt.Sprintf("%d of %d workers running, %d busy, %d requests waiting, %d messages scanned", p.running(), p.limits.Max, p.count[busy], p.queue.len, p.messages)
+	d.errands.add(func() { d.manager.Status(text) })
+	d.statusTimer.Do = d.tellStatus
+	d.loop.Start(&d.statusTimer, statusInterval)
+}
+
+// alive says whether the loop still turns: it is asked to answer.
+func (d *multiplexor) alive() bool {
+	answered := make(chan struct{})
+	d.loop.Post(func() { close(answered) })
+	select {
+	case <-answered:
+		return true
+	case <-time.After(aliveWait):
+		return false
+	}
+}
+
+// aliveWait is far more than the loop needs for one turn.
+const aliveWait = 5 * time.Second
+
+func (d *multiplexor) watchSignals(signals <-chan os.Signal, ended <-chan struct{}) {
 	for {
 		select {
 		case <-ended:
@@ -339,10 +380,12 @@ func (d *daemon) watchSignals(signals <-chan os.Signal, ended <-chan struct{}) {
 }
 
 // signalled carries out a signal, on the loop.
-func (d *daemon) signalled(sig os.Signal) {
+func (d *multiplexor) signalled(sig os.Signal) {
 	switch sig {
 	case syscall.SIGINT:
+		d.manager.Reloading()
 		d.pool.reread()
+		d.manager.Ready()
 	case syscall.SIGHUP:
 		if d.stats != nil {
 			d.stats.reopen(d.statsFailed)
@@ -353,13 +396,14 @@ func (d *daemon) signalled(sig os.Signal) {
 }
 
 // terminate begins the end; a second time it is the end.
-func (d *daemon) terminate() {
+func (d *multiplexor) terminate() {
 	if d.pool.stopping {
 		d.status = 1
 		d.loop.Stop()
 		return
 	}
 	d.pool.event(levelInfo, "Received SIGTERM: Stopping workers and terminating")
+	d.manager.Stopping()
 	d.files.remove()
 	for _, l := range d.doors {
 		l.Close()
@@ -373,7 +417,7 @@ func (d *daemon) terminate() {
 }
 
 // leave frees everything, in the order in which the parts use each other.
-func (d *daemon) leave() {
+func (d *multiplexor) leave() {
 	if d.starter != nil {
 		d.starter.Close()
 	}
