@@ -25,7 +25,7 @@ type Common struct {
 	LogLevel       string `help:"Least level that is logged: debug, info, notice, warn or error." enum:"debug,info,notice,warn,error" default:"${log_level=info}" placeholder:"LEVEL"`
 	LogFormat      string `help:"Form of log records: text or json." enum:"text,json" default:"text" placeholder:"FORMAT"`
 	SyslogFacility string `help:"Facility for syslog and journal." default:"${syslog_facility=mail}" placeholder:"FACILITY"`
-	SyslogTag      string `help:"Name of the program in syslog and journal." default:"${syslog_tag}" placeholder:"TAG"`
+	SyslogTag      string `help:"Name of the program in syslog and journal." default:"${program}" placeholder:"TAG"`
 
 	DrainTimeout time.Duration `help:"How long what goes on may take to end after SIGTERM; 0 for no limit." default:"${drain_timeout=30s}" placeholder:"TIME"`
 }

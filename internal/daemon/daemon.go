@@ -15,7 +15,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"syscall"
 
@@ -32,7 +31,7 @@ type Program struct {
 	Settings    Settings
 
 	// Defaults replace ${name} in the tags of the settings. Those of Common are
-	// user, log, log_level, syslog_facility, syslog_tag and drain_timeout.
+	// user, log, log_level, syslog_facility and drain_timeout.
 	Defaults map[string]string
 	Shorts   map[string]rune // short letters for flags of Common, by name
 
@@ -116,10 +115,7 @@ func Main(p Program, args []string, std Std) int {
 	}
 	notifier := NewNotifier()
 	defer notifier.Close()
-	vars := map[string]string{"syslog_tag": p.Name}
-	maps.Copy(vars, p.Defaults)
-	parser := config.Parser{Program: p.Name, Description: p.Description, Vars: vars, Shorts: p.Shorts, Stdout: std.Stdout}
-	result, err := parser.Parse(p.Settings, args)
+	result, err := p.parse(p.Settings, args, std.Stdout)
 	if err != nil {
 		return p.refuse(std.Stderr, err)
 	}
@@ -135,6 +131,17 @@ func Main(p Program, args []string, std Std) int {
 	}
 	l := &life{program: p, common: common, result: result, std: std, notifier: notifier}
 	return l.run()
+}
+
+// Reread reads the settings again, into a new struct, as Main did: for a reload.
+func (p *Program) Reread(settings Settings, args []string) error {
+	_, err := p.parse(settings, args, io.Discard)
+	return err
+}
+
+func (p *Program) parse(settings Settings, args []string, stdout io.Writer) (*config.Result, error) {
+	parser := config.Parser{Program: p.Name, Description: p.Description, Vars: p.Defaults, Shorts: p.Shorts, Stdout: stdout}
+	return parser.Parse(settings, args)
 }
 
 // harden sets what holds for the whole process and all its children.

@@ -311,6 +311,23 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
+// A reload reads the settings as the start did.
+func TestReread(t *testing.T) {
+	p := exampleDaemon()
+	p.Defaults = map[string]string{"drain_timeout": "7s"}
+	fresh := &exampleSettings{}
+	if err := p.Reread(fresh, []string{"--count", "5"}); err != nil || fresh.Count != 5 || fresh.DrainTimeout != 7*time.Second || fresh.SyslogTag != "example" {
+		t.Errorf("settings %+v, %v", fresh, err)
+	}
+	// Without defaults of its own a program may as well use config.
+	if err := config.Parse("example", fresh, []string{"--count", "6"}); err != nil || fresh.Count != 6 || fresh.User != "nobody" || fresh.SyslogTag != "example" {
+		t.Errorf("settings %+v, %v", fresh, err)
+	}
+	if err := p.Reread(fresh, []string{"--count", "x"}); config.ExitStatus(err) != config.ExitUsage {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestDefaultsAndCommands(t *testing.T) {
 	type settings struct {
 		Common
@@ -322,7 +339,7 @@ func TestDefaultsAndCommands(t *testing.T) {
 	s := &settings{}
 	p := Program{
 		Settings: s, Serve: untilDone,
-		Defaults: map[string]string{"drain_timeout": "7s", "syslog_tag": "other"},
+		Defaults: map[string]string{"drain_timeout": "7s"},
 		Shorts:   map[string]rune{"pidfile": 'p'},
 		Commands: map[string]func(io.Writer, io.Writer) int{"show": func(stdout, stderr io.Writer) int {
 			fmt.Fprintln(stdout, s.Show.What, s.DrainTimeout, s.SyslogTag, s.Pidfile)
@@ -331,7 +348,7 @@ func TestDefaultsAndCommands(t *testing.T) {
 	}
 	r := run(t, p, "-p/x", "show", "--what", "all")
 	r.wait(3, "")
-	if got := r.out.String(); got != "all 7s other /x\n" {
+	if got := r.out.String(); got != "all 7s example /x\n" {
 		t.Errorf("output %q", got)
 	}
 	p.Settings = &settings{}
