@@ -1,0 +1,163 @@
+package notify
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func kinds(t *testing.T, c *Client, n int) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var s []string
+	for range n {
+		e, err := c.Next(ctx)
+		if err != nil {
+			return strings.Join(append(s, err.Error()), "|")
+		}
+		s = append(s, e.Kind.String()+" "+e.Line())
+	}
+	return strings.Join(s, "|")
+}
+
+func connect(t *testing.T, src Source, in Interest) *Client {
+	t.Helper()
+	c, err := Connect(context.Background(), src, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestClientExtended(t *testing.T) {
+	h, dial := serve(t, Options{}, 0)
+	h.Seed(msg("F 2"))
+	c := connect(t, pathSource(dial), Interest{Letters: "YZF"})
+	if got := kinds(t, c, 4); got != "up |state F 2|state Y|live *LIVE 0" {
+		t.Errorf("got %q", got)
+	}
+	publish(h, "F 0", "Z")
+	if got := kinds(t, c, 2); got != "event F 0|event Z" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// pathSource dials the hub that dial belongs to.
+func pathSource(dial func() *peer) Source {
+	return Source{Name: "hub", Dial: func(context.Context) (net.Conn, error) { return dial().conn, nil }}
+}
+
+// original plays an original multiplexor: it reads nothing but the letters,
+// and says what the script has, after the interest line.
+func original(t *testing.T, script string) Source {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		io.WriteString(c, "*OK\n")
+		c.Read(make([]byte, 256))
+		io.WriteString(c, script)
+	}()
+	return Source{Name: "old", Dial: func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", l.Addr().String())
+	}}
+}
+
+func TestClientFallsBack(t *testing.T) {
+	c := connect(t, original(t, "F 3\nS 0 > rebuild\noop qid\nZ\n"), Interest{Letters: "*"})
+	if got := kinds(t, c, 5); got != "up |event F 3|event S 0 > rebuild|other oop qid|event Z" {
+		t.Errorf("got %q", got)
+	}
+	start := time.Now()
+	c = connect(t, original(t, ""), Interest{Letters: "*"})
+	e, err := c.Next(context.Background())
+	if err != nil || e.Kind != Up || e.Extended || time.Since(start) > 10*time.Second {
+		t.Errorf("a silent original: %+v, %v after %v", e, err, time.Since(start))
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), 20*time.Millisecond, ErrTimeout)
+	defer cancel()
+	if _, err := c.Next(ctx); !errors.Is(err, ErrTimeout) {
+		t.Errorf("time is up: %v", err)
+	}
+}
+
+func TestFollowerMissesNothing(t *testing.T) {
+	h, dial := serve(t, Options{}, 0)
+	var last net.Conn
+	src := Source{Name: "hub", Dial: func(context.Context) (net.Conn, error) { last = dial().conn; return last, nil }}
+	f := &Follower{Source: src, Interest: Interest{Letters: "YZ"}}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	done := errors.New("done")
+	var got []string
+	err := f.Follow(ctx, func(e Event) error {
+		got = append(got, e.Kind.String()+" "+e.Line())
+		switch len(got) {
+		case 2: // live
+			publish(h, "Z")
+		case 3:
+			last.Close()
+			publish(h, "Y", "Z", "Y") // while it is away
+		case 10:
+			return done
+		}
+		return nil
+	})
+	want := "up |live *LIVE 0|event Z|down |up |event Y|event Z|event Y|state Y|live *LIVE 4"
+	if err != done || strings.Join(got, "|") != want {
+		t.Errorf("%v\ngot  %q\nwant %q", err, strings.Join(got, "|"), want)
+	}
+}
+
+func TestParseSource(t *testing.T) {
+	for in, want := range map[string]string{
+		"/run/postern/multiplexor-notify.sock": "multiplexor",
+		"/run/x.sock":                          "x",
+		"unix:/run/a=b":                        "a=b",
+		"mx=/run/postern/n":                    "mx",
+		"inet:4567":                            "inet:4567",
+		"far=tcp:192.0.2.1:4567":               "far",
+		"/run/a=b/n":                           "n",
+	} {
+		if src, err := ParseSource(in); err != nil || src.Name != want {
+			t.Errorf("%q: %q, %v; want %q", in, src.Name, err, want)
+		}
+	}
+	for _, in := range []string{"", "inet:", "tcp:x", "mx="} {
+		if _, err := ParseSource(in); err == nil {
+			t.Errorf("%q is taken", in)
+		}
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain äöü 日本":      "plain äöü 日本",
+		"\x1b]0;title\a":    `\x1b]0;title\x07`,
+		"\x9b31m":           `\x9b31m`,
+		"a\u202eb\u2066":    `a\u202eb\u2066`,
+		"c\u009b":           `c\xc2\x9b`,
+		"\xff\xc3":          `\xff\xc3`,
+		"\U000e0041":        `\U000e0041`,
+		"\ufffd replaced":   "\ufffd replaced",
+		"line\nfeed\r\ttab": `line\x0afeed\x0d\x09tab`,
+	} {
+		if got := Printable(in); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}
