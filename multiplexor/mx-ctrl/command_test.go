@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -254,6 +255,21 @@ func TestBar(t *testing.T) {
 	} {
 		if got := showBar(reply); got.text != want {
 			t.Errorf("%.60q: got %q, want %q", reply, got.text, want)
+		}
+	}
+}
+
+// TestOutputThatIsLost: a reply that could not be shown is no success.
+func TestOutputThatIsLost(t *testing.T) {
+	f := topFake(t, func() string { return workersReply })
+	for _, args := range [][]string{{"free"}, {"status"}, {"top"}} {
+		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		status := run(append([]string{own, "-s", f.socket}, args...), stdio{strings.NewReader(""), full, io.Discard})
+		if full.Close(); status != exitError {
+			t.Errorf("%s on a full device: status %d", args, status)
 		}
 	}
 }

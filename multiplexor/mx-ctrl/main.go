@@ -79,7 +79,8 @@ func runOwn(args []string, std stdio) int {
 		fmt.Fprintf(std.err, "%s: error: %v\n%[1]s: hint: %[1]s --help lists flags and commands\n", ownName, err)
 		return exitUsage
 	}
-	t := &tool{stdio{std.in, terminalSafe(std.out), std.err}, client{dial: dialSpec(s.spec), timeout: s.Timeout}, false}
+	safe := stdio{std.in, terminalSafe(std.out), terminalSafe(std.err)}
+	t := &tool{safe, client{dial: dialSpec(s.spec), timeout: s.Timeout}, false}
 	switch {
 	case s.Interactive:
 		return t.interactive()
@@ -92,12 +93,11 @@ func runOwn(args []string, std stdio) int {
 // command asks what the words on the command line say.
 func (t *tool) command(words []string) int {
 	o := t.ask(requestLine(words))
-	if o.failed && o.stderr {
-		io.WriteString(t.err, o.text)
-	} else {
-		io.WriteString(t.out, o.text)
+	w := t.out
+	if o.stderr {
+		w = t.err
 	}
-	if o.failed {
+	if _, err := io.WriteString(w, o.text); err != nil || o.failed {
 		return exitError
 	}
 	return exitOK

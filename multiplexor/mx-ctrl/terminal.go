@@ -130,6 +130,11 @@ func (t *terminal) stopKeys() {
 	}
 }
 
+func isTerminal(fd int) bool {
+	_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	return err == nil
+}
+
 // canStop says whether a shell is there that can end a stop. The kernel's rule is
 // that a process group without one, an orphaned one, does not stop at SIGTSTP; so
 // are the group of the session's leader, and a child of another session.

@@ -32,6 +32,13 @@ type pty struct {
 // which is also its controlling one.
 func onTerminal(t *testing.T, columns, rows int, args ...string) *pty {
 	t.Helper()
+	p := openPty(t, columns, rows)
+	p.start(true, args...)
+	return p
+}
+
+func openPty(t *testing.T, columns, rows int) *pty {
+	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		testenv.LeaveOut(t, "terminal of mx-ctrl top", err.Error())
@@ -52,7 +59,14 @@ func onTerminal(t *testing.T, columns, rows int, args ...string) *pty {
 	}
 	t.Cleanup(func() { p.slave.Close() })
 	p.resize(columns, rows)
+	return p
+}
 
+// start runs the program on the terminal, with a keyboard only if it is made its
+// controlling terminal.
+func (p *pty) start(controlling bool, args ...string) {
+	t := p.t
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +75,7 @@ func onTerminal(t *testing.T, columns, rows int, args ...string) *pty {
 	p.cmd.Args[0] = own
 	p.cmd.Env = append(os.Environ(), "MX_CTRL_TEST_CHILD=1")
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = p.slave, p.slave, p.slave
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: controlling}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +88,6 @@ func onTerminal(t *testing.T, columns, rows int, args ...string) *pty {
 		p.cmd.Process.Kill()
 		<-p.done
 	})
-	return p
 }
 
 func (p *pty) control(f func(fd int) error) {
@@ -325,6 +338,23 @@ func TestTopUnderAShellStopsAndGoesOn(t *testing.T) {
 	}
 }
 
+// TestTopWithoutAKeyboard: a screen that is not the controlling terminal has no
+// keys, but is drawn on and given back.
+func TestTopWithoutAKeyboard(t *testing.T) {
+	f := counting(t)
+	p := openPty(t, 100, 30)
+	p.start(false, "top", "-s", f.socket, "--interval", "100ms")
+	p.wait("asked 3")
+	if got := p.mode(); got != cooked {
+		t.Errorf("while it runs the terminal has %s", got)
+	}
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	if status := p.ended(); status != 128+int(syscall.SIGTERM) {
+		t.Errorf("status %d", status)
+	}
+	p.restored()
+}
+
 func TestTopSaysThatTheMultiplexorIsGone(t *testing.T) {
 	f := counting(t)
 	p := startTop(t, f)
@@ -353,4 +383,9 @@ func TestRepliesOnATerminalAreSafe(t *testing.T) {
 	p := onTerminal(t, 80, 24, "-s", f.socket, "foo")
 	p.ended()
 	testenv.Eventually(t, 5*time.Second, "the reply", func() bool { return strings.Contains(p.written(), "red?[31m é?\n") })
+
+	f = answer(t, func(string) string { return "\x1b[2J\n" })
+	p = onTerminal(t, 80, 24, "-s", f.socket, "status")
+	p.ended()
+	testenv.Eventually(t, 5*time.Second, "the refusal", func() bool { return strings.Contains(p.written(), "ERROR ?[2J\n") })
 }
