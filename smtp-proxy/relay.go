@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"strings"
 	"time"
 
@@ -49,8 +50,14 @@ func (s *session) capabilities() (upstream.Capabilities, error) {
 	if s.up != nil {
 		return s.up.Capabilities(), nil
 	}
-	return s.srv.ups.Capabilities(s.background())
+	ctx, cancel := context.WithTimeout(s.background(), capabilitiesTimeout)
+	defer cancel()
+	return s.srv.ups.Capabilities(ctx)
 }
+
+// capabilitiesTimeout bounds how long a client waits at EHLO for a server that nobody has reached yet; it
+// is then offered what the proxy can do by itself.
+const capabilitiesTimeout = 10 * time.Second
 
 // connect makes sure that there is a connection to the server.
 func (s *session) connect() error {

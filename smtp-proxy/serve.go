@@ -220,7 +220,8 @@ func (srv *server) use(conf *live) {
 func newUpstreams(s *settings, log *slog.Logger) (*upstream.Set, error) {
 	c := upstream.Config{
 		URLs: s.Upstream, TLS: upstream.TLS(s.UpstreamTLS), Helo: s.UpstreamHelo, ClientIP: upstream.ClientIP(s.UpstreamClientIP),
-		MaxConns: s.UpstreamConnections, ConnectTimeout: s.ConnectTimeout, Log: log,
+		MaxConns: s.UpstreamConnections, ConnectTimeout: s.ConnectTimeout,
+		HelloTimeout: min(s.UpstreamTimeout, time.Minute), WriteTimeout: min(s.UpstreamTimeout, 3*time.Minute), Log: log,
 	}
 	if c.Helo == "" {
 		c.Helo = s.host

@@ -52,9 +52,8 @@ func (s *session) do(cmd smtp.Command) {
 // malformed answers a line that is no command.
 func (s *session) malformed(text []byte, err error) {
 	switch {
-	case errors.Is(err, smtp.ErrNoVerb) && len(text) > 0 && !startsWithLetter(text),
-		errors.Is(err, smtp.ErrControlByte) && len(text) > 1 && text[0] == 0x16 && text[1] == 0x03:
-		// Not even a word, or a TLS ClientHello: whatever speaks here does not speak SMTP.
+	case len(text) > 0 && !startsWithLetter(text):
+		// Not even a word, such as a TLS ClientHello: whatever speaks here does not speak SMTP.
 		s.refuse(gateForeign, reply(554, "5.5.1", "This is a mail server"))
 	case errors.Is(err, smtp.ErrControlByte) && strings.ContainsRune(string(text), '\r'):
 		s.fail(reply(500, "5.5.2", "Bare <CR> in command"))

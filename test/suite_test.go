@@ -59,7 +59,7 @@ func startGatewayTo(t *testing.T, upstream string, port int, proxyArgs ...string
 	if upstream == "" {
 		upstream = "maildir:" + g.maildir
 	}
-	args = append([]string{"--smtp", "tcp:" + g.address(), "--notify", g.socket("proxy-notify"), "--multiplexor", g.socket("mx"),
+	args = append([]string{"--maxloadavg", "0", "--smtp", "tcp:" + g.address(), "--notify", g.socket("proxy-notify"), "--multiplexor", g.socket("mx"),
 		"--multiplexor-notify", g.socket("mx-notify"), "--spool", g.spool, "--upstream", upstream}, proxyArgs...)
 	if drops {
 		args = append(args, "--user", account)

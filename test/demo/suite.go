@@ -166,7 +166,7 @@ func (s *suite) startMultiplexor(ctx context.Context) error {
 }
 
 func (s *suite) startProxy(ctx context.Context) error {
-	args := []string{"--smtp", fmt.Sprintf("tcp:127.0.0.1:%d", s.port), "--notify", s.socket("smtp-proxy-notify.sock"),
+	args := []string{"--maxloadavg", "0", "--smtp", fmt.Sprintf("tcp:127.0.0.1:%d", s.port), "--notify", s.socket("smtp-proxy-notify.sock"),
 		"--multiplexor", s.socket("multiplexor.sock"), "--multiplexor-notify", s.socket("multiplexor-notify.sock"),
 		"--spool", s.spool, "--upstream", "maildir:" + s.maildir, "--hostname", "gateway.example.net"}
 	if asRoot() {
