@@ -94,7 +94,7 @@ func (c *Conn) begin(ctx context.Context, client Client, deadline time.Time) err
 	if err := c.greeting(deadline); err != nil {
 		return err
 	}
-	if err := c.hello(deadline); err != nil {
+	if err := c.hello(c.srv.conf.Helo, deadline); err != nil {
 		return err
 	}
 	if err := c.startTLS(ctx, deadline); err != nil {
@@ -117,14 +117,14 @@ func (c *Conn) greeting(deadline time.Time) error {
 }
 
 // hello says LHLO or EHLO, and HELO if the server does not know EHLO.
-func (c *Conn) hello(deadline time.Time) error {
+func (c *Conn) hello(name string, deadline time.Time) error {
 	verb := smtp.Ehlo
 	if c.srv.lmtp {
 		verb = "LHLO"
 	}
-	r, err := c.ask(verb+" "+c.srv.conf.Helo, deadline)
+	r, err := c.ask(verb+" "+name, deadline)
 	if err == nil && r.Permanent() && !c.srv.lmtp {
-		r, err = c.ask(smtp.Helo+" "+c.srv.conf.Helo, deadline)
+		r, err = c.ask(smtp.Helo+" "+name, deadline)
 		r.Lines = nil
 	}
 	if err != nil {

@@ -91,22 +91,29 @@ func (c *Conn) tellClient(client Client, deadline time.Time) error {
 			return err
 		}
 		if r.Code != 220 {
-			return c.fail(fmt.Errorf("reply to XCLIENT is %q", clip(r.String())), replyNoXClient)
+			return c.fail(fmt.Errorf("%w: reply to XCLIENT is %q", errThisClient, clip(r.String())), replyNoXClient)
 		}
 	}
 	c.client = client
-	return c.hello(deadline) // the server is back at its greeting
+	// The server is back at its greeting. What follows is what the client said: Postfix takes the name in
+	// EHLO for the client's, whatever the attribute HELO was.
+	name := c.srv.conf.Helo
+	if isPlain(client.Helo) && len(client.Helo) <= 255 {
+		name = client.Helo
+	}
+	return c.hello(name, deadline)
 }
 
 // xclientLines makes the XCLIENT commands: all attributes that the server takes, as one that is left out would
-// keep what the client before had, in lines of at most 512 bytes. Without ADDR there is none.
+// keep what the client before had, in lines of at most 512 bytes. Without ADDR there is none. ADDR is the last:
+// behind it Postfix takes no XCLIENT unless the client's address may use it, too.
 func xclientLines(client Client, takes []string) []string {
 	if !slices.Contains(takes, "ADDR") {
 		return nil
 	}
 	var lines []string
 	line := smtp.XClient
-	for _, name := range []string{"NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT"} {
+	for _, name := range []string{"NAME", "HELO", "LOGIN", "PROTO", "DESTADDR", "DESTPORT", "PORT", "ADDR"} {
 		if !slices.Contains(takes, name) {
 			continue
 		}

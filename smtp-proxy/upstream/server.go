@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,7 +62,8 @@ func (s *server) find(ctx context.Context, client Client, fresh bool) (*Conn, er
 	if err != nil {
 		s.open.Add(-1)
 		s.failed.Add(1)
-		if ctx.Err() == nil {
+		// That a client was refused, or went away, is no reason to leave the server alone.
+		if ctx.Err() == nil && !errors.Is(err, errThisClient) {
 			s.breaker.failure(time.Now(), s.conf.RetryTime)
 		}
 		return nil, err
@@ -126,7 +128,7 @@ func (s *server) take(client Client, fresh bool) *Conn {
 		if c == nil {
 			return nil
 		}
-		if now.Sub(c.idle) < s.conf.IdleTime && now.Sub(c.born) < s.conf.MaxAge && c.stream.quiet() == nil {
+		if now.Sub(c.idle) < s.keepTime(c) && now.Sub(c.born) < s.conf.MaxAge && c.stream.quiet() == nil {
 			c.ended = false
 			return c
 		}
@@ -147,13 +149,30 @@ func (s *server) pop(client Client) *Conn {
 	return nil
 }
 
-// suits says whether a connection can be used for a client: a PROXY header cannot be taken back.
-func (s *server) suits(c *Conn, client Client) bool {
+// suits says whether a connection can be used for a client.
+func (s *server) suits(c *Conn, client Client) bool { return !s.bound(c) || c.client == client }
+
+// bound says whether a connection is of use for one client only: a PROXY header cannot be taken back, and not
+// every server takes XCLIENT a second time.
+func (s *server) bound(c *Conn) bool {
 	switch s.conf.ClientIP {
 	case ClientIPProxy1, ClientIPProxy2:
-		return c.client.Addr == client.Addr && c.client.ServerAddr == client.ServerAddr
+		return true
+	case ClientIPXClient:
+		return c.caps.xclient == nil
 	}
-	return true
+	return false
+}
+
+// boundTime is how long a connection is kept for its one client to send another message.
+const boundTime = 10 * time.Second
+
+// keepTime is how long a connection may be idle.
+func (s *server) keepTime(c *Conn) time.Duration {
+	if s.bound(c) {
+		return min(boundTime, s.conf.IdleTime)
+	}
+	return s.conf.IdleTime
 }
 
 // oldest takes the connection that has been idle longest.
@@ -178,7 +197,7 @@ func (s *server) put(c *Conn) {
 	if keep {
 		s.kept = append(s.kept, c)
 		if s.reaper == nil {
-			s.reaper = time.AfterFunc(s.conf.IdleTime, s.reap)
+			s.reaper = time.AfterFunc(s.keepTime(c), s.reap)
 		}
 	}
 	s.mu.Unlock()
@@ -187,20 +206,24 @@ func (s *server) put(c *Conn) {
 	}
 }
 
-// reap closes connections that were idle for too long, those first that are so longest.
+// reap closes connections that were idle for too long.
 func (s *server) reap() {
 	var old []*Conn
+	now := time.Now()
+	next := s.conf.IdleTime
 	s.mu.Lock()
 	s.reaper = nil
-	now := time.Now()
-	n := 0
-	for n < len(s.kept) && now.Sub(s.kept[n].idle) >= s.conf.IdleTime {
-		n++
-	}
-	old = append(old, s.kept[:n]...)
-	s.kept = append(s.kept[:0], s.kept[n:]...)
+	s.kept = slices.DeleteFunc(s.kept, func(c *Conn) bool {
+		left := s.keepTime(c) - now.Sub(c.idle)
+		if left <= 0 {
+			old = append(old, c)
+			return true
+		}
+		next = min(next, left)
+		return false
+	})
 	if len(s.kept) > 0 {
-		s.reaper = time.AfterFunc(s.conf.IdleTime-now.Sub(s.kept[0].idle), s.reap)
+		s.reaper = time.AfterFunc(next, s.reap)
 	}
 	s.mu.Unlock()
 	for _, c := range old {

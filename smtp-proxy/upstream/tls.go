@@ -64,7 +64,7 @@ func (c *Conn) startTLS(ctx context.Context, deadline time.Time) error {
 	if err := c.handshake(ctx, deadline); err != nil {
 		return err
 	}
-	return c.hello(deadline) // what it said before counts for nothing: RFC 3207, 4.2
+	return c.hello(c.srv.conf.Helo, deadline) // what it said before counts for nothing: RFC 3207, 4.2
 }
 
 // handshake goes on within TLS.
