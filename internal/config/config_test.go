@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"postern/internal/testenv"
 )
 
 // testSettings has a setting of each kind.
@@ -272,9 +274,7 @@ func TestFileRights(t *testing.T) {
 }
 
 func TestFileOfAnotherUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can give a file away")
-	}
+	testenv.NeedRoot(t)
 	path := writeFile(t, "count 3\n")
 	if err := os.Chown(path, 65534, 0); err != nil {
 		t.Fatal(err)
