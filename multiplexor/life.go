@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -250,11 +251,15 @@ func (d *multiplexor) assemble() (err error) {
 	d.openStats()
 	if len(d.notify["notify"]) > 0 {
 		d.hub = notify.NewHub(notify.Options{Letters: "BFRSUYZ", Log: d.log})
+		d.hub.Seed(notify.Message{Letter: 'F', Text: strconv.Itoa(int(s.Max))})
 	}
 	pr := &program{Path: s.Worker, Filter: s.Filter, StatusPipe: s.Pipe, Group: s.Group,
 		AddressSpace: int64(s.MaxAS) * 1024, Resident: int64(s.MaxRSS) * 1024, Env: workerEnv(os.Environ())}
 	d.starter = newStarter(d.loop, pr, int(s.Max))
-	d.pool = newPool(s.limits(), &d.loop.Timers, processes{Start: d.starter.Start}, d.hub, d.journal, d.stats)
+	d.pool = newPool(s.limits(), &d.loop.Timers, processes{Start: d.starter.Start}, d.journal, d.stats)
+	if d.hub != nil {
+		d.pool.hub = d.hub
+	}
 	d.server = &server{loop: d.loop, pool: d.pool, log: d.journal, name: s.versionName(), began: d.began,
 		timeout: time.Duration(s.Client), maxLine: int(s.MaxRequestSize), commands: makeBuiltins(), reread: d.pool.reread}
 	return d.openDoors()

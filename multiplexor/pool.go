@@ -37,13 +37,16 @@ const (
 	backoffMost  = 30 * time.Second
 )
 
+// announcer tells listeners what happens: a notify.Hub. It does not block.
+type announcer interface{ Publish(...notify.Message) }
+
 // pool is all workers and what they have to do. Everything in it happens on one
 // goroutine, the loop's.
 type pool struct {
 	limits limits
 	timers *evloop.Timers
 	os     processes
-	hub    *notify.Hub // nil: nobody can listen
+	hub    announcer // nil: nobody can listen
 	log    *journal
 	stats  *statLog // nil: none
 
@@ -75,8 +78,8 @@ type pool struct {
 	gone     func() // the last process is gone, while stopping
 }
 
-func newPool(l limits, timers *evloop.Timers, os processes, hub *notify.Hub, log *journal, stats *statLog) *pool {
-	p := &pool{limits: l, timers: timers, os: os, hub: hub, log: log, stats: stats, histogram: make([]int, l.Max), free: l.Max, domains: map[string]int{}}
+func newPool(l limits, timers *evloop.Timers, os processes, log *journal, stats *statLog) *pool {
+	p := &pool{limits: l, timers: timers, os: os, log: log, stats: stats, histogram: make([]int, l.Max), free: l.Max, domains: map[string]int{}}
 	for n := range l.Max {
 		w := &worker{pool: p, n: n, lastKind: kindNone}
 		w.timer.Do = w.expired
@@ -90,9 +93,6 @@ func newPool(l limits, timers *evloop.Timers, os processes, hub *notify.Hub, log
 	p.idleTimer.Do = p.retireIdle
 	p.statusTimer.Do = p.logStatus
 	p.stopTimer.Do = p.pressOn
-	if hub != nil {
-		hub.Seed(notify.Message{Letter: 'F', Text: strconv.Itoa(p.free)})
-	}
 	return p
 }
 
