@@ -74,6 +74,7 @@ func makeBuiltins() map[string]builtin {
 		}},
 		"foo_no_such_command": {reply: func(_ *server, _ *doorway, b []byte) []byte { return append(b, textUnknown...) }},
 	}
+	m["autoscale"] = builtin{privileged: true, help: "State of autoscaling", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.appendAutoscale(b) }}
 	all := builtin{help: "A line for each worker", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.appendWorkers(b, false) }}
 	onlyBusy := builtin{help: "A line for each busy worker", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.appendWorkers(b, true) }}
 	m["workers"], m["busyworkers"] = all, onlyBusy
@@ -100,7 +101,7 @@ var argumentHelp = []struct {
 
 // helpOrder is the order in which help lists the table.
 var helpOrder = []string{"help", "free", "version", "status", "workers", "busyworkers", "load", "load-relayok", "load-senderok", "load-recipok",
-	"hload", "hload-relayok", "hload-senderok", "hload-recipok", "histo", "msgs", "reread"}
+	"hload", "hload-relayok", "hload-senderok", "hload-recipok", "histo", "msgs", "reread", "autoscale"}
 
 // command answers a built-in request or hands the line on.
 func (c *client) command(line []byte) {

@@ -269,6 +269,7 @@ func (d *multiplexor) assemble() (err error) {
 func (d *multiplexor) openDoors() error {
 	requests := &doorway{server: d.server, open: new(int), limit: int(d.settings.MaxConnections)}
 	status := &doorway{server: d.server, open: new(int), limit: maxRestricted, restricted: true}
+	maps := &doorway{server: d.server, open: new(int), limit: int(d.settings.MaxConnections)}
 	for i, t := range d.sockets {
 		var admit func(fd int)
 		switch t.name {
@@ -277,7 +278,7 @@ func (d *multiplexor) openDoors() error {
 		case "status":
 			admit = status.admit
 		default:
-			continue
+			admit = maps.admitMap
 		}
 		l, err := d.loop.Listen(t.fd, admit, func(err error) { d.journal.add(levelError, err.Error()) })
 		if err != nil {
@@ -330,6 +331,12 @@ func (d *multiplexor) serve() {
 	p.event(levelInfo, "started; minWorkers=%d, maxWorkers=%d, maxRequests=%d, maxLifetime=%d, maxIdleTime=%d, busyTimeout=%d, clientTimeout=%d",
 		s.Min, s.Max, s.MaxRequests, time.Duration(s.MaxLifetime)/time.Second, time.Duration(s.Idle)/time.Second, time.Duration(s.Busy)/time.Second, time.Duration(s.Client)/time.Second)
 	p.begin()
+	if s.TickTime > 0 {
+		p.startTicks(int(s.Ticks), time.Duration(s.TickTime))
+	}
+	if s.Autoscale {
+		p.startAutoscale()
+	}
 	d.loop.Later(d.ready)
 	if err := d.loop.Run(); err != nil {
 		d.log.Error("the event loop has failed", "error", err)

@@ -73,6 +73,8 @@ type pool struct {
 
 	minTimer, gapTimer, idleTimer, statusTimer, stopTimer evloop.Timer
 
+	scale autoscaler
+
 	stopping bool
 	stopStep int
 	gone     func() // the last process is gone, while stopping
