@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,7 +61,12 @@ func startPool(t *testing.T, program string) *pool {
 		args = append(args, "-U", account)
 	}
 	mx := testenv.Start(t, exec.Command(program, args...))
-	t.Cleanup(func() { p.release(p.held...) })
+	t.Cleanup(func() {
+		p.release(p.held...)
+		// The original may take its 20 seconds when it has just retired workers.
+		mx.Stop(syscall.SIGTERM)
+		mx.Wait(30 * time.Second)
+	})
 	testenv.Eventually(t, answersWithin, "two idle workers", func() bool {
 		if !mx.Running() {
 			t.Fatalf("%s has ended", program)
