@@ -1,0 +1,203 @@
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"postern/internal/config"
+	"postern/internal/daemon"
+	"postern/internal/listen"
+	"postern/internal/stamp"
+)
+
+// settings are all settings of pop3-stamp: command line, environment and file.
+type settings struct {
+	daemon.Common `embed:""`
+
+	POP3     []string `name:"pop3" placeholder:"SPEC" help:"Listen here for POP3 clients. May be given several times."`
+	POP3S    []string `name:"pop3s" placeholder:"SPEC" help:"Listen here for POP3 clients over TLS from the first byte."`
+	Notify   []string `name:"notify" placeholder:"SPEC" help:"Listen here for programs that want to know what happens."`
+	Metrics  []string `name:"metrics" placeholder:"SPEC" help:"Serve Prometheus metrics here."`
+	Hostname string   `name:"hostname" placeholder:"NAME" help:"Our name in the greeting. Default: the name of the host."`
+
+	Upstream       []string      `name:"upstream" placeholder:"URL" help:"The server behind: pop3://HOST:PORT or pop3s://HOST:PORT. Several: the next one when one is down."`
+	UpstreamTLS    string        `name:"upstream-tls" enum:"none,may,require,verify" default:"none" help:"TLS towards the server behind, with STLS: none, may, require or verify."`
+	UpstreamTO     time.Duration `name:"upstream-timeout" default:"2m" help:"How long the server behind may take for a reply, or be silent within one."`
+	ConnectTimeout time.Duration `name:"connect-timeout" default:"30s" help:"How long connecting to the server behind may take."`
+	SASL           []string      `name:"sasl" placeholder:"MECHANISM" help:"SASL mechanism that the server behind knows, to be passed through: PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-1, SCRAM-SHA-256, XOAUTH2 or OAUTHBEARER."`
+	APOP           config.Switch `name:"apop" default:"no" help:"Pass APOP through. The server behind is then connected to for each client at once, for its timestamp."`
+
+	ClientipDir    string        `name:"clientip-dir" placeholder:"DIR" help:"Write stamps here. smtp-proxy has a setting of the same name."`
+	ClientipMaxage time.Duration `name:"clientip-maxage" default:"10m" help:"How long a stamp is fresh."`
+	StampOnConnect string        `name:"stamp-on-connect" enum:"keep,remove" default:"keep" help:"What happens to the stamp of an address when somebody connects from there: keep, or remove as pop3.proxy did."`
+	ExpireInterval time.Duration `name:"expire-interval" default:"1m" help:"How often old stamps are removed; 0 leaves it to pop3-stamp expire."`
+	Statdir        string        `name:"statdir" placeholder:"DIR" help:"Write a status file per session here."`
+
+	MaxSessions           int           `name:"max-sessions" default:"5000" placeholder:"N" help:"Most sessions at a time; 0 for no limit."`
+	MaxSessionsPerAddress int           `name:"max-sessions-per-address" default:"20" placeholder:"N" help:"Most sessions at a time from one address (IPv6: from one /64); 0 for no limit."`
+	MaxLoginTries         int           `name:"max-login-tries" default:"3" placeholder:"N" help:"Session ends after so many failed logins."`
+	MaxLoginFailures      int           `name:"max-login-failures" default:"20" placeholder:"N" help:"Failed logins from one address within ten minutes after which it may not connect; 0 for no limit."`
+	LoginDelay            time.Duration `name:"login-delay" default:"1s" help:"How long the answer to the first failed login from an address waits; twice as long for each further one, up to 30s."`
+	MaxErrors             int           `name:"max-errors" default:"5" placeholder:"N" help:"Session ends after so many commands in error."`
+	LoginTimeout          time.Duration `name:"login-timeout" default:"1m" help:"How long a client may take to log in."`
+	IdleTimeout           time.Duration `name:"idle-timeout" default:"10m" help:"How long a client that is logged in may say nothing, RFC 1939 3."`
+	WriteTimeout          time.Duration `name:"write-timeout" default:"2m" help:"How long a client may read nothing of what it asked for."`
+
+	TLSCert          string        `name:"tls-cert" placeholder:"FILE" help:"Certificate chain (PEM). With tls-key: STLS is offered."`
+	TLSKey           string        `name:"tls-key" placeholder:"FILE" help:"Key of the certificate (PEM)."`
+	TLSMin           string        `name:"tls-min" enum:"1.2,1.3" default:"1.2" help:"Oldest TLS version."`
+	LoginRequiresTLS config.Switch `name:"login-requires-tls" default:"no" help:"Take passwords only within TLS."`
+
+	Serve  struct{} `cmd:"" default:"1" hidden:""`
+	Expire struct {
+		Age time.Duration `help:"Remove stamps older than this; 0 is twice clientip-maxage." default:"0s" env:"-"`
+	} `cmd:"" help:"Remove old stamps, say how many, and exit."`
+	Touch struct {
+		Client string `help:"Address of the client." placeholder:"ADDRESS" required:"" env:"-"`
+		Login  string `help:"Name of the user, for the record." placeholder:"NAME" env:"-"`
+		Server string `help:"Server the user logged in to, for the record." placeholder:"NAME" env:"-"`
+	} `cmd:"" help:"Write a stamp and exit: for login scripts of mail servers."`
+	Revoke struct {
+		Client string `help:"Address of the client." placeholder:"ADDRESS" required:"" env:"-"`
+	} `cmd:"" help:"Remove a stamp and exit."`
+
+	host    string // Hostname, or the host's
+	servers []target
+}
+
+// target is a server behind.
+type target struct {
+	name string // HOST:PORT, for stamps, status files and the log
+	host string // for the certificate
+	tls  bool   // from the first byte
+}
+
+// saslMechanisms are those that can be passed through: no EXTERNAL, which would show the server who we are, and none
+// that protects what follows.
+var saslMechanisms = []string{"PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "XOAUTH2", "OAUTHBEARER"}
+
+// Validate checks what a single value does not show, and computes the forms used while running.
+func (s *settings) Validate() error {
+	s.host = s.Hostname
+	if s.host == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			name = "localhost"
+		}
+		s.host = name
+	}
+	if strings.ContainsFunc(s.host, func(r rune) bool { return r <= ' ' || r > '~' || r == '<' || r == '>' }) {
+		return &config.Error{Key: "hostname", Err: fmt.Errorf("%q is no host name", s.host)}
+	}
+	s.servers = nil
+	for _, u := range s.Upstream {
+		t, err := parseUpstream(u)
+		if err != nil {
+			return &config.Error{Key: "upstream", Err: err}
+		}
+		s.servers = append(s.servers, t)
+	}
+	for i, m := range s.SASL {
+		s.SASL[i] = strings.ToUpper(m)
+		if !slices.Contains(saslMechanisms, s.SASL[i]) {
+			return &config.Error{Key: "sasl", Err: fmt.Errorf("cannot pass through %q", m)}
+		}
+	}
+	if (s.TLSCert == "") != (s.TLSKey == "") {
+		return &config.Error{Key: "tls-cert", Err: errors.New("needs tls-key, and the other way round")}
+	}
+	if s.TLSCert == "" && (len(s.POP3S) > 0 || bool(s.LoginRequiresTLS)) {
+		return &config.Error{Key: "tls-cert", Err: errors.New("is needed for pop3s and login-requires-tls")}
+	}
+	return s.validateNumbers()
+}
+
+func (s *settings) validateNumbers() error {
+	for key, n := range map[string]int{"max-sessions": s.MaxSessions, "max-sessions-per-address": s.MaxSessionsPerAddress, "max-login-failures": s.MaxLoginFailures} {
+		if n < 0 {
+			return &config.Error{Key: key, Err: errors.New("must not be negative")}
+		}
+	}
+	for key, n := range map[string]int{"max-login-tries": s.MaxLoginTries, "max-errors": s.MaxErrors} {
+		if n < 1 {
+			return &config.Error{Key: key, Err: errors.New("must be at least 1")}
+		}
+	}
+	for key, d := range map[string]time.Duration{"upstream-timeout": s.UpstreamTO, "connect-timeout": s.ConnectTimeout, "clientip-maxage": s.ClientipMaxage,
+		"login-timeout": s.LoginTimeout, "idle-timeout": s.IdleTimeout, "write-timeout": s.WriteTimeout} {
+		if d <= 0 {
+			return &config.Error{Key: key, Err: errors.New("must be more than nothing")}
+		}
+	}
+	for key, d := range map[string]time.Duration{"login-delay": s.LoginDelay, "expire-interval": s.ExpireInterval} {
+		if d < 0 {
+			return &config.Error{Key: key, Err: errors.New("must not be negative")}
+		}
+	}
+	return nil
+}
+
+// parseUpstream reads pop3://HOST[:PORT] or pop3s://HOST[:PORT].
+func parseUpstream(text string) (target, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return target{}, fmt.Errorf("%q: %w", text, err)
+	}
+	port := u.Port()
+	switch {
+	case u.Scheme != "pop3" && u.Scheme != "pop3s":
+		return target{}, fmt.Errorf("%q does not begin with pop3:// or pop3s://", text)
+	case u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Path != "" && u.Path != "/":
+		return target{}, fmt.Errorf("%q is not %s://HOST:PORT", text, u.Scheme)
+	case port == "" && u.Scheme == "pop3":
+		port = "110"
+	case port == "":
+		port = "995"
+	}
+	return target{name: net.JoinHostPort(u.Hostname(), port), host: u.Hostname(), tls: u.Scheme == "pop3s"}, nil
+}
+
+// listeners are the names that a service manager may pass listeners under.
+func (s *settings) listeners() []listen.Request {
+	return []listen.Request{
+		{Name: listenPOP3, Specs: s.POP3, Public: true},
+		{Name: listenPOP3S, Specs: s.POP3S, Public: true},
+		{Name: "notify", Specs: s.Notify},
+		{Name: "metrics", Specs: s.Metrics},
+	}
+}
+
+// store opens the place for stamps; nil if there is none.
+func (s *settings) store() (*stamp.Dir, error) {
+	if s.ClientipDir == "" {
+		return nil, nil
+	}
+	store, err := stamp.OpenDir(s.ClientipDir, s.ClientipMaxage, "")
+	if err != nil {
+		return nil, err
+	}
+	return store.(*stamp.Dir), nil
+}
+
+// loadTLS reads certificate and key; nil without them.
+func (s *settings) loadTLS() (*tls.Config, error) {
+	if s.TLSCert == "" {
+		return nil, nil
+	}
+	cert, err := tls.LoadX509KeyPair(s.TLSCert, s.TLSKey)
+	if err != nil {
+		return nil, fmt.Errorf("load certificate %q: %w", s.TLSCert, err)
+	}
+	least := uint16(tls.VersionTLS12)
+	if s.TLSMin == "1.3" {
+		least = tls.VersionTLS13
+	}
+	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: least}, nil
+}

@@ -1,0 +1,31 @@
+// Command pop3-stamp is a POP3 proxy that notes which client has just logged in: smtp-proxy lets those send mail.
+package main
+
+import (
+	"io"
+
+	"postern/internal/daemon"
+)
+
+// programName is the name in status files, the log and the environment.
+const programName = "pop3-stamp"
+
+func main() { daemon.Run(newProgram()) }
+
+// newProgram fills in the skeleton of a daemon.
+func newProgram() daemon.Program {
+	s := &settings{}
+	srv := &server{conf: s}
+	return daemon.Program{
+		Name:        programName,
+		Description: "POP3 proxy that notes which client has just logged in, for smtp-proxy to let it send mail.",
+		Settings:    s,
+		Commands: map[string]func(stdout, stderr io.Writer) int{
+			"expire": s.runExpire, "touch": s.runTouch, "revoke": s.runRevoke,
+		},
+		Check:     func() error { _, err := s.loadTLS(); return err },
+		Listeners: s.listeners,
+		Open:      srv.open,
+		Serve:     srv.serve,
+	}
+}

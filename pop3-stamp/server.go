@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"postern/internal/daemon"
+	"postern/internal/notify"
+	"postern/internal/stamp"
+	"postern/internal/statfile"
+)
+
+// Names of the listeners for clients.
+const (
+	listenPOP3  = "pop3"
+	listenPOP3S = "pop3s"
+)
+
+// server serves all sessions.
+type server struct {
+	conf   *settings
+	log    *slog.Logger
+	tls    *tls.Config
+	store  *stamp.Dir    // nil without clientip-dir
+	stats  *statfile.Dir // nil without statdir
+	hub    *notify.Hub
+	crowd  *crowd
+	meters *meters
+	status func(string)
+
+	number   atomic.Uint64 // of the last session
+	wg       sync.WaitGroup
+	mu       sync.Mutex
+	sessions map[*session]struct{}
+}
+
+// open does what may need the rights of the user who started the program.
+func (srv *server) open(env *daemon.Env) error {
+	var err error
+	srv.tls, err = srv.conf.loadTLS()
+	if err != nil {
+		return err
+	}
+	if len(srv.conf.servers) == 0 {
+		return errors.New("upstream is not set: there is no server to pass clients to")
+	}
+	if len(env.Listeners[listenPOP3S]) > 0 && srv.tls == nil {
+		return errors.New("a listener pop3s needs tls-cert and tls-key")
+	}
+	return nil
+}
+
+// prepare makes what lives as long as the server.
+func (srv *server) prepare(log *slog.Logger) error {
+	s := srv.conf
+	srv.log = log
+	srv.sessions = map[*session]struct{}{}
+	srv.crowd = &crowd{max: s.MaxSessions, maxPer: s.MaxSessionsPerAddress, maxFailures: s.MaxLoginFailures, delay: s.LoginDelay, now: time.Now}
+	srv.hub = notify.NewHub(notify.Options{Letters: "PX", Log: log})
+	srv.meters = newMeters(srv)
+	var err error
+	if srv.store, err = s.store(); err != nil {
+		return err
+	}
+	if srv.store == nil {
+		log.Warn("no stamps are written, because clientip-dir is not set")
+	}
+	if s.Statdir != "" {
+		if srv.stats, err = statfile.Open(s.Statdir, programName); err != nil {
+			return err
+		}
+		srv.stats.Log = log
+	}
+	return nil
+}
+
+// serve takes clients until ctx ends, and then waits for those that are being answered.
+func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
+	if err := srv.prepare(env.Log); err != nil {
+		return err
+	}
+	srv.status = env.Status
+	defer srv.stats.Close()
+	failed := make(chan error, 16)
+	var listeners []net.Listener
+	for name, group := range env.Listeners {
+		for _, l := range group {
+			listeners = append(listeners, l)
+			srv.listen(ctx, name, l, failed)
+		}
+	}
+	srv.wg.Go(func() { srv.sweep(ctx) })
+	srv.wg.Go(func() { srv.reload(ctx, env) })
+	env.Ready()
+	srv.tellStatus()
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	for _, l := range listeners {
+		_ = l.Close()
+	}
+	if err != nil {
+		return err
+	}
+	srv.drain()
+	srv.wg.Wait()
+	srv.hub.Close()
+	return nil
+}
+
+// listen serves one listener in a goroutine of its own.
+func (srv *server) listen(ctx context.Context, name string, l net.Listener, failed chan<- error) {
+	run := func() error { return srv.accept(ctx, name, l) }
+	switch name {
+	case "notify":
+		run = func() error { return srv.hub.Serve(l) }
+	case "metrics":
+		run = func() error { return srv.meters.serve(l) }
+	}
+	srv.wg.Go(func() {
+		if err := run(); err != nil && ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
+			select {
+			case failed <- fmt.Errorf("listener %s: %w", name, err):
+			default:
+			}
+		}
+	})
+}
+
+// accept starts a session for each client.
+func (srv *server) accept(ctx context.Context, name string, l net.Listener) error {
+	pause := 5 * time.Millisecond
+	for {
+		conn, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = 5 * time.Millisecond
+			srv.wg.Go(func() { srv.session(ctx, name, conn) })
+		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
+			return nil
+		case isTemporary(err):
+			// Out of descriptors, most likely: wait until a session has ended.
+			srv.log.Warn("accept", "listener", name, "error", err)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(pause):
+			}
+			pause = min(2*pause, time.Second)
+		default:
+			return err
+		}
+	}
+}
+
+func isTemporary(err error) bool {
+	var sys *os.SyscallError
+	return errors.As(err, &sys) // everything that accept(2) itself says
+}
+
+// session serves one client from its connection to its end.
+func (srv *server) session(ctx context.Context, listener string, conn net.Conn) {
+	s := newSession(srv, listener, conn)
+	srv.mu.Lock()
+	srv.sessions[s] = struct{}{}
+	srv.mu.Unlock()
+	srv.tellStatus()
+	defer func() {
+		_ = conn.Close()
+		srv.mu.Lock()
+		delete(srv.sessions, s)
+		srv.mu.Unlock()
+		srv.tellStatus()
+	}()
+	s.run(ctx)
+}
+
+// drain wakes the sessions that wait for their clients; each sees that the server ends.
+func (srv *server) drain() {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	for s := range srv.sessions {
+		_ = s.raw.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+func (srv *server) tellStatus() {
+	srv.mu.Lock()
+	n := len(srv.sessions)
+	srv.mu.Unlock()
+	if srv.status != nil {
+		srv.status(fmt.Sprintf("%d sessions", n))
+	}
+}
+
+// reload reads the certificate anew at SIGHUP.
+func (srv *server) reload(ctx context.Context, env *daemon.Env) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-env.Hangup:
+			conf, err := srv.conf.loadTLS()
+			if err != nil {
+				srv.log.Error("reload failed, the old certificate stays", "error", err)
+			} else {
+				srv.mu.Lock()
+				srv.tls = conf
+				srv.mu.Unlock()
+				srv.log.Info("certificate reloaded")
+			}
+			env.Ready()
+		}
+	}
+}
+
+func (srv *server) tlsConfig() *tls.Config {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	return srv.tls
+}
+
+// address is the IP address and port in a net.Addr; the zero value for UNIX sockets.
+func address(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

@@ -1,0 +1,274 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"postern/internal/statfile"
+)
+
+// session is one client.
+type session struct {
+	srv      *server
+	conf     *settings
+	listener string
+	id       uint64
+	log      *slog.Logger
+
+	raw  net.Conn // as accepted
+	conn net.Conn // raw, or TLS over it
+	r    *bufio.Reader
+	w    *bufio.Writer
+	tls  bool
+
+	client, local netip.AddrPort
+	stat          *statfile.File
+	deadline      time.Time // for the login as a whole
+	server        *backend  // nil if there is no connection
+	user          string    // given with USER, or logged in
+	hasUser       bool
+	loggedIn      bool
+	tries, errors int
+	sent          int64 // bytes of mail and lists
+	over          bool  // the session ends after what is written
+	reason        string
+}
+
+func newSession(srv *server, listener string, conn net.Conn) *session {
+	s := &session{srv: srv, conf: srv.conf, listener: listener, id: srv.number.Add(1), raw: conn,
+		client: address(conn.RemoteAddr()), local: address(conn.LocalAddr())}
+	s.log = srv.log.With("session", s.id, "client", s.clientText())
+	s.use(conn)
+	return s
+}
+
+func (s *session) clientText() string {
+	if !s.client.IsValid() {
+		return "local"
+	}
+	return s.client.Addr().WithZone("").String()
+}
+
+func (s *session) use(conn net.Conn) {
+	s.conn = conn
+	s.r = bufio.NewReaderSize(conn, 4<<10)
+	s.w = bufio.NewWriterSize(conn, 4<<10)
+}
+
+// run leads the session from the connection to its end.
+func (s *session) run(ctx context.Context) {
+	s.srv.meters.connection(s.listener)
+	addr := s.client.Addr()
+	if why := s.srv.crowd.enter(addr); why != "" {
+		s.srv.meters.refused()
+		s.log.Debug("refused", "reason", string(why))
+		s.deadline = time.Now().Add(5 * time.Second)
+		if s.listener != listenPOP3S {
+			s.say("-ERR [SYS/TEMP] %s", why)
+			s.flush()
+		}
+		return
+	}
+	defer s.srv.crowd.leave(addr)
+	started := time.Now()
+	s.deadline = started.Add(s.conf.LoginTimeout)
+	if s.conf.StampOnConnect == "remove" {
+		s.srv.revoke(addr)
+	}
+	s.openStatus(started)
+	defer s.stat.Remove()
+	defer func() {
+		if s.server != nil {
+			s.server.close()
+		}
+	}()
+	if s.listener != listenPOP3S || s.handshake(ctx) {
+		if s.greet(ctx) {
+			s.loop(ctx)
+		}
+	}
+	s.flush()
+	s.log.Info("session ended", "user", s.user, "loggedin", s.loggedIn, "reason", s.reason, "bytes", s.sent,
+		"seconds", int(time.Since(started).Seconds()))
+}
+
+func (s *session) openStatus(started time.Time) {
+	s.stat, _ = s.srv.stats.New(statfile.Fields{
+		Type: programName, Start: started, Local: s.local, Client: s.client.Addr(), ClientName: s.clientText(), Status: "LOGIN",
+	})
+}
+
+// loop reads commands until the session is over.
+func (s *session) loop(ctx context.Context) {
+	for !s.over {
+		line, err := s.readCommand(ctx, maxCommand)
+		switch {
+		case errors.Is(err, errLongLine):
+			s.mistake("line too long")
+		case errors.Is(err, errFlood):
+			s.end("endless line", "-ERR line too long")
+		case err != nil:
+			s.lost(ctx, err)
+		case hasControl(line):
+			s.mistake("malformed command")
+		case s.loggedIn:
+			s.transaction(ctx, line)
+		default:
+			s.authorization(ctx, line)
+		}
+		if s.errors >= s.conf.MaxErrors {
+			s.end("too many errors", "-ERR too many errors")
+		}
+	}
+}
+
+// readCommand waits for a line of the client. What was said is sent before, unless another whole command waits.
+func (s *session) readCommand(ctx context.Context, limit int) (string, error) {
+	if s.r.Buffered() == 0 && !s.flush() {
+		return "", net.ErrClosed
+	}
+	until := s.deadline
+	if s.loggedIn {
+		until = time.Now().Add(s.conf.IdleTimeout)
+	}
+	// The deadline is for the whole line, however slowly it comes.
+	if err := s.conn.SetReadDeadline(until); err != nil {
+		return "", err
+	}
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
+	line, err := readLine(s.r, limit)
+	if err == nil {
+		s.log.Debug("command", "line", statfile.Command(masked(line, s.hasUser)))
+	}
+	return line, err
+}
+
+// masked hides what is not a command in clear: whoever sends a password where none is expected.
+func masked(line string, afterUser bool) string {
+	verb := parseCommand(line).verb
+	switch verb {
+	case "USER", "PASS", "APOP", "AUTH", "CAPA", "STLS", "QUIT", "STAT", "LIST", "RETR", "UIDL", "DELE", "TOP", "LAST", "NOOP", "RSET":
+		return line
+	}
+	if afterUser {
+		return "?"
+	}
+	return printable(line[:min(len(line), 60)])
+}
+
+// lost ends a session whose client is gone or silent, or that the server ends.
+func (s *session) lost(ctx context.Context, err error) {
+	switch {
+	case ctx.Err() != nil:
+		s.end("shutdown", "-ERR [SYS/TEMP] server is shutting down")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		s.end("timeout", "-ERR timeout")
+	case errors.Is(err, io.EOF):
+		s.end("client left", "")
+	default:
+		s.end(fmt.Sprint("connection lost: ", err), "")
+	}
+}
+
+// end has the session end, with a last line if there is one to say.
+func (s *session) end(reason, line string) {
+	if s.over {
+		return
+	}
+	s.over, s.reason = true, reason
+	if line != "" {
+		s.say("%s", line)
+	}
+}
+
+// mistake answers a command that is wrong.
+func (s *session) mistake(text string) {
+	s.errors++
+	s.say("-ERR %s", text)
+}
+
+// say puts a line into the buffer.
+func (s *session) say(format string, args ...any) {
+	_ = s.conn.SetWriteDeadline(time.Now().Add(s.conf.WriteTimeout))
+	// A failed write shows when the buffer is flushed.
+	_, _ = fmt.Fprintf(s.w, format+"\r\n", args...)
+}
+
+// flush sends what was said.
+func (s *session) flush() bool {
+	_ = s.conn.SetWriteDeadline(time.Now().Add(s.conf.WriteTimeout))
+	if err := s.w.Flush(); err != nil {
+		s.end(fmt.Sprint("connection lost: ", err), "")
+		return false
+	}
+	return true
+}
+
+// handshake begins TLS.
+func (s *session) handshake(ctx context.Context) bool {
+	tc := tls.Server(s.conn, s.srv.tlsConfig())
+	ctx, cancel := context.WithDeadline(ctx, s.deadline)
+	defer cancel()
+	if err := tc.HandshakeContext(ctx); err != nil {
+		s.end(fmt.Sprint("TLS: ", err), "")
+		// Nothing can be said any more to a client that expects TLS.
+		s.w.Reset(io.Discard)
+		return false
+	}
+	_ = s.raw.SetDeadline(time.Time{})
+	s.use(tc)
+	s.tls = true
+	return true
+}
+
+// greet says hello. With APOP the server behind is asked for its timestamp first.
+func (s *session) greet(ctx context.Context) bool {
+	stampText := ""
+	if s.conf.APOP {
+		if !s.connect(ctx) {
+			return false
+		}
+		stampText = timestamp(s.server.greeting)
+	}
+	s.say("+OK %s POP3 ready%s", s.conf.host, stampText)
+	return true
+}
+
+// timestamp finds the "<...>" of a server that knows APOP, RFC 1939, 7, and puts a space before it.
+func timestamp(greeting string) string {
+	i := strings.IndexByte(greeting, '<')
+	j := strings.LastIndexByte(greeting, '>')
+	if i < 0 || j < i || j-i > 200 || strings.ContainsAny(greeting[i:j], " ?") {
+		return ""
+	}
+	return " " + greeting[i:j+1]
+}
+
+// connect connects to the server behind.
+func (s *session) connect(ctx context.Context) bool {
+	if s.server != nil {
+		return true
+	}
+	b, err := s.conf.connect(ctx)
+	if err != nil {
+		s.srv.meters.upstreamFault()
+		s.log.Error("server behind is not available", "error", err)
+		s.end("no server behind", "-ERR [SYS/TEMP] mail server is not available")
+		return false
+	}
+	s.server = b
+	_ = s.stat.Change(func(f *statfile.Fields) { f.Server = b.name })
+	return true
+}

@@ -1,0 +1,733 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"postern/internal/testenv"
+)
+
+// stampLine is the content of the stamp of 127.0.0.1, "" if there is none.
+func (r *running) stampLine(t testing.TB) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(r.stamp, "127.0.0.1"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestDialog(t *testing.T) {
+	r := start(t, backendAt(t, mailbox("Subject: x\r\n\r\nhello\r\n..\r\n")))
+	p := r.client(t)
+	p.ask("STAT", "-ERR log in first")
+	p.ask("PASS x", "-ERR USER first")
+	p.ask("USER", "-ERR syntax")
+	p.ask("user bob", "+OK")
+	if r.stampLine(t) != "" {
+		t.Error("a stamp after USER")
+	}
+	p.ask("PASS secret word", "+OK logged in")
+	line := strings.Fields(r.stampLine(t))
+	if len(line) != 4 || line[1] != "127.0.0.1" || line[2] != "bob" || "pop3://"+line[3] != r.conf.Upstream[0] {
+		t.Errorf("stamp %q", line)
+	}
+	if n, err := strconv.ParseInt(line[0], 10, 64); err != nil || time.Since(time.Unix(n, 0)) > time.Minute {
+		t.Errorf("time %q in the stamp", line[0])
+	}
+	p.ask("STAT", "+OK 1 12345678901")
+	p.ask("LIST 1", "+OK 1 120")
+	p.ask("LIST", "+OK")
+	p.want("1 120")
+	p.want(".")
+	p.ask("RETR 1", "+OK here")
+	for _, want := range []string{"Subject: x", "", "hello", "..", "."} {
+		if got := p.line(); got != want {
+			t.Errorf("message line %q, want %q", got, want)
+		}
+	}
+	p.ask("TOP 1 0", "+OK")
+	for p.line() != "." {
+	}
+	p.ask("UIDL 1", "+OK")
+	p.ask("DELE 1", "+OK DELE 1")
+	p.ask("NOOP", "+OK NOOP")
+	p.ask("RSET", "+OK RSET")
+	old := time.Now().Add(-5 * time.Minute)
+	if err := os.Chtimes(filepath.Join(r.stamp, "127.0.0.1"), old, old); err != nil {
+		t.Fatal(err)
+	}
+	p.ask("QUIT", "+OK bye")
+	p.ended()
+	if info, err := os.Stat(filepath.Join(r.stamp, "127.0.0.1")); err != nil || time.Since(info.ModTime()) > time.Minute {
+		t.Errorf("stamp after QUIT: %v, %v", info, err)
+	}
+}
+
+func TestPipelined(t *testing.T) {
+	r := start(t, backendAt(t, mailbox("x\r\n")))
+	p := r.client(t)
+	p.send("USER bob\r\nPASS secret word\r\nRETR 1\r\nNOOP\r\nQUIT\r\n")
+	for _, want := range []string{"+OK", "+OK logged in", "+OK here", "x", ".", "+OK NOOP", "+OK bye"} {
+		p.want(want)
+	}
+	p.ended()
+}
+
+// TestBadCommands has lines that must not reach the server behind.
+func TestBadCommands(t *testing.T) {
+	seen := make(chan string, 100)
+	url := backendAt(t, func(p *peer) {
+		p.send("+OK\r\n")
+		for {
+			line := p.line()
+			if line == "" {
+				return
+			}
+			seen <- line
+			p.send("+OK\r\n")
+		}
+	})
+	r := start(t, url, "--max-errors", "100")
+	p := r.client(t)
+	p.ask("USER bob", "+OK")
+	p.ask("PASS x", "+OK")
+	for _, bad := range []string{"RETR 1 2", "TOP 1 99999999999999999999", "LIST -1", "RETR 1\x00", "RETR", "RETR 0", "DELE 1x", "TOP 1", "STAT 1",
+		"NOOP\rDELE 1", "XTND XMIT", "USER x", "AUTH PLAIN", "STLS", "RETR +1", "RETR 0x1", "RETR 4294967296", "RETR  1", "", "A" + strings.Repeat("x", 100<<10)[:60000],
+		"RETR 1\x0b", "\xff\xfe", "LIST 1\t"} {
+		p.ask(bad, "-ERR")
+	}
+	p.ask("RETR 1 ", "+OK") // a space at the end is harmless
+	close(seen)
+	var got []string
+	for line := range seen {
+		got = append(got, line)
+	}
+	if strings.Join(got, "|") != "USER bob|PASS x|RETR 1" {
+		t.Errorf("the server behind saw %q", got)
+	}
+}
+
+func TestEndlessLine(t *testing.T) {
+	r := start(t, backendAt(t, mailbox("")))
+	p := r.client(t)
+	p.send(strings.Repeat("x", 100<<10))
+	p.want("-ERR")
+}
+
+func TestErrorsEndTheSession(t *testing.T) {
+	r := start(t, backendAt(t, mailbox("")))
+	p := r.client(t)
+	for range 4 {
+		p.ask("FOO", "-ERR unknown command")
+	}
+	p.ask("FOO", "-ERR unknown command")
+	p.want("-ERR too many errors")
+	p.ended()
+}
+
+// TestNoStamp has servers behind that do not really say yes.
+func TestNoStamp(t *testing.T) {
+	script := func(replies ...string) backendFunc {
+		return func(p *peer) {
+			for i, reply := range replies {
+				if i > 0 && p.line() == "" {
+					return
+				}
+				p.send(reply)
+			}
+			p.line()
+		}
+	}
+	tests := []struct {
+		name   string
+		server backendFunc
+		reply  string // to PASS
+		left   bool   // the session goes on
+	}{
+		{"refused", script("+OK\r\n", "+OK\r\n", "-ERR no\r\n"), "-ERR [AUTH] bad login", true},
+		{"refused with a code", script("+OK\r\n", "+OK\r\n", "-ERR [IN-USE] locked\r\n"), "-ERR [IN-USE]", true},
+		{"user refused", script("+OK\r\n", "-ERR who?\r\n"), "-ERR [AUTH] bad login", true},
+		{"greeting refused", script("-ERR go away\r\n"), "-ERR [SYS/TEMP]", false},
+		{"silence at the end", script("+OK\r\n", "+OK\r\n"), "-ERR [SYS/TEMP]", false},
+		{"+OK before PASS", script("+OK\r\n", "+OK\r\n+OK\r\n", "+OK\r\n"), "-ERR [SYS/TEMP]", false},
+		{"+OK with the greeting", script("+OK\r\n+OK\r\n+OK\r\n", ""), "-ERR [SYS/TEMP]", false},
+		{"+OK twice", script("+OK\r\n", "+OK\r\n", "+OK\r\n+OK\r\n"), "-ERR [SYS/TEMP]", false},
+		{"something else", script("+OK\r\n", "+OK\r\n", "250 ok\r\n"), "-ERR [SYS/TEMP]", false},
+		{"lower case", script("+OK\r\n", "+OK\r\n", "+ok\r\n"), "-ERR [SYS/TEMP]", false},
+		{"no space", script("+OK\r\n", "+OK\r\n", "+OKAY\r\n"), "-ERR [SYS/TEMP]", false},
+		{"challenge", script("+OK\r\n", "+OK\r\n", "+ eA==\r\n"), "-ERR", true},
+		{"long line", script("+OK\r\n", "+OK\r\n", "+OK "+strings.Repeat("x", 10000)+"\r\n"), "-ERR [SYS/TEMP]", false},
+		{"endless line", script("+OK\r\n", "+OK\r\n", "+OK "+strings.Repeat("x", 1<<20)), "-ERR [SYS/TEMP]", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := start(t, backendAt(t, tt.server), "--upstream-timeout", "2s")
+			p := r.client(t)
+			p.ask("USER bob", "+OK")
+			p.ask("PASS secret word", tt.reply)
+			if got := r.stampLine(t); got != "" {
+				t.Errorf("stamp %q", got)
+			}
+			if tt.left {
+				p.ask("QUIT", "+OK")
+			}
+			p.ended()
+		})
+	}
+}
+
+func TestServerDown(t *testing.T) {
+	down := "pop3://127.0.0.1:" + strconv.Itoa(testenv.FreePort(t))
+	r := start(t, down)
+	p := r.client(t)
+	p.ask("USER bob", "+OK")
+	p.ask("PASS secret word", "-ERR [SYS/TEMP] mail server is not available")
+	p.ended()
+	// With a second server it is not noticed.
+	r = start(t, down, "--upstream", backendAt(t, mailbox("")))
+	r.login(t)
+}
+
+func TestReplyToNothing(t *testing.T) {
+	r := start(t, backendAt(t, func(p *peer) {
+		p.send("+OK\r\n")
+		p.line()
+		p.send("+OK\r\n")
+		p.line()
+		p.send("+OK\r\n")
+		time.Sleep(20 * time.Millisecond) // so that it is a segment of its own
+		p.send("+OK 5 500\r\n")
+		p.line()
+	}))
+	p := r.client(t)
+	p.ask("USER bob", "+OK")
+	p.ask("PASS x", "+OK")
+	testenv.Eventually(t, 10*time.Second, "the session notices", func() bool {
+		p.send("STAT\r\n")
+		return strings.HasPrefix(p.line(), "-ERR [SYS/TEMP]")
+	})
+	p.ended()
+}
+
+// TestMessages passes messages of all kinds on unchanged.
+func TestMessages(t *testing.T) {
+	tests := map[string]string{
+		"empty":        "",
+		"one line":     "x\r\n",
+		"dot lines":    "..\r\n...\r\n..x\r\n",
+		"long lines":   strings.Repeat("x", 64<<10) + "\r\n" + strings.Repeat("y", 100001) + "\r\n",
+		"NUL":          "a\x00b\r\n\x00\r\n",
+		"bare CR":      "a\rb\r\r\n",
+		"bare LF":      "a\nb\n\r\n",
+		"8-bit":        "\xff\xfe\x80\r\n",
+		"false ends":   "\n.\n\r\n.\n\r.\r\n\r\n.x\r\n\n.\r\n",
+		"buffer sizes": strings.Repeat(strings.Repeat("z", 1022)+"\r\n", 200),
+	}
+	for name, message := range tests {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, backendAt(t, mailbox(message)))
+			p := r.login(t)
+			p.ask("RETR 1", "+OK here")
+			got := make([]byte, len(message)+3)
+			if _, err := io.ReadFull(p.r, got); err != nil {
+				t.Fatal(err)
+			}
+			if want := message + ".\r\n"; string(got) != want {
+				t.Errorf("got %.200q, want %.200q", got, want)
+			}
+			p.ask("NOOP", "+OK")
+		})
+	}
+}
+
+// TestSlowMessage sends a message byte by byte.
+func TestSlowMessage(t *testing.T) {
+	const message = "a\r\n..\r\n.\r\r\n\r\n.\r\n"
+	r := start(t, backendAt(t, func(p *peer) {
+		p.send("+OK\r\n")
+		for range 2 {
+			p.line()
+			p.send("+OK\r\n")
+		}
+		p.line()
+		for _, c := range []byte("+OK\r\n" + message) {
+			p.send(string(c))
+		}
+		p.line()
+		p.send("+OK noop\r\n")
+	}))
+	p := r.client(t)
+	p.ask("USER bob", "+OK")
+	p.ask("PASS x", "+OK")
+	p.ask("RETR 1", "+OK")
+	got := make([]byte, len(message))
+	if _, err := io.ReadFull(p.r, got); err != nil || string(got) != message {
+		t.Errorf("got %q, %v; want %q", got, err, message)
+	}
+	p.ask("NOOP", "+OK noop")
+}
+
+func TestMessageCutOff(t *testing.T) {
+	r := start(t, backendAt(t, func(p *peer) {
+		p.send("+OK\r\n")
+		for range 2 {
+			p.line()
+			p.send("+OK\r\n")
+		}
+		p.line()
+		p.send("+OK\r\nhalf of a mess")
+	}))
+	p := r.client(t)
+	p.ask("USER bob", "+OK")
+	p.ask("PASS x", "+OK")
+	p.ask("RETR 1", "+OK")
+	rest, err := io.ReadAll(p.r)
+	if err != nil || string(rest) != "half of a mess" {
+		t.Errorf("got %q, %v; want what came and no end", rest, err)
+	}
+}
+
+// TestBigMessage passes 200 MiB on and looks at what that costs.
+func TestBigMessage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("200 MiB")
+	}
+	const pieces = 3200
+	piece := []byte(strings.Repeat(strings.Repeat("x", 1022)+"\r\n", 64))
+	r := start(t, backendAt(t, func(p *peer) {
+		p.send("+OK\r\n")
+		for range 2 {
+			p.line()
+			p.send("+OK\r\n")
+		}
+		p.line()
+		p.send("+OK\r\n")
+		for range pieces {
+			if _, err := p.Write(piece); err != nil {
+				return
+			}
+		}
+		p.send(".\r\n")
+		p.line()
+	}))
+	p := r.client(t)
+	p.ask("USER bob", "+OK")
+	p.ask("PASS x", "+OK")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	p.ask("RETR 1", "+OK")
+	n, err := io.CopyN(io.Discard, p.r, int64(pieces*len(piece)+3))
+	if err != nil {
+		t.Fatalf("after %d bytes: %v", n, err)
+	}
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; used > 64<<20 {
+		t.Errorf("allocated %d MiB", used>>20)
+	}
+}
+
+func TestStampOnConnect(t *testing.T) {
+	for _, mode := range []string{"keep", "remove"} {
+		t.Run(mode, func(t *testing.T) {
+			r := start(t, backendAt(t, mailbox("")), "--stamp-on-connect", mode)
+			r.login(t).ask("QUIT", "+OK")
+			p := r.client(t)
+			if there := r.stampLine(t) != ""; there != (mode == "keep") {
+				t.Errorf("stamp there: %v", there)
+			}
+			p.ask("QUIT", "+OK")
+		})
+	}
+}
+
+func TestEvents(t *testing.T) {
+	r := start(t, backendAt(t, mailbox("")), "--stamp-on-connect", "remove")
+	a, b := net.Pipe()
+	l := &oneListener{conn: make(chan net.Conn, 1), done: make(chan struct{})}
+	l.conn <- b
+	go func() { _ = r.hub.Serve(l) }()
+	t.Cleanup(func() { _ = l.Close(); _ = a.Close() })
+	p := newPeer(t, a)
+	p.want("*OK")
+	p.send("?PX\n")
+	// The interest is in force when the hub has read it; so log in until an event comes.
+	got := make(chan string, 100)
+	go func() {
+		for {
+			line, err := p.r.ReadString('\n')
+			if err != nil {
+				close(got)
+				return
+			}
+			got <- strings.TrimSpace(line)
+		}
+	}()
+	var first string
+	testenv.Eventually(t, 10*time.Second, "an event", func() bool {
+		r.login(t)
+		select {
+		case first = <-got:
+			return true
+		case <-time.After(50 * time.Millisecond):
+			return false
+		}
+	})
+	if first != "P 127.0.0.1 bob" && first != "X 127.0.0.1" {
+		t.Errorf("event %q", first)
+	}
+	r.login(t)
+	seen := map[string]bool{first: true}
+	testenv.Eventually(t, 10*time.Second, "both events", func() bool {
+		select {
+		case e := <-got:
+			seen[e] = true
+		case <-time.After(50 * time.Millisecond):
+		}
+		return seen["P 127.0.0.1 bob"] && seen["X 127.0.0.1"]
+	})
+}
+
+// oneListener is a listener that gives one connection.
+type oneListener struct {
+	conn chan net.Conn
+	done chan struct{}
+	once sync.Once
+}
+
+func (l *oneListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conn:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+func (l *oneListener) Close() error   { l.once.Do(func() { close(l.done) }); return nil }
+func (l *oneListener) Addr() net.Addr { return &net.UnixAddr{Name: "test", Net: "unix"} }
+
+func TestSweepTellsListeners(t *testing.T) {
+	r := start(t, backendAt(t, mailbox("")), "--expire-interval", "20ms", "--clientip-maxage", "100ms")
+	r.login(t)
+	if r.stampLine(t) == "" {
+		t.Log("gone already")
+	}
+	testenv.Eventually(t, 10*time.Second, "the stamp is removed", func() bool { return r.stampLine(t) == "" })
+}
+
+func TestLimits(t *testing.T) {
+	t.Run("sessions of an address", func(t *testing.T) {
+		r := start(t, backendAt(t, mailbox("")), "--max-sessions-per-address", "2")
+		first := r.client(t)
+		r.client(t)
+		c, err := net.Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		newPeer(t, c).want("-ERR [SYS/TEMP] too many sessions from this address")
+		first.ask("QUIT", "+OK")
+		first.ended()
+		testenv.Eventually(t, 10*time.Second, "room again", func() bool {
+			c, err := net.Dial("tcp", r.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			return strings.HasPrefix(newPeer(t, c).line(), "+OK")
+		})
+	})
+	t.Run("tries in a session", func(t *testing.T) {
+		r := start(t, backendAt(t, mailbox("")))
+		p := r.client(t)
+		for range 3 {
+			p.ask("USER bob", "+OK")
+			p.ask("PASS guess", "-ERR [AUTH] bad login")
+		}
+		p.ended()
+	})
+	t.Run("failures of an address", func(t *testing.T) {
+		r := start(t, backendAt(t, mailbox("")), "--max-login-failures", "2", "--max-login-tries", "1")
+		for range 2 {
+			p := r.client(t)
+			p.ask("USER bob", "+OK")
+			p.ask("PASS guess", "-ERR [AUTH] bad login")
+			p.ended()
+		}
+		c, err := net.Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		newPeer(t, c).want("-ERR [SYS/TEMP] too many failed logins")
+	})
+	t.Run("time to log in", func(t *testing.T) {
+		r := start(t, backendAt(t, mailbox("")), "--login-timeout", "100ms")
+		p := r.client(t)
+		p.want("-ERR timeout")
+		p.ended()
+	})
+	t.Run("silence", func(t *testing.T) {
+		r := start(t, backendAt(t, mailbox("")), "--idle-timeout", "100ms")
+		p := r.login(t)
+		p.want("-ERR timeout")
+		p.ended()
+	})
+	t.Run("one byte at a time", func(t *testing.T) {
+		r := start(t, backendAt(t, mailbox("")), "--login-timeout", "300ms")
+		p := r.client(t)
+		stop := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(20 * time.Millisecond):
+					_, _ = p.Write([]byte("x"))
+				}
+			}
+		}()
+		p.want("-ERR timeout")
+		close(stop)
+	})
+}
+
+func TestSASL(t *testing.T) {
+	plain := base64.StdEncoding.EncodeToString([]byte("\x00bob\nby\x00secret"))
+	server := func(p *peer) {
+		p.send("+OK\r\n")
+		line := p.line()
+		if line == "AUTH PLAIN" {
+			p.send("+ \r\n")
+			line = "AUTH PLAIN " + p.line()
+		}
+		if line != "AUTH PLAIN "+plain {
+			p.send("-ERR [AUTH] no\r\n")
+			return
+		}
+		p.send("+OK in\r\n")
+		p.line()
+	}
+	r := start(t, backendAt(t, server), "--sasl", "plain")
+	p := r.client(t)
+	p.ask("AUTH EXTERNAL", "-ERR [AUTH]")
+	p.ask("AUTH PLAIN a b", "-ERR")
+	p.ask("AUTH PLAIN", "+ ")
+	p.ask(plain, "+OK in")
+	if got := strings.Fields(r.stampLine(t)); len(got) != 4 || got[2] != "bob%0Aby" {
+		t.Errorf("stamp %q", got)
+	}
+	p = r.client(t)
+	p.ask("AUTH PLAIN "+plain, "+OK in")
+	p = r.client(t)
+	p.ask("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("x")), "-ERR [AUTH]")
+	p = r.client(t)
+	p.ask("AUTH PLAIN", "+ ")
+	p.ask("no base64!", "-ERR [AUTH]")
+}
+
+func TestAPOP(t *testing.T) {
+	const digest = "c4c9334bac560ecc979e58001b3e22fb"
+	r := start(t, backendAt(t, func(p *peer) {
+		p.send("+OK hi <1896.697170952@dbc.mtview.ca.us>\r\n")
+		if p.line() == "APOP bob "+digest {
+			p.send("+OK in\r\n")
+			p.line()
+			return
+		}
+		p.send("-ERR no\r\n")
+	}), "--apop=yes")
+	c, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	p := newPeer(t, c)
+	p.want("+OK pop.test POP3 ready <1896.697170952@dbc.mtview.ca.us>")
+	p.ask("APOP bob x", "-ERR syntax")
+	p.ask("APOP bob "+digest, "+OK in")
+	if got := strings.Fields(r.stampLine(t)); len(got) != 4 || got[2] != "bob" {
+		t.Errorf("stamp %q", got)
+	}
+	off := start(t, backendAt(t, mailbox("")))
+	off.client(t).ask("APOP bob "+digest, "-ERR APOP is not available")
+}
+
+// TestSecrets looks for passwords in everything that is written down.
+func TestSecrets(t *testing.T) {
+	stats := t.TempDir()
+	r := start(t, backendAt(t, mailbox("")), "--statdir", stats, "--sasl", "PLAIN", "--max-login-tries", "9", "--max-errors", "99")
+	p := r.client(t)
+	const secret = "hunter2"
+	p.ask("USER bob", "+OK")
+	p.ask("PASS "+secret, "-ERR")
+	p.ask("PASS "+secret, "-ERR USER first")
+	p.ask("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00bob\x00"+secret)), "-ERR")
+	p.ask("USER bob", "+OK")
+	p.ask(secret, "-ERR unknown")
+	p.ask("USER bob", "+OK")
+	p.ask("PASS secret word", "+OK")
+	list, err := os.ReadDir(stats)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("status files %v, %v", list, err)
+	}
+	p.ask("RETR 1", "+OK")
+	stat, err := os.ReadFile(filepath.Join(stats, list[0].Name()))
+	if err != nil || !strings.HasSuffix(string(stat), " bob RETR 1\n") || !strings.HasPrefix(string(stat), "pop3-stamp pop3-stamp ") {
+		t.Errorf("status file %q, %v", stat, err)
+	}
+	for what, text := range map[string]string{"log": r.log.String(), "status file": string(stat), "stamp": r.stampLine(t)} {
+		for _, s := range []string{secret, "secret word", base64.StdEncoding.EncodeToString([]byte("\x00bob\x00" + secret))} {
+			if strings.Contains(text, s) {
+				t.Errorf("%s in the %s:\n%s", s, what, text)
+			}
+		}
+	}
+}
+
+func TestHostileUser(t *testing.T) {
+	r := start(t, backendAt(t, func(p *peer) {
+		p.send("+OK\r\n")
+		for range 2 {
+			p.line()
+			p.send("+OK\r\n")
+		}
+		p.line()
+	}))
+	p := r.client(t)
+	p.ask("USER ../../etc/passwd %0a\xff", "+OK")
+	p.ask("PASS x", "+OK")
+	list, err := os.ReadDir(r.stamp)
+	if err != nil || len(list) != 1 || list[0].Name() != "127.0.0.1" {
+		t.Errorf("files %v, %v", list, err)
+	}
+	if got := strings.Fields(r.stampLine(t)); len(got) != 4 || got[2] != "../../etc/passwd%20%250a%FF" {
+		t.Errorf("stamp %q", got)
+	}
+}
+
+func TestHostileReply(t *testing.T) {
+	r := start(t, backendAt(t, func(p *peer) {
+		p.send("+OK\r\n")
+		for _, reply := range []string{"+OK\r\n", "+OK in\x1b[2J\x00\r.\r\n", "+OK abc def\r\n"} {
+			p.line()
+			p.send(reply)
+		}
+	}))
+	p := r.client(t)
+	p.ask("USER bob", "+OK")
+	if got := p.ask("PASS x", "+OK"); got != "+OK in?[2J???." && got != "+OK in?[2J??." {
+		t.Errorf("reply %q", got)
+	}
+	p.ask("STAT", "-ERR [SYS/TEMP]")
+	p.ended()
+}
+
+func TestDrain(t *testing.T) {
+	url := backendAt(t, mailbox(""))
+	var p *peer
+	t.Run("serve", func(t *testing.T) {
+		r := start(t, url)
+		c, err := net.Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p = newPeer(t, c)
+		p.want("+OK")
+		// The cleanup of this sub-test ends the server while the client waits.
+	})
+	p.t = t
+	p.want("-ERR [SYS/TEMP] server is shutting down")
+	p.ended()
+}
+
+func TestCapa(t *testing.T) {
+	r := start(t, backendAt(t, mailbox("")), "--sasl", "PLAIN", "--sasl", "LOGIN")
+	p := r.client(t)
+	p.ask("CAPA x", "-ERR")
+	p.ask("CAPA", "+OK")
+	var got []string
+	for line := p.line(); line != "." && line != ""; line = p.line() {
+		got = append(got, line)
+	}
+	if want := "TOP,UIDL,RESP-CODES,AUTH-RESP-CODE,PIPELINING,USER,SASL PLAIN LOGIN"; strings.Join(got, ",") != want {
+		t.Errorf("capabilities %q, want %q", got, want)
+	}
+}
+
+func FuzzEnding(f *testing.F) {
+	f.Add([]byte("a\r\n.\r\nb"), uint8(2))
+	f.Add([]byte(".\r\n"), uint8(1))
+	f.Add([]byte("\r\r\n.\r\r\n.\r\n"), uint8(3))
+	f.Fuzz(func(t *testing.T, data []byte, size uint8) {
+		want, wantDone := len(data), false
+		if i := bytes.Index(append([]byte("\r\n"), data...), terminator); i >= 0 {
+			want, wantDone = i+len(terminator)-2, true
+		}
+		e := newEnding()
+		got, done := 0, false
+		for rest := data; len(rest) > 0 && !done; {
+			piece := rest[:min(len(rest), int(size)+1)]
+			var n int
+			n, done = e.find(piece)
+			got += n
+			rest = rest[len(piece):]
+		}
+		if got != want || done != wantDone {
+			t.Errorf("%q in pieces of %d: %d %v, want %d %v", data, int(size)+1, got, done, want, wantDone)
+		}
+	})
+}
+
+func FuzzCommand(f *testing.F) {
+	for _, s := range []string{"RETR 1", "TOP 1 2", "LIST", "RETR 1 2", "retr 99999999999", "STAT\x00", "DELE 01"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		if hasControl(line) {
+			return
+		}
+		c := parseCommand(line)
+		h, ok := shapes[c.verb]
+		if !ok {
+			return
+		}
+		text, _, ok := h.canonical(c)
+		if !ok {
+			return
+		}
+		if len(text) > 30 || strings.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ") != "" {
+			t.Errorf("%q is passed on as %q", line, text)
+		}
+	})
+}
+
+func BenchmarkRetrieve(b *testing.B) {
+	message := strings.Repeat(strings.Repeat("x", 74)+"\r\n", 1<<20/76)
+	r := start(b, backendAt(b, mailbox(message)))
+	p := r.login(b)
+	_ = p.SetDeadline(time.Now().Add(10 * time.Minute))
+	b.SetBytes(int64(len(message)))
+	b.ReportAllocs()
+	for b.Loop() {
+		p.ask("RETR 1", "+OK")
+		if _, err := io.CopyN(io.Discard, p.r, int64(len(message)+3)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
