@@ -20,6 +20,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // MaxPath is the longest path of a UNIX socket in bytes: sockaddr_un has room
@@ -155,14 +157,29 @@ func (s Spec) String() string {
 
 // Dial connects. The error names the specification. An address that stands for
 // all of this machine's is connected to on loopback.
+//
+// A UNIX socket whose backlog is full refuses a non-blocking connect with EAGAIN,
+// where a blocking one would wait; Dial waits too, as long as ctx lasts.
 func (s Spec) Dial(ctx context.Context) (net.Conn, error) {
 	var d net.Dialer
-	c, err := d.DialContext(ctx, s.Network, s.dialAddress())
-	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", s, plainError(err))
+	for {
+		c, err := d.DialContext(ctx, s.Network, s.dialAddress())
+		if err == nil {
+			return c, nil
+		}
+		if !errors.Is(err, syscall.EAGAIN) {
+			return nil, fmt.Errorf("connect to %s: %w", s, plainError(err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("connect to %s: its backlog is full: %w", s, ctx.Err())
+		case <-time.After(backlogRetry):
+		}
 	}
-	return c, nil
 }
+
+// backlogRetry is the time between attempts at a socket with a full backlog.
+const backlogRetry = 10 * time.Millisecond
 
 func (s Spec) dialAddress() string {
 	host, port, err := net.SplitHostPort(s.Address)

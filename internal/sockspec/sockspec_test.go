@@ -2,10 +2,13 @@ package sockspec
 
 import (
 	"context"
+	"errors"
 	"net"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"postern/internal/testenv"
 )
@@ -138,4 +141,47 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("Parse(%q) = %+v, its text %q reads as %+v, %v", s, spec, spec.String(), again, err)
 		}
 	})
+}
+
+// A full backlog is waited for, as a blocking connect would, and no longer than
+// the context allows.
+func TestDialFullBacklog(t *testing.T) {
+	path := filepath.Join(testenv.ShortDir(t), "s")
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	spec := Spec{Network: "unix", Address: path}
+	first, err := spec.Dial(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if c, err := spec.Dial(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("Dial with a full backlog gave %v, %v; want a deadline error", c, err)
+	}
+
+	connected := make(chan error, 1)
+	go func() {
+		c, err := spec.Dial(context.Background())
+		if err == nil {
+			c.Close()
+		}
+		connected <- err
+	}()
+	accepted, _, err := syscall.Accept(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(accepted)
+	if err := <-connected; err != nil {
+		t.Fatalf("Dial after room was made: %v", err)
+	}
 }
