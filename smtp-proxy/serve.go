@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -98,6 +99,7 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 func (p *program) mind(ctx context.Context, env *daemon.Env, srv *server) {
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
+	trimmed := 0 // sessions when memory was given back last
 	for {
 		select {
 		case <-ctx.Done():
@@ -105,10 +107,20 @@ func (p *program) mind(ctx context.Context, env *daemon.Env, srv *server) {
 		case <-env.Hangup:
 			p.reload(env, srv)
 		case <-tick.C:
-			env.Status(fmt.Sprintf("%d sessions", srv.crowd.sessions()))
+			n := srv.crowd.sessions()
+			env.Status(fmt.Sprintf("%d sessions", n))
+			if max(n-trimmed, trimmed-n) >= trimStep {
+				// What many sessions needed to begin, deep stacks above all, they do not need to wait.
+				debug.FreeOSMemory()
+				trimmed = n
+			}
 		}
 	}
 }
+
+// trimStep is by how many the number of sessions must have changed to give memory back to the system: a
+// collection more is nothing against what so many sessions cost.
+const trimStep = 1000
 
 // reload reads settings, lists and certificates again. What cannot change while running stays as it is;
 // if anything is wrong, everything stays.
