@@ -1,0 +1,127 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"postern/internal/testenv"
+)
+
+// example is a command that runs one of the ready examples as they are
+// installed, with our programs in the path.
+func example(t *testing.T, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	dir := filepath.Dir(testenv.Binary(t, "notify-exec"))
+	testenv.Binary(t, "notify-cat")
+	cmd := exec.Command(filepath.Join(testenv.Root(t), "etc", "examples", name), args...)
+	cmd.Env = append(os.Environ(), "PATH="+dir+":/usr/sbin:/sbin:"+os.Getenv("PATH"))
+	return cmd
+}
+
+// TestExampleShutPort25 shuts the port with real nftables, in a network
+// namespace of its own.
+func TestExampleShutPort25(t *testing.T) {
+	testenv.Need(t, "example shut-port-25", "ip", "nft", "nc")
+	testenv.NeedRoot(t)
+	ip := testenv.Path(t, "example shut-port-25", "ip")
+	ns := fmt.Sprintf("postern-%d", os.Getpid())
+	if _, stderr, status := testenv.Run(t, answersWithin, ip, "netns", "add", ns); status != 0 {
+		testenv.LeaveOut(t, "example shut-port-25", "no network namespaces: "+strings.TrimSpace(stderr))
+	}
+	t.Cleanup(func() { exec.Command(ip, "netns", "del", ns).Run() })
+	inside := func(cmd *exec.Cmd) *exec.Cmd {
+		c := exec.Command(ip, append([]string{"netns", "exec", ns}, cmd.Args...)...)
+		c.Env = cmd.Env
+		return c
+	}
+	if _, stderr, status := testenv.RunCmd(t, answersWithin, inside(exec.Command(ip, "link", "set", "lo", "up"))); status != 0 {
+		t.Fatal(stderr)
+	}
+	testenv.Start(t, inside(exec.Command("nc", "-lk", "127.0.0.1", "25")))
+	port25 := func() bool {
+		_, _, status := testenv.RunCmd(t, answersWithin, inside(exec.Command("nc", "-z", "-w", "2", "127.0.0.1", "25")))
+		return status == 0
+	}
+	testenv.Eventually(t, answersWithin, "a server at port 25", port25)
+
+	p := startNotifyPool(t, testenv.Binary(t, "multiplexor"), "")
+	ex := testenv.Start(t, inside(example(t, "shut-port-25", "-v", p.notify)))
+	ex.WaitOutput(answersWithin, "flush")
+	if !port25() {
+		t.Fatal("port 25 is shut although a worker is free")
+	}
+	release := p.hold()
+	testenv.Eventually(t, answersWithin, "port 25 is shut", func() bool { return !port25() })
+	release()
+	testenv.Eventually(t, answersWithin, "port 25 is open again", port25)
+
+	release = p.hold()
+	testenv.Eventually(t, answersWithin, "port 25 is shut", func() bool { return !port25() })
+	ex.Stop(syscall.SIGTERM)
+	if status := ex.Wait(answersWithin); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	if !port25() {
+		t.Error("port 25 is shut although nobody watches any more")
+	}
+	release()
+}
+
+func TestExampleSlowScans(t *testing.T) {
+	p := startNotifyPool(t, testenv.Binary(t, "multiplexor"), "")
+	ex := testenv.Start(t, example(t, "slow-scans", "200", p.notify))
+	hold := filepath.Join(p.dir, "hold")
+	testenv.Eventually(t, 30*time.Second, "a slow request is printed", func() bool {
+		release := p.hold()
+		time.Sleep(300 * time.Millisecond) // this is how slow it is
+		release()
+		return strings.Contains(ex.Output(), " ms: hold "+hold+"\n")
+	})
+	line := ex.Output()
+	var worker, ms int
+	if n, err := fmt.Sscanf(line, "worker %d: %d ms: hold", &worker, &ms); n != 2 || worker != 0 || ms < 250 || ms > 20000 {
+		t.Errorf("%q: %v", line, err)
+	}
+	p.hold()() // a quick one is not
+	if reply, err := p.ask("relayok x\n"); err != nil || reply != "ok\n" {
+		t.Errorf("%q, %v", reply, err)
+	}
+	if strings.Contains(ex.Output(), "relayok") {
+		t.Errorf("a quick request is printed: %q", ex.Output())
+	}
+}
+
+func TestExampleAlert(t *testing.T) {
+	p := startNotifyPool(t, testenv.Binary(t, "multiplexor"), "")
+	mails := filepath.Join(testenv.ShortDir(t), "mails")
+	cmd := example(t, "alert", "--debounce=50ms", "--min-hold=100ms", p.notify)
+	cmd.Env = append(cmd.Env, "ALERT=tee -a "+mails)
+	testenv.Start(t, cmd)
+	read := func() string { text, _ := os.ReadFile(mails); return string(text) }
+	alarm, clear := "Subject: mx: no worker is free\n", "Subject: mx: workers are free again\n"
+	release := p.hold()
+	testenv.Eventually(t, answersWithin, "an alert", func() bool { return strings.HasPrefix(read(), alarm) })
+	release()
+	testenv.Eventually(t, answersWithin, "the all-clear", func() bool { return strings.Contains(read(), clear) })
+	if n := strings.Count(read(), "Subject: "); n != 2 {
+		t.Errorf("%d mails, want 2: %q", n, read())
+	}
+}
+
+// TestNotifyOverTCP has one notify-cat read the events of two daemons, one of
+// them over TCP as from another host.
+func TestNotifyOverTCP(t *testing.T) {
+	port := testenv.FreePort(t)
+	far := startNotifyPool(t, testenv.Binary(t, "multiplexor"), fmt.Sprintf("inet:%d", port))
+	near := startNotifyPool(t, testenv.Binary(t, "multiplexor"), "")
+	cat := testenv.Start(t, exec.Command(testenv.Binary(t, "notify-cat"), "--raw", "-t", "Z", near.notify,
+		fmt.Sprintf("far=tcp:127.0.0.1:%d", port)))
+	near.untilHeard(cat.Output, "mx Z\n", "mx Z\n")
+	far.untilHeard(cat.Output, "far Z\n", "far Z\n")
+}
