@@ -11,6 +11,7 @@ SBINDIR ?= $(PREFIX)/sbin
 MANDIR  ?= $(PREFIX)/share/man
 # Filter workers, which only a multiplexor starts.
 LIBEXECDIR ?= $(PREFIX)/libexec/postern
+DOCDIR  ?= $(PREFIX)/share/doc/postern
 # Settings, units and the like are looked for in fixed places.
 SYSCONFDIR  ?= /etc/postern
 UNITDIR     ?= /usr/lib/systemd/system
@@ -76,6 +77,8 @@ install: build
 	  $(PLACES) $$unit >bin/.unit && install -m 644 bin/.unit $(DESTDIR)$(UNITDIR)/$${unit##*/} || exit 1; \
 	done
 	rm -f bin/.page bin/.conf bin/.unit
+	install -d $(DESTDIR)$(DOCDIR)/examples
+	install -m 755 etc/examples/* $(DESTDIR)$(DOCDIR)/examples/
 	install -m 644 etc/sysusers.d/postern.conf $(DESTDIR)$(SYSUSERSDIR)/
 	install -m 644 etc/tmpfiles.d/postern.conf $(DESTDIR)$(TMPFILESDIR)/
 
