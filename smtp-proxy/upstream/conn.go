@@ -59,6 +59,7 @@ type Conn struct {
 	held   []string // commands that wait for earlier replies (lmtp.go)
 	phase  phase
 	open   bool // the server may have a transaction
+	mails  int  // messages sent on it
 	rcpts  int  // recipients the server took in this transaction
 	asked  int  // RCPT commands whose replies are due
 	sent   int  // replies that are due to commands that were sent
@@ -274,11 +275,14 @@ func (c *Conn) after(e expect, r smtp.Reply) {
 	case expectContent:
 		c.phase = phaseCommands
 		c.open, c.rcpts = false, 0
+		if c.mails++; c.caps.MailMax > 0 && c.mails >= c.caps.MailMax {
+			c.spent = true // RFC 9422: another one would be refused
+		}
 	}
 }
 
 // Content gives the writer for the content, once DATA has got its 354. It takes decoded content and sends
-// it dot-stuffed, in pieces of 64 KiB.
+// it dot-stuffed; it is best given pieces of 64 KiB.
 func (c *Conn) Content() io.Writer { return &c.dot }
 
 // contentWriter takes what the DotWriter encoded.

@@ -83,6 +83,9 @@ func TestNoReuse(t *testing.T) {
 			say(t, c, envelope[:1], 421)
 		}},
 		{"after QUIT", replies{}, func(t *testing.T, c *Conn) { say(t, c, []string{"QUIT"}, 221) }},
+		{"after as many messages as the server takes", replies{ehlo: "250-a\r\n250 LIMITS MAILMAX=1\r\n"}, func(t *testing.T, c *Conn) {
+			send(t, c, "a@a.test", "b@b.test", "x\r\n")
+		}},
 		{"RSET refused", replies{rset: "500 what\r\n"}, func(t *testing.T, c *Conn) { say(t, c, envelope[:1], 250) }},
 		{"reply is due", replies{}, func(t *testing.T, c *Conn) {
 			c.Command("NOOP")

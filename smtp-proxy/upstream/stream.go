@@ -19,7 +19,7 @@ import (
 const (
 	readBuffer    = 4 << 10
 	commandBuffer = 2 << 10
-	contentBuffer = 64 << 10
+	contentBuffer = 16 << 10 // larger pieces of content are written from where they are
 )
 
 var (
@@ -36,7 +36,9 @@ type stream struct {
 	tls  bool
 	r    *bufio.Reader
 	out  *[]byte
-	big  bool // out is of contentPool
+	big  bool      // out is of contentPool
+	pair [2][]byte // for writev
+	vec  net.Buffers
 	peek struct {
 		b   [1]byte
 		n   int
@@ -164,31 +166,45 @@ func (s *stream) unsent() int {
 	return len(*s.out)
 }
 
-// content adds to what flush sends, and sends what fills pieces of 64 KiB.
+// content adds to what flush sends. Large pieces, which smtp-proxy's are if the client is quick (64 KiB), go out
+// at once and are not copied; what a slow client's content takes in memory is little.
 func (s *stream) content(p []byte, timeout time.Duration) error {
 	if !s.big {
 		s.giveBackOut()
 		s.out, s.big = contentPool.Get().(*[]byte), true
 	}
-	for len(p) > 0 {
-		if len(*s.out) == 0 && len(p) >= contentBuffer {
-			if err := s.write(p[:contentBuffer], timeout); err != nil {
-				return err
-			}
-			p = p[contentBuffer:]
-			continue
-		}
-		n := min(contentBuffer-len(*s.out), len(p))
+	if len(*s.out)+len(p) <= contentBuffer {
+		*s.out = append(*s.out, p...)
+		return nil
+	}
+	if len(p) < contentBuffer {
+		n := contentBuffer - len(*s.out)
 		*s.out = append(*s.out, p[:n]...)
 		p = p[n:]
-		if len(*s.out) == contentBuffer {
-			if err := s.write(*s.out, timeout); err != nil {
-				return err
-			}
-			*s.out = (*s.out)[:0]
-		}
 	}
+	if err := s.writeBoth(*s.out, p, timeout); err != nil {
+		return err
+	}
+	*s.out = (*s.out)[:0]
 	return nil
+}
+
+// writeBoth writes what is buffered and what comes behind it, in one system call where the connection can do that.
+func (s *stream) writeBoth(buffered, p []byte, timeout time.Duration) error {
+	if s.tls || len(buffered) == 0 {
+		if err := s.write(buffered, timeout); err != nil {
+			return err
+		}
+		return s.write(p, timeout)
+	}
+	if err := s.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+		return err
+	}
+	s.pair = [2][]byte{buffered, p}
+	s.vec = s.pair[:]
+	_, err := s.vec.WriteTo(s.nc)
+	s.pair = [2][]byte{}
+	return err
 }
 
 // flush sends all that waits, in one write.
@@ -202,6 +218,9 @@ func (s *stream) flush(timeout time.Duration) error {
 }
 
 func (s *stream) write(p []byte, timeout time.Duration) error {
+	if len(p) == 0 {
+		return nil
+	}
 	if err := s.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
@@ -232,7 +251,7 @@ func (s *stream) giveBackOut() {
 	switch {
 	case s.big:
 		contentPool.Put(s.out)
-	case cap(*s.out) <= contentBuffer:
+	case cap(*s.out) <= 16*commandBuffer:
 		commandPool.Put(s.out)
 	}
 	s.out, s.big = nil, false
