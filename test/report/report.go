@@ -69,6 +69,9 @@ func (r *report) take(e event) {
 
 // keep holds a line of output until it is known whether its test failed.
 func (r *report) keep(e event) {
+	if strings.HasPrefix(e.Output, "=== ") { // RUN, PAUSE, CONT: no news
+		return
+	}
 	if e.Test == "" && isSummary(e.Output) {
 		r.summaries = append(r.summaries, e.Output)
 		return
