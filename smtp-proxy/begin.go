@@ -12,7 +12,7 @@ import (
 // begin leads the session through the gates to the greeting; false if it ends before that.
 func (s *session) begin() bool {
 	s.id = workdir.NewQueueID()
-	if within(s.peer.Addr(), s.conf.proxyNets) && !s.readProxyHeader() {
+	if !s.identify() {
 		return false
 	}
 	s.strict = s.wantsStrict()
@@ -32,6 +32,23 @@ func (s *session) begin() bool {
 		return false
 	}
 	return s.greet()
+}
+
+// identify finds out who the client is, if a load balancer says so.
+func (s *session) identify() bool {
+	if within(s.peer.Addr(), s.conf.proxyNets) {
+		return s.readProxyHeader()
+	}
+	if len(s.conf.proxyNets) > 0 && s.conn.Pending() {
+		window, err := s.conn.Window()
+		if err == nil && startsProxyHeader(window) {
+			s.gate = gateProxy
+			s.srv.meters.gate(gateProxy)
+			s.srv.log.Info("PROXY header from a stranger", "session", s.id, "peer", s.peer.String())
+			return false
+		}
+	}
+	return true
 }
 
 // admit asks the gates that look at the client's address only, again after XCLIENT changed it.

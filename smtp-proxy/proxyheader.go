@@ -61,6 +61,11 @@ func (s *session) readProxyHeader() bool {
 	return false
 }
 
+// startsProxyHeader says whether data begins as a header does.
+func startsProxyHeader(data []byte) bool {
+	return bytes.HasPrefix(data, proxyV1Start) || bytes.HasPrefix(data, proxyV2Start)
+}
+
 // parseProxyHeader reads a header at the beginning of data; n is its length, 0 if more bytes are needed.
 func parseProxyHeader(data []byte) (h proxyHeader, n int, err error) {
 	if data[0] == proxyV2Start[0] {

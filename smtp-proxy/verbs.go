@@ -41,8 +41,8 @@ func (s *session) do(cmd smtp.Command) {
 		s.useless(reply(214, "2.0.0", "See RFC 5321"))
 	case smtp.Expn, "SEND", "SOML", "SAML", "TURN", "ETRN", "XFORWARD", "BURL", "ATRN":
 		s.fail(reply(502, "5.5.1", "Command not implemented"))
-	case "GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "TRACE", "PATCH", "PRI":
-		// A browser was led here: RFC 9113 and 9110 methods are no mail.
+	case "GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "TRACE", "PATCH", "PRI", "PROXY":
+		// A browser was led here (RFC 9110, RFC 9113), or a load balancer that is not in proxy-from.
 		s.refuse(gateForeign, reply(554, "5.5.1", "This is a mail server"))
 	default:
 		s.fail(reply(500, "5.5.1", "Command not recognized"))
@@ -242,7 +242,11 @@ func (s *session) greeting() []string {
 	if mechs := s.authMechanisms(caps); mechs != "" {
 		lines = append(lines, "AUTH "+mechs)
 	}
-	limits := "LIMITS RCPTMAX=" + strconv.Itoa(s.conf.MaxRecipients) // RFC 9422
+	most := s.conf.MaxRecipients
+	if caps.RcptMax > 0 {
+		most = min(most, caps.RcptMax) // such as 1 with lmtp:
+	}
+	limits := "LIMITS RCPTMAX=" + strconv.Itoa(most) // RFC 9422
 	if s.conf.MaxTransactions > 0 {
 		limits += " MAILMAX=" + strconv.Itoa(s.conf.MaxTransactions)
 	}

@@ -1,0 +1,312 @@
+package main
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"postern/internal/smtp"
+	"postern/internal/testenv"
+)
+
+// certificate writes a certificate of that name and its key, and gives the arguments for a proxy.
+func certificate(t testing.TB, dir, name string) []string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	writeFile(t, cert, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	writeFile(t, keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
+	return []string{"--tls-cert", cert, "--tls-key", keyFile}
+}
+
+// startTLS takes a client through STARTTLS.
+func startTLS(c *client) *client {
+	c.t.Helper()
+	c.cmd("STARTTLS", "220")
+	return secured(c)
+}
+
+// secured does the handshake.
+func secured(c *client) *client {
+	c.t.Helper()
+	tc := tls.Client(c.Conn, &tls.Config{InsecureSkipVerify: true})
+	if err := tc.Handshake(); err != nil {
+		c.t.Fatalf("handshake: %v", err)
+	}
+	return &client{tc, c.t, bufio.NewReader(tc)}
+}
+
+func TestStartTLS(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b))...)
+	c := dial(t, p.addr)
+	c.expect("220")
+	if r := c.cmd("EHLO client.example", "250"); !strings.Contains(strings.Join(r.Lines, "|"), "|STARTTLS|") {
+		t.Errorf("EHLO offers %q", r.Lines)
+	}
+	c = startTLS(c)
+	c.cmd("MAIL FROM:<a@b.example>", "503")
+	if r := c.cmd("EHLO client.example", "250"); strings.Contains(strings.Join(r.Lines, "|"), "STARTTLS") {
+		t.Errorf("EHLO within TLS offers %q", r.Lines)
+	}
+	c.send("MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n")
+	for _, want := range []string{"250", "250", "354"} {
+		c.expect(want)
+	}
+	c.send("Subject: x\r\n\r\n" + strings.Repeat("line\r\n", 50000) + ".\r\n")
+	c.expect("250")
+	c.cmd("QUIT", "221")
+	if got := b.Messages(); len(got) != 1 || !strings.Contains(got[0].Data, "with ESMTPS id") || len(got[0].Data) < 300000 {
+		t.Errorf("%d messages", len(got))
+	}
+}
+
+func TestSMTPS(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxyAs(t, listenSMTPS, append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--smtps=inet:1")...)
+	c := secured(dial(t, p.addr))
+	c.expect("220")
+	c.cmd("EHLO client.example", "250")
+	c.cmd("STARTTLS", "503")
+	c.envelope()
+}
+
+// TestTLS_01 and TestTLS_02: commands behind STARTTLS in clear are never carried out within TLS.
+func TestTLS_01(t *testing.T) { plainBehindStartTLS(t, "NOOP\r\n") }
+
+func TestTLS_02(t *testing.T) {
+	for _, more := range []string{"RSET\r\n", "MAIL FROM:<evil@x>\r\n", "AUTH PLAIN AAAA\r\n", strings.Repeat("MAIL FROM:<evil@x>\r\n", 400)} {
+		plainBehindStartTLS(t, more)
+	}
+}
+
+func plainBehindStartTLS(t *testing.T, more string) {
+	t.Helper()
+	b := testenv.StartBackend(t)
+	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b))...)
+	for _, pieces := range [][]string{{"STARTTLS\r\n" + more}, {"STARTTLS\r\n", more}} {
+		c := greeted(t, p.addr)
+		sendPieces(c, pieces...)
+		r, err := smtp.ReadReply(c.r)
+		if err != nil {
+			continue // closed before the handshake
+		}
+		if r.Code == 554 {
+			c.expectEnd()
+			continue
+		}
+		if r.Code != 220 {
+			t.Fatalf("reply %q", r)
+		}
+		tc := tls.Client(c.Conn, &tls.Config{InsecureSkipVerify: true})
+		if err := tc.Handshake(); err == nil {
+			t.Errorf("%.30q was thrown away, and the handshake went on", pieces)
+		}
+	}
+	if n := transactions(b); n != 0 {
+		t.Errorf("the server behind saw %q", b.Commands())
+	}
+}
+
+func TestTLS_06(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b))...)
+	c := startTLS(greeted(t, p.addr))
+	c.cmd("MAIL FROM:<a@b.example>", "503")
+	c.cmd("RCPT TO:<a@b.example>", "503")
+}
+
+func TestTLS_07(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b))...)
+	c := greeted(t, p.addr)
+	c.cmd("STARTTLS now", "501")
+	c.cmd("MAIL FROM:<a@b.example>", "250")
+	c.cmd("STARTTLS", "503")
+	c.cmd("RSET", "250")
+	c = startTLS(c)
+	c.cmd("EHLO a", "250")
+	c.cmd("STARTTLS", "503")
+}
+
+func TestTLS_10(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Extend("PIPELINING", "AUTH PLAIN LOGIN")
+	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b))...)
+	c := dial(t, p.addr)
+	c.expect("220")
+	if r := c.cmd("EHLO a", "250"); strings.Contains(strings.Join(r.Lines, "|"), "AUTH") {
+		t.Errorf("offered in clear: %q", r.Lines)
+	}
+	c.cmd("AUTH PLAIN AGEAYg==", "538 5.7.11")
+	c = startTLS(c)
+	if r := c.cmd("EHLO a", "250"); !strings.Contains(strings.Join(r.Lines, "|"), "|AUTH PLAIN LOGIN|") {
+		t.Errorf("offered within TLS: %q", r.Lines)
+	}
+	c.cmd("AUTH PLAIN AGEAYg==", "235")
+	if got := b.Commands(); !slices.Contains(got, "AUTH PLAIN AGEAYg==") {
+		t.Errorf("the server behind saw %q", got)
+	}
+}
+
+func TestTLS_11(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--tls-timeout=1s")...)
+	c := greeted(t, p.addr)
+	c.cmd("STARTTLS", "220")
+	began := time.Now()
+	c.expectEnd()
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("a handshake that stalls was ended after %v", took)
+	}
+}
+
+func TestTLS_13(t *testing.T) {
+	b := testenv.StartBackend(t)
+	args := append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--smtps=inet:1", "--proxy-from=127.0.0.0/8", "--proxy-timeout=1s")
+	p := startProxyAs(t, listenSMTPS, args...)
+	c := dial(t, p.addr)
+	c.send("PROXY TCP4 192.0.2.7 192.0.2.25 4444 465\r\n")
+	c = secured(c)
+	c.expect("220")
+	c.cmd("EHLO a", "250")
+	if !strings.Contains(p.log.String(), "verb=EHLO") {
+		t.Error("no EHLO in the log")
+	}
+	// Within TLS it is too late.
+	c = dial(t, p.addr)
+	tc := tls.Client(c.Conn, &tls.Config{InsecureSkipVerify: true})
+	if err := tc.Handshake(); err == nil {
+		t.Error("handshake without PROXY header")
+	}
+}
+
+// TestReloadCertificate has the certificate exchanged while a session goes on.
+func TestReloadCertificate(t *testing.T) {
+	b := testenv.StartBackend(t)
+	dir := t.TempDir()
+	args := append(certificate(t, dir, "old.example"), behind(b))
+	p := startProxy(t, args...)
+	old := greeted(t, p.addr)
+	certificate(t, dir, "new.example")
+	s := parseSettings(t, args...)
+	conf, err := loadTLS(s)
+	must(t, err)
+	p.use(&live{settings: s, tls: conf})
+	for c, want := range map[*client]string{old: "old.example", greeted(t, p.addr): "new.example"} {
+		tc := startTLS(c).Conn.(*tls.Conn)
+		if got := tc.ConnectionState().PeerCertificates[0].Subject.CommonName; got != want {
+			t.Errorf("certificate of %s, want %s", got, want)
+		}
+	}
+}
+
+func TestAuthDialog(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Extend("PIPELINING", "AUTH LOGIN PLAIN")
+	step := 0
+	b.Answer(func(a testenv.Asked) string {
+		switch {
+		case strings.HasPrefix(a.Line, "AUTH LOGIN"):
+			step = 1
+			return "334 VXNlcm5hbWU6"
+		case step == 1:
+			step = 2
+			return "334 UGFzc3dvcmQ6"
+		case step == 2 && a.Line == "c2VjcmV0":
+			step = 3
+			return "235 2.7.0 Welcome"
+		case step == 2:
+			step = 0
+			return "535 5.7.8 Wrong"
+		}
+		return ""
+	})
+	p := startProxy(t, behind(b), "--auth-requires-tls=no")
+	c := greeted(t, p.addr)
+	c.cmd("AUTH CRAM-MD5", "504")
+	c.cmd("AUTH", "501")
+	c.cmd("AUTH LOGIN", "334")
+	c.cmd("dXNlcg==", "334")
+	c.cmd("d3Jvbmc=", "535 5.7.8")
+	c.cmd("AUTH LOGIN", "334 VXNlcm5hbWU6")
+	c.cmd("dXNlcg==", "334 UGFzc3dvcmQ6")
+	c.cmd("c2VjcmV0", "235 2.7.0 Welcome")
+	c.cmd("AUTH LOGIN", "503")
+	for range 2 {
+		c.envelope()
+		c.cmd("DATA", "354")
+		c.send(smallMessage)
+		c.expect("250")
+	}
+	c.envelope()
+	c.cmd("RSET", "250")
+	c.cmd("QUIT", "221")
+	got := b.Messages()
+	if len(got) != 2 || got[0].Conn != got[1].Conn || !strings.Contains(got[0].Data, "with ESMTPA id") {
+		t.Errorf("got %+v", got)
+	}
+	// Nobody else gets the authenticated connection.
+	c = greeted(t, p.addr)
+	c.envelope()
+	c.cmd("DATA", "354")
+	c.send(smallMessage)
+	c.expect("250")
+	if all := b.Messages(); all[2].Conn == got[0].Conn {
+		t.Error("another session got the authenticated connection")
+	}
+	for _, secret := range []string{"c2VjcmV0", "dXNlcg==", "d3Jvbmc="} {
+		if strings.Contains(p.log.String(), secret) {
+			t.Errorf("the log holds %s", secret)
+		}
+	}
+	b.Forgive() // the lines of the dialog are no commands
+}
+
+func TestAuthCancelled(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Extend("AUTH LOGIN")
+	b.Answer(func(a testenv.Asked) string {
+		switch {
+		case a.Verb == "AUTH":
+			return "334 x"
+		case a.Line == "*":
+			return "501 5.7.0 Cancelled"
+		}
+		return ""
+	})
+	p := startProxy(t, behind(b), "--auth-requires-tls=no")
+	c := greeted(t, p.addr)
+	c.cmd("AUTH LOGIN", "334")
+	c.cmd("*", "501")
+	c.cmd("AUTH LOGIN", "334")
+	c.cmd("not base64!", "501")
+	c.envelope()
+	b.Forgive()
+}
