@@ -93,8 +93,8 @@ func (p *pool) serveQueue() {
 	}
 }
 
-// acquire finds a worker for a request: an idle one, or a slot in which a
-// process may be started now.
+// acquire finds a worker for a request: an idle one, one that is just being
+// started, or a slot in which a process may be started now.
 func (p *pool) acquire(k kind) (*worker, failure) {
 	for w := p.idle.take(k); w != nil; w = p.idle.take(k) {
 		switch w.child.Look() {
@@ -110,6 +110,11 @@ func (p *pool) acquire(k kind) (*worker, failure) {
 			p.kill(w, "Unexpected output", true)
 		}
 	}
+	if len(p.loading) > 0 {
+		w := p.loading[0]
+		p.loading = p.loading[1:]
+		return w, 0
+	}
 	if len(p.stopped) == 0 {
 		return nil, failNoFree
 	}
@@ -124,19 +129,25 @@ func (p *pool) acquire(k kind) (*worker, failure) {
 
 // unacquire puts back a worker that acquire gave.
 func (p *pool) unacquire(w *worker) {
-	if w.state == stopped {
+	switch {
+	case w.starting:
+		p.loading = append(p.loading, w)
+	case w.state == stopped:
 		p.stopped = append(p.stopped, w)
-	} else {
+	default:
 		p.idle.add(w)
 	}
 }
 
 func (p *pool) give(w *worker, r *request) {
-	if w.state == stopped {
+	switch {
+	case w.starting:
+		p.reserve(w, r)
+	case w.state == stopped:
 		p.start(w, r, startReason(r))
-		return
+	default:
+		p.assign(w, r)
 	}
-	p.assign(w, r)
 }
 
 func startReason(r *request) string {

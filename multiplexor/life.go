@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"postern/internal/config"
 	"postern/internal/daemon"
@@ -28,6 +31,9 @@ func run(args []string) int {
 		program = ourName
 	}
 	syscall.Umask(0o077)
+	// What our parent left open is not for workers. Old kernels cannot do that; then
+	// it is as good as our parent was careful.
+	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	if os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() {
 		fmt.Fprintf(os.Stderr, "%s: refusing to run set-uid or set-gid\n", args[0])
 		return 1

@@ -57,8 +57,9 @@ type pool struct {
 	count   [states]int
 	free    int // after the last state change, for the events
 
-	nstarting   int // processes being started
-	reserved    int // those of them that a request waits for
+	loading     []*worker // those of nstarting that no request waits for
+	nstarting   int       // processes being started
+	reserved    int       // those of them that a request waits for
 	activations uint64
 	generation  int
 	messages    int // scans finished
@@ -188,11 +189,18 @@ func (p *pool) start(w *worker, r *request, reason string) {
 	p.nstarting++
 	w.starting = true
 	if r != nil {
-		w.req = r
-		p.reserved++
-		w.arm(phaseStart, p.limits.BusyTimeout)
+		p.reserve(w, r)
+	} else {
+		p.loading = append(p.loading, w)
 	}
 	p.os.Start(w, func(c child, err error) { p.begun(w, c, err, reason) })
+}
+
+// reserve makes r wait for the process that is being started in w.
+func (p *pool) reserve(w *worker, r *request) {
+	w.req = r
+	p.reserved++
+	w.arm(phaseStart, p.limits.BusyTimeout)
 }
 
 // startTooSlow gives up a request whose process is still not there. The process
@@ -208,6 +216,7 @@ func (p *pool) startTooSlow(w *worker) {
 func (p *pool) begun(w *worker, c child, err error, reason string) {
 	w.starting = false
 	p.nstarting--
+	p.loading = slices.DeleteFunc(p.loading, func(l *worker) bool { return l == w })
 	r := w.req
 	if r != nil {
 		p.reserved--

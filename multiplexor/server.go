@@ -71,6 +71,8 @@ func (d *doorway) admit(fd int) {
 // refuseConnection is for more connections than are allowed. The text fits into
 // any socket's buffer, so that nothing has to wait.
 func refuseConnection(fd int) {
+	var b [4096]byte
+	_, _ = syscall.Read(fd, b[:]) // closing with something unread would reset the connection
 	_, _ = syscall.Write(fd, []byte("error: Too many connections\n"))
 	_ = syscall.Close(fd)
 }

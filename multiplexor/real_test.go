@@ -1,0 +1,766 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"postern/internal/mxproto"
+	"postern/internal/testenv"
+)
+
+// patience bounds every wait for a real process.
+const patience = 20 * time.Second
+
+// real is a running multiplexor whose workers are the test binary.
+type real struct {
+	t      *testing.T
+	dir    string // its spool
+	worker string
+	proc   *testenv.Process
+}
+
+func (r *real) path(name string) string { return filepath.Join(r.dir, name) }
+
+// prepare makes a spool with a worker program in it.
+func prepare(t *testing.T) *real {
+	t.Helper()
+	r := &real{t: t, dir: testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.worker = r.path("worker")
+	copyProgram(t, self, r.worker)
+	return r
+}
+
+// copyProgram puts a program where the daemon's account can run it.
+func copyProgram(t *testing.T, from, to string) {
+	t.Helper()
+	in, err := os.Open(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(to, 0o755); err != nil { // whatever the umask is
+		t.Fatal(err)
+	}
+}
+
+// args are those every multiplexor here is started with.
+func (r *real) args(more ...string) []string {
+	args := []string{"-z", r.dir, "-s", r.path("s"), "-f", r.worker}
+	if account, drops := testenv.DaemonAccount(); drops {
+		args = append(args, "-U", account)
+	}
+	return append(args, more...)
+}
+
+// startReal starts a multiplexor in the foreground and waits until it answers.
+func startReal(t *testing.T, more ...string) *real {
+	t.Helper()
+	r := prepare(t)
+	r.start(exec.Command(testenv.Binary(t, "multiplexor"), r.args(append([]string{"-D", "-l"}, more...)...)...))
+	return r
+}
+
+func (r *real) start(cmd *exec.Cmd) {
+	r.t.Helper()
+	r.proc = testenv.Start(r.t, cmd)
+	testenv.Eventually(r.t, patience, "an answer of the multiplexor", func() bool {
+		if !r.proc.Running() {
+			r.t.Fatal("the multiplexor has ended")
+		}
+		conn, err := net.Dial("unix", r.path("s"))
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+}
+
+// ask sends one line and gives the whole reply.
+func (r *real) ask(line string) string { r.t.Helper(); return askAt(r.t, r.path("s"), line+"\n") }
+
+func askAt(t *testing.T, path, text string) string {
+	t.Helper()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(conn, text); err != nil {
+		t.Fatal(err)
+	}
+	reply, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatalf("%.60q: %v after %q", text, err, reply)
+	}
+	return string(reply)
+}
+
+func (r *real) want(line, want string) {
+	r.t.Helper()
+	if got := r.ask(line); got != want {
+		r.t.Errorf("%q answered %q, want %q", line, got, want)
+	}
+}
+
+// background sends a line and gives a channel with the reply.
+func (r *real) background(line string) <-chan string {
+	reply := make(chan string, 1)
+	go func() { reply <- askAt(r.t, r.path("s"), line+"\n") }()
+	return reply
+}
+
+// waitStatus waits until the letters of all workers are so.
+func (r *real) waitStatus(letters string) {
+	r.t.Helper()
+	last := ""
+	testenv.Eventually(r.t, patience, "workers "+letters, func() bool {
+		last, _, _ = strings.Cut(r.ask("status"), " ")
+		return last == letters
+	})
+}
+
+// end stops the multiplexor and wants a clean end that leaves nothing behind.
+func (r *real) end() {
+	r.t.Helper()
+	r.proc.Stop(syscall.SIGTERM)
+	if status := r.proc.Wait(patience); status != 0 {
+		r.t.Errorf("exit status %d", status)
+	}
+	if _, err := os.Lstat(r.path("s")); err == nil {
+		r.t.Error("the request socket is still there")
+	}
+}
+
+func TestRealDialog(t *testing.T) {
+	r := startReal(t, "-x", "3")
+	r.want("ping", "PONG\n")
+	r.want("free", "3\n")
+	r.want("foo_no_such_command", "error: Unknown command\n")
+	r.want("tick", "error: External agents may not invoke 'tick'\n")
+	r.want("msgs", "0\n")
+	r.want("scan q d", "ok got <scan q d>\n")
+	r.want("msgs", "1\n")
+	r.want("busyworkers", "")
+	r.want("FREE", "ok got <FREE>\n")
+	r.want("free ", "ok got <free >\n")
+	r.want("", "ok got <>\n")
+	r.want("ping\r", "PONG\n")
+	r.want("load1 9", "error: Invalid 'back' amount (must be 10-600)\n")
+	r.want("load1", "ok got <load1>\n")
+	r.want("workerinfo x", "error: Invalid worker number\n")
+	r.want("slaveinfo 3", "error: Worker number out of range\n")
+	if got := r.ask("version"); got == "" || strings.HasSuffix(got, "\n") {
+		t.Errorf("version %q, want a text without LF", got)
+	}
+	if got := len(strings.Fields(r.ask("load"))); got != 29 {
+		t.Errorf("load has %d numbers, want 29", got)
+	}
+	if got := len(strings.Fields(r.ask("load1 60abc"))); got != 26 {
+		t.Errorf("load1 has %d numbers, want 26", got)
+	}
+	if got := len(strings.Fields(r.ask("hload-recipok"))); got != 16 {
+		t.Errorf("hload has %d numbers, want 16", got)
+	}
+	if got := r.ask("status"); !strings.HasPrefix(got, "ISS 1 1 1024 0 ") {
+		t.Errorf("status %q", got)
+	}
+	if got := r.ask("workers"); !strings.Contains(got, " last=scan ago=0\n1 S ago=") {
+		t.Errorf("workers %q", got)
+	}
+	r.end()
+}
+
+func TestRealFraming(t *testing.T) {
+	r := startReal(t)
+	long := strings.Repeat("a", 16<<10)
+	tests := []struct{ name, send, want string }{
+		{"second line is dropped", "free\nmsgs\n", "2\n"},
+		{"longest line", long + "\n", "ok got <" + long + ">\n"},
+		{"too long", long + "a\n", "error: Command too long\n"},
+		{"far too long", strings.Repeat(long, 70) + "\n", "error: Command too long\n"},
+		{"NUL ends a line for a worker", "ping\x00junk\n", "PONG\n"},
+		{"NUL after a built-in", "free\x00\n", "ok got <free>\n"},
+		{"two CR", "x\r\r\n", "ok got <x\r>\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := askAt(t, r.path("s"), tt.send); got != tt.want {
+				t.Errorf("got %.100q, want %.100q", got, tt.want)
+			}
+		})
+	}
+	t.Run("probes use no worker", func(t *testing.T) {
+		before := r.ask("workerinfo 0")
+		for _, text := range []string{"", "free", "half a line"} {
+			conn, err := net.Dial("unix", r.path("s"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.WriteString(conn, text)
+			conn.(*net.UnixConn).CloseWrite()
+			conn.SetDeadline(time.Now().Add(patience))
+			reply, err := io.ReadAll(conn)
+			want := ""
+			if text != "" {
+				want = textUnfinished
+			}
+			if err != nil || string(reply) != want {
+				t.Errorf("%q and half-close: %q, %v; want %q", text, reply, err, want)
+			}
+			conn.Close()
+		}
+		if after := r.ask("workerinfo 0"); strings.Split(after, "\n")[3] != strings.Split(before, "\n")[3] {
+			t.Errorf("a worker was used: %q, before %q", after, before)
+		}
+	})
+	t.Run("split writes", func(t *testing.T) {
+		conn, err := net.Dial("unix", r.path("s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for _, piece := range []string{"fr", "e", "e\n"} {
+			io.WriteString(conn, piece)
+			r.ask("msgs")
+		}
+		if reply, _ := io.ReadAll(conn); string(reply) != "2\n" {
+			t.Errorf("got %q", reply)
+		}
+	})
+	r.end()
+}
+
+func TestRealRestrictedSocket(t *testing.T) {
+	r := startReal(t, "-a", "u")
+	sock := r.path("u")
+	if st, err := os.Stat(sock); err != nil || st.Mode().Perm() != 0o777 {
+		t.Errorf("mode %v, %v; want 0777", st.Mode(), err)
+	}
+	if st, err := os.Stat(r.path("s")); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("mode of the main socket %v, %v; want 0700", st.Mode(), err)
+	}
+	for _, line := range []string{"help", "free", "version", "status", "workers", "slaves", "load", "load1 10", "hload", "histo", "msgs", "workerinfo 0", "tick", "foo_no_such_command"} {
+		if got := askAt(t, sock, line+"\n"); got == "" || got == textPrivileged {
+			t.Errorf("%s: %q", line, got)
+		}
+	}
+	for _, line := range []string{"reread", "scan a b", "ping", "relayok x", "autoscale", "", strings.Repeat("x", 20<<10), mxproto.Hello} {
+		if got := askAt(t, sock, line+"\n"); got != textPrivileged {
+			t.Errorf("%.20q: %q, want the refusal", line, got)
+		}
+	}
+	r.end()
+}
+
+func TestRealUglyWorkers(t *testing.T) {
+	t.Parallel()
+	r := startReal(t, "-x", "2", "-b", "2", "-M", "4000000")
+	const broken, died, timeout = "ERR Worker broke the protocol\n", "ERR No response from worker\n", "ERR Filter timed out - check filter rules or system load\n"
+	tests := []struct{ name, line, want string }{
+		{"exit in mid-request", "do exit 3", died},
+		{"killed", "do die", died},
+		{"half an answer and exit", "do raw ok+1;exit 0", died},
+		{"two lines", `do raw one\ntwo\n;mute`, broken},
+		{"answer of 1 MiB", "do long 1048576", broken},
+		{"answer of 60 KiB", "do long 61440", strings.Repeat("l", 61440) + "\n"},
+		{"closes its output", "do close;sleep 60000", died},
+		{"hangs", "do sleep 60000", timeout},
+		{"part of a line, then hangs", "do raw part;sleep 60000", timeout},
+		{"floods standard error", "do flood 100000", "ok did\n"},
+		{"is fine", "x", "ok got <x>\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r.t = t
+			reply := r.background(tt.line)
+			// Meanwhile everything else goes on.
+			r.ask("free")
+			r.want("ping", "PONG\n")
+			if got := <-reply; got != tt.want {
+				t.Errorf("got %.100q, want %.100q", got, tt.want)
+			}
+			r.want("ping", "PONG\n")
+		})
+	}
+	r.t = t
+	r.end()
+}
+
+// TestRealUnaskedLine: the original gave the second line to the next client.
+func TestRealUnaskedLine(t *testing.T) {
+	r := startReal(t, "-x", "1")
+	r.want("do later 100", "ok did\n")
+	testenv.Eventually(t, patience, "the end of the worker that spoke unasked", func() bool {
+		return strings.Contains(r.proc.Output(), "although it had no request")
+	})
+	r.want("ping", "PONG\n")
+	r.end()
+}
+
+func TestRealWorkerSurroundings(t *testing.T) {
+	r := prepare(t)
+	cmd := exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D", "-Z", "-F", "/etc/rules", "-M", "5000000")...)
+	cmd.Env = append(os.Environ(), "LD_PRELOAD=", "PERL5OPT=-w", "NOTIFY_SOCKET=/nonexistent", "KEEP_ME=1", "MULTIPLEXOR_MAX_WORKERS=3")
+	r.start(cmd)
+	about := r.ask("do about")
+	for _, want := range []string{"argv=worker,-f,/etc/rules,-serveru ", " fds=0=pipe,1=pipe,2=pipe,3=pipe ", " umask=077 ", " space=5120000000 ", " dir=" + r.dir + " ", " group=own ", "KEEP_ME"} {
+		if !strings.Contains(about, want) {
+			t.Errorf("a worker lacks %q:\n%s", want, about)
+		}
+	}
+	for _, bad := range []string{"LD_PRELOAD", "PERL5OPT", "NOTIFY_SOCKET", "MULTIPLEXOR_"} {
+		if strings.Contains(about, bad) {
+			t.Errorf("a worker has %s:\n%s", bad, about)
+		}
+	}
+	if !strings.HasPrefix(r.ask("status"), "ISS ") {
+		t.Errorf("the environment's MULTIPLEXOR_MAX_WORKERS=3 was not taken: %s", r.ask("status"))
+	}
+	r.end()
+}
+
+// TestRealWorkerSignals has a shell as worker: a Go program changes the signals it
+// inherits.
+func TestRealWorkerSignals(t *testing.T) {
+	r := prepare(t)
+	r.worker = r.path("sh-worker")
+	script := "#!/bin/sh\nwhile read -r line; do set -- $(grep SigIgn /proc/self/status); echo \"$2\"; done\n"
+	if err := os.WriteFile(r.worker, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.start(exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D")...))
+	ignored := strings.TrimSpace(r.ask("x"))
+	if mask, err := strconv.ParseUint(ignored, 16, 64); err != nil || mask&(1<<(syscall.SIGPIPE-1)) == 0 || mask&(1<<(syscall.SIGTERM-1)|1<<(syscall.SIGHUP-1)|1<<(syscall.SIGINT-1)) != 0 {
+		t.Errorf("signals ignored by a worker: %s (%v)", ignored, err)
+	}
+	r.end()
+}
+
+func TestRealStatusTag(t *testing.T) {
+	r := startReal(t, "-Z", "-O", "n")
+	events, err := net.Dial("unix", r.path("n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Close()
+	io.WriteString(events, "?S\n")
+	events.SetDeadline(time.Now().Add(patience))
+	reader := bufio.NewReader(events)
+	if line, err := reader.ReadString('\n'); line != "*OK\n" {
+		t.Fatalf("greeting %q, %v", line, err)
+	}
+	// The interest line has no answer: ask until an event comes.
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				askAt(t, r.path("s"), "do status 1:%20>%20step%0AZ\n")
+			}
+		}
+	})
+	for {
+		line, err := reader.ReadString('\n')
+		if err != nil {
+			t.Errorf("no event with the worker's text: %v", err)
+			break
+		}
+		if strings.HasPrefix(line, "S ") && strings.HasSuffix(line, " 1: > step Z\n") {
+			break
+		}
+	}
+	close(stop)
+	wg.Wait()
+	r.end()
+}
+
+func TestRealStubbornWorkers(t *testing.T) {
+	t.Parallel()
+	r := startReal(t, "-b", "1", "-x", "1")
+	r.want("do stubborn", "ok did\n")
+	r.want("do sleep 60000", "ERR Filter timed out - check filter rules or system load\n")
+	if got, _, _ := strings.Cut(r.ask("status"), " "); !strings.Contains(got, "K") {
+		t.Errorf("workers %s, want one killed", got)
+	}
+	r.waitStatus("S") // after SIGKILL
+	r.want("ping", "PONG\n")
+	r.end()
+}
+
+func TestRealSignals(t *testing.T) {
+	r := startReal(t, "-x", "1", "-O", "n")
+	before := r.ask("workerinfo 0")
+	r.proc.Stop(syscall.SIGINT)
+	testenv.Eventually(t, patience, "another worker after SIGINT", func() bool {
+		info := r.ask("workerinfo 0")
+		return strings.HasPrefix(info, "Worker 0\nState Idle\n") && strings.Split(info, "\n")[2] != strings.Split(before, "\n")[2]
+	})
+	r.proc.Stop(syscall.SIGHUP)
+	r.want("ping", "PONG\n")
+	// A busy worker may finish, and its client gets the answer.
+	reply := r.background("do sleep 300")
+	r.waitStatus("B")
+	r.proc.Stop(syscall.SIGTERM)
+	if got := <-reply; got != "ok did\n" {
+		t.Errorf("client of a busy worker got %q", got)
+	}
+	if status := r.proc.Wait(patience); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
+func TestRealMissingWorkerProgram(t *testing.T) {
+	r := prepare(t)
+	if err := os.Remove(r.worker); err != nil {
+		t.Fatal(err)
+	}
+	r.start(exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D")...))
+	r.want("ping", "error: Unable to activate worker\n")
+	r.want("ping", "error: Unable to activate worker\n")
+	r.want("status", "SS 0 0 1024 0 "+strings.Fields(r.ask("status"))[5]+"\n")
+	if out := r.proc.Output(); !strings.Contains(out, r.worker+": no such file or directory") || !strings.Contains(out, "check the worker program") {
+		t.Errorf("the log does not say what is wrong:\n%s", out)
+	}
+	r.end()
+}
+
+func TestRealWorkerExitsAtOnce(t *testing.T) {
+	r := prepare(t)
+	if err := os.WriteFile(r.path("false"), []byte("#!/bin/sh\nexit 7\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	os.Chmod(r.path("false"), 0o755)
+	r.worker = r.path("false")
+	r.start(exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D", "-l")...))
+	errors := []string{"error: Unable to activate worker\n", "ERR No response from worker\n", "error: Error talking to worker process\n"}
+	for range 50 {
+		if got := r.ask("ping"); !slices.Contains(errors, got) {
+			t.Fatalf("got %q", got)
+		}
+	}
+	if n := strings.Count(r.proc.Output(), "Starting worker"); n > 10 {
+		t.Errorf("%d processes for 50 requests: a fork storm", n)
+	}
+	if out := r.proc.Output(); !strings.Contains(out, "check the worker program") || !strings.Contains(out, "exited normally with status 7") {
+		t.Errorf("the log does not say what is wrong:\n%s", out)
+	}
+	r.end()
+}
+
+func TestRealBackground(t *testing.T) {
+	r := prepare(t)
+	bin := testenv.Binary(t, "multiplexor")
+	args := r.args("-p", r.path("pid"))
+	stdout, stderr, status := testenv.Run(t, patience, bin, args...)
+	if status != 0 || stdout+stderr != "" {
+		t.Fatalf("status %d, output %q", status, stdout+stderr)
+	}
+	// The sockets answer as soon as the parent has gone.
+	r.want("ping", "PONG\n")
+	text, err := os.ReadFile(r.path("pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSuffix(string(text), "\n"))
+	if err != nil {
+		t.Fatalf("process id file: %q", text)
+	}
+	defer syscall.Kill(pid, syscall.SIGKILL)
+	if sid, err := syscall.Getpgid(pid); err != nil || sid == pid {
+		t.Errorf("process group %d of process %d, %v: it leads a group", sid, pid, err)
+	}
+	comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if string(comm) != "multiplexor\n" {
+		t.Errorf("process name %q", comm)
+	}
+	t.Run("second instance", func(t *testing.T) {
+		_, stderr, status := testenv.Run(t, patience, bin, args...)
+		if status != 1 || !strings.Contains(stderr, "Error from child: Cannot lock lockfile: Is another copy running?") {
+			t.Errorf("status %d, %q", status, stderr)
+		}
+		_, stderr, status = testenv.Run(t, patience, bin, r.args()...)
+		if status != 1 || !strings.Contains(stderr, "Error from child: Unable to create listening socket.") {
+			t.Errorf("without a lock: status %d, %q", status, stderr)
+		}
+		r.want("ping", "PONG\n") // no harm done
+	})
+	syscall.Kill(pid, syscall.SIGTERM)
+	testenv.Eventually(t, patience, "the end", func() bool {
+		_, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
+		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		return err != nil || strings.Contains(string(stat), ") Z ")
+	})
+	for _, name := range []string{"s", "pid", "pid.lock"} {
+		if _, err := os.Lstat(r.path(name)); err == nil {
+			t.Errorf("%s is still there", name)
+		}
+	}
+}
+
+func TestRealRefusals(t *testing.T) {
+	testenv.NeedRoot(t)
+	r := prepare(t)
+	bin := testenv.Binary(t, "multiplexor")
+	theirs := r.path(theirName)
+	if err := os.Symlink(bin, theirs); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name, program string
+		args          []string
+		status        int
+		want          string
+	}{
+		{"root", bin, []string{"-f", "/x"}, 1, "ERROR: You must not run multiplexor as root."},
+		{"root by name", bin, []string{"-D", "-U", "root", "-f", "/x"}, 1, "as root."},
+		{"unknown user", bin, []string{"-U", "no-such-user", "-f", "/x"}, 1, ": Unknown user 'no-such-user'"},
+		{"no spool", bin, []string{"-U", "nobody", "-z", "/nonexistent", "-f", "/x"}, 1, ": Unable to chdir(/nonexistent): no such file or directory"},
+		{"relative worker", bin, []string{"-f", "worker"}, 78, "not an absolute path"},
+		{"relative worker, theirs", theirs, []string{"-f", "worker"}, 1, "not an absolute path"},
+		{"queue too long, theirs", theirs, []string{"-q", "129"}, 1, "Request queue size 129 too big (128 max)"},
+		{"facility, theirs", theirs, []string{"-S", "nonsense"}, 1, "Unknown syslog facility nonsense"},
+		{"no number", theirs, []string{"-x", "many"}, 1, "expected a number"},
+		{"TCP request socket", theirs, []string{"-D", "-U", "nobody", "-z", r.dir, "-s", "inet:12345"}, 1, "Argument to -s option must be a UNIX-domain socket"},
+		{"help, theirs", theirs, []string{"-h"}, 1, "--max-workers"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, stderr, status := testenv.Run(t, patience, tt.program, tt.args...)
+			if status != tt.status || !strings.Contains(stderr, tt.want) {
+				t.Errorf("status %d, want %d, and %q in:\n%s", status, tt.status, tt.want, stderr)
+			}
+		})
+	}
+	if stdout, _, status := testenv.Run(t, patience, theirs, "-v"); status != 0 || stdout != "mimedefang-multiplexor version 3.7.1\n" {
+		t.Errorf("-v: status %d, %q", status, stdout)
+	}
+}
+
+func TestRealPersistentConnections(t *testing.T) {
+	r := startReal(t, "-x", "2")
+	conn, err := net.Dial("unix", r.path("s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	// Pipelined: built-in and worker requests, answered in order.
+	io.WriteString(conn, "hello 2\nfree\ndo sleep 100\nbusyworkers\nping\nx\nversion\n"+strings.Repeat("y", 17<<10)+"\nfree\n")
+	want := mxproto.HelloOK + "2:2\n,7:ok did\n,0:,5:PONG\n,11:ok got <x>\n,"
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(conn, got); err != nil || string(got) != want {
+		t.Fatalf("got %q, %v, want %q", got, err, want)
+	}
+	reader := bufio.NewReader(conn)
+	if v, err := reader.ReadString(','); err != nil || !strings.Contains(v, ":postern") {
+		t.Errorf("version %q, %v", v, err)
+	}
+	if v, _ := reader.ReadString(','); v != fmt.Sprintf("%d:%s,", len(textTooLong), textTooLong) {
+		t.Errorf("long line: %q", v)
+	}
+	if v, _ := reader.ReadString(','); v != "2:2\n," {
+		t.Errorf("after it: %q", v)
+	}
+
+	// The client library, many at once.
+	client := &mxproto.Client{Persistent: true, Dial: func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", r.path("s"))
+	}}
+	defer client.Close()
+	var wg sync.WaitGroup
+	for i := range 10 {
+		wg.Go(func() {
+			for j := range 50 {
+				req := fmt.Sprintf("r %d %d", i, j)
+				if reply, err := client.Ask(t.Context(), req); err != nil || reply != "ok got <"+req+">\n" {
+					t.Errorf("Ask(%q) = %q, %v", req, reply, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+
+	// A client that goes away takes its waiting request with it.
+	r.background("do sleep 500")
+	r.background("do sleep 500")
+	r.waitStatus("BB")
+	leaver, err := net.Dial("unix", r.path("s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(leaver, "hello 2\nping\n")
+	testenv.Eventually(t, patience, "a waiting request", func() bool { return strings.Fields(r.ask("status"))[4] == "1" })
+	leaver.Close()
+	testenv.Eventually(t, patience, "no waiting request", func() bool { return strings.Fields(r.ask("status"))[4] == "0" })
+	r.end()
+}
+
+func TestRealMapSocket(t *testing.T) {
+	r := startReal(t, "-N", "m", "-x", "1")
+	conn, err := net.Dial("unix", r.path("m"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	exchange := func(send, want string) {
+		t.Helper()
+		io.WriteString(conn, send)
+		got := make([]byte, len(want))
+		if n, err := io.ReadFull(conn, got); err != nil || string(got) != want {
+			t.Fatalf("%q answered %q, %v, want %q", send, got[:n], err, want)
+		}
+	}
+	exchange("14:mymap some key,", "27:ok got <map mymap some key>,")
+	exchange("7:nospace,", "27:PERM Invalid request format,")
+	exchange("0:,", "27:PERM Invalid request format,")
+	exchange("3:a b;", "40:PERM Netstring missing terminating comma,")
+	exchange(" 003:a b,3:c d,", "16:ok got <map a b>,16:ok got <map c d>,")
+	busy := r.background("do sleep 400")
+	r.waitStatus("B")
+	exchange("3:a b,", "20:TEMP No free workers,")
+	<-busy
+	io.WriteString(conn, "65537:")
+	if rest, err := io.ReadAll(conn); err != nil || len(rest) > 0 {
+		t.Errorf("after a length over the limit: %q, %v; want the connection closed", rest, err)
+	}
+	r.end()
+}
+
+// TestRealManyConnections: idle connections cost nothing but themselves, and
+// everything goes on.
+func TestRealManyConnections(t *testing.T) {
+	r := startReal(t, "--max-connections", "500")
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	for range 500 {
+		c, err := net.Dial("unix", r.path("s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+	}
+	// The refusal may come before the request has gone out.
+	client := &mxproto.Client{Dial: func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", r.path("s"))
+	}}
+	free := func() string {
+		reply, err := client.Ask(t.Context(), "free")
+		if err != nil {
+			t.Log(err)
+		}
+		return reply
+	}
+	testenv.Eventually(t, patience, "the refusal of one too many", func() bool { return free() == "error: Too many connections\n" })
+	conns[0].Close()
+	conns = conns[1:]
+	testenv.Eventually(t, patience, "a place that became free", func() bool { return free() == "2\n" })
+	r.end()
+}
+
+// TestRealSoak: workers are killed at random and in many ways, and every request
+// is answered exactly once, by its own answer or an error.
+func TestRealSoak(t *testing.T) {
+	t.Parallel()
+	requests := 100000
+	if testing.Short() {
+		requests = 5000
+	}
+	r := startReal(t, "-x", "8", "-r", "200", "-q", "1000", "--log-level", "error")
+	pid := r.proc.Pid()
+	before := countFDs(t, pid)
+	ways := []string{"do exit 1", "do die", `do raw one\ntwo\n;mute`, "do close"}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	count := map[string]int{}
+	for i := range 16 {
+		wg.Go(func() {
+			for j := range requests / 16 {
+				line := fmt.Sprintf("r %d %d", i, j)
+				if j%500 == 499 {
+					line = ways[(i+j)%len(ways)]
+				}
+				reply := askAt(t, r.path("s"), line+"\n")
+				what := "good"
+				switch {
+				case strings.HasPrefix(line, "do "):
+					what = "rude"
+				case reply == "ok got <"+line+">\n":
+				case mxproto.IsError(reply):
+					what = reply
+				default:
+					what = "wrong"
+					t.Errorf("%q answered %q", line, reply)
+				}
+				mu.Lock()
+				count[what]++
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	t.Log(count)
+	if count["good"] < requests*99/100 {
+		t.Errorf("only %d good answers of %d requests", count["good"], requests)
+	}
+	r.proc.Stop(syscall.SIGINT) // a reread ends all workers
+	testenv.Eventually(t, patience, "as many descriptors as before", func() bool { return countFDs(t, pid) <= before })
+	r.end()
+	if left := childrenOf(r.worker); len(left) > 0 {
+		t.Errorf("workers left behind: %v", left)
+	}
+}
+
+func countFDs(t *testing.T, pid int) int {
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// childrenOf gives the processes that run the program.
+func childrenOf(program string) (pids []string) {
+	exes, _ := filepath.Glob("/proc/[0-9]*/exe")
+	for _, exe := range exes {
+		if target, err := os.Readlink(exe); err == nil && target == program {
+			pids = append(pids, exe)
+		}
+	}
+	return pids
+}

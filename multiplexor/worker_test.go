@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestMain plays a worker when the test binary is started as one: nothing else
+// needs to be installed, and it can be as ugly as a test wants.
+func TestMain(m *testing.M) {
+	for _, a := range os.Args[1:] {
+		if a == "-server" || a == "-serveru" {
+			os.Exit(work(os.Args, os.Stdin, os.Stdout))
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// work answers lines until the end of file. A line "do A;B" has the steps carried
+// out before the answer; anything else is echoed.
+func work(args []string, in *os.File, out *os.File) int {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 1<<20)
+	lines.Split(func(b []byte, end bool) (int, []byte, error) { // keeps CR
+		i := bytes.IndexByte(b, '\n')
+		if i < 0 {
+			return 0, nil, nil
+		}
+		return i + 1, b[:i], nil
+	})
+	for lines.Scan() {
+		line := lines.Text()
+		if line == "ping" {
+			fmt.Fprintln(out, "PONG")
+			continue
+		}
+		_, steps, _ := strings.Cut(line, "do ")
+		if i := strings.Index(line, "do "); i < 0 {
+			fmt.Fprintf(out, "ok got <%s>\n", line)
+			continue
+		}
+		answer := "ok did"
+		for step := range strings.SplitSeq(steps, ";") {
+			verb, arg, _ := strings.Cut(step, " ")
+			n, _ := strconv.Atoi(arg)
+			switch verb {
+			case "sleep":
+				time.Sleep(time.Duration(n) * time.Millisecond)
+			case "exit":
+				os.Exit(n)
+			case "die":
+				syscall.Kill(os.Getpid(), syscall.SIGKILL)
+				select {}
+			case "raw":
+				fmt.Fprint(out, strings.NewReplacer(`\n`, "\n", "+", " ").Replace(arg))
+			case "mute":
+				answer = ""
+			case "status":
+				os.NewFile(3, "status").WriteString(arg + "\n")
+			case "stderr":
+				fmt.Fprintln(os.Stderr, arg)
+			case "flood":
+				flood := []byte(strings.Repeat("x", 100) + "\n")
+				for range n {
+					os.Stderr.Write(flood)
+				}
+			case "long":
+				answer = strings.Repeat("l", n)
+			case "close":
+				out.Close()
+			case "stubborn":
+				signal.Ignore(syscall.SIGTERM)
+				go func() {
+					for {
+						time.Sleep(time.Hour)
+					}
+				}()
+				lines = bufio.NewScanner(neverEnds{in})
+			case "about":
+				answer = about(args)
+			case "later":
+				time.AfterFunc(time.Duration(n)*time.Millisecond, func() { fmt.Fprintln(out, "unasked") })
+			}
+		}
+		if answer != "" {
+			fmt.Fprintln(out, answer)
+		}
+	}
+	return 0
+}
+
+// neverEnds is a file whose end is not noticed.
+type neverEnds struct{ *os.File }
+
+func (f neverEnds) Read(b []byte) (int, error) {
+	n, err := f.File.Read(b)
+	if n == 0 && err != nil {
+		select {}
+	}
+	return n, nil
+}
+
+// about tells what the process was given by whoever started it.
+func about(args []string) string {
+	var fds []string
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range entries {
+		// The Go runtime opens an epoll descriptor and an eventfd, ReadDir its directory.
+		target, _ := os.Readlink("/proc/self/fd/" + e.Name())
+		if !strings.HasPrefix(target, "anon_inode:") && target != "" && !strings.HasPrefix(target, "/proc/") && !strings.HasPrefix(target, "/sys/") {
+			kind, _, _ := strings.Cut(target, ":")
+			fds = append(fds, e.Name()+"="+kind)
+		}
+	}
+	umask := syscall.Umask(0)
+	syscall.Umask(umask)
+	limits, _ := os.ReadFile("/proc/self/limits")
+	var space string
+	for line := range strings.Lines(string(limits)) {
+		if strings.HasPrefix(line, "Max address space") {
+			space = strings.Fields(line)[3]
+		}
+	}
+	dir, _ := os.Getwd()
+	group := "shared"
+	if pgid, _ := syscall.Getpgid(0); pgid == os.Getpid() {
+		group = "own"
+	}
+	var secret []string
+	for _, e := range os.Environ() {
+		name, _, _ := strings.Cut(e, "=")
+		secret = append(secret, name)
+	}
+	return fmt.Sprintf("argv=%s fds=%s umask=%03o space=%s dir=%s group=%s env=%s", strings.Join(args, ","), strings.Join(fds, ","), umask, space, dir, group, strings.Join(secret, ","))
+}
