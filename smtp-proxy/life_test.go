@@ -1,0 +1,337 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"postern/internal/testenv"
+)
+
+func TestDrain(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, behind(b))
+	idle := greeted(t, p.addr)
+	fresh := dial(t, p.addr)
+	fresh.expect("220")
+	busy := greeted(t, p.addr)
+	busy.envelope()
+	busy.cmd("DATA", "354")
+	drained := make(chan struct{})
+	go func() {
+		p.Drain(context.Background())
+		close(drained)
+	}()
+	for _, c := range []*client{idle, fresh} {
+		c.expect("421 4.3.2")
+		c.expectEnd()
+	}
+	late := dial(t, p.addr)
+	late.expect("421")
+	select {
+	case <-drained:
+		t.Fatal("drained while a message is on its way")
+	default:
+	}
+	busy.send(smallMessage)
+	busy.expect("250")
+	busy.expect("421 4.3.2")
+	busy.expectEnd()
+	<-drained
+	if n := len(b.Messages()); n != 1 {
+		t.Errorf("%d messages, want 1", n)
+	}
+}
+
+func TestDrainEndsInTime(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, behind(b))
+	c := greeted(t, p.addr)
+	c.envelope()
+	c.cmd("DATA", "354")
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	p.Drain(ctx)
+	if n := p.crowd.sessions(); n != 0 {
+		t.Errorf("%d sessions are left", n)
+	}
+}
+
+// TestNothingIsLeft looks whether goroutines and descriptors go back to what they were.
+func TestNothingIsLeft(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, behind(b))
+	work := func() {
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				for i := range 5 {
+					c := greeted(t, p.addr)
+					c.envelope()
+					if i%2 == 0 {
+						c.Close()
+						continue
+					}
+					c.cmd("DATA", "354")
+					c.send(smallMessage)
+					c.expect("250")
+					c.Close()
+				}
+			})
+		}
+		wg.Wait()
+		testenv.Eventually(t, 10*time.Second, "sessions end", func() bool { return p.crowd.sessions() == 0 })
+	}
+	work()
+	goroutines, files := runtime.NumGoroutine(), descriptors(t)
+	for range 3 {
+		work()
+	}
+	// Each connection to the server behind has a goroutine of the backend; some more may be kept now.
+	testenv.Eventually(t, 10*time.Second, "goroutines and descriptors go back", func() bool {
+		kept := p.ups.Stats()[0].Idle
+		return runtime.NumGoroutine() <= goroutines+kept && descriptors(t) <= files+2*kept
+	})
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	return len(all)
+}
+
+func TestRES_01(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, behind(b), "--max-sessions-per-address=3", "--max-rate-per-address=0")
+	for range 3 {
+		dial(t, p.addr).expect("220")
+	}
+	c := dial(t, p.addr)
+	c.expect("421 4.7.0")
+	c.expectEnd()
+	testenv.Eventually(t, 10*time.Second, "the log tells", func() bool { return strings.Contains(p.log.String(), "gate=address") })
+}
+
+func TestRES_02(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, behind(b), "--max-sessions=3")
+	var open []*client
+	for range 3 {
+		c := dial(t, p.addr)
+		c.expect("220")
+		open = append(open, c)
+	}
+	c := dial(t, p.addr)
+	c.expect("421 4.3.2")
+	c.expectEnd()
+	open[0].Close()
+	testenv.Eventually(t, 10*time.Second, "a slot is free", func() bool { return p.crowd.sessions() == 2 })
+	dial(t, p.addr).expect("220")
+}
+
+func TestRES_03(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, behind(b), "--data-timeout=1s")
+	c := greeted(t, p.addr)
+	c.envelope()
+	c.cmd("DATA", "354")
+	c.send("Subject: x\r\n")
+	c.expect("421 4.4.2")
+	c.expectEnd()
+	p = startProxy(t, behind(b), "--message-timeout=1s")
+	c = greeted(t, p.addr)
+	c.envelope()
+	c.cmd("DATA", "354")
+	began := time.Now()
+	for {
+		if _, err := io.WriteString(c, "drip\r\n"); err != nil || time.Since(began) > 10*time.Second {
+			break
+		}
+		if c.r.Buffered() > 0 || readable(c) {
+			break
+		}
+	}
+	c.expect("421 4.4.2")
+	if n := len(b.Messages()); n != 0 {
+		t.Errorf("%d messages", n)
+	}
+}
+
+// readable waits a little for a reply.
+func readable(c *client) bool {
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	_, err := c.r.Peek(1)
+	_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+	return err == nil
+}
+
+func TestPace(t *testing.T) {
+	start := time.Unix(1700000000, 0)
+	conf := &live{settings: &settings{LimitSettings: LimitSettings{DataTimeout: time.Minute, MessageTimeout: time.Hour, MinDataRate: 100}}}
+	p := newPace(conf, start)
+	for i := 1; i <= 500; i++ { // far beyond the hour, at a good rate
+		if _, err := p.next(start.Add(time.Duration(i)*15*time.Second), int64(i)*1500); err != nil {
+			t.Fatalf("after %d pieces: %v", i, err)
+		}
+	}
+	now := start.Add(500*15*time.Second + paceSpan)
+	if _, err := p.next(now, 500*1500+2000); err == nil {
+		t.Error("2000 bytes in 30 seconds pass for 100 a second")
+	}
+	conf.MinDataRate = 0
+	p = newPace(conf, start)
+	if until, err := p.next(start.Add(59*time.Minute+30*time.Second), 1); err != nil || !until.Equal(start.Add(time.Hour)) {
+		t.Errorf("deadline %v, %v; want the end of the hour", until, err)
+	}
+}
+
+func TestRES_05(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Extend("PIPELINING", "SIZE 100000")
+	p := startProxy(t, behind(b))
+	c := greeted(t, p.addr)
+	c.cmd("MAIL FROM:<a@b.example> SIZE=100", "250") // a lie
+	c.cmd("RCPT TO:<c@d.example>", "250")
+	c.cmd("DATA", "354")
+	c.send("Subject: x\r\n\r\n" + strings.Repeat("0123456789abcdef\r\n", 10000) + ".\r\n")
+	c.expect("552 5.3.4")
+	c.cmd("MAIL FROM:<a@b.example>", "250")
+	c.cmd("RCPT TO:<c@d.example>", "250")
+	c.cmd("DATA", "354")
+	endless := strings.Repeat("0123456789abcdef\r\n", 60000)
+	must(t, c.SetWriteDeadline(time.Now().Add(25*time.Second)))
+	sent := 0
+	for {
+		n, err := io.WriteString(c, endless)
+		if sent += n; err != nil {
+			break
+		}
+		if sent > 2*discardMost {
+			t.Fatalf("%d bytes were taken after the limit", sent)
+		}
+	}
+	if n := len(b.Messages()); n != 0 {
+		t.Errorf("%d messages", n)
+	}
+}
+
+// TestRES_06 has no room for working directories.
+func TestRES_06(t *testing.T) {
+	b := testenv.StartBackend(t)
+	m := startMultiplexor(t, scanWith(t, "F\n"))
+	p := startProxy(t, m.args(behind(b))...)
+	must(t, os.RemoveAll(m.spool))
+	c := greeted(t, p.addr)
+	c.cmd("MAIL FROM:<a@b.example>", "451 4.3.0")
+	must(t, os.Mkdir(m.spool, 0o700))
+	c.envelope()
+	c.cmd("DATA", "354")
+	c.send(smallMessage)
+	c.expect("250")
+}
+
+func TestRES_07(t *testing.T) {
+	b := testenv.StartBackend(t)
+	dir := testenv.ShortDir(t)
+	p := startProxy(t, behind(b), "--multiplexor", dir+"/nobody", "--spool", dir)
+	c := dial(t, p.addr)
+	c.expect("421 4.3.2 No filter is free")
+	c.expectEnd()
+	if n := b.Opened(); n != 0 {
+		t.Errorf("the server behind was connected to %d times", n)
+	}
+}
+
+// TestLOG looks at what hostile texts become in the log.
+func TestLOG_01(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Answer(func(a testenv.Asked) string { return onVerb(a, ".", "554 5.7.1 no\x1b[2J"+strings.Repeat("x", 30000)) })
+	p := startProxy(t, behind(b), "--address-check=off")
+	c := greeted(t, p.addr)
+	c.cmd(`MAIL FROM:<"a`+"\xc2\x9b"+`31m"@b.example> SMTPUTF8`, "250")
+	c.cmd("RCPT TO:<c@d.example>", "250")
+	c.cmd("DATA", "354")
+	c.send(smallMessage)
+	c.expect("554")
+	c.cmd("QUIT", "221")
+	testenv.Eventually(t, 10*time.Second, "the session is logged", func() bool { return strings.Contains(p.log.String(), "msg=session ") })
+	for line := range strings.Lines(p.log.String()) {
+		if strings.ContainsAny(line, "\x1b\x00") || strings.Contains(line, "\xc2\x9b") || len(line) > 2000 {
+			t.Errorf("log line of %d bytes: %.300q", len(line), line)
+		}
+	}
+	b.Forgive()
+}
+
+// TestLargeMessageStreams sends more than the proxy may keep.
+func TestLargeMessageStreams(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	got := make(chan int64, 1)
+	go func() { got <- swallow(l) }()
+	defer l.Close()
+	p := startProxy(t, "--upstream=smtp://"+l.Addr().String(), "--max-message-size=0")
+	c := greeted(t, p.addr)
+	c.envelope()
+	c.cmd("DATA", "354")
+	piece := strings.Repeat(strings.Repeat("x", 78)+"\r\n", 800)
+	before := memory()
+	const pieces = 3000 // 192 MB
+	for i := range pieces {
+		c.send(piece)
+		if i == pieces/2 {
+			if grown := memory() - before; grown > 32<<20 {
+				t.Errorf("memory grew by %d bytes", grown)
+			}
+		}
+	}
+	c.send(".\r\n")
+	c.expect("250")
+	if n := <-got; n < int64(pieces*len(piece)) {
+		t.Errorf("%d bytes arrived", n)
+	}
+}
+
+// swallow is an SMTP server that counts the content of one message.
+func swallow(l net.Listener) int64 {
+	for {
+		nc, err := l.Accept()
+		if err != nil {
+			return 0
+		}
+		fmt.Fprint(nc, "220 x\r\n")
+		buf := make([]byte, 1<<20)
+		var n int64
+		for content, tail := false, ""; ; {
+			k, err := nc.Read(buf)
+			if err != nil {
+				break
+			}
+			if content {
+				n += int64(k)
+				if tail = (tail + string(buf[max(0, k-5):k])); strings.HasSuffix(tail, "\r\n.\r\n") {
+					fmt.Fprint(nc, "250 Ok\r\n")
+					return n
+				}
+				tail = tail[max(0, len(tail)-5):]
+				continue
+			}
+			for line := range strings.Lines(string(buf[:k])) {
+				if content = line == "DATA\r\n"; content {
+					fmt.Fprint(nc, "354 x\r\n")
+				} else {
+					fmt.Fprint(nc, "250 x\r\n")
+				}
+			}
+		}
+		nc.Close()
+	}
+}
