@@ -112,8 +112,10 @@ func (s *session) doAuth(ctx context.Context, arg string) {
 		return
 	}
 	s.user = "-"
-	if mechanism == "PLAIN" {
-		s.notePlain(initial)
+	responses := 0
+	if initial != "" {
+		s.noteUser(mechanism, initial, responses)
+		responses++
 	}
 	s.login(ctx, func(b *backend) (answer, error) {
 		a, err := b.ask(strings.TrimSuffix("AUTH "+mechanism+" "+initial, " "))
@@ -121,7 +123,7 @@ func (s *session) doAuth(ctx context.Context, arg string) {
 			if rounds == 10 || a.text != "" && !validBase64(a.text) {
 				return answer{}, fmt.Errorf("SASL exchange: %w", errProtocol)
 			}
-			a, err = s.challenge(ctx, b, mechanism, a.text)
+			a, err = s.challenge(ctx, b, mechanism, a.text, responses+rounds)
 		}
 		return a, err
 	})
@@ -131,7 +133,7 @@ func (s *session) doAuth(ctx context.Context, arg string) {
 var errClient = errors.New("client")
 
 // challenge passes a challenge to the client and its response to the server.
-func (s *session) challenge(ctx context.Context, b *backend, mechanism, text string) (answer, error) {
+func (s *session) challenge(ctx context.Context, b *backend, mechanism, text string, round int) (answer, error) {
 	s.say("+ %s", text)
 	if !s.flush() {
 		return answer{}, errClient
@@ -149,20 +151,46 @@ func (s *session) challenge(ctx context.Context, b *backend, mechanism, text str
 	if response != "*" && response != "" && !validBase64(response) {
 		response = "*" // RFC 5034, 4: cancels
 	}
-	if mechanism == "PLAIN" {
-		s.notePlain(response)
-	}
+	s.noteUser(mechanism, response, round)
 	return b.ask(response)
 }
 
-// notePlain takes the name of the user out of a PLAIN response, RFC 4616.
-func (s *session) notePlain(response string) {
-	data, err := base64.StdEncoding.DecodeString(response)
-	if err != nil {
+// noteUser takes the name of the user out of a response of the client, the number round of its exchange. Some
+// mechanisms do not show it; then it stays "-".
+func (s *session) noteUser(mechanism, response string, round int) {
+	decoded, err := base64.StdEncoding.DecodeString(response)
+	if err != nil || len(decoded) == 0 {
 		return
 	}
-	if parts := strings.Split(string(data), "\x00"); len(parts) == 3 && parts[1] != "" {
-		s.user = parts[1]
+	name, data := "", string(decoded)
+	switch mechanism {
+	case "PLAIN": // RFC 4616
+		if parts := strings.Split(data, "\x00"); len(parts) == 3 {
+			name = parts[1]
+		}
+	case "LOGIN":
+		if round == 0 {
+			name = data
+		}
+	case "CRAM-MD5": // RFC 2195; the name may have spaces
+		if i := strings.LastIndexByte(data, ' '); i > 0 {
+			name = data[:i]
+		}
+	case "SCRAM-SHA-1", "SCRAM-SHA-256": // RFC 5802, 5.1
+		if _, rest, ok := strings.Cut(data, ",n="); ok && round == 0 {
+			name, _, _ = strings.Cut(rest, ",")
+		}
+	case "XOAUTH2":
+		if rest, ok := strings.CutPrefix(data, "user="); ok {
+			name, _, _ = strings.Cut(rest, "\x01")
+		}
+	case "OAUTHBEARER": // RFC 7628, 3.1
+		if _, rest, ok := strings.Cut(data, "a="); ok {
+			name, _, _ = strings.Cut(rest, ",")
+		}
+	}
+	if name != "" {
+		s.user = name
 	}
 }
 

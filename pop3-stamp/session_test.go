@@ -112,13 +112,13 @@ func TestBadCommands(t *testing.T) {
 		"RETR 1\x0b", "\xff\xfe", "LIST 1\t"} {
 		p.ask(bad, "-ERR")
 	}
-	p.ask("RETR 1 ", "+OK") // a space at the end is harmless
+	p.ask("DELE 1 ", "+OK") // a space at the end is harmless
 	close(seen)
 	var got []string
 	for line := range seen {
 		got = append(got, line)
 	}
-	if strings.Join(got, "|") != "USER bob|PASS x|RETR 1" {
+	if strings.Join(got, "|") != "USER bob|PASS x|DELE 1" {
 		t.Errorf("the server behind saw %q", got)
 	}
 }
@@ -728,6 +728,27 @@ func BenchmarkRetrieve(b *testing.B) {
 		p.ask("RETR 1", "+OK")
 		if _, err := io.CopyN(io.Discard, p.r, int64(len(message)+3)); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestNoteUser(t *testing.T) {
+	tests := []struct {
+		mechanism, response string
+		round               int
+		want                string
+	}{
+		{"PLAIN", "admin\x00bob\x00secret", 0, "bob"}, {"PLAIN", "bob", 0, "-"}, {"PLAIN", "", 0, "-"},
+		{"LOGIN", "bob", 0, "bob"}, {"LOGIN", "secret", 1, "-"},
+		{"CRAM-MD5", "bob smith 0123456789abcdef", 0, "bob smith"}, {"CRAM-MD5", "bob", 0, "-"},
+		{"SCRAM-SHA-256", "n,,n=bob,r=abc", 0, "bob"}, {"SCRAM-SHA-256", "c=biws,r=abc,n=eve", 1, "-"},
+		{"XOAUTH2", "user=bob\x01auth=Bearer x\x01\x01", 0, "bob"}, {"OAUTHBEARER", "n,a=bob@x,\x01host=y\x01", 0, "bob@x"},
+	}
+	for _, tt := range tests {
+		s := &session{user: "-"}
+		s.noteUser(tt.mechanism, base64.StdEncoding.EncodeToString([]byte(tt.response)), tt.round)
+		if s.user != tt.want {
+			t.Errorf("%s %q: user %q, want %q", tt.mechanism, tt.response, s.user, tt.want)
 		}
 	}
 }

@@ -1,0 +1,228 @@
+package test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"postern/internal/testenv"
+)
+
+// startPop3Stamp starts pop3-stamp with the given settings and waits until it answers on the port.
+func startPop3Stamp(t *testing.T, port int, settings string) *testenv.Process {
+	t.Helper()
+	dir := testenv.ShortDir(t)
+	file := filepath.Join(dir, "pop3-stamp.conf")
+	settings = fmt.Sprintf("pop3 inet:%d\nhostname pop.test\nlogin-delay 0s\nlog-level debug\n%s\n", port, settings)
+	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--config", file}
+	if os.Geteuid() == 0 {
+		args = append(args, "--user", "root", "--allow-root")
+	}
+	p := testenv.Start(t, exec.Command(testenv.Binary(t, "pop3-stamp"), args...))
+	testenv.Eventually(t, 20*time.Second, "pop3-stamp answers", func() bool {
+		c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		line, err := bufio.NewReader(c).ReadString('\n')
+		return err == nil && strings.HasPrefix(line, "+OK pop.test")
+	})
+	return p
+}
+
+// TestPop3StampBeforeDovecot has curl fetch mail from a real Dovecot through pop3-stamp.
+func TestPop3StampBeforeDovecot(t *testing.T) {
+	curl := testenv.Path(t, "curl as POP3 client", "curl")
+	dovecot := testenv.StartDovecot(t)
+	message := []byte("Subject: x\r\n\r\n.a line with a dot\r\n..\r\n" + strings.Repeat("y", 50000) + "\r\n")
+	dovecot.Deliver(t, "1.x.y", bytes.ReplaceAll(message, []byte("\r\n"), []byte("\n")))
+	random := rand.New(rand.NewPCG(1, 2))
+	big := []byte("Subject: big\r\n\r\n")
+	for range 200000 {
+		big = fmt.Appendf(big, "%x\r\n", random.Uint64())
+	}
+	dovecot.Deliver(t, "2.x.y", bytes.ReplaceAll(big, []byte("\r\n"), []byte("\n")))
+
+	stamps, stats := t.TempDir(), t.TempDir()
+	port, tlsPort := testenv.FreePort(t), testenv.FreePort(t)
+	cert, key := testenv.Certificate(t, testenv.ShortDir(t))
+	p := startPop3Stamp(t, port, fmt.Sprintf("upstream pop3://%s\nclientip-dir %s\nstatdir %s\npop3s inet:%d\ntls-cert %s\ntls-key %s\nsasl PLAIN\nsasl CRAM-MD5",
+		dovecot.Address(), stamps, stats, tlsPort, cert, key))
+	// curl takes USER and PASS only from a server that offers nothing better.
+	simplePort := testenv.FreePort(t)
+	startPop3Stamp(t, simplePort, fmt.Sprintf("upstream pop3://%s\nclientip-dir %s", dovecot.Address(), stamps))
+	simple := fmt.Sprintf("pop3://127.0.0.1:%d", simplePort)
+	stamp := filepath.Join(stamps, "127.0.0.1")
+	url := fmt.Sprintf("pop3://127.0.0.1:%d", port)
+	login := testenv.POP3User + ":" + testenv.POP3Password
+	fetch := func(args ...string) (string, int) {
+		t.Helper()
+		stdout, _, status := testenv.Run(t, 60*time.Second, curl, append([]string{"-s"}, args...)...)
+		return stdout, status
+	}
+
+	if _, status := fetch("-u", testenv.POP3User+":wrong", simple+"/"); status == 0 {
+		t.Error("a wrong password was accepted")
+	}
+	if _, err := os.Stat(stamp); err == nil {
+		t.Error("a stamp after a wrong password")
+	}
+	if list, status := fetch("-u", login, simple+"/"); status != 0 || strings.Count(list, "\n") != 2 {
+		t.Errorf("list: status %d, %q", status, list)
+	}
+	if line, err := os.ReadFile(stamp); err != nil || !strings.HasSuffix(string(line), " 127.0.0.1 bob "+dovecot.Address()+"\n") {
+		t.Errorf("stamp %q, %v", line, err)
+	}
+	for _, tt := range []struct {
+		name string
+		args []string
+	}{
+		{"USER and PASS", []string{simple + "/1"}},
+		{"SASL PLAIN", []string{"--login-options", "AUTH=PLAIN", url + "/1"}},
+		{"SASL CRAM-MD5", []string{"--login-options", "AUTH=CRAM-MD5", url + "/1"}},
+		{"STLS", []string{"--ssl-reqd", "--cacert", cert, url + "/1"}},
+		{"pop3s", []string{"--cacert", cert, fmt.Sprintf("pop3s://127.0.0.1:%d/1", tlsPort)}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := os.Remove(stamp); err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+			if got, status := fetch(append([]string{"-u", login}, tt.args...)...); status != 0 || got != string(message) {
+				t.Errorf("status %d, %d bytes, want %d", status, len(got), len(message))
+			}
+			if line, err := os.ReadFile(stamp); err != nil || !strings.HasSuffix(string(line), " 127.0.0.1 bob "+dovecot.Address()+"\n") {
+				t.Errorf("stamp %q, %v", line, err)
+			}
+		})
+	}
+	if got, status := fetch("-u", login, url+"/2"); status != 0 || got != string(big) {
+		t.Errorf("big message: status %d, %d bytes, want %d", status, len(got), len(big))
+	}
+	testenv.Eventually(t, 10*time.Second, "no status file is left", func() bool {
+		list, err := os.ReadDir(stats)
+		return err == nil && len(list) == 0
+	})
+	if out := p.Output(); strings.Contains(out, testenv.POP3Password) || strings.Contains(out, "Ym9i") {
+		t.Errorf("a password is in the log:\n%s", out)
+	}
+	p.Stop(syscall.SIGTERM)
+	if status := p.Wait(20 * time.Second); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
+// TestPop3StampUpstreamTLS has pop3-stamp talk TLS with a real Dovecot.
+func TestPop3StampUpstreamTLS(t *testing.T) {
+	dovecot := testenv.StartDovecot(t)
+	plain, secure := "upstream pop3://"+dovecot.Address()+"\n", fmt.Sprintf("upstream pop3s://127.0.0.1:%d\n", dovecot.TLSPort)
+	tests := []struct {
+		name, settings string
+		works          bool
+	}{
+		{"may", plain + "upstream-tls may", true},
+		{"require", plain + "upstream-tls require", true},
+		{"self-signed", plain + "upstream-tls verify", false},
+		{"TLS at once", secure, true},
+		{"TLS at once, self-signed", secure + "upstream-tls verify", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			port := testenv.FreePort(t)
+			startPop3Stamp(t, port, tt.settings+"\nclientip-dir "+t.TempDir())
+			c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+			r := bufio.NewReader(c)
+			if _, err := io.WriteString(c, "USER bob\r\nPASS secret word\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			var last string
+			for range 3 {
+				if last, err = r.ReadString('\n'); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if strings.HasPrefix(last, "+OK") != tt.works {
+				t.Errorf("answer to PASS %q, want success %v", last, tt.works)
+			}
+		})
+	}
+}
+
+// TestPop3StampCommands runs the commands for stamps.
+func TestPop3StampCommands(t *testing.T) {
+	program := testenv.Binary(t, "pop3-stamp")
+	dir := t.TempDir()
+	run := func(wantStatus int, args ...string) (string, string) {
+		t.Helper()
+		stdout, stderr, status := testenv.Run(t, 20*time.Second, program, append([]string{"--config", "/dev/null", "--clientip-dir", dir}, args...)...)
+		if status != wantStatus {
+			t.Errorf("%q: status %d, want %d: %s", args, status, wantStatus, stderr)
+		}
+		return stdout, stderr
+	}
+	run(0, "touch", "--client", "::ffff:192.0.2.7", "--login", "bob smith", "--server", "here")
+	stamp := filepath.Join(dir, "192.0.2.7")
+	if line, err := os.ReadFile(stamp); err != nil || !strings.HasSuffix(string(line), " 192.0.2.7 bob%20smith here\n") {
+		t.Errorf("stamp %q, %v", line, err)
+	}
+	for _, bad := range []string{"../../etc/x", "192.0.2.1/../x", ".", "%2e%2e", "010.0.0.1", strings.Repeat("1", 300), "host.example"} {
+		if _, stderr := run(1, "touch", "--client", bad); !strings.HasPrefix(stderr, "pop3-stamp: error: client: ") {
+			t.Errorf("%q: %q", bad, stderr)
+		}
+	}
+	if out, _ := run(0, "expire"); out != "0 removed\n" {
+		t.Errorf("expire: %q", out)
+	}
+	old := time.Now().Add(-21 * time.Minute)
+	if err := os.Chtimes(stamp, old, old); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := run(0, "expire", "--age", "22m"); out != "0 removed\n" {
+		t.Errorf("expire: %q", out)
+	}
+	if out, _ := run(0, "expire"); out != "1 removed\n" {
+		t.Errorf("expire: %q", out)
+	}
+	run(0, "touch", "--client", "2001:DB8:0:0::1")
+	if _, err := os.Stat(filepath.Join(dir, "2001:db8::1")); err != nil {
+		t.Error(err)
+	}
+	run(0, "revoke", "--client", "2001:db8::1")
+	if list, err := os.ReadDir(dir); err != nil || len(list) != 0 {
+		t.Errorf("left: %v, %v", list, err)
+	}
+	run(64, "touch")
+	run(64, "nonsense")
+	if _, stderr, status := testenv.Run(t, 20*time.Second, program, "--config", "/dev/null", "expire"); status != 78 || !strings.Contains(stderr, "clientip-dir is not set") {
+		t.Errorf("without a directory: status %d, %q", status, stderr)
+	}
+	if _, stderr, status := testenv.Run(t, 20*time.Second, program, "--config", "/dev/null", "--check", "--upstream", "imap://x"); status != 78 || !strings.Contains(stderr, "upstream") {
+		t.Errorf("bad upstream: status %d, %q", status, stderr)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr := run(1, "touch", "--client", "192.0.2.1"); !strings.Contains(stderr, "writable for everybody") {
+		t.Errorf("world-writable directory: %q", stderr)
+	}
+}
