@@ -13,9 +13,9 @@
 // same whatever the listeners do, and they do not wait for each other.
 //
 // What is sent close together is written together, and while the daemon is
-// busy the distributor takes at most a sixteenth of a processor for longer
+// busy the distributor takes at most a thirty-second of a processor for longer
 // than a moment (see pace). A listener therefore hears at once of a change in
-// quiet times and within some tens of milliseconds in a storm, and loses
+// quiet times and within a tenth of a second or so in a storm, and loses
 // nothing either way, for the history is kept while it is needed.
 //
 // # What is kept

@@ -19,7 +19,7 @@ type pace struct {
 
 const (
 	paceGap   = 200 * time.Microsecond // between rounds when half the credit is used
-	paceShare = 16                     // one part in so many is for the distributor
+	paceShare = 32                     // one part in so many is for the distributor
 	paceBurst = 10 * time.Millisecond  // of credit at most
 	paceBusy  = 4000                   // messages a second that make the daemon busy
 )
