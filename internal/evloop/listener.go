@@ -18,6 +18,8 @@ type Listener struct {
 	accept  func(fd int)
 	failed  func(error)
 	watched bool
+	crowd   bool   // several connections are to be expected
+	turn    uint64 // of the loop, when the listener was ready last
 	retry   Timer
 }
 
@@ -38,22 +40,35 @@ func (l *Loop) Listen(fd int, accept func(fd int), failed func(error)) (*Listene
 	return ls, nil
 }
 
-// Ready accepts what waits; the loop calls it.
+// Ready accepts what waits; the loop calls it. In quiet times that is one
+// connection, and the system call that would find no other is saved; a listener
+// that is ready in two turns running has a crowd before it.
 func (ls *Listener) Ready(Events) {
-	for range acceptBatch {
-		if ls.fd < 0 {
-			return // closed by what came with an earlier connection
+	ls.crowd = ls.crowd || ls.turn+1 == ls.loop.turn
+	ls.turn = ls.loop.turn
+	n := 0
+	for n < acceptBatch && ls.fd >= 0 && ls.acceptOne() {
+		if n++; !ls.crowd {
+			return
 		}
+	}
+	ls.crowd = n > 1
+}
+
+// acceptOne takes one connection and says whether there may be more.
+func (ls *Listener) acceptOne() bool {
+	for {
 		fd, _, errno := syscall.RawSyscall6(syscall.SYS_ACCEPT4, uintptr(ls.fd), 0, 0, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
 		switch errno {
 		case 0:
 			ls.accept(int(fd))
+			return true
 		case syscall.EINTR, syscall.ECONNABORTED:
 		case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM:
 			ls.starve(errno)
-			return
+			return false
 		default: // EAGAIN; network errors of one connection count as none waiting
-			return
+			return false
 		}
 	}
 }

@@ -46,6 +46,7 @@ type Loop struct {
 	entries []entry // by descriptor
 	scratch []byte
 	stopped bool
+	turn    uint64 // counts waits
 
 	// Descriptors were closed since listeners ran out of them.
 	starved []*Listener
@@ -194,6 +195,7 @@ func (l *Loop) Run() error {
 		if err != nil {
 			return fmt.Errorf("wait for events: %w", err)
 		}
+		l.turn++
 		l.now = time.Since(l.start)
 		for i := range events[:n] {
 			e := &events[i]
