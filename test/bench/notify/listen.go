@@ -47,6 +47,9 @@ func listen(socket string, n int, mix []string) error {
 			continue
 		}
 		l := &listener{interest: mix[i%len(mix)], conn: conn}
+		if i == 0 {
+			l.interest = "?*+" // what the others are compared with
+		}
 		l.extended = strings.Contains(l.interest, "+")
 		io.WriteString(conn, l.interest+"\n")
 		readers = append(readers, l)

@@ -53,7 +53,7 @@ func (b *bench) stormOnce(name string, listeners int) (rate float64, err error) 
 	var in io.WriteCloser
 	var out *bufio.Reader
 	if listeners > 0 {
-		if child, in, out, err = b.listeners1(dir, listeners); err != nil {
+		if child, in, out, err = b.listenTo(dir, listeners); err != nil {
 			return 0, err
 		}
 	}
@@ -74,8 +74,8 @@ func (b *bench) stormOnce(name string, listeners int) (rate float64, err error) 
 	return rate, nil
 }
 
-// listeners1 starts the process of the listeners and waits until they listen.
-func (b *bench) listeners1(dir string, n int) (cmd *exec.Cmd, in io.WriteCloser, out *bufio.Reader, err error) {
+// listenTo starts the process of the listeners and waits until they listen.
+func (b *bench) listenTo(dir string, n int) (cmd *exec.Cmd, in io.WriteCloser, out *bufio.Reader, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, nil, nil, err
