@@ -9,9 +9,12 @@
 set -u
 
 PACKAGES='
-	ca-certificates curl dovecot-lmtpd dovecot-pop3d gcc iproute2 libc6-dev libnet-dns-perl
-	make mandoc mimedefang netcat-openbsd nftables openssl perl postfix procps
+	ca-certificates curl dovecot-lmtpd dovecot-pop3d gcc haproxy iproute2 libc6-dev libnet-dns-perl
+	libnet-ssleay-perl make mandoc mimedefang msmtp netcat-openbsd nftables openssl perl postfix procps
 	python3 swaks systemd util-linux'
+
+# Mail servers that exclude Postfix as packages.
+UNPACKED='exim4-daemon-light opensmtpd'
 
 POLICY=/usr/sbin/policy-rc.d
 
@@ -57,10 +60,11 @@ if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
 	echo 'peers: not Debian: nothing installed'
 	exit 0
 fi
+unpack=$(dirname "$0")/unpack.sh
 want=$(missing)
 if [ -z "$want" ]; then
-	echo 'peers: all are there'
-	exit 0
+	echo 'peers: all are installed'
+	exec sh "$unpack" $UNPACKED
 fi
 if [ "$(id -u)" -ne 0 ]; then
 	echo "peers: not root: not installed:$want"
@@ -79,4 +83,5 @@ install || { sleep 5; want=$(missing); install; } || {
 	echo "peers: could not install:$(missing)" >&2
 }
 rm -f "$log"
+sh "$unpack" $UNPACKED || status=1
 exit "$status"

@@ -2,7 +2,6 @@ package testenv
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -108,22 +107,15 @@ func StartPostfix(t testing.TB, mainLines, masterLines string) *Mailserver {
 			t.Logf("log of Postfix:\n%s", m.Log())
 		}
 	})
-	m.Process = Start(t, exec.Command("/usr/lib/postfix/sbin/master", "-c", settings, "-d"))
-	Eventually(t, 30*time.Second, "Postfix to answer", func() bool {
-		if !m.Process.Running() {
-			t.Fatalf("Postfix has ended: %s%s", m.Process.Output(), m.Log())
-		}
-		conn, err := net.Dial("tcp4", m.Address())
-		if err != nil {
-			return false
-		}
-		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(10 * time.Second))
-		greeting := make([]byte, 4)
-		n, _ := conn.Read(greeting)
-		return string(greeting[:n]) == "220 "
-	})
+	m.Start()
 	return m
+}
+
+// Start starts the server, again if it was ended.
+func (m *Mailserver) Start() {
+	m.t.Helper()
+	m.Process = Start(m.t, exec.Command("/usr/lib/postfix/sbin/master", "-c", filepath.Join(m.Dir, "etc"), "-d"))
+	awaitGreeting(m.t, m.Process, "tcp4", m.Address(), m.Log)
 }
 
 // Address gives HOST:PORT of the server.
@@ -141,19 +133,7 @@ func (m *Mailserver) Log() string {
 // Delivered gives the messages that have arrived, whole, in no order.
 func (m *Mailserver) Delivered() []string {
 	m.t.Helper()
-	names, err := filepath.Glob(filepath.Join(m.Maildir, "new", "*"))
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	var messages []string
-	for _, name := range names {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		messages = append(messages, string(text))
-	}
-	return messages
+	return readFiles(m.t, filepath.Join(m.Maildir, "new", "*"))
 }
 
 // AwaitDelivered waits for a message that contains text and gives it.
