@@ -94,22 +94,48 @@ func (a *admission) stampGate() *stampGate {
 // check gives the first gate that is shut for a client, in the order of cost: nothing is asked of
 // workers, stamps or servers before the cheaper gates are known to be open.
 func (a *admission) check(ctx context.Context, addr netip.Addr) *refusal {
-	if text, refused := a.maintenance(); refused {
-		return shut(gateRefuse, reply(421, "4.3.2", text))
+	for i := 0; ; i++ {
+		name, r := a.gate(ctx, i, addr)
+		if name == "" {
+			return nil
+		}
+		if r.Code != 0 {
+			return shut(name, r)
+		}
 	}
-	if a.load.closed() {
-		return shut(gateLoad, reply(421, "4.3.2", "System load is too high, try again later"))
+}
+
+// gate asks gate number i, from 0. The reply is empty if the gate is open; the name is empty behind the
+// last gate.
+func (a *admission) gate(ctx context.Context, i int, addr netip.Addr) (name string, r smtp.Reply) {
+	switch i {
+	case 0:
+		if text, refused := a.maintenance(); refused {
+			return gateRefuse, reply(421, "4.3.2", text)
+		}
+		return gateRefuse, r
+	case 1:
+		if a.load.closed() {
+			return gateLoad, reply(421, "4.3.2", "System load is too high, try again later")
+		}
+		return gateLoad, r
+	case 2:
+		if a.pressure.closed() {
+			return gatePressure, reply(421, "4.3.2", "System is too busy, try again later")
+		}
+		return gatePressure, r
+	case 3:
+		if a.workers != nil && a.workers.closed(ctx) {
+			return gateWorkers, reply(421, "4.3.2", "No filter is free, try again later")
+		}
+		return gateWorkers, r
+	case 4:
+		if g := a.stampGate(); g != nil && g.session && !g.allows(ctx, addr) {
+			return gateStamp, reply(421, "4.7.0", "Fetch your mail first")
+		}
+		return gateStamp, r
 	}
-	if a.pressure.closed() {
-		return shut(gatePressure, reply(421, "4.3.2", "System is too busy, try again later"))
-	}
-	if a.workers != nil && a.workers.closed(ctx) {
-		return shut(gateWorkers, reply(421, "4.3.2", "No filter is free, try again later"))
-	}
-	if stamps := a.stampGate(); stamps != nil && stamps.session && !stamps.allows(ctx, addr) {
-		return shut(gateStamp, reply(421, "4.7.0", "Fetch your mail first"))
-	}
-	return nil
+	return "", r
 }
 
 // maintenance looks for the refuse-file and gives its first line.

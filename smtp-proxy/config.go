@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -31,6 +32,9 @@ type settings struct {
 	MessageSettings  `embed:""`
 	TLSSettings      `embed:""`
 
+	Serve   struct{}       `cmd:"" default:"1" hidden:""`
+	Explain ExplainCommand `cmd:"" help:"Say what each gate makes of a client, without sending anything."`
+
 	host string // Hostname, or the host's
 }
 
@@ -38,12 +42,18 @@ type settings struct {
 type UpstreamSettings struct {
 	Upstream            []string      `name:"upstream" sep:"none" placeholder:"URL" help:"The server behind: smtp://HOST:PORT, smtps://HOST:PORT, lmtp:/PATH, lmtp://HOST:PORT, exec:COMMAND, maildir:/PATH. Several: the next one when one is down."`
 	UpstreamTLS         string        `name:"upstream-tls" enum:"none,may,require,verify" default:"may" help:"TLS towards the server behind: none, may, require or verify."`
+	UpstreamTLSCA       string        `name:"upstream-tls-ca" placeholder:"FILE" help:"Authorities (PEM) whose certificates are good for upstream-tls verify. Default: those of the system."`
+	UpstreamTLSCert     string        `name:"upstream-tls-cert" placeholder:"FILE" help:"Our certificate (PEM) for servers that ask for one."`
+	UpstreamTLSKey      string        `name:"upstream-tls-key" placeholder:"FILE" help:"Key of upstream-tls-cert (PEM)."`
 	UpstreamHelo        string        `name:"upstream-helo" placeholder:"NAME" help:"Name to greet the server behind with. Default: hostname."`
 	UpstreamSource      string        `name:"upstream-source" placeholder:"ADDRESS" help:"Local address of connections to the server behind."`
 	UpstreamClientIP    string        `name:"upstream-client-ip" enum:"none,xclient,proxy1,proxy2" default:"none" help:"How to tell the server behind who the client is: none, xclient, proxy1 or proxy2."`
 	UpstreamConnections int           `name:"upstream-connections" default:"0" placeholder:"N" help:"Most connections to one server at a time; 0 for no limit."`
+	LMTPRecipients      int           `name:"lmtp-recipients" default:"1" placeholder:"N" help:"Most recipients of a message for an lmtp: server. With more than one, a message that some of them did not get is delivered to the others again when the client tries again."`
 	UpstreamTimeout     time.Duration `name:"upstream-timeout" default:"5m" help:"How long the server behind may take for a reply; four times this for the one after the content, RFC 5321 4.5.3.2."`
 	ConnectTimeout      time.Duration `name:"connect-timeout" default:"30s" help:"How long connecting to the server behind may take."`
+
+	upstreamTLS *tls.Config
 }
 
 // FilterSettings say how messages are filtered.
@@ -158,6 +168,9 @@ func (s *settings) Validate() error {
 	if len(s.Upstream) == 0 {
 		return errors.New("upstream: not set; say where mail goes, such as smtp://localhost:10025")
 	}
+	if (s.UpstreamTLSCert == "") != (s.UpstreamTLSKey == "") {
+		return errors.New("upstream-tls-cert and upstream-tls-key: one is set without the other")
+	}
 	if (s.TLSCert == "") != (s.TLSKey == "") {
 		return errors.New("tls-cert and tls-key: one is set without the other")
 	}
@@ -195,6 +208,7 @@ func (s *settings) checkNumbers() error {
 		{"max-hops", int64(s.MaxHops), 1},
 		{"min-data-rate", int64(s.MinDataRate), 0},
 		{"upstream-connections", int64(s.UpstreamConnections), 0},
+		{"lmtp-recipients", int64(s.LMTPRecipients), 1},
 		{"command-timeout", int64(s.CommandTimeout), int64(time.Second)},
 		{"data-timeout", int64(s.DataTimeout), int64(time.Second)},
 		{"message-timeout", int64(s.MessageTimeout), int64(time.Second)},

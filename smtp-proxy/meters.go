@@ -2,8 +2,9 @@ package main
 
 import (
 	"strconv"
-	"sync"
 	"sync/atomic"
+
+	"postern/internal/metrics"
 )
 
 // meters are the figures of the server. The labels come from fixed lists, never from clients.
@@ -16,7 +17,6 @@ type meters struct {
 	upstream    atomic.Uint64
 	filterBad   atomic.Uint64
 	loadBad     atomic.Uint64
-	once        sync.Once
 }
 
 var outcomes = []string{"accepted", "discarded", "deferred", "refused"}
@@ -60,5 +60,53 @@ func count(set map[string]*atomic.Uint64, name string, n uint64) {
 	}
 }
 
-// className gives the label of a class of replies.
-func className(class int) string { return strconv.Itoa(class) + "xx" }
+// figures gives the figures of the server to whoever asks for metrics.
+func (srv *server) figures() *metrics.Registry {
+	r := metrics.New("smtp_proxy")
+	listeners := []string{listenSMTP, listenSubmission, listenSMTPS}
+	classes := []string{"2xx", "3xx", "4xx", "5xx"}
+	r.Read([]metrics.Figure{
+		{Name: "sessions", Help: "Sessions now."},
+		{Name: "connections_total", Help: "Connections accepted.", Counter: true, Label: "listener", Values: listeners},
+		{Name: "refused_total", Help: "Sessions, messages or recipients that a gate refused.", Counter: true, Label: "gate", Values: allGates},
+		{Name: "replies_total", Help: "Replies to clients.", Counter: true, Label: "class", Values: classes},
+		{Name: "messages_total", Help: "Messages answered.", Counter: true, Label: "outcome", Values: outcomes},
+		{Name: "message_bytes_total", Help: "Content of messages answered.", Counter: true},
+		{Name: "upstream_faults_total", Help: "Times a server behind failed.", Counter: true},
+		{Name: "upstream_connections", Help: "Open connections to servers behind."},
+		{Name: "upstream_idle_connections", Help: "Those that are kept for later."},
+		{Name: "upstream_dialed_total", Help: "Connections opened to servers behind.", Counter: true},
+		{Name: "upstream_reused_total", Help: "Times a kept connection was used again.", Counter: true},
+		{Name: "filter_faults_total", Help: "Times the filter failed.", Counter: true},
+		{Name: "load_faults_total", Help: "Times the load averages could not be read.", Counter: true},
+		{Name: "listeners", Help: "Listeners to events."},
+	}, srv.read)
+	return r
+}
+
+// read puts the values of the figures.
+func (srv *server) read(put func(name, label string, v float64)) {
+	m := srv.meters
+	put("sessions", "", float64(srv.crowd.sessions()))
+	for name, set := range map[string]map[string]*atomic.Uint64{
+		"connections_total": m.connections, "refused_total": m.gates, "messages_total": m.messages,
+	} {
+		for label, c := range set {
+			put(name, label, float64(c.Load()))
+		}
+	}
+	for class := 2; class < len(m.replies); class++ {
+		put("replies_total", strconv.Itoa(class)+"xx", float64(m.replies[class].Load()))
+	}
+	put("message_bytes_total", "", float64(m.bytes.Load()))
+	put("upstream_faults_total", "", float64(m.upstream.Load()))
+	put("filter_faults_total", "", float64(m.filterBad.Load()))
+	put("load_faults_total", "", float64(m.loadBad.Load()))
+	for _, s := range srv.ups.Stats() {
+		put("upstream_connections", "", float64(s.Open))
+		put("upstream_idle_connections", "", float64(s.Idle))
+		put("upstream_dialed_total", "", float64(s.Dialed))
+		put("upstream_reused_total", "", float64(s.Reused))
+	}
+	put("listeners", "", float64(srv.hub.Stats().Listeners))
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"runtime/debug"
@@ -33,7 +34,12 @@ func newProgram(args []string) *program { return &program{args: args} }
 
 // program gives the parts that the daemon skeleton calls.
 func (p *program) program() daemon.Program {
-	return daemon.Program{Name: programName, Settings: &p.settings, Listeners: p.listeners, Open: p.open, Serve: p.serve}
+	return daemon.Program{
+		Name: programName, Settings: &p.settings, Listeners: p.listeners, Open: p.open, Serve: p.serve,
+		Description: "Guarded SMTP front door for any mail server.",
+		Check:       p.check,
+		Commands:    map[string]func(io.Writer, io.Writer) int{"explain": p.explain},
+	}
 }
 
 func (p *program) listeners() []listen.Request {
@@ -47,10 +53,19 @@ func (p *program) listeners() []listen.Request {
 	}
 }
 
+// check is what --check can see beyond the settings: that the certificate can be read.
+func (p *program) check() error {
+	_, err := loadTLS(&p.settings)
+	return err
+}
+
 // open reads the keys, still as root.
 func (p *program) open(*daemon.Env) error {
 	var err error
-	p.tls, err = loadTLS(&p.settings)
+	if p.tls, err = loadTLS(&p.settings); err != nil {
+		return err
+	}
+	p.settings.upstreamTLS, err = loadUpstreamTLS(&p.settings)
 	return err
 }
 
@@ -63,6 +78,9 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 		return err
 	}
 	defer srv.close()
+	if err := srv.open(); err != nil {
+		return err
+	}
 	var accepting sync.WaitGroup
 	for _, name := range []string{listenSMTP, listenSubmission, listenSMTPS} {
 		for _, l := range env.Listeners[name] {
@@ -81,7 +99,11 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 		})
 	}
 	for _, l := range env.Listeners[listenMetrics] {
-		_ = l
+		accepting.Go(func() {
+			if err := srv.figures().Serve(l); err != nil {
+				env.Log.Error("listener ended", "listener", listenMetrics, "error", err)
+			}
+		})
 	}
 	if err := srv.start(ctx); err != nil {
 		return err
@@ -140,7 +162,7 @@ func (p *program) reload(env *daemon.Env, srv *server) {
 	env.Log.Info("settings reloaded")
 }
 
-// newServer makes a server that can accept connections.
+// newServer makes a server that can ask its gates and filter; with open it can take sessions.
 func newServer(ctx context.Context, s *settings, conf *tls.Config, log *slog.Logger) (*server, error) {
 	srv := &server{log: log, ctx: ctx, sessions: make(map[*session]struct{}), meters: newMeters()}
 	srv.conf.Store(&live{settings: s, tls: conf})
@@ -150,16 +172,6 @@ func newServer(ctx context.Context, s *settings, conf *tls.Config, log *slog.Log
 		max: s.MaxSessions, maxPer: s.MaxSessionsPerAddress, rate: rate.Limit(s.MaxRatePerAddress), exempt: s.limitExemptNets, change: srv.slots,
 	}
 	var err error
-	if srv.ups, err = newUpstreams(s, log); err != nil {
-		return nil, fmt.Errorf("upstream: %w", err)
-	}
-	srv.upName = serverName(s.Upstream[0])
-	if s.Statdir != "" {
-		if srv.stats, err = statfile.Open(s.Statdir, programName); err != nil {
-			return nil, err
-		}
-		srv.stats.Log = log
-	}
 	if s.Multiplexor != "" {
 		if srv.filter, err = newFilter(s); err != nil {
 			return nil, err
@@ -167,6 +179,23 @@ func newServer(ctx context.Context, s *settings, conf *tls.Config, log *slog.Log
 	}
 	srv.admission, err = newAdmission(srv, s)
 	return srv, err
+}
+
+// open prepares what a server writes to: servers behind, status files.
+func (srv *server) open() error {
+	s := srv.conf.Load().settings
+	var err error
+	if srv.ups, err = newUpstreams(s, srv.log); err != nil {
+		return fmt.Errorf("upstream: %w", err)
+	}
+	srv.upName = serverName(s.Upstream[0])
+	if s.Statdir != "" {
+		if srv.stats, err = statfile.Open(s.Statdir, programName); err != nil {
+			return err
+		}
+		srv.stats.Log = srv.log
+	}
+	return nil
 }
 
 // start begins what goes on beside the sessions, until ctx ends.
@@ -214,7 +243,9 @@ func (srv *server) followWorkers(ctx context.Context, spec sockspec.Spec) {
 }
 
 func (srv *server) close() {
-	srv.ups.Close()
+	if srv.ups != nil {
+		srv.ups.Close()
+	}
 	if srv.filter != nil {
 		srv.filter.client.Close()
 		_ = srv.filter.spool.Close()
@@ -232,7 +263,7 @@ func (srv *server) use(conf *live) {
 func newUpstreams(s *settings, log *slog.Logger) (*upstream.Set, error) {
 	c := upstream.Config{
 		URLs: s.Upstream, TLS: upstream.TLS(s.UpstreamTLS), Helo: s.UpstreamHelo, ClientIP: upstream.ClientIP(s.UpstreamClientIP),
-		MaxConns: s.UpstreamConnections, ConnectTimeout: s.ConnectTimeout,
+		MaxConns: s.UpstreamConnections, ConnectTimeout: s.ConnectTimeout, TLSConfig: s.upstreamTLS, LMTPRecipients: s.LMTPRecipients,
 		HelloTimeout: min(s.UpstreamTimeout, time.Minute), WriteTimeout: min(s.UpstreamTimeout, 3*time.Minute), Log: log,
 	}
 	if c.Helo == "" {

@@ -72,6 +72,9 @@ func startProxyAs(t testing.TB, listener string, args ...string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := srv.open(); err != nil {
+		t.Fatal(err)
+	}
 	if err := srv.start(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +26,32 @@ func loadTLS(s *settings) (*tls.Config, error) {
 		least = tls.VersionTLS13
 	}
 	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: least}, nil
+}
+
+// loadUpstreamTLS reads what TLS with the server behind needs beside upstream-tls; nil if that is nothing.
+func loadUpstreamTLS(s *settings) (*tls.Config, error) {
+	if s.UpstreamTLSCA == "" && s.UpstreamTLSCert == "" {
+		return nil, nil
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if s.UpstreamTLSCA != "" {
+		text, err := os.ReadFile(s.UpstreamTLSCA)
+		if err != nil {
+			return nil, fmt.Errorf("load authorities: %w", err)
+		}
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("load authorities: no certificate in %q", s.UpstreamTLSCA)
+		}
+	}
+	if s.UpstreamTLSCert != "" {
+		cert, err := tls.LoadX509KeyPair(s.UpstreamTLSCert, s.UpstreamTLSKey)
+		if err != nil {
+			return nil, fmt.Errorf("load certificate %q: %w", s.UpstreamTLSCert, err)
+		}
+		conf.Certificates = []tls.Certificate{cert}
+	}
+	return conf, nil
 }
 
 func (s *session) canStartTLS() bool { return s.conf.tls != nil && s.tls == nil }

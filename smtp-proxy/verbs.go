@@ -176,9 +176,9 @@ func (s *session) doRcpt(arg string) {
 // recipient puts an address that is well-formed through the gates and to the server.
 func (s *session) recipient(rcpt recipient) {
 	tx := s.tx
-	if g := s.srv.admission.stampGate(); g != nil && !s.authed && !g.allowsRecipient(s.srv.ctx, s.client.Addr(), rcpt.path.Domain) {
+	if r := s.mayRelay(rcpt.path.Domain); r != nil {
 		s.srv.meters.gate(gateStamp)
-		s.say(reply(550, "5.7.1", "Relaying denied, fetch your mail first"))
+		s.say(*r)
 		return
 	}
 	if tx.first == "" {
@@ -194,6 +194,15 @@ func (s *session) recipient(rcpt recipient) {
 		return
 	}
 	s.sendRecipient(rcpt)
+}
+
+// mayRelay asks the stamp gate about a recipient's domain; nil means yes.
+func (s *session) mayRelay(domain string) *smtp.Reply {
+	g := s.srv.admission.stampGate()
+	if g == nil || s.authed || g.allowsRecipient(s.background(), s.client.Addr(), domain) {
+		return nil
+	}
+	return refusalOf(550, "5.7.1", "Relaying denied, fetch your mail first")
 }
 
 // doRset is RSET: RFC 5321, 4.1.1.5.

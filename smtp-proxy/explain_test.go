@@ -1,0 +1,87 @@
+package main
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"postern/internal/testenv"
+)
+
+func TestExplain(t *testing.T) {
+	b := testenv.StartBackend(t)
+	m := startMultiplexor(t, func(words []string) string {
+		if words[0] == "recipok" && strings.HasPrefix(words[1], "<bad@") {
+			return "ok 0 Unknown 550 5.1.1 0\n"
+		}
+		return "ok 1\n"
+	})
+	stamps := t.TempDir()
+	stampAged(0)(t, filepath.Join(stamps, "192.0.2.1"))
+	for _, tt := range []struct {
+		name   string
+		args   []string
+		status int
+		want   []string
+	}{
+		{"open", []string{"--client=192.0.2.1", "--from=a@b.example", "--to=good@d.example"}, 0, []string{"load           open", "stamp          open", "recipient      open"}},
+		{"no stamp", []string{"--client=192.0.2.2"}, 75, []string{"stamp          shut   421 4.7.0"}},
+		{"recipient", []string{"--client=192.0.2.1", "--to=good@d.example", "--to=bad@d.example"}, 1, []string{"recipient      open", "recipient      shut   550 5.1.1 Unknown"}},
+		{"sender", []string{"--client=192.0.2.1", "--from=a@@b"}, 1, []string{"sender         shut   501"}},
+		{"client", []string{"--client=x"}, 78, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newProgram(nil)
+			p.settings = *parseSettings(t, append(m.args(behind(b), "--clientip-dir", stamps, "explain"), tt.args...)...)
+			var out, errs strings.Builder
+			if status := p.explain(&out, &errs); status != tt.status {
+				t.Errorf("status %d, want %d\n%s%s", status, tt.status, &out, &errs)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("no %q in\n%s", want, &out)
+				}
+			}
+		})
+	}
+	if n := transactions(b); n != 0 {
+		t.Errorf("the server behind saw %q", b.Commands())
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, behind(b))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	served := make(chan error, 1)
+	go func() { served <- p.figures().Serve(l) }()
+	c := greeted(t, p.addr)
+	c.envelope()
+	c.cmd("DATA", "354")
+	c.send(smallMessage)
+	c.expect("250")
+	c.send("\x80\r\n")
+	c.expect("554")
+	r, err := http.Get("http://" + l.Addr().String() + "/metrics")
+	must(t, err)
+	text, err := io.ReadAll(r.Body)
+	must(t, err)
+	r.Body.Close()
+	for _, want := range []string{
+		`postern_smtp_proxy_messages_total{outcome="accepted"} 1`, `postern_smtp_proxy_connections_total{listener="smtp"} 1`,
+		`postern_smtp_proxy_refused_total{gate="foreign-protocol"} 1`, `postern_smtp_proxy_refused_total{gate="load"} 0`,
+		`postern_smtp_proxy_message_bytes_total 24`, `postern_smtp_proxy_upstream_dialed_total 1`, `postern_smtp_proxy_replies_total{class="5xx"} 1`,
+	} {
+		if !strings.Contains(string(text), want+"\n") {
+			t.Errorf("no %q in the metrics", want)
+		}
+	}
+	l.Close()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
