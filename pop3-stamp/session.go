@@ -98,9 +98,27 @@ func (s *session) run(ctx context.Context) {
 		}
 	}
 	s.flush()
+	s.linger()
 	s.log.Info("session ended", "user", s.user, "loggedin", s.loggedIn, "reason", s.reason, "bytes", s.sent,
 		"seconds", int(time.Since(started).Seconds()))
 }
+
+// linger lets the client read the last reply: closing a connection whose input was not read throws away what the
+// client has not read either.
+func (s *session) linger() {
+	tc, ok := s.raw.(*net.TCPConn)
+	if !ok || s.tls || s.reason == clientLeft || tc.CloseWrite() != nil {
+		return
+	}
+	_ = tc.SetReadDeadline(time.Now().Add(lingerTime))
+	_, _ = io.CopyN(io.Discard, tc, maxFlood)
+}
+
+// lingerTime bounds how long that takes.
+const lingerTime = 500 * time.Millisecond
+
+// clientLeft is the reason of a session that its client ended without a word.
+const clientLeft = "client left"
 
 func (s *session) openStatus(started time.Time) {
 	s.stat, _ = s.srv.stats.New(statfile.Fields{
@@ -176,7 +194,7 @@ func (s *session) lost(ctx context.Context, err error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		s.end("timeout", "-ERR timeout")
 	case errors.Is(err, io.EOF):
-		s.end("client left", "")
+		s.end(clientLeft, "")
 	default:
 		s.end(fmt.Sprint("connection lost: ", err), "")
 	}

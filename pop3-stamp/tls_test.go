@@ -1,0 +1,191 @@
+package main
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"postern/internal/testenv"
+)
+
+// withTLS are the flags for a certificate, and the settings of a client that trusts it.
+func withTLS(t testing.TB) (flags []string, client *tls.Config) {
+	t.Helper()
+	cert, key := testenv.Certificate(t, t.TempDir())
+	pem, err := os.ReadFile(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	return []string{"--tls-cert", cert, "--tls-key", key}, &tls.Config{RootCAs: pool, ServerName: "localhost"}
+}
+
+// upgrade does the handshake of a client.
+func (p *peer) upgrade(conf *tls.Config) *peer {
+	p.t.Helper()
+	tc := tls.Client(p.Conn, conf)
+	if err := tc.Handshake(); err != nil {
+		p.t.Fatal(err)
+	}
+	return &peer{p.t, tc, bufio.NewReader(tc)}
+}
+
+func TestSTLS(t *testing.T) {
+	flags, conf := withTLS(t)
+	r := start(t, backendAt(t, mailbox("")), append(flags, "--login-requires-tls", "--sasl", "PLAIN")...)
+	p := r.client(t)
+	p.ask("USER bob", "-ERR [AUTH] use STLS first")
+	p.ask("AUTH PLAIN", "-ERR [AUTH] use STLS first")
+	p.ask("STLS now", "-ERR")
+	p.ask("STLS", "+OK")
+	p = p.upgrade(conf)
+	p.ask("STLS", "-ERR TLS is in use already")
+	p.ask("CAPA", "+OK")
+	for line := p.line(); line != "."; line = p.line() {
+		if line == "STLS" || line == "" {
+			t.Errorf("capability %q within TLS", line)
+			break
+		}
+	}
+	p.ask("USER bob", "+OK")
+	p.ask("PASS secret word", "+OK logged in")
+	p.ask("QUIT", "+OK")
+	if r.stampLine(t) == "" {
+		t.Error("no stamp")
+	}
+}
+
+// TestSTLSForgetsUser gives the name in clear and the password within TLS.
+func TestSTLSForgetsUser(t *testing.T) {
+	flags, conf := withTLS(t)
+	p := start(t, backendAt(t, mailbox("")), flags...).client(t)
+	p.ask("USER eve", "+OK")
+	p.ask("STLS", "+OK")
+	p.upgrade(conf).ask("PASS secret word", "-ERR USER first")
+}
+
+// TestSTLSInjection sends commands in clear behind STLS. They must not be answered, in clear or within TLS.
+func TestSTLSInjection(t *testing.T) {
+	flags, _ := withTLS(t)
+	r := start(t, backendAt(t, mailbox("")), flags...)
+	for _, behind := range []string{"USER eve\r\n", "QUIT\r\n", strings.Repeat("NOOP\r\n", 1000)} {
+		p := r.client(t)
+		p.send("STLS\r\n" + behind)
+		p.want("-ERR protocol error")
+		if line := p.line(); line != "" {
+			t.Errorf("and then %q", line)
+		}
+	}
+}
+
+func TestSTLSNotOffered(t *testing.T) {
+	p := start(t, backendAt(t, mailbox(""))).client(t)
+	p.ask("STLS", "-ERR TLS is not available")
+}
+
+func TestPOP3S(t *testing.T) {
+	flags, conf := withTLS(t)
+	r := start(t, backendAt(t, mailbox("")), append(flags, "--pop3s", "inet:1", "--login-timeout", "500ms")...)
+	c, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	p := newPeer(t, c).upgrade(conf)
+	p.want("+OK pop.test POP3 ready")
+	p.ask("USER bob", "+OK")
+	p.ask("PASS secret word", "+OK")
+	// A handshake that stalls ends with the time to log in.
+	c, err = net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	newPeer(t, c).ended()
+	// One that is none gets nothing in clear but an alert of TLS.
+	c, err = net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	p = newPeer(t, c)
+	p.send("USER bob\r\n")
+	if line := p.line(); strings.HasPrefix(line, "+OK") || strings.HasPrefix(line, "-ERR") {
+		t.Errorf("in clear: %q", line)
+	}
+}
+
+// TestUpstreamSTLS has servers behind that mean TLS to different degrees.
+func TestUpstreamSTLS(t *testing.T) {
+	cert, key := testenv.Certificate(t, t.TempDir())
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := func(p *peer) {
+		p.send("+OK\r\n")
+		if p.line() != "STLS" {
+			p.send("-ERR STLS first\r\n")
+			return
+		}
+		p.send("+OK go\r\n")
+		tc := tls.Server(p.Conn, &tls.Config{Certificates: []tls.Certificate{pair}})
+		inner := &peer{p.t, tc, bufio.NewReader(tc)}
+		for line := inner.line(); line != ""; line = inner.line() {
+			inner.send("+OK\r\n")
+		}
+	}
+	seen := make(chan string, 100)
+	never := func(answer, then string) backendFunc {
+		return func(p *peer) {
+			p.send("+OK\r\n")
+			for line := p.line(); line != ""; line = p.line() {
+				seen <- line
+				if line == "STLS" {
+					p.send(answer + then)
+					continue
+				}
+				p.send("+OK\r\n")
+			}
+		}
+	}
+	tests := []struct {
+		name   string
+		mode   string
+		server backendFunc
+		works  bool
+	}{
+		{"require", "require", good, true},
+		{"may", "may", good, true},
+		{"verify, self-signed", "verify", good, false},
+		{"refused, require", "require", never("-ERR no\r\n", ""), false},
+		{"refused, may", "may", never("-ERR no\r\n", ""), true},
+		{"goes on in clear", "require", never("+OK go\r\n", ""), false},
+		{"bytes behind +OK", "require", never("+OK go\r\n", "+OK\r\n+OK\r\n"), false},
+		{"goes on in clear, may", "may", never("+OK go\r\n", "+OK\r\n"), false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := start(t, backendAt(t, tt.server), "--upstream-tls", tt.mode, "--connect-timeout", "3s", "--upstream-timeout", "2s")
+			p := r.client(t)
+			_ = p.SetDeadline(time.Now().Add(20 * time.Second))
+			p.ask("USER bob", "+OK")
+			want := "-ERR [SYS/TEMP]"
+			if tt.works {
+				want = "+OK"
+			}
+			p.ask("PASS secret word", want)
+			for len(seen) > 0 {
+				if line := <-seen; strings.Contains(line, "secret") && !tt.works {
+					t.Errorf("the password went out in clear: %q", line)
+				}
+			}
+		})
+	}
+}
