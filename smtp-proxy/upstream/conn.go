@@ -399,8 +399,12 @@ func (c *Conn) Release() {
 	}
 	c.ended = true
 	defer c.srv.leave()
-	if c.err != nil || c.spent || c.phase != phaseCommands || len(c.due) > 0 || c.open {
+	switch {
+	case c.err != nil || c.phase != phaseCommands || len(c.due) > 0 || c.open:
 		c.close()
+		return
+	case c.spent:
+		c.quit()
 		return
 	}
 	c.rcpts, c.asked, c.due, c.held = 0, 0, nil, nil
@@ -421,6 +425,12 @@ func (c *Conn) Abort() {
 
 func (c *Conn) close() {
 	c.stream.close()
+	c.srv.open.Add(-1)
+}
+
+// quit closes a connection that is in order, and says so to the server.
+func (c *Conn) quit() {
+	c.stream.quit()
 	c.srv.open.Add(-1)
 }
 

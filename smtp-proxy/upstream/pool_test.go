@@ -165,6 +165,29 @@ func TestIdleTime(t *testing.T) {
 	testenv.Eventually(t, 5*second, "idle connections are closed", func() bool { return set.Stats()[0].Open == 0 })
 }
 
+// Connections that are in order are ended with QUIT, others are not: what would be read as a command must not go
+// into the middle of something.
+func TestQuit(t *testing.T) {
+	p := startPeer(t, good)
+	set := newSet(t, Config{URLs: []string{p.url()}})
+	c := get(t, set, Client{})
+	say(t, c, envelope, 250, 250, 354)
+	c.Release()
+	get(t, set, Client{}).Release()
+	set.Close()
+	waitFor(t, p, "QUIT")
+	p.stop()
+	n := 0
+	for _, line := range p.lines() {
+		if line == "QUIT" {
+			n++
+		}
+	}
+	if n != 1 || p.count() != 2 {
+		t.Errorf("%d QUIT on %d connections: %q", n, p.count(), p.lines())
+	}
+}
+
 func TestMaxAgeAndMaxIdle(t *testing.T) {
 	p := startPeer(t, good)
 	set := newSet(t, Config{URLs: []string{p.url()}, MaxAge: time.Nanosecond})

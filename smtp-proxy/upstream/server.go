@@ -114,7 +114,7 @@ func (s *server) makeRoom() {
 		if old == nil {
 			return // the limit on those in use has seen to it
 		}
-		old.close()
+		old.quit()
 		n = s.open.Load()
 	}
 }
@@ -202,7 +202,7 @@ func (s *server) put(c *Conn) {
 	}
 	s.mu.Unlock()
 	if !keep {
-		c.close()
+		c.quit()
 	}
 }
 
@@ -227,7 +227,7 @@ func (s *server) reap() {
 	}
 	s.mu.Unlock()
 	for _, c := range old {
-		c.close()
+		c.quit()
 	}
 }
 
@@ -242,7 +242,7 @@ func (s *server) close() {
 	}
 	s.mu.Unlock()
 	for _, c := range kept {
-		c.close()
+		c.quit()
 	}
 }
 

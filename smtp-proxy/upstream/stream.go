@@ -228,9 +228,20 @@ func (s *stream) write(p []byte, timeout time.Duration) error {
 	return err
 }
 
+// quit takes leave of the server, without waiting for what it says to that, and closes the connection.
+func (s *stream) quit() {
+	const patience = time.Second
+	s.giveBackOut()
+	s.command(smtp.Quit)
+	if s.flush(patience) == nil {
+		_ = s.nc.Close() // with TLS, ends that
+	}
+	s.close()
+}
+
 // close closes the connection at once; unsent bytes are lost.
 func (s *stream) close() {
-	_ = s.nc.Close() // also ends TLS; a server that does not hear of it has no reply to give
+	_ = s.sock.Close()
 	s.giveBackOut()
 	s.giveBackReader()
 }
