@@ -53,9 +53,12 @@ func (p *program) listeners() []listen.Request {
 	}
 }
 
-// check is what --check can see beyond the settings: that the certificate can be read.
+// check is what --check can see beyond the settings: that certificates can be read.
 func (p *program) check() error {
-	_, err := loadTLS(&p.settings)
+	if _, err := loadTLS(&p.settings); err != nil {
+		return err
+	}
+	_, err := loadUpstreamTLS(&p.settings)
 	return err
 }
 
