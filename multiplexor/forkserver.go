@@ -1,4 +1,284 @@
 package main
 
-// The fork server (-E) lives in the files forkserver*.go and forkserver/:
-// one process that has loaded the filter once and forks each worker from it.
+import (
+	"bufio"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"postern/internal/evloop"
+)
+
+// forks starts workers as forks of a process that has loaded the filter already:
+// the fork server, whose protocol is in multiplexor-forkserver(7). It stands in
+// for the starter, which it falls back to when there is no fork server. It lives
+// on the loop.
+type forks struct {
+	loop    *evloop.Loop
+	program *program
+	exec    func(w *worker, done func(child, error)) // starts a worker without a fork server
+	log     *journal
+	events  bool // log what is only wanted with --log-events
+
+	current *forkServer // forks new workers; nil: none
+	next    *forkServer // is loading, to be the current one
+	servers map[*forkServer]bool
+	waiting []pendingStart // for what becomes of next
+	told    func(error)    // what becomes of next, for whoever asked for a reread
+
+	deaths  int // of servers that had not run for long
+	retry   evloop.Timer
+	stopped bool
+	burials sync.WaitGroup
+}
+
+// pendingStart is a worker that is to be started, and who is told of it.
+type pendingStart struct {
+	w    *worker
+	done func(child, error)
+}
+
+const (
+	// A fork server must have loaded its filter within this time.
+	loadLimit = 60 * time.Second
+	// A fork takes milliseconds. A server that does not answer is given up.
+	forkLimit = 10 * time.Second
+	// One that has died is replaced after a time that doubles, unless the last one
+	// had run for long.
+	reviveFirst = time.Second
+	reviveMost  = 5 * time.Minute
+	longRun     = time.Minute
+)
+
+var (
+	errSuperseded = errors.New("another reread came first")
+	errStopping   = errors.New("the multiplexor is ending")
+)
+
+func newForks(l *evloop.Loop, pr *program, exec func(*worker, func(child, error)), log *journal, events bool) *forks {
+	f := &forks{loop: l, program: pr, exec: exec, log: log, events: events, servers: map[*forkServer]bool{}}
+	f.retry.Do = f.load
+	return f
+}
+
+// Start implements processes.Start.
+func (f *forks) Start(w *worker, done func(child, error)) {
+	st := pendingStart{w, done}
+	switch {
+	case f.stopped:
+		done(nil, errStopping)
+	case f.next != nil:
+		f.waiting = append(f.waiting, st)
+	case f.current != nil:
+		f.current.fork(st)
+	default:
+		f.exec(w, done)
+	}
+}
+
+// reread makes a new server load the filter. Workers started from now on have the
+// new rules: their start waits for that server. If it cannot load them, they have
+// those of the old server, or are started without one. told, which may be nil,
+// is called with the outcome.
+func (f *forks) reread(told func(error)) {
+	f.loop.Timers.Stop(&f.retry)
+	if f.next != nil {
+		f.next.abandon()
+		f.next = nil
+		f.tell(errSuperseded)
+	}
+	f.told = told
+	f.deaths = 0
+	f.load()
+}
+
+func (f *forks) tell(err error) {
+	if told := f.told; told != nil {
+		f.told = nil
+		told(err)
+	}
+}
+
+// load starts a server that is to be the current one.
+func (f *forks) load() {
+	if f.stopped || f.next != nil {
+		return
+	}
+	s := &forkServer{forks: f, born: make(chan birth, 1), sent: map[int]pendingStart{}}
+	s.timer.Do = s.tooSlow
+	f.next = s
+	f.servers[s] = true
+	f.loop.Start(&s.timer, loadLimit)
+	go func() {
+		s.born <- f.program.startForkServer()
+		f.loop.Post(s.started)
+	}()
+}
+
+// loaded: the server has loaded the filter.
+func (f *forks) loaded(s *forkServer) {
+	old := f.current
+	f.current, f.next = s, nil
+	s.since = f.loop.Now()
+	f.event(levelInfo, fmt.Sprintf("Fork server (pid %d) has loaded the filter", s.pid))
+	if old != nil {
+		old.checkDone()
+	}
+	f.release()
+	f.tell(nil)
+}
+
+// release lets the starts go on that waited for the server.
+func (f *forks) release() {
+	waiting := f.waiting
+	f.waiting = nil
+	for _, st := range waiting {
+		f.Start(st.w, st.done)
+	}
+}
+
+// lost: the server is no more, or of no use. how says why, in words.
+func (f *forks) lost(s *forkServer, how string) {
+	f.loop.Timers.Stop(&s.timer)
+	delete(f.servers, s)
+	sent := s.sent
+	s.sent = nil
+	switch {
+	case f.stopped:
+	case s == f.next:
+		f.next = nil
+		f.log.add(levelError, fmt.Sprintf("Fork server (pid %d) %s before it had loaded the filter%s", s.pid, how, s.lastWords()))
+		if f.current != nil {
+			f.log.add(levelError, "The new filter rules could not be loaded: workers go on with the old ones")
+		} else {
+			f.log.add(levelError, "Could not initialize embedded Perl interpreter -- falling back to old method.")
+			if f.deaths > 0 {
+				f.revive() // it could be loaded once
+			}
+		}
+		f.release()
+		f.tell(fmt.Errorf("the fork server %s", how))
+	case s == f.current:
+		f.current = nil
+		if f.loop.Now()-s.since > longRun {
+			f.deaths = 0
+		}
+		f.log.add(levelError, fmt.Sprintf("Fork server (pid %d) %s%s: starting workers without one", s.pid, how, s.lastWords()))
+		f.revive()
+	default:
+		f.event(levelInfo, fmt.Sprintf("Fork server (pid %d) %s", s.pid, how))
+	}
+	for _, st := range sent {
+		f.Start(st.w, st.done)
+	}
+}
+
+// revive makes another server be loaded after a while.
+func (f *forks) revive() {
+	if f.next != nil {
+		return
+	}
+	wait := reviveMost
+	if f.deaths < 9 {
+		wait = min(reviveFirst<<f.deaths, reviveMost)
+	}
+	f.deaths++
+	f.loop.Start(&f.retry, wait)
+	f.log.add(levelInfo, fmt.Sprintf("Another fork server will be started in %v", wait))
+}
+
+// stop refuses what waits. The servers stay as long as they have workers.
+func (f *forks) stop() {
+	f.stopped = true
+	f.loop.Timers.Stop(&f.retry)
+	if f.next != nil {
+		f.next.abandon()
+		f.next = nil
+	}
+	waiting := f.waiting
+	f.waiting = nil
+	for _, st := range waiting {
+		st.done(nil, errStopping)
+	}
+}
+
+// Close ends all servers and waits for them. The loop has ended.
+func (f *forks) Close() {
+	f.stopped = true
+	for s := range f.servers {
+		s.abandon()
+	}
+	f.burials.Wait()
+}
+
+func (f *forks) event(l level, text string) {
+	if f.events {
+		f.log.add(l, text)
+	}
+}
+
+//go:embed forkserver/mimedefang-forkserver.pl
+var perlLoader []byte
+
+// Descriptors of a fork server besides the standard ones. The third is kept free
+// for the status pipe of workers: a filter may bind a handle to its number.
+const (
+	controlFD = 4
+	loaderFD  = 5
+)
+
+// forkSocketVariable tells a program the number of its control socket.
+const forkSocketVariable = "POSTERN_FORK_SOCKET"
+
+// forkServerCommand gives the command that makes a fork server of the program. A
+// Perl program is helped by our loader, which perl reads from loaderFD: embedded
+// here it has the version of the multiplexor that runs, whatever is installed by
+// then.
+func (pr *program) forkServerCommand() (path string, argv []string, perl bool) {
+	args := append([]string{pr.Path}, pr.args("-embserver")...)
+	interpreter, err := scriptInterpreter(pr.Path)
+	if err != nil || !isPerl(interpreter) {
+		// A program that cannot be read may still be executed.
+		args[0] = filepath.Base(pr.Path)
+		return pr.Path, args, false
+	}
+	argv = append(interpreter, fmt.Sprintf("-MPOSIX ();BEGIN{open my$f,'<&=',%d or die$!;local$/;eval<$f>;die$@ if$@}", loaderFD))
+	return interpreter[0], append(argv, args...), true
+}
+
+// isPerl says whether a script is one for perl, also by way of env(1).
+func isPerl(interpreter []string) bool {
+	for i, word := range interpreter {
+		if i > 0 && strings.HasPrefix(word, "-") {
+			continue
+		}
+		base := filepath.Base(word)
+		if i > 0 || base != "env" {
+			return strings.HasPrefix(base, "perl")
+		}
+	}
+	return false
+}
+
+// scriptInterpreter gives the words behind #! at the beginning of a file.
+func scriptInterpreter(path string) ([]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	line, err := bufio.NewReaderSize(f, 512).ReadSlice('\n')
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	text, ok := strings.CutPrefix(string(line), "#!")
+	if words := strings.Fields(text); ok && len(words) > 0 {
+		return words, nil
+	}
+	return nil, fmt.Errorf("%s is no script", path)
+}

@@ -120,6 +120,7 @@ type multiplexor struct {
 	pool    *pool
 	server  *server
 	starter *starter
+	forks   *forks // nil without --fork-server
 	doors   []*evloop.Listener
 	status  int
 
@@ -262,12 +263,17 @@ func (d *multiplexor) assemble() (err error) {
 	pr := &program{Path: s.Worker, Filter: s.Filter, StatusPipe: s.Pipe, Group: s.Group,
 		AddressSpace: int64(s.MaxAS) * 1024, Resident: int64(s.MaxRSS) * 1024, Env: workerEnv(os.Environ())}
 	d.starter = newStarter(d.loop, pr, int(s.Max))
-	d.pool = newPool(s.limits(), &d.loop.Timers, processes{Start: d.starter.Start}, d.journal, d.stats)
+	start := d.starter.Start
+	if s.Fork {
+		d.forks = newForks(d.loop, pr, start, d.journal, s.LogEvents)
+		start = d.forks.Start
+	}
+	d.pool = newPool(s.limits(), &d.loop.Timers, processes{Start: start}, d.journal, d.stats)
 	if d.hub != nil {
 		d.pool.hub = d.hub
 	}
 	d.server = &server{loop: d.loop, pool: d.pool, log: d.journal, name: s.versionName(), began: d.began,
-		timeout: time.Duration(s.Client), maxLine: int(s.MaxRequestSize), commands: makeBuiltins(), reread: d.pool.reread}
+		timeout: time.Duration(s.Client), maxLine: int(s.MaxRequestSize), commands: makeBuiltins(), reread: d.reread}
 	return d.openDoors()
 }
 
@@ -336,6 +342,9 @@ func (d *multiplexor) serve() {
 	}
 	p.event(levelInfo, "started; minWorkers=%d, maxWorkers=%d, maxRequests=%d, maxLifetime=%d, maxIdleTime=%d, busyTimeout=%d, clientTimeout=%d",
 		s.Min, s.Max, s.MaxRequests, time.Duration(s.MaxLifetime)/time.Second, time.Duration(s.Idle)/time.Second, time.Duration(s.Busy)/time.Second, time.Duration(s.Client)/time.Second)
+	if d.forks != nil {
+		d.forks.load()
+	}
 	p.begin()
 	if s.TickTime > 0 {
 		p.startTicks(int(s.Ticks), time.Duration(s.TickTime))
@@ -402,7 +411,7 @@ func (d *multiplexor) signalled(sig os.Signal) {
 	switch sig {
 	case syscall.SIGINT:
 		d.manager.Reloading()
-		d.pool.reread()
+		d.reread()
 		d.manager.Ready()
 	case syscall.SIGHUP:
 		if d.stats != nil {
@@ -411,6 +420,14 @@ func (d *multiplexor) signalled(sig os.Signal) {
 	case syscall.SIGTERM:
 		d.terminate()
 	}
+}
+
+// reread makes workers load the filter rules again.
+func (d *multiplexor) reread() {
+	if d.forks != nil {
+		d.forks.reread(nil)
+	}
+	d.pool.reread()
 }
 
 // terminate begins the end; a second time it is the end.
@@ -432,10 +449,16 @@ func (d *multiplexor) terminate() {
 		}
 	}
 	d.pool.stop(d.loop.Stop)
+	if d.forks != nil {
+		d.forks.stop()
+	}
 }
 
 // leave frees everything, in the order in which the parts use each other.
 func (d *multiplexor) leave() {
+	if d.forks != nil {
+		d.forks.Close()
+	}
 	if d.starter != nil {
 		d.starter.Close()
 	}

@@ -47,7 +47,7 @@ func workerEnv(env []string) []string {
 		name, _, _ := strings.Cut(e, "=")
 		switch {
 		case strings.HasPrefix(name, "LISTEN_"), strings.HasPrefix(name, "LD_"), strings.HasPrefix(name, "WATCHDOG_"), strings.HasPrefix(name, "MULTIPLEXOR_"),
-			name == "NOTIFY_SOCKET", name == "PERL5OPT", name == "PERL5DB", name == "PERL5LIB", name == "PERLLIB",
+			name == "NOTIFY_SOCKET", name == forkSocketVariable, name == "PERL5OPT", name == "PERL5DB", name == "PERL5LIB", name == "PERLLIB",
 			name == "PYTHONPATH", name == "PYTHONSTARTUP", name == "BASH_ENV", name == "ENV", name == "IFS", name == "GODEBUG":
 		default:
 			out = append(out, e)
@@ -214,9 +214,10 @@ type osChild struct {
 	worker *worker
 	pid    int
 	pidfd  int
-	parent bool // it is our child, not the fork server's
-	group  bool // it leads a process group
-	told   bool // it was sent a signal that ends it
+	parent bool        // it is our child, not the fork server's
+	keeper *forkServer // whose child it is otherwise
+	group  bool        // it leads a process group
+	told   bool        // it was sent a signal that ends it
 	pipes  *pipes
 
 	in, out, err, status evloop.Stream
@@ -241,6 +242,9 @@ func (c *osChild) adopt(l *evloop.Loop, w *worker) error {
 			c.Kill()
 			if c.parent {
 				go func() { _, _ = syscall.Wait4(c.pid, nil, 0, nil) }() // it has been killed: it ends at once
+			}
+			if c.keeper != nil {
+				c.keeper.reap(c.pid)
 			}
 			c.Release()
 			return err
@@ -366,7 +370,7 @@ func (e *childEnd) Ready(evloop.Events) {
 	if rest := c.err.Rest(); len(rest) > 0 {
 		c.worker.gotStderr(rest, true)
 	}
-	if c.told && c.group {
+	if c.told && c.group && (c.parent || c.keeper.keeps(c.pid)) {
 		// Before the wait, as long as the number of the group is ours.
 		_ = syscall.Kill(-c.pid, syscall.SIGKILL)
 	}
@@ -375,7 +379,7 @@ func (e *childEnd) Ready(evloop.Events) {
 
 func (c *osChild) wait() exit {
 	if !c.parent {
-		return exit{Lost: true}
+		return c.keeper.wait(c.pid)
 	}
 	var ws syscall.WaitStatus
 	var ru syscall.Rusage
