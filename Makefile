@@ -46,7 +46,6 @@ fuzz:
 bench: build
 	CGO_ENABLED=0 $(GO) run ./test/bench
 	CGO_ENABLED=0 $(GO) run ./test/bench/notify
-	CGO_ENABLED=0 $(GO) run ./test/bench/notify
 
 demo: build
 	@CGO_ENABLED=0 $(GO) run ./test/demo

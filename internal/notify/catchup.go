@@ -15,24 +15,36 @@ const compressedLines = 128
 
 var errEnded = errors.New("listener ended")
 
-// serve gives the listeners in the queue a turn each, as far as time allows.
+// serve gives the listeners that have just subscribed a turn each, and those in
+// the queue as far as time allows.
 func (d *distributor) serve(began time.Time) {
+	fresh := d.fresh
+	d.fresh = nil
+	for _, l := range fresh {
+		d.turn(l)
+	}
 	for n := len(d.queue); n > 0; n-- {
 		l := d.queue[0]
 		d.queue[0] = nil
 		d.queue = d.queue[1:]
-		l.queued = false
-		if !l.removed && !l.blocked {
-			more, err := d.advance(l)
-			if err != nil {
-				d.drop(l)
-			} else if more {
-				d.enqueue(l)
-			}
-		}
+		d.turn(l)
 		if !d.closed && time.Since(began) > roundTime {
 			return
 		}
+	}
+}
+
+func (d *distributor) turn(l *listener) {
+	l.queued = false
+	if l.removed || l.blocked {
+		return
+	}
+	more, err := d.advance(l)
+	switch {
+	case err != nil:
+		d.drop(l)
+	case more:
+		d.enqueue(l)
 	}
 }
 
@@ -199,7 +211,7 @@ func (d *distributor) portray(l *listener) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	l.stands, l.standsSeen = h.log.next, l.key.letters.count(&h.log.counts)
-	l.picture = h.state.snapshot(nil, l.key.letters, l.stands-1)
+	l.picture = h.state.snapshot(nil, l.key.letters&h.letters, l.stands-1)
 	l.picture = appendControl(l.picture, lineLive, l.stands-1)
 }
 

@@ -13,6 +13,7 @@ import (
 type distributor struct {
 	hub    *Hub
 	groups []*group
+	fresh  []*listener        // have just subscribed, and may be written to
 	queue  []*listener        // not up to date, and may be written to
 	behind map[*listener]bool // not up to date
 	drawn  []*chunk           // chunks with drawings, in the order they were first drawn
@@ -154,6 +155,9 @@ func (d *distributor) deliver() {
 
 func (d *distributor) deliverGroup(g *group) {
 	v := &d.view
+	if g.key.letters == 0 {
+		g.next = v.next
+	}
 	if len(g.members) == 0 || g.next == v.next {
 		return
 	}
@@ -231,9 +235,17 @@ func (d *distributor) join(l *listener) {
 	g.members = append(g.members, l)
 }
 
+// enqueue has a listener that is not up to date served. Those that have just
+// subscribed, and may have been promised a snapshot, are not kept waiting by
+// those that are far behind.
 func (d *distributor) enqueue(l *listener) {
-	if !l.queued && !l.blocked && !l.removed {
-		l.queued = true
+	if l.queued || l.blocked || l.removed {
+		return
+	}
+	l.queued = true
+	if l.sub != nil || l.joining {
+		d.fresh = append(d.fresh, l)
+	} else {
 		d.queue = append(d.queue, l)
 	}
 }
@@ -294,7 +306,7 @@ func (d *distributor) wait(began time.Time) bool {
 	for _, g := range d.groups {
 		h.wanted |= g.key.letters
 	}
-	idle := len(h.ready) == 0 && len(d.queue) == 0 && !h.closed &&
+	idle := len(h.ready)+len(d.fresh)+len(d.queue) == 0 && !h.closed &&
 		h.wanted.count(&h.log.counts) == h.wanted.count(&d.view.counts)
 	h.idle = idle
 	h.mu.Unlock()
@@ -348,7 +360,7 @@ func (d *distributor) sweep(now time.Time) {
 func (d *distributor) finish() bool {
 	h := d.hub
 	h.mu.Lock()
-	waiting := len(h.ready) > 0 || len(d.queue) > 0 || d.view.next != h.log.next
+	waiting := len(h.ready)+len(d.fresh)+len(d.queue) > 0 || d.view.next != h.log.next
 	h.idle = !waiting
 	h.mu.Unlock()
 	if waiting {
@@ -363,6 +375,5 @@ func (d *distributor) finish() bool {
 	for l := range h.listeners {
 		d.remove(l)
 	}
-	h.stats.Listeners = 0
 	return true
 }

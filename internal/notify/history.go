@@ -53,8 +53,9 @@ func newChunk() *chunk {
 	return &chunk{text: make([]byte, 0, chunkText), recs: make([]record, 0, chunkRecs)}
 }
 
-func (c *chunk) reset() {
+func (c *chunk) reset() *chunk {
 	*c = chunk{text: c.text[:0], recs: c.recs[:0]}
+	return c
 }
 
 func (c *chunk) full(line int) bool {
@@ -82,8 +83,7 @@ type history struct {
 	states    map[uint32]*kept // by worker; noWorker is F
 	forgotten [26]uint64       // newest edge of each letter that is kept nowhere
 
-	rest, most int    // bytes: historyRest, historyMax
-	spare      *chunk // one evicted chunk, to be used again
+	rest, most int // bytes: historyRest, historyMax
 
 	second int64 // time of the last message, and its digits
 	digits []byte
@@ -145,31 +145,28 @@ func (g *history) appendTime(dst []byte, t time.Time) []byte {
 }
 
 // grow starts a new chunk and gives up old ones that are not needed. Each
-// message is given up once, so this costs O(1) a message.
+// message is given up once, so this costs O(1) a message. reuse says that nobody
+// but us looks at chunks at the moment, so that an old one may become the new.
 func (g *history) grow(reuse bool) {
-	for {
-		size := (len(g.chunks) + 1) * chunkSize
-		if size <= g.rest || len(g.chunks) == 0 {
+	old := 0
+	for ; old < len(g.chunks); old++ {
+		size := (len(g.chunks) - old + 1) * chunkSize
+		if size <= g.rest || size <= g.most && g.end(old) > g.floor {
 			break
 		}
-		if size <= g.most && g.end(0) > g.floor {
-			break
-		}
-		old := g.chunks[0]
-		g.compress(old)
-		g.chunks = g.chunks[1:]
-		if reuse && old.drawn == nil {
-			g.spare = old
-		}
+		g.compress(g.chunks[old])
 	}
-	c := g.spare
-	g.spare = nil
-	if c == nil || !reuse {
-		c = newChunk()
+	c := newChunk
+	if old > 0 {
+		if last := g.chunks[old-1]; reuse && last.drawn == nil {
+			c = last.reset
+		}
+		// A copy: the distributor may be reading the list it was given.
+		g.chunks = slices.Clone(g.chunks[old:])
 	}
-	c.reset()
-	c.first, c.before = g.next, g.counts
-	g.chunks = append(g.chunks, c)
+	fresh := c()
+	fresh.first, fresh.before = g.next, g.counts
+	g.chunks = append(g.chunks, fresh)
 }
 
 // end is the number after the last message of chunk i.
@@ -226,7 +223,7 @@ func (g *history) keepEdge(seq uint64, r record, line []byte) {
 			for _, r := range g.edges[0].recs {
 				g.forgotten[r.letter-'A'] = g.edges[0].first + uint64(r.seq)
 			}
-			g.edges = g.edges[1:]
+			g.edges = slices.Delete(g.edges, 0, 1)
 		}
 		c := newChunk()
 		c.first = seq

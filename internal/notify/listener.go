@@ -94,13 +94,13 @@ func (l *listener) read() {
 }
 
 // follow returns at the end of the input, or when the listener is removed; it
-// says whether messages are still wanted.
+// says whether anything may still have to be sent.
 func (l *listener) follow() (wanted bool) {
 	if _, err := io.WriteString(l.conn, lineOK+"\n"); err != nil {
 		return false
 	}
 	err := readInterests(l.conn, func(in interest) bool {
-		wanted = in.letters != 0
+		wanted = in.letters != 0 || in.extended
 		return l.subscribe(in)
 	})
 	return wanted && err == nil
