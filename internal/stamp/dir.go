@@ -21,11 +21,10 @@ import (
 
 // Dir is a store in a directory. Set the exported fields before the first call.
 type Dir struct {
-	Path      string
-	MaxAge    time.Duration    // 0 = DefaultMaxAge
-	Owner     int              // only files of this user id count; -1 = any owner
-	PerPrefix bool             // IPv6 clients share a stamp per /64; writer and reader must agree
-	Now       func() time.Time // nil = time.Now
+	Path   string
+	MaxAge time.Duration    // 0 = DefaultMaxAge
+	Owner  int              // only files of this user id count; -1 = any owner
+	Now    func() time.Time // nil = time.Now
 
 	mu sync.Mutex // held by a sweep
 }
@@ -76,18 +75,10 @@ func (d *Dir) now() time.Time {
 	return time.Now()
 }
 
-// name returns the file name for addr.
-func (d *Dir) name(addr netip.Addr) (string, error) {
-	addr = addr.Unmap()
+// fileName is Name for an address that there is.
+func fileName(addr netip.Addr) (string, error) {
 	if !addr.IsValid() {
 		return "", fmt.Errorf("stamp for no address: %w", fs.ErrInvalid)
-	}
-	if d.PerPrefix && addr.Is6() {
-		prefix, err := addr.WithZone("").Prefix(64)
-		if err != nil {
-			return "", err
-		}
-		addr = prefix.Addr()
 	}
 	return Name(addr), nil
 }
@@ -106,7 +97,7 @@ func word(s string) string {
 // Touch writes the stamp to a temporary file, whose name begins with a dot, and renames it: a reader never sees an
 // empty one. The line is "UNIXTIME ADDRESS USER SERVER", as pop3.proxy wrote it, with the last two percent-encoded.
 func (d *Dir) Touch(_ context.Context, addr netip.Addr, user, server string) error {
-	name, err := d.name(addr)
+	name, err := fileName(addr)
 	if err != nil {
 		return err
 	}
@@ -147,7 +138,7 @@ func (d *Dir) touch(name, line string) error {
 
 // Fresh costs one lstat. Links, directories, FIFOs and the like, and files of another owner, are no stamps.
 func (d *Dir) Fresh(_ context.Context, addr netip.Addr) (bool, error) {
-	name, err := d.name(addr)
+	name, err := fileName(addr)
 	if err != nil {
 		return false, err
 	}
@@ -188,7 +179,7 @@ func (d *Dir) Remove(_ context.Context, addr netip.Addr) error {
 
 // Revoke is Remove and tells whether there was one.
 func (d *Dir) Revoke(addr netip.Addr) (bool, error) {
-	name, err := d.name(addr)
+	name, err := fileName(addr)
 	if err != nil {
 		return false, err
 	}

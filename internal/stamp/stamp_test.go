@@ -238,19 +238,6 @@ func TestDirectory(t *testing.T) {
 	}
 }
 
-func TestPerPrefix(t *testing.T) {
-	d, _ := newStore(t)
-	d.PerPrefix = true
-	if err := d.Touch(ctx, netip.MustParseAddr("2001:db8:1:2:3::1"), "u", "s"); err != nil {
-		t.Fatal(err)
-	}
-	for addr, want := range map[string]bool{"2001:db8:1:2:ffff::": true, "2001:db8:1:3::1": false, "192.0.2.7": false} {
-		if got := fresh(t, d, netip.MustParseAddr(addr)); got != want {
-			t.Errorf("%s: fresh %v, want %v", addr, got, want)
-		}
-	}
-}
-
 func TestRemove(t *testing.T) {
 	d, _ := newStore(t)
 	if err := d.Touch(ctx, client, "u", "s"); err != nil {

@@ -59,10 +59,16 @@ func (d *Dir) remove() error {
 		}
 		return d.spool.pruneKept(d.parent)
 	case d.aside:
+		d.spool.noteAside()
 		_, err := d.spool.moveAside(d.parent, d.name, asidePrefix)
 		return err
 	}
-	return removeTree(d.parent, d.name)
+	err := removeTree(d.parent, d.name)
+	if err != nil {
+		// Workers of another account can leave what this one cannot remove.
+		_, _ = d.spool.moveAside(d.parent, d.name, asidePrefix)
+	}
+	return err
 }
 
 // moveAside renames the working directory name to one with another prefix.
@@ -141,12 +147,16 @@ func (s *Spool) pruneKept(root *os.Root) error {
 
 // Sweep removes directories that were put aside longer than AsideAge ago, and, if older is not 0, working
 // directories that nothing was made in for longer than older: a crash left them. It returns how many. Kept ones stay.
-// A program calls it at start and now and then.
+// Open and Create sweep by themselves; a program need not call it.
 func (s *Spool) Sweep(older time.Duration) (int, error) {
 	root, err := s.rootDir(false)
 	if err != nil {
 		return 0, err
 	}
+	return s.sweep(root, older)
+}
+
+func (s *Spool) sweep(root *os.Root, older time.Duration) (int, error) {
 	if _, err := root.Lstat(fileKeepAll); err == nil {
 		return 0, nil
 	}
@@ -159,7 +169,7 @@ func (s *Spool) Sweep(older time.Duration) (int, error) {
 			}
 		}
 	}
-	err = eachDir(root, asidePrefix, collect(s.asideAge()))
+	err := eachDir(root, asidePrefix, collect(s.asideAge()))
 	if err == nil && older > 0 {
 		err = eachDir(root, dirPrefix, collect(older))
 	}

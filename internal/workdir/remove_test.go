@@ -150,3 +150,39 @@ func TestSweep(t *testing.T) {
 		t.Errorf("swept %d, %v; want the one put aside", n, err)
 	}
 }
+
+// TestSweepByItself opens a spool that a crash left something in, and one that something was put aside in.
+func TestSweepByItself(t *testing.T) {
+	s := newSpool(t)
+	s.AsideAge = time.Nanosecond
+	old := time.Now().Add(-25 * time.Hour)
+	for _, name := range []string{"mdefang-old", "mdefang-new", "aside-old", "kept-old"} {
+		path := filepath.Join(s.Dir, name)
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if name != "mdefang-new" {
+			if err := os.Chtimes(path, old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.Open(); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(names(t, s.Dir), " "); got != "kept-old mdefang-new" {
+		t.Errorf("after Open: %q", got)
+	}
+	d := newDir(t, s)
+	d.Abandon()
+	if err := d.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	s.aside = time.Now().Add(-time.Minute) // as if time had passed
+	if err := newDir(t, s).Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(names(t, s.Dir), " "); got != "kept-old mdefang-new" {
+		t.Errorf("after Create: %q", got)
+	}
+}

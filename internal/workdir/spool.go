@@ -38,6 +38,7 @@ type Spool struct {
 	gid     int
 	counter uint32
 	started bool
+	aside   time.Time // when a directory that is aside is to be looked at again; zero if there is none
 }
 
 func (s *Spool) maxKept() int {
@@ -70,7 +71,7 @@ func (s *Spool) asideAge() time.Duration {
 
 // Open checks the spool directory and its parents and opens it; Create does the same when Open was not called. A
 // program calls it at start to learn of a bad setting early. An unsafe directory gives an error that wraps
-// [safedir.ErrInsecure].
+// [safedir.ErrInsecure]. What a crash left a day or longer ago is removed.
 func (s *Spool) Open() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,7 +100,35 @@ func (s *Spool) openLocked() (*os.Root, error) {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
 	s.root, s.gid = root, gid
+	// What cannot be removed harms nobody but the disk.
+	_, _ = s.sweep(root, crashAge)
 	return root, nil
+}
+
+// crashAge is how old a working directory is that nobody uses any more.
+const crashAge = 24 * time.Hour
+
+// sweepDue removes directories that were put aside, when it is time.
+func (s *Spool) sweepDue(root *os.Root) {
+	s.mu.Lock()
+	now := time.Now()
+	due := !s.aside.IsZero() && now.After(s.aside)
+	if due {
+		s.aside = time.Time{}
+	}
+	s.mu.Unlock()
+	if due {
+		_, _ = s.sweep(root, 0)
+	}
+}
+
+// noteAside has sweepDue look in some time.
+func (s *Spool) noteAside() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.aside.IsZero() {
+		s.aside = time.Now().Add(s.asideAge() + time.Second)
+	}
 }
 
 func lookupGroup(name string) (int, error) {
@@ -197,6 +226,7 @@ func (s *Spool) Create(qid string) (*Dir, error) {
 	if err != nil {
 		return nil, classify(err)
 	}
+	s.sweepDue(root)
 	name := dirPrefix + qid
 	for try := 0; ; try++ {
 		err = root.Mkdir(name, 0o700)
