@@ -56,7 +56,7 @@ type Conn struct {
 	err   error // sticky
 
 	due    []due
-	held   []string // commands that wait for earlier replies (lmtp.go)
+	held   []string // commands that wait for earlier replies
 	phase  phase
 	open   bool // the server may have a transaction
 	mails  int  // messages sent on it
@@ -74,7 +74,8 @@ func (c *Conn) Server() string { return c.srv.name }
 func (c *Conn) Capabilities() Capabilities { return c.caps }
 
 // Command adds a command, without its line end, to those that Flush sends. Each must be followed by a
-// call of Reply some time; the caller decides what may be pipelined. An error shows at Flush.
+// call of Reply some time. Those that the server must not get yet, because it does not pipeline (RFC 2920) or
+// for the reasons of lmtp.go, are sent when the replies in front of theirs are read. An error shows at Flush.
 func (c *Conn) Command(line string) {
 	switch {
 	case c.err != nil:
@@ -89,7 +90,7 @@ func (c *Conn) Command(line string) {
 	verb, _, _ := strings.Cut(line, " ")
 	d := due{expect: c.expectation(strings.ToUpper(verb))}
 	c.debug("command", d.expect, line)
-	if c.srv.lmtp && (len(c.held) > 0 || d.expect == expectRcpt) {
+	if len(c.held) > 0 || !c.caps.Pipelining && len(c.due) > 0 || c.srv.lmtp && d.expect == expectRcpt {
 		d.held = true
 		c.due = append(c.due, d)
 		c.held = append(c.held, line)
@@ -150,13 +151,41 @@ func (c *Conn) Flush() error {
 	if err := c.stream.flush(c.srv.conf.WriteTimeout); err != nil {
 		return c.failWrite(err)
 	}
-	c.sent = 0
+	c.sent = c.inFlight()
+	return nil
+}
+
+// inFlight counts the replies that are due to commands that are sent or on their way.
+func (c *Conn) inFlight() int {
+	n := 0
 	for _, d := range c.due {
 		if !d.held && !d.full {
-			c.sent++
+			n++
 		}
 	}
-	return nil
+	return n
+}
+
+// sendHeld sends commands that were held back, as far as now is the time. Commands are sent, and answered, in
+// the caller's order.
+func (c *Conn) sendHeld() {
+	for len(c.held) > 0 {
+		if !c.caps.Pipelining && c.inFlight() > 0 {
+			return
+		}
+		d := &c.due[len(c.due)-len(c.held)]
+		switch send, refuse := c.mayAskFor(d.expect); {
+		case refuse:
+			d.full = true
+		case !send:
+			return
+		default:
+			c.put(d.expect, c.held[0])
+		}
+		d.held = false
+		c.held = c.held[1:]
+	}
+	c.held = nil
 }
 
 // Reply reads the next reply that is due, in the order of the commands; commands not yet sent are sent. Of a
@@ -262,9 +291,6 @@ func (c *Conn) after(e expect, r smtp.Reply) {
 		if r.Positive() {
 			c.rcpts++
 		}
-		if c.srv.lmtp {
-			c.sendHeld()
-		}
 	case expectData:
 		if r.Code == 354 {
 			c.phase = phaseContent
@@ -278,6 +304,9 @@ func (c *Conn) after(e expect, r smtp.Reply) {
 		if c.mails++; c.caps.MailMax > 0 && c.mails >= c.caps.MailMax {
 			c.spent = true // RFC 9422: another one would be refused
 		}
+	}
+	if len(c.held) > 0 {
+		c.sendHeld()
 	}
 }
 

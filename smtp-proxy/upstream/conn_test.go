@@ -352,6 +352,41 @@ func TestPipeline(t *testing.T) {
 	c.Release()
 }
 
+// A server that does not pipeline gets a command when it has answered the one before.
+func TestNoPipeline(t *testing.T) {
+	p := startPeer(t, func(c *peerConn) {
+		c.say("220 a\r\n")
+		for {
+			line := c.line()
+			if c.r.Buffered() > 0 {
+				c.say("500 5.5.1 Pipelining not supported\r\n") // OpenSMTPD 6.8 does so
+				return
+			}
+			switch {
+			case line == "":
+				return
+			case line == "DATA":
+				c.say("354 go\r\n")
+				c.content()
+				c.say("250 Ok\r\n")
+			default:
+				c.say("250 Ok\r\n")
+			}
+		}
+	})
+	set := newSet(t, Config{URLs: []string{p.url()}})
+	for range 2 {
+		c := get(t, set, Client{})
+		if code, _ := send(t, c, "a@a.test", "b@b.test", "x\r\n"); code != 250 {
+			t.Errorf("code %d", code)
+		}
+		c.Release()
+	}
+	if p.count() != 1 {
+		t.Errorf("%d connections, want 1", p.count())
+	}
+}
+
 // send2 sends MAIL and RCPT, and gives the reply to RCPT.
 func send2(t *testing.T, c *Conn) (int, string) {
 	t.Helper()

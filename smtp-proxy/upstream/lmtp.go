@@ -26,27 +26,17 @@ import (
 //	                    it; trying again would not help, and silence would lose it
 var replyOneRecipient = smtp.NewReply(452, "4.5.3", "Too many recipients, send the rest in another message")
 
-// sendHeld sends commands that were held back until it is known whether the recipients in front of them
-// were taken. Commands are sent, and answered, in the caller's order.
-func (c *Conn) sendHeld() {
-	for len(c.held) > 0 {
-		i := len(c.due) - len(c.held)
-		d := &c.due[i]
-		if d.expect == expectRcpt {
-			switch most := c.srv.conf.LMTPRecipients; {
-			case c.rcpts >= most:
-				d.held, d.full = false, true
-				c.held = c.held[1:]
-				continue
-			case c.rcpts+c.asked >= most:
-				return
-			}
-		}
-		d.held = false
-		c.put(d.expect, c.held[0])
-		c.held = c.held[1:]
+// mayAskFor says whether a command can be sent now, or is refused in place of the server, or neither: then it
+// must be known first whether the recipients in front of it are taken.
+func (c *Conn) mayAskFor(e expect) (send, refuse bool) {
+	most := c.srv.conf.LMTPRecipients
+	switch {
+	case !c.srv.lmtp || e != expectRcpt:
+		return true, false
+	case c.rcpts >= most:
+		return false, true
 	}
-	c.held = nil
+	return c.rcpts+c.asked < most, false
 }
 
 // readRecipients reads the answers to the end of data and makes one of them.
