@@ -21,48 +21,56 @@ import (
 func (b *bench) storm() error {
 	fmt.Printf("storm: %d requests, %d workers, %d clients; listeners %d, interests %q, a tenth never reads\n",
 		b.requests, workers, workers, b.listeners, b.mix)
-	var without, with []float64
+	var without, with, cost, costWith []float64
 	for round := range b.rounds {
 		for _, listeners := range []int{0, b.listeners} {
-			rate, err := b.stormOnce(fmt.Sprintf("storm-%d-%d", round, listeners), listeners)
+			rate, processor, err := b.stormOnce(fmt.Sprintf("storm-%d-%d", round, listeners), listeners)
 			if err != nil {
 				return err
 			}
 			if listeners == 0 {
-				without = append(without, rate)
+				without, cost = append(without, rate), append(cost, processor)
 			} else {
-				with = append(with, rate)
+				with, costWith = append(with, rate), append(costWith, processor)
 			}
 		}
 	}
-	fmt.Printf("requests a second: %.0f without listeners, %.0f with: ratio of the medians %.2f\n\n",
+	fmt.Printf("requests a second: %.0f without listeners, %.0f with: ratio of the medians %.2f\n",
 		median(without), median(with), median(with)/median(without))
+	fmt.Printf("processor a request, of all processes, while requests run: %.1f µs without, %.1f µs with: %.2f\n\n",
+		median(cost), median(costWith), median(cost)/median(costWith))
 	return nil
 }
 
-func (b *bench) stormOnce(name string, listeners int) (rate float64, err error) {
+func (b *bench) stormOnce(name string, listeners int) (rate, processor float64, err error) {
 	mx, dir, err := b.pool(name)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer b.stop()
 	if _, err := b.load(dir, 2000); err != nil { // workers are there, caches are warm
-		return 0, err
+		return 0, 0, err
 	}
 	var child *exec.Cmd
 	var in io.WriteCloser
 	var out *bufio.Reader
 	if listeners > 0 {
 		if child, in, out, err = b.listenTo(dir, listeners); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
+	childPid := 0
+	if child != nil {
+		childPid = child.Process.Pid
+	}
+	before := used(mx.Process.Pid, childPid)
 	took, err := b.load(dir, b.requests)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
+	spent := used(mx.Process.Pid, childPid).since(before)
 	rate = float64(b.requests) / took.Seconds()
-	fmt.Printf("  %4d listeners: %6.0f requests a second; multiplexor %s\n", listeners, rate, memory(mx.Process.Pid))
+	fmt.Printf("  %4d listeners: %6.0f requests a second; %v; multiplexor %s\n", listeners, rate, spent, memory(mx.Process.Pid))
 	if child != nil {
 		io.WriteString(in, "finish\n")
 		text, _ := io.ReadAll(out)
@@ -71,7 +79,7 @@ func (b *bench) stormOnce(name string, listeners int) (rate float64, err error) 
 		}
 		fmt.Printf("       afterwards: %s\n", memory(mx.Process.Pid))
 	}
-	return rate, nil
+	return rate, float64(spent.total()) / float64(b.requests) / 1000, nil
 }
 
 // listenTo starts the process of the listeners and waits until they listen.
