@@ -11,7 +11,7 @@ found=0
 for file in $(grep -rl '^func Fuzz' --include='*_test.go' .); do
 	for name in $(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file"); do
 		echo "fuzz: $(dirname "$file") $name for $time"
-		go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" "$(dirname "$file")" || found=1
+		go test -run '^$' -fuzz "^$name\$" -fuzzminimizetime 1s -fuzztime "$time" "$(dirname "$file")" || found=1
 	done
 done
 exit "$found"
