@@ -153,7 +153,7 @@ func appendWorkerInfo(s *server, b []byte, arg string) []byte {
 	case n < 0 || n >= len(s.pool.workers):
 		return append(b, textNoWorker...)
 	}
-	return s.pool.workers[n].appendInfo(b)
+	return s.pool.workers[n].appendInfo(b, s.usage)
 }
 
 // leadingInt reads the decimal integer that s begins with, after spaces, as the

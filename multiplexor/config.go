@@ -80,22 +80,28 @@ type settings struct {
 	MaxAS  number `name:"max-worker-memory" short:"M" help:"Limit of a worker's address space in kilobytes; 0 for none." placeholder:"KB" default:"0"`
 	MaxRSS number `name:"max-worker-rss" short:"R" help:"Memory in kilobytes above which a worker is replaced; 0 for none." placeholder:"KB" default:"0"`
 
-	Min         number  `name:"min-workers" short:"m" help:"Workers to keep running." placeholder:"N" default:"1"`
-	Max         number  `name:"max-workers" short:"x" help:"Workers at most." placeholder:"N" default:"2"`
-	MaxRequests number  `name:"max-requests" short:"r" help:"Requests after which a worker is replaced." placeholder:"N" default:"500"`
-	Jitter      number  `name:"max-requests-jitter" help:"Percent by which max-requests is lowered at random for each worker." placeholder:"PERCENT" default:"${jitter}"`
-	MaxLifetime seconds `name:"max-lifetime" short:"V" help:"Age after the first request at which a worker is replaced; 0 for none." placeholder:"SECONDS" default:"0"`
-	Idle        seconds `name:"max-idle-time" short:"i" help:"Time without a request after which a worker above the minimum is ended." placeholder:"SECONDS" default:"300"`
-	Busy        seconds `name:"busy-timeout" short:"b" help:"Time a worker has for an answer." placeholder:"SECONDS" default:"120"`
-	Client      seconds `name:"client-timeout" short:"c" help:"Time for a request to come in or a reply to go out." placeholder:"SECONDS" default:"10"`
-	Interval    seconds `name:"start-interval" short:"w" help:"Time between starts that bring the pool to its minimum; at least 1." placeholder:"SECONDS" default:"3"`
-	Gap         seconds `name:"min-start-gap" short:"W" help:"Time between any two starts; 0 for none." placeholder:"SECONDS" default:"0"`
-	QueueSize   number  `name:"queue-size" short:"q" help:"Requests that may wait for a worker." placeholder:"N" default:"${queue}"`
-	QueueTime   seconds `name:"queue-timeout" short:"Q" help:"Time a request may wait for a worker; 1 to 600." placeholder:"SECONDS" default:"30"`
-	PerDomain   number  `name:"max-recipok-per-domain" short:"y" help:"Concurrent recipok requests for one domain; 0 for any number." placeholder:"N" default:"0"`
-	TickTime    seconds `name:"tick-interval" short:"X" help:"Time between tick requests; 0 for none." placeholder:"SECONDS" default:"0"`
-	Ticks       number  `name:"tick-types" short:"P" help:"Kinds of tick requests, which run at the same time; 1 to 30." placeholder:"N" default:"1"`
-	Autoscale   bool    `short:"k" help:"Start and end workers by the share of busy ones."`
+	Min            number  `name:"min-workers" short:"m" help:"Workers to keep running." placeholder:"N" default:"1"`
+	Max            number  `name:"max-workers" short:"x" help:"Workers at most." placeholder:"N" default:"2"`
+	MaxRequests    number  `name:"max-requests" short:"r" help:"Requests after which a worker is replaced." placeholder:"N" default:"500"`
+	Jitter         number  `name:"max-requests-jitter" help:"Percent by which max-requests is lowered at random for each worker." placeholder:"PERCENT" default:"${jitter}"`
+	MaxLifetime    seconds `name:"max-lifetime" short:"V" help:"Age after the first request at which a worker is replaced; 0 for none." placeholder:"SECONDS" default:"0"`
+	Idle           seconds `name:"max-idle-time" short:"i" help:"Time without a request after which a worker above the minimum is ended." placeholder:"SECONDS" default:"300"`
+	Busy           seconds `name:"busy-timeout" short:"b" help:"Time a worker has for an answer." placeholder:"SECONDS" default:"120"`
+	Client         seconds `name:"client-timeout" short:"c" help:"Time for a request to come in or a reply to go out." placeholder:"SECONDS" default:"10"`
+	Interval       seconds `name:"start-interval" short:"w" help:"Time between starts that bring the pool to its minimum; at least 1." placeholder:"SECONDS" default:"3"`
+	Gap            seconds `name:"min-start-gap" short:"W" help:"Time between any two starts; 0 for none." placeholder:"SECONDS" default:"0"`
+	Reload         string  `enum:"two-generation,classic" help:"What a reread does: two-generation starts workers with the new rules before the old ones go; classic ends idle ones at once." placeholder:"MODE" default:"${reload}"`
+	ReloadFailures number  `name:"reload-failures" help:"New workers that may die before a reread is given up." placeholder:"N" default:"3"`
+	ReloadTimeout  seconds `name:"reload-timeout" help:"Time a worker with new rules has for its first answer." placeholder:"SECONDS" default:"60"`
+	QueueSize      number  `name:"queue-size" short:"q" help:"Requests that may wait for a worker." placeholder:"N" default:"${queue}"`
+	QueueTime      seconds `name:"queue-timeout" short:"Q" help:"Time a request may wait for a worker; 1 to 600." placeholder:"SECONDS" default:"30"`
+	PerDomain      number  `name:"max-recipok-per-domain" short:"y" help:"Concurrent recipok requests for one domain; 0 for any number." placeholder:"N" default:"0"`
+	TickTime       seconds `name:"tick-interval" short:"X" help:"Time between tick requests; 0 for none." placeholder:"SECONDS" default:"0"`
+	Ticks          number  `name:"tick-types" short:"P" help:"Kinds of tick requests, which run at the same time; 1 to 30." placeholder:"N" default:"1"`
+	Autoscale      bool    `short:"k" help:"Start and end workers by the share of busy ones."`
+
+	PoisonLimit number `name:"poison-limit" help:"Workers that the scan of one working directory may end before it is refused; 0 for any number." placeholder:"N" default:"${poison}"`
+	KeepPoison  string `name:"keep-poison" help:"Directory to which such a working directory is copied." placeholder:"DIR"`
 
 	MaxConnections number       `help:"Connections on the request sockets at a time." placeholder:"N" default:"20000"`
 	MaxRequestSize config.Bytes `name:"max-request-size" help:"Longest request line." placeholder:"BYTES" default:"16k"`
@@ -133,7 +139,7 @@ func parser(program string) *config.Parser {
 		Shorts:      map[string]rune{"version": 'v'},
 		Vars: map[string]string{
 			"spool": "/var/spool/postern", "requests": "/run/postern/multiplexor.sock", "worker": "/usr/libexec/postern/filter-basic",
-			"queue": "1024", "jitter": "10", "log": "auto", "level": "info", "program": ourName,
+			"queue": "1024", "jitter": "10", "reload": "two-generation", "poison": "2", "log": "auto", "level": "info", "program": ourName,
 		},
 	}
 	if program == theirName {
@@ -141,7 +147,7 @@ func parser(program string) *config.Parser {
 		p.Program, p.DefaultFile = theirName, "/nonexistent"
 		p.Vars = map[string]string{
 			"spool": "/var/spool/MIMEDefang", "requests": "", "worker": "/usr/bin/mimedefang.pl",
-			"queue": "0", "jitter": "0", "log": "syslog", "level": "debug", "program": theirName,
+			"queue": "0", "jitter": "0", "reload": "classic", "poison": "0", "log": "syslog", "level": "debug", "program": theirName,
 		}
 	}
 	return p
@@ -229,6 +235,8 @@ func (s *settings) limits() limits {
 		MaxLifetime: time.Duration(s.MaxLifetime), IdleTimeout: time.Duration(s.Idle), BusyTimeout: time.Duration(s.Busy),
 		ClientTimeout: time.Duration(s.Client), StartInterval: time.Duration(s.Interval), MinStartGap: time.Duration(s.Gap),
 		QueueSize: int(s.QueueSize), QueueTimeout: time.Duration(s.QueueTime), MaxAnswer: int(s.MaxAnswerSize), PerDomain: int(s.PerDomain),
+		PoisonLimit: int(max(s.PoisonLimit, 0)), MaxResident: int64(max(s.MaxRSS, 0)) << 10,
+		ClassicReload: s.Reload == "classic", ReloadFailures: int(max(s.ReloadFailures, 1)), ReloadTimeout: max(time.Duration(s.ReloadTimeout), time.Second),
 		LogEvents: s.LogEvents, LogScheduling: s.LogScheduling, StatusInterval: time.Duration(s.StatusInterval),
 	}
 }

@@ -15,6 +15,9 @@ func (p *pool) submit(r *request) {
 	case r.kind == kindRecipok && p.domainFull(r):
 		r.asker.failed(failDomain)
 		return
+	case p.poisoned(r):
+		r.asker.failed(failPoison)
+		return
 	case p.queue.head != nil && r.origin == fromClient:
 		p.enqueue(r, failNoFree) // others have waited longer
 		return
@@ -194,6 +197,10 @@ func (p *pool) assign(w *worker, r *request) {
 		w.arm(phaseWrite, p.limits.ClientTimeout)
 		return
 	}
+	if r.origin == fromPool {
+		w.arm(phaseAnswer, p.limits.ReloadTimeout)
+		return
+	}
 	w.arm(phaseAnswer, p.limits.BusyTimeout)
 }
 
@@ -202,6 +209,9 @@ func (p *pool) answer(w *worker, line []byte) {
 	r := w.req
 	w.answers++
 	p.deaths = 0
+	if p.hold && !p.old(w) && w.answers == 1 && w.started > p.heldAt {
+		p.hold = false // whatever was wrong with the rules, it is repaired
+	}
 	scan := r.logged()
 	r.asker.answered(line)
 	p.conclude(w, r)
@@ -219,6 +229,9 @@ func (p *pool) fail(w *worker, why failure) (scan bool) {
 		return false
 	}
 	scan = r.logged()
+	if why != failShutdown {
+		p.noteDeath(r)
+	}
 	p.conclude(w, r)
 	r.asker.failed(why)
 	return scan
@@ -288,20 +301,40 @@ func (p *pool) talkFailed(w *worker) {
 	p.endScan(w, scan)
 }
 
+// weighInterval is the least time between two looks at a worker's memory.
+const weighInterval = time.Second
+
+// tooBig says whether a worker uses more memory than it may.
+func (p *pool) tooBig(w *worker) bool {
+	if p.limits.MaxResident <= 0 || w.weighed > 0 && p.timers.Now()-w.weighed < weighInterval {
+		return false
+	}
+	w.weighed = p.timers.Now()
+	u, ok := w.child.Usage()
+	return ok && u.Resident > p.limits.MaxResident
+}
+
 // settle decides what becomes of a worker that has finished a request.
 func (p *pool) settle(w *worker) {
 	age := p.timers.Now() - w.first
 	switch {
 	case p.stopping:
 		p.kill(w, "Terminating", false)
+	case p.reload.settled(w):
+		p.kill(w, "Forcing reread of filter rules", false)
+	case p.hold:
+		p.idle.add(w)
+		p.serveQueue()
 	case w.requests < 3*p.limits.MaxRequests && p.queue.head != nil:
 		p.idle.add(w)
 		p.serveQueue()
+	case p.tooBig(w):
+		p.kill(w, "Worker uses too much memory", false)
 	case w.requests >= w.limit:
 		p.kill(w, fmt.Sprintf("Worker has processed %d requests", w.requests), false)
 	case p.limits.MaxLifetime > 0 && age > p.limits.MaxLifetime:
 		p.kill(w, fmt.Sprintf("Worker has exceeded maximum lifetime of %d seconds", p.limits.MaxLifetime/time.Second), false)
-	case w.generation < p.generation:
+	case p.old(w) && !p.reload.active:
 		p.kill(w, "New generation -- forcing reread of filter rules", false)
 	default:
 		p.idle.add(w)

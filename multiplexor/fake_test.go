@@ -56,7 +56,7 @@ func (m *memoryLog) text() string {
 // defaults are limits as the command line's defaults make them.
 func defaults() limits {
 	return limits{Min: 1, Max: 2, MaxRequests: 500, IdleTimeout: 300 * time.Second, BusyTimeout: 120 * time.Second, ClientTimeout: 10 * time.Second,
-		StartInterval: 3 * time.Second, QueueTimeout: 30 * time.Second, MaxAnswer: 64 << 10, LogEvents: true}
+		StartInterval: 3 * time.Second, QueueTimeout: 30 * time.Second, MaxAnswer: 64 << 10, LogEvents: true, ClassicReload: true, ReloadFailures: 3, ReloadTimeout: time.Minute}
 }
 
 func newBench(t *testing.T, change func(*limits)) *bench {

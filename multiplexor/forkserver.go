@@ -27,9 +27,11 @@ type forks struct {
 
 	current *forkServer // forks new workers; nil: none
 	next    *forkServer // is loading, to be the current one
+	before  *forkServer // was the current one, and may be again if the new rules do not work
+	certain bool        // the old rules will not be wanted again
 	servers map[*forkServer]bool
 	waiting []pendingStart // for what becomes of next
-	told    func(error)    // what becomes of next, for whoever asked for a reread
+	failed  func(error)    // told when next cannot load what a reread asked for
 
 	deaths  int // of servers that had not run for long
 	retry   evloop.Timer
@@ -55,10 +57,7 @@ const (
 	longRun     = time.Minute
 )
 
-var (
-	errSuperseded = errors.New("another reread came first")
-	errStopping   = errors.New("the multiplexor is ending")
-)
+var errStopping = errors.New("the multiplexor is ending")
 
 func newForks(l *evloop.Loop, pr *program, exec func(*worker, func(child, error)), log *journal, events bool) *forks {
 	f := &forks{loop: l, program: pr, exec: exec, log: log, events: events, servers: map[*forkServer]bool{}}
@@ -82,25 +81,39 @@ func (f *forks) Start(w *worker, done func(child, error)) {
 }
 
 // reread makes a new server load the filter. Workers started from now on have the
-// new rules: their start waits for that server. If it cannot load them, they have
-// those of the old server, or are started without one. told, which may be nil,
-// is called with the outcome.
-func (f *forks) reread(told func(error)) {
+// new rules: their start waits for that server. If it cannot load them, failed is
+// told, and workers have the rules of the old server, or are started without one.
+func (f *forks) reread(failed func(error)) {
 	f.loop.Timers.Stop(&f.retry)
 	if f.next != nil {
 		f.next.abandon()
 		f.next = nil
-		f.tell(errSuperseded)
 	}
-	f.told = told
-	f.deaths = 0
+	f.failed = failed
+	f.deaths, f.certain = 0, false
 	f.load()
 }
 
-func (f *forks) tell(err error) {
-	if told := f.told; told != nil {
-		f.told = nil
-		told(err)
+// forget implements processes.Forget: the new rules work, or the old ones were
+// not to be kept.
+func (f *forks) forget(int) {
+	f.certain = true
+	if old := f.before; old != nil {
+		f.before = nil
+		old.checkDone()
+	}
+}
+
+// revert implements processes.Revert: the new rules do not work. Workers are
+// forked with the old ones again, if there is a server that has them.
+func (f *forks) revert() {
+	if f.before == nil {
+		return
+	}
+	bad := f.current
+	f.current, f.before = f.before, nil
+	if bad != nil {
+		bad.checkDone()
 	}
 }
 
@@ -123,14 +136,16 @@ func (f *forks) load() {
 // loaded: the server has loaded the filter.
 func (f *forks) loaded(s *forkServer) {
 	old := f.current
-	f.current, f.next = s, nil
+	f.current, f.next, f.failed = s, nil, nil
+	if !f.certain && f.before == nil {
+		f.before, old = old, nil
+	}
 	s.since = f.loop.Now()
 	f.event(levelInfo, fmt.Sprintf("Fork server (pid %d) has loaded the filter", s.pid))
 	if old != nil {
 		old.checkDone()
 	}
 	f.release()
-	f.tell(nil)
 }
 
 // release lets the starts go on that waited for the server.
@@ -152,30 +167,52 @@ func (f *forks) lost(s *forkServer, how string) {
 	case f.stopped:
 	case s == f.next:
 		f.next = nil
-		f.log.add(levelError, fmt.Sprintf("Fork server (pid %d) %s before it had loaded the filter%s", s.pid, how, s.lastWords()))
-		if f.current != nil {
-			f.log.add(levelError, "The new filter rules could not be loaded: workers go on with the old ones")
-		} else {
-			f.log.add(levelError, "Could not initialize embedded Perl interpreter -- falling back to old method.")
-			if f.deaths > 0 {
-				f.revive() // it could be loaded once
-			}
-		}
-		f.release()
-		f.tell(fmt.Errorf("the fork server %s", how))
+		f.notLoaded(s, how)
 	case s == f.current:
 		f.current = nil
-		if f.loop.Now()-s.since > longRun {
-			f.deaths = 0
-		}
-		f.log.add(levelError, fmt.Sprintf("Fork server (pid %d) %s%s: starting workers without one", s.pid, how, s.lastWords()))
-		f.revive()
+		f.died(s, how)
 	default:
-		f.event(levelInfo, fmt.Sprintf("Fork server (pid %d) %s", s.pid, how))
+		if s == f.before {
+			f.before = nil
+		}
+		f.event(levelInfo, fmt.Sprintf("Fork server (pid %d) of old rules %s", s.pid, how))
 	}
 	for _, st := range sent {
 		f.Start(st.w, st.done)
 	}
+}
+
+// notLoaded: the server that was loading the filter has come to nothing.
+func (f *forks) notLoaded(s *forkServer, how string) {
+	f.log.add(levelError, fmt.Sprintf("Fork server (pid %d) %s before it had loaded the filter%s", s.pid, how, s.lastWords()))
+	if f.current != nil {
+		f.log.add(levelError, "The new filter rules could not be loaded: new workers have the old ones")
+	} else {
+		f.log.add(levelError, "Could not initialize embedded Perl interpreter -- falling back to old method.")
+		if f.deaths > 0 {
+			f.revive() // it could be loaded once
+		}
+	}
+	if failed := f.failed; failed != nil {
+		f.failed = nil
+		failed(fmt.Errorf("the fork server %s", how))
+	}
+	f.release()
+}
+
+// died: the server that forks new workers has ended. Its workers are not harmed.
+func (f *forks) died(s *forkServer, how string) {
+	f.log.add(levelError, fmt.Sprintf("Fork server (pid %d) %s%s", s.pid, how, s.lastWords()))
+	if f.before != nil {
+		f.log.add(levelError, "Workers are forked with the old filter rules again")
+		f.revert()
+		return
+	}
+	if f.loop.Now()-s.since > longRun {
+		f.deaths = 0
+	}
+	f.log.add(levelError, "Workers are started without a fork server")
+	f.revive()
 }
 
 // revive makes another server be loaded after a while.

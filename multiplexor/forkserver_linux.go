@@ -298,7 +298,7 @@ func (s *forkServer) keeps(pid int) bool {
 // checkDone ends a server of an old generation after its last worker.
 func (s *forkServer) checkDone() {
 	f := s.forks
-	if s != f.current && s != f.next && s.children == 0 && len(s.sent) == 0 {
+	if s != f.current && s != f.next && s != f.before && s.children == 0 && len(s.sent) == 0 {
 		s.bury(buryWait)
 	}
 }

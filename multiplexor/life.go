@@ -272,6 +272,16 @@ func (d *multiplexor) assemble() (err error) {
 	if d.hub != nil {
 		d.pool.hub = d.hub
 	}
+	if s.KeepPoison != "" {
+		d.pool.keepPoison = poisonKeeper(s.Spool, s.KeepPoison, func(text string, err error) {
+			// The logger may be used by any goroutine; the journal is the loop's.
+			if err != nil {
+				d.log.Error(err.Error())
+				return
+			}
+			d.log.Info(text)
+		})
+	}
 	d.server = &server{loop: d.loop, pool: d.pool, log: d.journal, name: s.versionName(), began: d.began,
 		timeout: time.Duration(s.Client), maxLine: int(s.MaxRequestSize), commands: makeBuiltins(), reread: d.reread}
 	return d.openDoors()

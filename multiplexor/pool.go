@@ -26,7 +26,12 @@ type limits struct {
 	QueueSize      int
 	QueueTimeout   time.Duration
 	MaxAnswer      int
-	PerDomain      int // concurrent recipok of one domain; 0 = any number
+	PerDomain      int   // concurrent recipok of one domain; 0 = any number
+	PoisonLimit    int   // workers a message may end; 0 = any number
+	MaxResident    int64 // memory of a worker above which it is replaced; 0 = any
+	ClassicReload  bool
+	ReloadFailures int           // new workers that may die before a reread is given up
+	ReloadTimeout  time.Duration // for the first answer of a new worker
 	LogEvents      bool
 	LogScheduling  bool
 	StatusInterval time.Duration // between log lines of the pool's state; 0 = none
@@ -74,7 +79,13 @@ type pool struct {
 
 	minTimer, gapTimer, idleTimer, statusTimer, stopTimer evloop.Timer
 
-	scale autoscaler
+	poison     poison
+	keepPoison func(dir string) // copies a working directory away; nil = not wanted; does not block
+
+	scale  autoscaler
+	reload reload
+	hold   bool // new workers do not work: the old ones are not retired
+	heldAt time.Duration
 
 	stopping bool
 	stopStep int
@@ -96,6 +107,7 @@ func newPool(l limits, timers *evloop.Timers, os processes, log *journal, stats 
 	p.idleTimer.Do = p.retireIdle
 	p.statusTimer.Do = p.logStatus
 	p.stopTimer.Do = p.pressOn
+	p.reload.pool = p
 	return p
 }
 
@@ -372,6 +384,7 @@ func (w *worker) exited(e exit) {
 	}
 	p.fillLater()
 	p.serveQueue()
+	p.reload.goOn()
 	p.checkGone()
 }
 
@@ -413,6 +426,9 @@ func (p *pool) logReap(w *worker, e exit, expected bool) (how string) {
 func (p *pool) retireIdle() {
 	p.timers.Start(&p.idleTimer, p.limits.IdleTimeout)
 	now := p.timers.Now()
+	if p.hold {
+		return
+	}
 	resting := p.resting()
 	slices.SortFunc(resting, func(a, b *worker) int { return int(b.changed - a.changed) })
 	for _, w := range resting {
@@ -439,16 +455,6 @@ func (p *pool) resting() []*worker {
 		}
 	}
 	return all
-}
-
-// reread makes every worker load the filter rules again: idle ones go now, busy
-// ones when they are done.
-func (p *pool) reread() {
-	p.generation++
-	for _, w := range p.resting() {
-		p.kill(w, "Forcing reread of filter rules", false)
-	}
-	p.publish('R', "")
 }
 
 func (p *pool) logStatus() {

@@ -11,6 +11,9 @@ import (
 // gotStatus, and at last exited. The pool's rules are tested with a fake one.
 type processes struct {
 	Start func(w *worker, done func(child, error))
+	// Forget says that no worker of a generation of rules before this one will be
+	// started any more. It may be nil.
+	Forget func(generation int)
 }
 
 // child is a running worker process. Its methods are called on the loop and do

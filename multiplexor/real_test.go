@@ -449,9 +449,8 @@ func TestRealMissingWorkerProgram(t *testing.T) {
 	r.want("ping", "error: Unable to activate worker\n")
 	r.want("ping", "error: Unable to activate worker\n")
 	r.want("status", "SS 0 0 1024 0 "+strings.Fields(r.ask("status"))[5]+"\n")
-	if out := r.proc.Output(); !strings.Contains(out, r.worker+": no such file or directory") || !strings.Contains(out, "check the worker program") {
-		t.Errorf("the log does not say what is wrong:\n%s", out)
-	}
+	r.proc.WaitOutput(patience, r.worker+": no such file or directory")
+	r.proc.WaitOutput(patience, "check the worker program")
 	r.end()
 }
 
@@ -472,9 +471,8 @@ func TestRealWorkerExitsAtOnce(t *testing.T) {
 	if n := strings.Count(r.proc.Output(), "Starting worker"); n > 10 {
 		t.Errorf("%d processes for 50 requests: a fork storm", n)
 	}
-	if out := r.proc.Output(); !strings.Contains(out, "check the worker program") || !strings.Contains(out, "exited normally with status 7") {
-		t.Errorf("the log does not say what is wrong:\n%s", out)
-	}
+	r.proc.WaitOutput(patience, "check the worker program")
+	r.proc.WaitOutput(patience, "exited normally with status 7")
 	r.end()
 }
 
@@ -697,11 +695,11 @@ func TestRealManyConnections(t *testing.T) {
 // is answered exactly once, by its own answer or an error.
 func TestRealSoak(t *testing.T) {
 	t.Parallel()
-	requests := 100000
-	if testing.Short() {
-		requests = 5000
+	requests := 20000
+	if testenv.Complete() {
+		requests = 100000
 	}
-	r := startReal(t, "-x", "8", "-r", "200", "-q", "1000", "--log-level", "error")
+	r := startReal(t, "-x", "8", "-r", "200", "-q", "1000", "--log-level", "error", "--reload", "classic")
 	pid := r.proc.Pid()
 	before := countFDs(t, pid)
 	ways := []string{"do exit 1", "do die", `do raw one\ntwo\n;mute`, "do close"}

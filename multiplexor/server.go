@@ -21,6 +21,7 @@ type server struct {
 	timeout time.Duration // for a request line to come, and for a reply to go
 	maxLine int           // bytes of a request line without its LF
 	reread  func()
+	usage   bool // workerinfo tells memory and CPU
 
 	commands map[string]builtin
 	scratch  []byte // for replies

@@ -50,10 +50,19 @@ func (w *worker) appendLine(b []byte) []byte {
 	return append(b, '\n')
 }
 
-func (w *worker) appendInfo(b []byte) []byte {
+// appendInfo appends all about a worker: nine lines as the original has them and,
+// where that is not asked for to the byte, what the process uses.
+func (w *worker) appendInfo(b []byte, usage bool) []byte {
 	p := w.pool
-	return fmt.Appendf(b, "Worker %d\nState %s\nPID %d\nNumRequests %d\nNumScans %d\nAge %d\nFirstReqAge %d\nLastStateChangeAge %d\nStatusTag %s\n",
+	b = fmt.Appendf(b, "Worker %d\nState %s\nPID %d\nNumRequests %d\nNumScans %d\nAge %d\nFirstReqAge %d\nLastStateChangeAge %d\nStatusTag %s\n",
 		w.n, w.state, w.pid(), w.requests, w.scans, p.age(w), p.firstAge(w), (p.timers.Now()-w.changed)/time.Second, w.Tag())
+	if !usage || w.child == nil {
+		return b
+	}
+	if u, ok := w.child.Usage(); ok {
+		b = fmt.Appendf(b, "ResidentKB %d\nCPUMilliseconds %d\n", u.Resident>>10, u.CPU.Milliseconds())
+	}
+	return b
 }
 
 // loadWindows and hourWindows are those of load and hload.

@@ -61,6 +61,7 @@ type worker struct {
 	requests, scans, answers int
 	started, first, changed  time.Duration // first is valid if requests were given to it
 	begun                    time.Duration // of the request at hand
+	weighed                  time.Duration // when its memory was looked at
 	used                     bool
 
 	tag         []byte // raw beginning of the request, or the worker's own text

@@ -16,6 +16,9 @@ import (
 // TestMain plays a worker when the test binary is started as one: nothing else
 // needs to be installed, and it can be as ugly as a test wants.
 func TestMain(m *testing.M) {
+	if os.Getenv(forkSocketVariable) != "" {
+		os.Exit(playForkServer(os.Args))
+	}
 	for _, a := range os.Args[1:] {
 		if a == "-server" || a == "-serveru" {
 			os.Exit(work(os.Args, os.Stdin, os.Stdout))

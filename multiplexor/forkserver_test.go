@@ -1,0 +1,424 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"postern/internal/testenv"
+)
+
+// playForkServer is a fork server in the language at hand, which cannot fork: it
+// starts the test binary as worker instead. What its filter file says is what
+// becomes of it; workers get the text as an argument.
+func playForkServer(args []string) int {
+	text, err := os.ReadFile(args[slices.Index(args, "-f")+1])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	rules := strings.TrimSpace(string(text))
+	control := os.NewFile(controlFD, "control")
+	syscall.CloseOnExec(controlFD)
+	switch rules {
+	case "broken":
+		fmt.Fprintln(os.Stderr, "syntax error in the rules")
+		return 3
+	case "knows nothing of it":
+		return 0
+	case "speaks another language":
+		fmt.Fprintln(control, "EHLO")
+		select {}
+	case "never ends a line":
+		for {
+			if _, err := fmt.Fprint(control, strings.Repeat("x", 1000)); err != nil {
+				return 0
+			}
+		}
+	}
+	fmt.Fprintln(control, "hello 1")
+	s := &playedServer{control: control, args: args, rules: rules, held: map[string][]int{}}
+	lines := bufio.NewScanner(control)
+	for lines.Scan() {
+		word, arg, _ := strings.Cut(lines.Text(), " ")
+		switch word {
+		case "fork":
+			s.fork(arg)
+		case "taken":
+			for _, fd := range s.held[arg] {
+				syscall.Close(fd)
+			}
+			delete(s.held, arg)
+		case "reap":
+			pid, _ := strconv.Atoi(arg)
+			syscall.Wait4(pid, nil, 0, nil)
+		}
+	}
+	return 0
+}
+
+type playedServer struct {
+	control *os.File
+	args    []string
+	rules   string
+	held    map[string][]int
+}
+
+func (s *playedServer) fork(id string) {
+	switch s.rules {
+	case "dies at the first fork":
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case "cannot fork":
+		fmt.Fprintln(s.control, "failed", id, "no more today")
+		return
+	case "claims a foreign child":
+		fmt.Fprintln(s.control, "child", id, os.Getppid(), 0, 1, 2)
+		return
+	case "answers what was not asked":
+		fmt.Fprintln(s.control, "child", 9999, os.Getpid(), 0, 1, 2)
+		return
+	}
+	last := len(s.args) - 1
+	n := 3
+	if strings.HasSuffix(s.args[last], "u") {
+		n = 4
+	}
+	var ours, theirs []int
+	var files []uintptr
+	for i := range n {
+		var p [2]int
+		syscall.Pipe2(p[:], syscall.O_CLOEXEC)
+		if i > 0 {
+			p[0], p[1] = p[1], p[0]
+		}
+		files = append(files, uintptr(p[0]))
+		theirs = append(theirs, p[0])
+		ours = append(ours, p[1])
+	}
+	args := slices.Clone(s.args)
+	args[last] = strings.Replace(args[last], "-emb", "-", 1)
+	args = append(args, "rules="+s.rules)
+	var env []string
+	for _, e := range os.Environ() {
+		if !strings.HasPrefix(e, forkSocketVariable) {
+			env = append(env, e)
+		}
+	}
+	self, _ := os.Executable()
+	pid, err := syscall.ForkExec(self, args, &syscall.ProcAttr{Env: env, Files: files, Sys: &syscall.SysProcAttr{Setpgid: true}})
+	if err != nil {
+		fmt.Fprintln(s.control, "failed", id, err)
+		return
+	}
+	for _, fd := range theirs {
+		syscall.Close(fd)
+	}
+	s.held[id] = ours
+	fmt.Fprintln(s.control, "child", id, pid, strings.Trim(fmt.Sprint(ours), "[]"))
+}
+
+// startForking starts a multiplexor with a fork server that has the rules.
+func startForking(t *testing.T, rules string, more ...string) *real {
+	t.Helper()
+	r := prepare(t)
+	r.rules(rules)
+	args := append([]string{"-D", "-l", "-E", "-F", r.path("rules"), "--log-level", "debug"}, more...)
+	r.start(exec.Command(testenv.Binary(t, "multiplexor"), r.args(args...)...))
+	return r
+}
+
+func (r *real) rules(text string) {
+	r.t.Helper()
+	file := r.path("rules.new")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.Rename(file, r.path("rules")); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// workerRules says what rules a worker was forked with; "" is one that was not
+// forked.
+func (r *real) workerRules() string {
+	r.t.Helper()
+	about := r.ask("do about")
+	argv, _, _ := strings.Cut(about, " fds=")
+	_, rules, _ := strings.Cut(argv, ",rules=")
+	if !strings.HasPrefix(about, "argv=") {
+		r.t.Fatalf("no worker answered: %q", about)
+	}
+	return rules
+}
+
+func (r *real) logged(text string) {
+	r.t.Helper()
+	r.proc.WaitOutput(patience, text)
+}
+
+// processesOf gives the ids of all processes whose parent is one of these.
+func processesOf(parents ...int) (pids []int) {
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if st, err := readStat(pid); err == nil && slices.Contains(parents, st.parent) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// forkServer gives the process id of the only process that the multiplexor itself
+// has started.
+func (r *real) forkServer() int {
+	r.t.Helper()
+	var pids []int
+	testenv.Eventually(r.t, patience, "one fork server and nothing else", func() bool {
+		pids = processesOf(r.proc.Pid())
+		return len(pids) == 1
+	})
+	return pids[0]
+}
+
+// gone waits until none of the processes is there.
+func gone(t *testing.T, pids ...int) {
+	t.Helper()
+	testenv.Eventually(t, patience, fmt.Sprint("the end of the processes ", pids), func() bool {
+		return !slices.ContainsFunc(pids, func(pid int) bool { return syscall.Kill(pid, 0) != syscall.ESRCH })
+	})
+}
+
+func TestForkServerWorkers(t *testing.T) {
+	r := startForking(t, "first", "-Z", "-x", "3", "-M", "5000000")
+	about := r.ask("do about")
+	for _, want := range []string{",-serveru,rules=first fds=0=pipe,1=pipe,2=pipe,3=pipe ", " umask=077 ", " space=5120000000 ", " dir=" + r.dir + " ", " group=own "} {
+		if !strings.Contains(about, want) {
+			t.Errorf("a forked worker lacks %q:\n%s", want, about)
+		}
+	}
+	server := r.forkServer()
+	a, b := r.background("do sleep 300"), r.background("do sleep 300")
+	r.want("ping", "PONG\n")
+	if got := <-a + <-b; got != "ok did\nok did\n" {
+		t.Errorf("two at a time: %q", got)
+	}
+	workers := processesOf(server)
+	if len(workers) != 3 {
+		t.Errorf("children of the fork server: %v, want 3", workers)
+	}
+	r.end()
+	gone(t, append(workers, server)...)
+}
+
+func TestForkServerWorkerEnds(t *testing.T) {
+	tests := []struct{ step, log string }{
+		{"exit 5", "exited normally with status 5"},
+		{"die", "exited due to signal 9"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.step, func(t *testing.T) {
+			r := startForking(t, "first", "-x", "1")
+			r.want("do "+tt.step, "ERR No response from worker\n")
+			r.logged(tt.log + " (WORKER DIED UNEXPECTEDLY)")
+			r.want("ping", "PONG\n")
+			if server := r.forkServer(); len(processesOf(server)) != 1 {
+				t.Errorf("children of the fork server: %v, want 1: the dead one is to be reaped", processesOf(server))
+			}
+			r.end()
+		})
+	}
+}
+
+func TestForkServerFallsBack(t *testing.T) {
+	const original = "Could not initialize embedded Perl interpreter -- falling back to old method."
+	tests := []struct {
+		rules string
+		logs  []string
+	}{
+		{"broken", []string{"exited with status 3 before it had loaded the filter: syntax error in the rules", original}},
+		{"knows nothing of it", []string{"exited with status 0 before it had loaded the filter", original}},
+		{"speaks another language", []string{`said \"EHLO\"`, original}},
+		{"never ends a line", []string{"wrote a line without end", original}},
+		{"dies at the first fork", []string{"was ended by signal 9", "Workers are started without a fork server"}},
+		{"answers what was not asked", []string{"Workers are started without a fork server"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rules, func(t *testing.T) {
+			r := startForking(t, tt.rules)
+			if got := r.workerRules(); got != "" {
+				t.Errorf("the worker was forked with %q", got)
+			}
+			for _, text := range tt.logs {
+				r.logged(text)
+			}
+			r.end()
+		})
+	}
+}
+
+func TestForkServerRefuses(t *testing.T) {
+	tests := []struct{ rules, log string }{
+		{"cannot fork", "no more today"},
+		{"claims a foreign child", "is no child of the fork server"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rules, func(t *testing.T) {
+			r := startForking(t, tt.rules)
+			r.logged(tt.log)
+			r.want("ping", "error: Unable to activate worker\n")
+			r.end()
+		})
+	}
+}
+
+func TestForkServerReread(t *testing.T) {
+	for _, mode := range []string{"classic", "two-generation"} {
+		t.Run(mode, func(t *testing.T) {
+			r := startForking(t, "first", "-x", "3", "--reload", mode)
+			if got := r.workerRules(); got != "first" {
+				t.Fatalf("rules %q", got)
+			}
+			old := r.forkServer()
+			busy := r.background("do sleep 1000;about;")
+			testenv.Eventually(t, patience, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
+
+			r.rules("second")
+			r.want("reread", "Forced reread of filter rules\n")
+			testenv.Eventually(t, patience, "a worker with the new rules", func() bool { return r.workerRules() == "second" })
+			if got := <-busy; !strings.Contains(got, ",rules=first ") {
+				t.Errorf("the request at hand was answered %q", got)
+			}
+			gone(t, old)
+
+			r.rules("broken")
+			r.want("reread", "Forced reread of filter rules\n")
+			r.logged("The new filter rules could not be loaded")
+			testenv.Eventually(t, patience, "a worker with the rules that work", func() bool { return r.workerRules() == "second" })
+			r.forkServer()
+			r.end()
+		})
+	}
+}
+
+func TestForkServerDies(t *testing.T) {
+	r := startForking(t, "first", "-x", "2")
+	r.want("ping", "PONG\n")
+	server := r.forkServer()
+	old := processesOf(server)
+	busy := r.background("do sleep 500")
+	testenv.Eventually(t, patience, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
+	syscall.Kill(server, syscall.SIGKILL)
+	r.logged("Workers are started without a fork server")
+	if got := r.workerRules(); got != "" {
+		t.Errorf("a worker was forked with %q by nobody", got)
+	}
+	if got := <-busy; got != "ok did\n" {
+		t.Errorf("the request at hand was answered %q", got)
+	}
+	testenv.Eventually(t, patience, "another fork server", func() bool {
+		return strings.Count(r.proc.Output(), "has loaded the filter") == 2
+	})
+	// The orphan and the one that was not forked go; then they are forked again.
+	for range 2 {
+		a, b := r.background("do sleep 200;exit 0"), r.background("do sleep 200;exit 0")
+		<-a
+		<-b
+	}
+	testenv.Eventually(t, patience, "a worker that was forked", func() bool { return r.workerRules() == "first" })
+	r.end()
+	gone(t, old...)
+}
+
+// TestForkServerEndsWithUs: a multiplexor that was killed cannot clean up.
+func TestForkServerEndsWithUs(t *testing.T) {
+	r := startForking(t, "first")
+	r.want("ping", "PONG\n")
+	server := r.forkServer()
+	pids := append(processesOf(server), server)
+	r.proc.Stop(syscall.SIGKILL)
+	r.proc.Wait(patience)
+	gone(t, pids...)
+}
+
+func TestForkServerLoadingAtTheEnd(t *testing.T) {
+	r := prepare(t)
+	script := "#!/bin/sh\nsleep 3600 &\necho $! >load\nwait\n"
+	r.worker = r.path("slow")
+	if err := os.WriteFile(r.worker, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.start(exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D", "-E")...))
+	var sleeper int
+	testenv.Eventually(t, patience, "a server that is loading", func() bool {
+		text, _ := os.ReadFile(r.path("load"))
+		sleeper, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+		return sleeper > 0
+	})
+	server := r.forkServer()
+	began := time.Now()
+	r.end()
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the end took %v", took)
+	}
+	gone(t, server, sleeper)
+}
+
+func TestForkServerCommand(t *testing.T) {
+	dir := t.TempDir()
+	script := func(name, head string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(head), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	tests := []struct {
+		name, head string
+		perl       bool
+		before     []string // of the arguments of ours and the program
+	}{
+		{"plain", "#!/usr/bin/perl\n", true, []string{"/usr/bin/perl"}},
+		{"switches", "#! /usr/bin/perl -w\nuse strict;\n", true, []string{"/usr/bin/perl", "-w"}},
+		{"version", "#!/opt/perl5.40.1/bin/perl5.40.1\n", true, []string{"/opt/perl5.40.1/bin/perl5.40.1"}},
+		{"env", "#!/usr/bin/env perl\n", true, []string{"/usr/bin/env", "perl"}},
+		{"env-S", "#!/usr/bin/env -S perl -T\n", true, []string{"/usr/bin/env", "-S", "perl", "-T"}},
+		{"shell", "#!/bin/sh\n# perl\n", false, nil},
+		{"env-python", "#!/usr/bin/env python3 perl\n", false, nil},
+		{"binary", "\x7fELF\x02perl\n", false, nil},
+		{"empty", "", false, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			pr := &program{Path: script(tt.name, tt.head), Filter: "/f", StatusPipe: true}
+			path, argv, perl := pr.forkServerCommand()
+			want := []string{tt.name, "-f", "/f", "-embserveru"}
+			wantPath := pr.Path
+			if tt.perl {
+				want[0], wantPath = pr.Path, tt.before[0]
+				if len(argv) > len(tt.before) {
+					argv = slices.Delete(argv, len(tt.before), len(tt.before)+1) // the loader
+				}
+				want = append(tt.before, want...)
+			}
+			if path != wantPath || perl != tt.perl {
+				t.Errorf("runs %s, perl %v; want %s, %v", path, perl, wantPath, tt.perl)
+			}
+			if d := cmp.Diff(want, argv); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"fmt"
+
+	"postern/internal/evloop"
+	"postern/internal/mxproto"
+)
+
+// reload replaces the workers by ones with new filter rules, two generations side
+// by side: a new worker is started and must answer a ping; then an old one is
+// retired, and so on until all are new. If new workers end without an answer
+// too often the old ones stay.
+type reload struct {
+	pool      *pool
+	active    bool
+	confirmed bool    // a new worker has answered
+	probe     *worker // being started, or asked
+	owed      int     // old workers that are to go as soon as they are idle
+	failures  int     // new workers in a row that did not answer
+	timer     evloop.Timer
+	req       request
+}
+
+// reread makes all workers load the filter rules again.
+func (p *pool) reread() {
+	if p.limits.ClassicReload || p.running()+p.nstarting == 0 {
+		p.rereadClassic()
+		return
+	}
+	r := &p.reload
+	p.generation++
+	p.hold = false
+	if r.active {
+		// The rules have changed again: whatever was confirmed is old by now.
+		p.log.add(levelInfo, "Reread of filter rules begins again")
+	}
+	r.pool, r.active, r.confirmed, r.owed, r.failures = p, true, false, 0, 0
+	r.timer.Do = r.goOn
+	p.event(levelInfo, "Reread of filter rules: new workers must answer before the old ones go")
+	r.goOn()
+}
+
+// rereadClassic ends idle workers now and busy ones when they are done.
+func (p *pool) rereadClassic() {
+	p.generation++
+	p.forgetOld()
+	for _, w := range p.resting() {
+		p.kill(w, "Forcing reread of filter rules", false)
+	}
+	p.publish('R', "")
+}
+
+// forgetOld tells the system that no worker with old rules will be started again.
+func (p *pool) forgetOld() {
+	if p.os.Forget != nil {
+		p.os.Forget(p.generation)
+	}
+}
+
+// old says whether the worker has rules older than the newest reread.
+func (p *pool) old(w *worker) bool { return w.generation < p.generation }
+
+// goOn takes the next step that is possible now. It is called whenever that may
+// have changed.
+func (r *reload) goOn() {
+	p := r.pool
+	if !r.active || p.stopping || r.probe != nil {
+		return
+	}
+	left := 0
+	for _, w := range p.workers {
+		if w.child != nil && w.state != killed && p.old(w) {
+			left++
+		}
+	}
+	switch {
+	case left <= r.owed && r.confirmed, left == 0:
+		r.finish(left)
+	case len(p.stopped) > 0 && p.mayStart():
+		last := len(p.stopped) - 1
+		w := p.stopped[last]
+		p.stopped = p.stopped[:last]
+		r.probe = w
+		r.req.set([]byte(probeLine), fromPool, r)
+		p.start(w, &r.req, "Trying new filter rules")
+	case len(p.stopped) > 0:
+		p.timers.Start(&r.timer, max(p.retryAt, p.lastStart+p.limits.MinStartGap)-p.timers.Now())
+	case p.count[killed] > 0 || p.nstarting > 0:
+		// A place will become free.
+	default:
+		r.makeRoom()
+	}
+}
+
+// probeLine is what a new worker is asked. Any answer will do that is not an
+// error.
+const probeLine = "ping"
+
+// makeRoom ends an old idle worker in a pool that is full. If all are busy, the
+// next one that is done goes.
+func (r *reload) makeRoom() {
+	if !r.retireOne() && r.owed == 0 {
+		r.owed = 1
+	}
+}
+
+// retireOne ends an idle old worker and says whether there was one.
+func (r *reload) retireOne() bool {
+	p := r.pool
+	for _, w := range p.workers {
+		if w.available && p.old(w) {
+			p.kill(w, "Forcing reread of filter rules", false)
+			return true
+		}
+	}
+	return false
+}
+
+// answered: the new worker works, and an old one can go.
+func (r *reload) answered(line []byte) {
+	if mxproto.IsError(string(line)) {
+		r.failed(failAnswer)
+		return
+	}
+	p := r.pool
+	r.probe, r.failures = nil, 0
+	if !r.confirmed {
+		r.confirmed = true
+		p.forgetOld()
+		p.event(levelInfo, "New filter rules are in force")
+		p.publish('R', "")
+	}
+	if !r.retireOne() {
+		r.owed++
+	}
+	p.timers.Start(&r.timer, 0) // when this worker has been put back
+}
+
+// failed: the new worker did not get as far as an answer.
+func (r *reload) failed(why failure) {
+	p := r.pool
+	r.probe = nil
+	if why == failShutdown || !r.active {
+		return
+	}
+	r.failures++
+	if r.failures >= p.limits.ReloadFailures {
+		r.giveUp()
+		return
+	}
+	p.timers.Start(&r.timer, 0)
+}
+
+// giveUp stays with the workers that are there. They are not retired until a new
+// one has worked: there would be nobody to take their place.
+func (r *reload) giveUp() {
+	p := r.pool
+	r.active = false
+	for _, w := range p.workers {
+		if w.child != nil {
+			w.generation = p.generation
+		}
+	}
+	p.hold, p.heldAt = true, p.timers.Now()
+	p.log.add(levelError, fmt.Sprintf("Reread of filter rules given up: %d new workers in a row did not answer; staying with the workers that have the old rules", r.failures))
+	p.publish('R', "failed")
+}
+
+// finish is the good end. Workers that are still busy with old rules go when they
+// are done.
+func (r *reload) finish(busyOld int) {
+	r.active = false
+	if !r.confirmed {
+		// The old workers have ended by themselves meanwhile.
+		r.pool.forgetOld()
+		r.pool.publish('R', "")
+	}
+	r.pool.event(levelInfo, "Reread of filter rules is through, %d workers have yet to finish a request", busyOld)
+}
+
+// settled is told that a worker is about to be idle. It says whether the worker is
+// to go instead.
+func (r *reload) settled(w *worker) (retire bool) {
+	if !r.active || !r.pool.old(w) || r.owed == 0 {
+		return false
+	}
+	r.owed--
+	return true
+}
