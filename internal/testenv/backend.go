@@ -273,7 +273,7 @@ func (s *backendSession) command(verb, arg, line string) bool {
 	case "XCLIENT":
 		usual = "220 backend.example ESMTP"
 	case "AUTH":
-		usual = "235 2.7.0 Ok"
+		return s.auth(line)
 	case "NOOP":
 	default:
 		s.breach("unknown command %q", line)
@@ -281,6 +281,23 @@ func (s *backendSession) command(verb, arg, line string) bool {
 	}
 	_, ok := s.reply(verb, line, usual)
 	return ok
+}
+
+// auth is AUTH and the lines of its dialog: as long as the answer is 334 another line is due.
+func (s *backendSession) auth(line string) bool {
+	for {
+		code, ok := s.reply("AUTH", line, "235 2.7.0 Ok")
+		if code != "334" || !ok {
+			return ok
+		}
+		next, err := s.r.ReadString('\n')
+		if err != nil {
+			return false
+		}
+		if line, ok = strings.CutSuffix(next, "\r\n"); !ok {
+			s.breach("malformed line of AUTH %q", next)
+		}
+	}
 }
 
 // transaction is MAIL, RCPT and DATA, with their order.
