@@ -57,6 +57,7 @@ func TestTypoInSettings(t *testing.T) {
 // TestSocketInUse has every daemon find a live process on one of its sockets:
 // the daemon must end, and the other process keep its socket.
 func TestSocketInUse(t *testing.T) {
+	noSettings(t)
 	for _, program := range daemons {
 		t.Run(program, func(t *testing.T) {
 			dir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))

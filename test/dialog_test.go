@@ -129,9 +129,10 @@ func (d *dialog) start(args []string) *gateway {
 	if d.filter {
 		return startGateway(d.t, args...)
 	}
+	noSettings(d.t)
 	g := &gateway{dir: testenv.ShortDir(d.t), port: testenv.FreePort(d.t)}
 	g.maildir = testenv.DaemonDir(d.t, filepath.Join(g.dir, "Maildir"))
-	args = append(args, "--smtp", "tcp:"+g.address())
+	args = append([]string{"--maxloadavg", "0", "--smtp", "tcp:" + g.address()}, args...)
 	if !strings.Contains(strings.Join(args, " "), "--upstream=") {
 		args = append(args, "--upstream", "maildir:"+g.maildir)
 	}

@@ -67,12 +67,18 @@ func start(ctx context.Context, bin string, out *output) (*suite, error) {
 	return s, nil
 }
 
-// prepare makes the directories. When run as root, those that the daemons write
+// prepare makes the directories, and keeps the settings files of this machine
+// out of the show. When run as root, those that the daemons write
 // to belong to the account that they become, and the programs are copied to
 // where that account may execute them.
 func (s *suite) prepare() (err error) {
 	if s.bin, err = filepath.Abs(s.bin); err != nil {
 		return err
+	}
+	for _, program := range []string{"SMTP_PROXY", "MULTIPLEXOR", "FILTER_BASIC"} {
+		if err := os.Setenv(program+"_CONFIG", os.DevNull); err != nil {
+			return err
+		}
 	}
 	if s.dir, err = os.MkdirTemp("", "postern-demo-"); err != nil {
 		return err
@@ -168,7 +174,8 @@ func (s *suite) startMultiplexor(ctx context.Context) error {
 func (s *suite) startProxy(ctx context.Context) error {
 	args := []string{"--maxloadavg", "0", "--smtp", fmt.Sprintf("tcp:127.0.0.1:%d", s.port), "--notify", s.socket("smtp-proxy-notify.sock"),
 		"--multiplexor", s.socket("multiplexor.sock"), "--multiplexor-notify", s.socket("multiplexor-notify.sock"),
-		"--spool", s.spool, "--upstream", "maildir:" + s.maildir, "--hostname", "gateway.example.net"}
+		"--spool", s.spool, "--upstream", "maildir:" + s.maildir, "--hostname", "gateway.example.net",
+		"--maxloadavg", "0"} // however busy this machine is
 	if asRoot() {
 		args = append(args, "--user", account)
 	}
