@@ -28,6 +28,11 @@ default_login_user = dovenull
 default_internal_user = dovecot
 first_valid_uid = 1
 mail_location = maildir:%[1]s/mail/%%n
+mail_plugins = quota
+plugin {
+  quota = maildir:User quota
+  quota_rule = *:storage=100M
+}
 passdb {
   driver = static
 }
@@ -48,8 +53,8 @@ service stats {
 }
 `
 
-// StartLMTP starts a Dovecot that delivers mail for bob and eve at example.net, and
-// has never heard of anybody else. It needs root.
+// StartLMTP starts a Dovecot that delivers mail for bob and eve at example.net, has no
+// room left for full at example.net, and has never heard of anybody else. It needs root.
 func StartLMTP(t testing.TB) *LMTPServer {
 	t.Helper()
 	const what = "Dovecot as LMTP server"
@@ -65,8 +70,8 @@ func StartLMTP(t testing.TB) *LMTPServer {
 		chown(t, path, "nobody")
 	}
 	users := ""
-	for _, user := range []string{"bob", "eve"} {
-		users += fmt.Sprintf("%s@example.net::65534:65534::%s/mail/%s::\n", user, s.Dir, user)
+	for user, extra := range map[string]string{"bob": "", "eve": "", "full": "userdb_quota_rule=*:bytes=1"} {
+		users += fmt.Sprintf("%s@example.net::65534:65534::%s/mail/%s::%s\n", user, s.Dir, user, extra)
 	}
 	for name, text := range map[string]string{"users": users, "conf": fmt.Sprintf(lmtpConf, s.Dir)} {
 		if err := os.WriteFile(filepath.Join(s.Dir, name), []byte(text), 0o644); err != nil {

@@ -1,9 +1,7 @@
 package upstream
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -308,106 +306,6 @@ func (c *Conn) after(e expect, r smtp.Reply) {
 	if len(c.held) > 0 {
 		c.sendHeld()
 	}
-}
-
-// Content gives the writer for the content, once DATA has got its 354. It takes decoded content and sends
-// it dot-stuffed; it is best given pieces of 64 KiB.
-func (c *Conn) Content() io.Writer { return &c.dot }
-
-// contentWriter takes what the DotWriter encoded.
-type contentWriter struct{ c *Conn }
-
-func (w contentWriter) Write(p []byte) (int, error) {
-	switch {
-	case w.c.err != nil:
-		return 0, w.c.err
-	case w.c.phase != phaseContent:
-		return 0, w.c.fail(fmt.Errorf("%w: content without 354", ErrMisuse), replyProtocol)
-	}
-	if err := w.c.stream.content(p, w.c.srv.conf.WriteTimeout); err != nil {
-		return 0, w.c.failWrite(err)
-	}
-	return len(p), nil
-}
-
-// EndContent sends what is left of the content and the end of data. A server that has already said something
-// by then gets no end of data: it cannot have accepted what was not complete (SMG-27). If it refused, the
-// error has its reply.
-func (c *Conn) EndContent() error {
-	switch {
-	case c.err != nil:
-		return c.err
-	case c.phase != phaseContent:
-		return c.fail(fmt.Errorf("%w: end of content without 354", ErrMisuse), replyProtocol)
-	case len(c.due) > 0:
-		return c.fail(fmt.Errorf("%w: end of content with replies due", ErrMisuse), replyProtocol)
-	}
-	if err := c.quiet(); err != nil {
-		return err
-	}
-	if err := c.dot.Close(); err != nil {
-		return err
-	}
-	if err := c.stream.flush(c.srv.conf.WriteTimeout); err != nil {
-		return c.failWrite(err)
-	}
-	c.phase = phaseEnd
-	c.due = append(c.due, due{expect: expectContent})
-	c.sent = 1
-	return nil
-}
-
-// quiet fails the connection if the server said something out of turn.
-func (c *Conn) quiet() error {
-	err := c.stream.quiet()
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, errTalks) {
-		return c.lastWord(fmt.Errorf("%w: %w", ErrProtocol, err))
-	}
-	return c.fail(err, replyLost)
-}
-
-// failWrite fails the connection because a write failed. Often the server has said why.
-func (c *Conn) failWrite(err error) error {
-	err = fmt.Errorf("write: %w", err)
-	if c.err == nil && errors.Is(c.stream.quiet(), errTalks) {
-		return c.lastWord(err)
-	}
-	return c.fail(err, replyLost)
-}
-
-// lastWord fails the connection because of err. If the server has refused out of turn, such as by a 421 or by
-// a 552 in the middle of the content, its reply is the one for the client: nothing was accepted, as neither
-// commands nor the content had been sent to their end. A positive one counts for nothing.
-func (c *Conn) lastWord(err error) error {
-	const patience = time.Second // its first bytes are here
-	r, readErr := c.stream.readReply(time.Now().Add(patience))
-	if readErr != nil || !r.Temporary() && !r.Permanent() {
-		return c.fail(err, replyProtocol)
-	}
-	if c.phase != phaseContent {
-		return c.fail(fmt.Errorf("it said %q out of turn", clip(r.String())), replyLost)
-	}
-	return c.fail(fmt.Errorf("it refused within the content: %q", clip(r.String())), r)
-}
-
-// fail makes the connection useless. The first cause stays.
-func (c *Conn) fail(err error, r smtp.Reply) error {
-	if c.err == nil {
-		c.err = &Error{Server: c.srv.name, Reply: r, Err: err}
-	}
-	c.spent = true
-	return c.err
-}
-
-// replyFor chooses the reply for an error of reading.
-func replyFor(err error) smtp.Reply {
-	if errors.Is(err, ErrProtocol) {
-		return replyProtocol
-	}
-	return replyLost
 }
 
 // Release gives the connection back, to be kept for other sessions if it is good for that; a transaction
