@@ -9,6 +9,7 @@ import (
 
 	"postern/internal/config"
 	"postern/internal/logging"
+	"postern/internal/notify"
 )
 
 const (
@@ -64,6 +65,7 @@ func (s seconds) String() string {
 // settings is every setting once. The short letters are the original's.
 type settings struct {
 	config.File
+	notify.Access
 
 	Spool    string   `short:"z" help:"Directory to work in; relative paths of sockets and files are relative to it." placeholder:"DIR" default:"${spool}"`
 	Requests []string `short:"s" help:"Sockets for requests." placeholder:"SPEC" default:"${requests}"`

@@ -257,18 +257,22 @@ func (d *multiplexor) assemble() (err error) {
 	d.journal = &journal{log: d.log, errands: d.errands}
 	d.openStats()
 	if len(d.notify["notify"]) > 0 {
-		d.hub = notify.NewHub(notify.Options{Letters: "BFRSUYZ", Log: d.log})
+		options, err := s.Access.Options("BFRSUYZ", d.log)
+		if err != nil {
+			return err
+		}
+		d.hub = notify.NewHub(options)
 		d.hub.Seed(notify.Message{Letter: 'F', Text: strconv.Itoa(int(s.Max))})
 	}
 	pr := &program{Path: s.Worker, Filter: s.Filter, StatusPipe: s.Pipe, Group: s.Group,
 		AddressSpace: int64(s.MaxAS) * 1024, Resident: int64(s.MaxRSS) * 1024, Env: workerEnv(os.Environ())}
 	d.starter = newStarter(d.loop, pr, int(s.Max))
-	start := d.starter.Start
+	system := processes{Start: d.starter.Start}
 	if s.Fork {
-		d.forks = newForks(d.loop, pr, start, d.journal, s.LogEvents)
-		start = d.forks.Start
+		d.forks = newForks(d.loop, pr, system.Start, d.journal, s.LogEvents)
+		system = processes{Start: d.forks.Start, Forget: d.forks.forget, Revert: d.forks.revert}
 	}
-	d.pool = newPool(s.limits(), &d.loop.Timers, processes{Start: start}, d.journal, d.stats)
+	d.pool = newPool(s.limits(), &d.loop.Timers, system, d.journal, d.stats)
 	if d.hub != nil {
 		d.pool.hub = d.hub
 	}
@@ -435,7 +439,7 @@ func (d *multiplexor) signalled(sig os.Signal) {
 // reread makes workers load the filter rules again.
 func (d *multiplexor) reread() {
 	if d.forks != nil {
-		d.forks.reread(nil)
+		d.forks.reread(d.pool.reload.notLoaded)
 	}
 	d.pool.reread()
 }

@@ -14,12 +14,14 @@ import (
 	"postern/internal/config"
 	"postern/internal/daemon"
 	"postern/internal/listen"
+	"postern/internal/notify"
 	"postern/internal/stamp"
 )
 
 // settings are all settings of pop3-stamp: command line, environment and file.
 type settings struct {
 	daemon.Common `embed:""`
+	notify.Access
 
 	POP3     []string `name:"pop3" placeholder:"SPEC" help:"Listen here for POP3 clients. May be given several times."`
 	POP3S    []string `name:"pop3s" placeholder:"SPEC" help:"Listen here for POP3 clients over TLS from the first byte."`

@@ -65,9 +65,12 @@ func (srv *server) prepare(log *slog.Logger) error {
 	srv.log = log
 	srv.sessions = map[*session]struct{}{}
 	srv.crowd = &crowd{max: s.MaxSessions, maxPer: s.MaxSessionsPerAddress, maxFailures: s.MaxLoginFailures, delay: s.LoginDelay, now: time.Now}
-	srv.hub = notify.NewHub(notify.Options{Letters: "PX", Log: log})
+	options, err := s.Access.Options("PX", log)
+	if err != nil {
+		return err
+	}
+	srv.hub = notify.NewHub(options)
 	srv.meters = newMeters(srv)
-	var err error
 	if srv.store, err = s.store(); err != nil {
 		return err
 	}

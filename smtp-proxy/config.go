@@ -11,12 +11,14 @@ import (
 
 	"postern/internal/config"
 	"postern/internal/daemon"
+	"postern/internal/notify"
 	"postern/internal/smtp"
 )
 
 // settings are all settings of smtp-proxy: command line, environment and file.
 type settings struct {
 	daemon.Common `embed:""`
+	notify.Access
 
 	SMTP       []string `name:"smtp" sep:"none" placeholder:"SPEC" help:"Listen here for mail from other servers. May be given several times."`
 	Submission []string `name:"submission" sep:"none" placeholder:"SPEC" help:"Listen here for mail from users (STARTTLS)."`

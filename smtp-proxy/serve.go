@@ -169,12 +169,15 @@ func (p *program) reload(env *daemon.Env, srv *server) {
 func newServer(ctx context.Context, s *settings, conf *tls.Config, log *slog.Logger) (*server, error) {
 	srv := &server{log: log, ctx: ctx, sessions: make(map[*session]struct{}), meters: newMeters()}
 	srv.conf.Store(&live{settings: s, tls: conf})
-	srv.hub = notify.NewHub(notify.Options{Letters: "CDAJTLFYZ", Log: log})
+	options, err := s.Access.Options("CDAJTLFYZ", log)
+	if err != nil {
+		return nil, err
+	}
+	srv.hub = notify.NewHub(options)
 	srv.hub.Seed(notify.Message{Letter: 'L', Text: "0"})
 	srv.crowd = &crowd{
 		max: s.MaxSessions, maxPer: s.MaxSessionsPerAddress, rate: rate.Limit(s.MaxRatePerAddress), exempt: s.limitExemptNets, change: srv.slots,
 	}
-	var err error
 	if s.Multiplexor != "" {
 		if srv.filter, err = newFilter(s); err != nil {
 			return nil, err
