@@ -8,10 +8,11 @@ import (
 // breaker keeps a server that fails from being asked again by every session: behind the second failure in a
 // row it is left alone, for twice as long each time; then one session may try.
 type breaker struct {
-	mu    sync.Mutex
-	fails int
-	until time.Time
-	pause time.Duration
+	mu     sync.Mutex
+	fails  int
+	until  time.Time
+	pause  time.Duration
+	trying bool // the one that may try has not come back
 }
 
 const firstPause = time.Second
@@ -26,13 +27,17 @@ func (b *breaker) allow(now time.Time) bool {
 	if now.Before(b.until) {
 		return false
 	}
-	b.until = now.Add(b.pause) // the others wait for what comes of this try
+	b.until, b.trying = now.Add(b.pause), true // the others wait for what comes of this try
 	return true
 }
 
 func (b *breaker) failure(now time.Time, most time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.fails >= 2 && !b.trying && now.Before(b.until) {
+		return // one of many that were under way when it was given up: it says nothing new
+	}
+	b.trying = false
 	b.fails++
 	if b.fails < 2 {
 		return
@@ -44,7 +49,7 @@ func (b *breaker) failure(now time.Time, most time.Duration) {
 func (b *breaker) success() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.fails, b.pause = 0, 0
+	b.fails, b.pause, b.trying = 0, 0, false
 }
 
 // shut says whether the server is being left alone.

@@ -276,7 +276,17 @@ func TestRES_08_breaker(t *testing.T) {
 	}
 	var b breaker
 	now := time.Now()
-	for range 6 {
+	for range 20 { // sessions that were under way together
+		b.failure(now, 10*time.Second)
+	}
+	if b.pause != firstPause {
+		t.Errorf("pause is %v after one blip, want %v", b.pause, firstPause)
+	}
+	for range 5 {
+		now = now.Add(11 * time.Second)
+		if !b.allow(now) {
+			t.Fatal("nobody may try")
+		}
 		b.failure(now, 10*time.Second)
 	}
 	if b.pause != 10*time.Second || b.allow(now.Add(9*time.Second)) {
