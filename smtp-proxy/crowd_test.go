@@ -10,8 +10,10 @@ import (
 func TestCrowdLimits(t *testing.T) {
 	now := time.Unix(1700000000, 0)
 	c := &crowd{max: 2, maxPer: 2, rate: 10, exempt: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
-	if !c.enterTotal() || !c.enterTotal() || c.enterTotal() {
-		t.Error("limit of 2 sessions is not kept")
+	for i, want := range []bool{true, true, false} {
+		if got := c.enterTotal(); got != want {
+			t.Errorf("session %d gets in: %v, want %v", i+1, got, want)
+		}
 	}
 	c.leaveTotal()
 	if !c.enterTotal() {

@@ -48,7 +48,6 @@ type Conn struct {
 	out    *[]byte
 	r, w   int // unread bytes are (*buf)[r:w]
 	want   int // size of the buffer tryRead borrows
-	n      int
 	err    error
 	poll   bool
 	single [1]byte
