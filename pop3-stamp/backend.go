@@ -83,7 +83,7 @@ func (s *settings) connectTo(ctx context.Context, t target) (_ *backend, err err
 }
 
 func (b *backend) use(conn net.Conn) {
-	b.conn, b.r = conn, bufio.NewReaderSize(conn, 32<<10)
+	b.conn, b.r = conn, bufio.NewReaderSize(conn, 16<<10)
 }
 
 func (b *backend) handshake(ctx context.Context, verify bool) error {

@@ -166,3 +166,48 @@ func TestFilterBasicCommandLine(t *testing.T) {
 		})
 	}
 }
+
+// TestFilterAsAnotherAccount has a worker of another account scan a directory that is made for its group.
+func TestFilterAsAnotherAccount(t *testing.T) {
+	testenv.NeedRoot(t)
+	const uid, gid = 12345, 12346
+	spool := filepath.Join(testenv.ShortDir(t), "spool")
+	if err := errors.Join(os.Chmod(filepath.Dir(spool), 0o755), os.Mkdir(spool, 0o710), os.Chown(spool, -1, gid)); err != nil {
+		t.Fatal(err)
+	}
+	s := &workdir.Spool{Dir: spool, Group: strconv.Itoa(gid)}
+	t.Cleanup(func() { _ = s.Close() })
+	d, err := s.Create("AB12")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := d.Content()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.WriteString(c, "Subject: x\r\n\r\nhello\r\n")
+	if err := errors.Join(err, d.Envelope(workdir.Envelope{ID: "a", Sender: "<>"}), d.Finish()); err != nil {
+		t.Fatal(err)
+	}
+	// The multiplexor's -G sets this umask.
+	cmd := exec.Command("/bin/sh", "-c", `umask 027 && exec "$0" --config /dev/null -server`, testenv.Binary(t, "filter-basic"))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid, NoSetGroups: false}}
+	cmd.Stdin = strings.NewReader("scan AB12 " + d.Path() + "\n")
+	stdout, stderr, status := testenv.RunCmd(t, 20*time.Second, cmd)
+	if stdout != "ok\n" || status != 0 {
+		t.Fatalf("status %d, %q, %q", status, stdout, stderr)
+	}
+	info, err := os.Stat(filepath.Join(d.Path(), "RESULTS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := info.Sys().(*syscall.Stat_t); st.Uid != uid || st.Gid != gid || info.Mode().Perm() != 0o640 {
+		t.Errorf("RESULTS of %d:%d with %v, want %d:%d with 0640", st.Uid, st.Gid, info.Mode(), uid, gid)
+	}
+	if r, err := d.Results(); err != nil || len(r.Changes) != 1 {
+		t.Errorf("results %+v, %v", r, err)
+	}
+	if err := d.Remove(); err != nil {
+		t.Error(err)
+	}
+}

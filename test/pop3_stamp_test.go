@@ -226,3 +226,28 @@ func TestPop3StampCommands(t *testing.T) {
 		t.Errorf("world-writable directory: %q", stderr)
 	}
 }
+
+// TestPop3StampActivated has the real systemd-socket-activate pass listeners by name.
+func TestPop3StampActivated(t *testing.T) {
+	activate := testenv.Path(t, "socket activation", "systemd-socket-activate")
+	port := testenv.FreePort(t)
+	args := []string{"-l", fmt.Sprintf("127.0.0.1:%d", port), "--fdname=pop3", testenv.Binary(t, "pop3-stamp"), "--config", "/dev/null",
+		"--hostname", "pop.test", "--upstream", "pop3://" + pop3Backend(t), "--clientip-dir", t.TempDir(), "--pop3", "inet:1"}
+	if os.Geteuid() == 0 {
+		args = append(args, "--user", "root", "--allow-root")
+	}
+	p := testenv.Start(t, exec.Command(activate, args...))
+	testenv.Eventually(t, 20*time.Second, "an answer", func() bool {
+		c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err != nil {
+			return false
+		}
+		_ = c.Close()
+		return true
+	})
+	if got := lines(t, port, "USER bob", "PASS good", "QUIT"); len(got) != 4 || got[3] != "+OK" {
+		t.Errorf("answers %q\n%s", got, p.Output())
+	}
+	p.Stop(syscall.SIGTERM)
+	p.Wait(20 * time.Second)
+}

@@ -186,6 +186,12 @@ func (b *base64Text) Read(p []byte) (int, error) {
 	}
 }
 
-func isBase64(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '+' || c == '/' || c == '='
-}
+// base64Alphabet has the characters of RFC 2045, 6.8, and the padding.
+var base64Alphabet = func() (set [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=") {
+		set[c] = true
+	}
+	return set
+}()
+
+func isBase64(c byte) bool { return base64Alphabet[c] }
