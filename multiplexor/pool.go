@@ -200,6 +200,7 @@ func (p *pool) start(w *worker, r *request, reason string) {
 	p.lastStart, p.everBegun = p.timers.Now(), true
 	p.nstarting++
 	w.starting = true
+	w.generation = p.generation
 	if r != nil {
 		p.reserve(w, r)
 	} else {
@@ -250,7 +251,7 @@ func (p *pool) begun(w *worker, c child, err error, reason string) {
 	p.activations++
 	now := p.timers.Now()
 	*w = worker{pool: p, n: w.n, state: w.state, changed: w.changed, child: c, lastKind: kindNone,
-		activation: p.activations, generation: p.generation, limit: p.requestLimit(),
+		activation: p.activations, generation: w.generation, limit: p.requestLimit(),
 		started: now, tag: w.tag[:0], timer: w.timer}
 	p.setState(w, idle)
 	p.history.activated(now)
