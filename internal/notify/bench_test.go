@@ -3,6 +3,8 @@ package notify
 import (
 	"fmt"
 	"io"
+	"net"
+	"runtime"
 	"testing"
 )
 
@@ -32,4 +34,44 @@ func BenchmarkPublish(b *testing.B) {
 			})
 		}
 	}
+}
+
+// TestIdleListenerIsCheap holds the hub to what the package comment says about
+// the memory of a listener. The other end of the connection counts too here.
+func TestIdleListenerIsCheap(t *testing.T) {
+	h, dial := serve(t, Options{}, 0)
+	first := dial()
+	first.want("*OK")
+	first.ask(h, "?YZ\n")
+	memory := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc + m.StackInuse
+	}
+	before := memory()
+	const n = 1000
+	peers := make([]net.Conn, n)
+	for i := range peers {
+		c, err := first.dialAgain()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte("?YZ\n")); err != nil {
+			t.Fatal(err)
+		}
+		peers[i] = c
+	}
+	until(t, "all subscriptions", func() bool { return h.Stats().Subscriptions == n+1 })
+	each := int64(memory()-before) / n
+	t.Logf("%d bytes a listener", each)
+	if each > 8<<10 {
+		t.Errorf("%d bytes a listener, at most %d are promised", each, 8<<10)
+	}
+	runtime.KeepAlive(peers)
+}
+
+func (p *peer) dialAgain() (net.Conn, error) {
+	return net.Dial("unix", p.conn.RemoteAddr().String())
 }

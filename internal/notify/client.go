@@ -16,6 +16,7 @@ import (
 type Source struct {
 	Name string // stands in Event.Source
 	Dial func(context.Context) (net.Conn, error)
+	Wait time.Duration // for connection and greeting together; 0 is 10 seconds
 }
 
 // An Interest says what to listen for.
@@ -78,7 +79,11 @@ const (
 // wraps ErrProtocol or is a *ServerError where that is the cause. When ctx ends
 // the connection attempt does, too.
 func Connect(ctx context.Context, src Source, in Interest) (*Client, error) {
-	ctx, cancel := context.WithTimeout(ctx, greetingWait)
+	wait := src.Wait
+	if wait <= 0 {
+		wait = greetingWait
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("no greeting within %v", wait))
 	defer cancel()
 	conn, err := src.Dial(ctx)
 	if err != nil {

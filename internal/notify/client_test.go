@@ -95,6 +95,31 @@ func TestClientFallsBack(t *testing.T) {
 	}
 }
 
+// TestSilentServer connects to one that accepts and says nothing.
+func TestSilentServer(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	src := Source{Name: "silent", Wait: 20 * time.Millisecond, Dial: func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", l.Addr().String())
+	}}
+	f := &Follower{Source: src, Interest: Interest{Letters: "*"}, Once: true}
+	err = f.Follow(context.Background(), func(Event) error { return nil })
+	if !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "no greeting within 20ms") || ExitStatus(err) != ExitLost {
+		t.Errorf("%v, exit status %d", err, ExitStatus(err))
+	}
+	f.Once = false
+	ctx, cancel := context.WithTimeoutCause(context.Background(), 300*time.Millisecond, ErrTimeout)
+	defer cancel()
+	downs := 0
+	err = f.Follow(ctx, func(e Event) error { downs++; return nil })
+	if ExitStatus(err) != ExitTimeout || downs != 1 {
+		t.Errorf("%v, exit status %d, lost %d times", err, ExitStatus(err), downs)
+	}
+}
+
 func TestFollowerMissesNothing(t *testing.T) {
 	h, dial := serve(t, Options{}, 0)
 	var last net.Conn

@@ -1,9 +1,6 @@
 package notify
 
-import (
-	"context"
-	"errors"
-)
+import "errors"
 
 // Exit statuses of the tools that listen.
 const (
@@ -24,7 +21,7 @@ func ExitStatus(err error) int {
 	switch {
 	case err == nil:
 		return ExitDone
-	case errors.Is(err, ErrTimeout), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, ErrTimeout):
 		return ExitTimeout
 	case errors.As(err, &server):
 		return ExitRefused
