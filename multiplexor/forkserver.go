@@ -187,16 +187,16 @@ func (f *forks) notLoaded(s *forkServer, how string) {
 	f.log.add(levelError, fmt.Sprintf("Fork server (pid %d) %s before it had loaded the filter%s", s.pid, how, s.lastWords()))
 	if f.current != nil {
 		f.log.add(levelError, "The new filter rules could not be loaded: new workers have the old ones")
+		if f.failed != nil {
+			f.failed(fmt.Errorf("the fork server %s", how))
+		}
 	} else {
 		f.log.add(levelError, "Could not initialize embedded Perl interpreter -- falling back to old method.")
 		if f.deaths > 0 {
 			f.revive() // it could be loaded once
 		}
 	}
-	if failed := f.failed; failed != nil {
-		f.failed = nil
-		failed(fmt.Errorf("the fork server %s", how))
-	}
+	f.failed = nil
 	f.release()
 }
 

@@ -115,6 +115,9 @@ func (s *playedServer) fork(id string) {
 		}
 	}
 	self, _ := os.Executable()
+	if s.rules == "let workers die" {
+		self = "/bin/false"
+	}
 	pid, err := syscall.ForkExec(self, args, &syscall.ProcAttr{Env: env, Files: files, Sys: &syscall.SysProcAttr{Setpgid: true}})
 	if err != nil {
 		fmt.Fprintln(s.control, "failed", id, err)
@@ -210,7 +213,8 @@ func TestForkServerWorkers(t *testing.T) {
 		}
 	}
 	server := r.forkServer()
-	a, b := r.background("do sleep 300"), r.background("do sleep 300")
+	a, b := r.background("do sleep 1000"), r.background("do sleep 1000")
+	r.waitStatus("BBS")
 	r.want("ping", "PONG\n")
 	if got := <-a + <-b; got != "ok did\nok did\n" {
 		t.Errorf("two at a time: %q", got)
@@ -313,12 +317,29 @@ func TestForkServerReread(t *testing.T) {
 	}
 }
 
+// TestForkServerReverts: rules that can be loaded but do not work. Workers that
+// have to be replaced later still get the old ones.
+func TestForkServerReverts(t *testing.T) {
+	r := startForking(t, "first", "-x", "2", "--reload", "two-generation", "--reload-failures", "2")
+	r.want("ping", "PONG\n")
+	r.rules("let workers die")
+	r.want("reread", "Forced reread of filter rules\n")
+	r.logged("Reread of filter rules given up: 2 new workers in a row did not answer")
+	if got := r.workerRules(); got != "first" {
+		t.Errorf("rules %q, want those of before", got)
+	}
+	r.want("do die", "ERR No response from worker\n")
+	testenv.Eventually(t, patience, "another worker with the rules of before", func() bool { return strings.Contains(r.ask("do about"), ",rules=first ") })
+	r.forkServer()
+	r.end()
+}
+
 func TestForkServerDies(t *testing.T) {
 	r := startForking(t, "first", "-x", "2")
 	r.want("ping", "PONG\n")
 	server := r.forkServer()
 	old := processesOf(server)
-	busy := r.background("do sleep 500")
+	busy := r.background("do sleep 1000")
 	testenv.Eventually(t, patience, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
 	syscall.Kill(server, syscall.SIGKILL)
 	r.logged("Workers are started without a fork server")
@@ -332,12 +353,10 @@ func TestForkServerDies(t *testing.T) {
 		return strings.Count(r.proc.Output(), "has loaded the filter") == 2
 	})
 	// The orphan and the one that was not forked go; then they are forked again.
-	for range 2 {
-		a, b := r.background("do sleep 200;exit 0"), r.background("do sleep 200;exit 0")
-		<-a
-		<-b
-	}
-	testenv.Eventually(t, patience, "a worker that was forked", func() bool { return r.workerRules() == "first" })
+	a, b := r.background("do sleep 500;exit 0"), r.background("do sleep 500;exit 0")
+	<-a
+	<-b
+	testenv.Eventually(t, patience, "a worker that was forked", func() bool { return strings.Contains(r.ask("do about"), ",rules=first ") })
 	r.end()
 	gone(t, old...)
 }

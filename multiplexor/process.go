@@ -14,6 +14,9 @@ type processes struct {
 	// Forget says that no worker of a generation of rules before this one will be
 	// started any more. It may be nil.
 	Forget func(generation int)
+	// Revert says that the newest rules do not work: workers started from now on
+	// are to have those before, if that can be. It may be nil.
+	Revert func()
 }
 
 // child is a running worker process. Its methods are called on the loop and do

@@ -119,6 +119,10 @@ func (r *reload) retireOne() bool {
 
 // answered: the new worker works, and an old one can go.
 func (r *reload) answered(line []byte) {
+	if !r.active {
+		r.probe = nil // given up meanwhile
+		return
+	}
 	if mxproto.IsError(string(line)) {
 		r.failed(failAnswer)
 		return
@@ -146,15 +150,22 @@ func (r *reload) failed(why failure) {
 	}
 	r.failures++
 	if r.failures >= p.limits.ReloadFailures {
-		r.giveUp()
+		r.giveUp(fmt.Sprintf("%d new workers in a row did not answer", r.failures))
 		return
 	}
 	p.timers.Start(&r.timer, 0)
 }
 
+// notLoaded: the fork server could not load the new rules.
+func (r *reload) notLoaded(err error) {
+	if r.active {
+		r.giveUp(err.Error())
+	}
+}
+
 // giveUp stays with the workers that are there. They are not retired until a new
 // one has worked: there would be nobody to take their place.
-func (r *reload) giveUp() {
+func (r *reload) giveUp(why string) {
 	p := r.pool
 	r.active = false
 	for _, w := range p.workers {
@@ -163,7 +174,10 @@ func (r *reload) giveUp() {
 		}
 	}
 	p.hold, p.heldAt = true, p.timers.Now()
-	p.log.add(levelError, fmt.Sprintf("Reread of filter rules given up: %d new workers in a row did not answer; staying with the workers that have the old rules", r.failures))
+	if p.os.Revert != nil {
+		p.os.Revert()
+	}
+	p.log.add(levelError, "Reread of filter rules given up: "+why+"; staying with the workers that have the old rules")
 	p.publish('R', "failed")
 }
 
