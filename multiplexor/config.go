@@ -72,6 +72,7 @@ type settings struct {
 	Status   []string `short:"a" help:"Sockets for status requests only, open to everybody." placeholder:"SPEC"`
 	Map      []string `short:"N" help:"Sockets for Sendmail's socket map." placeholder:"SPEC"`
 	Notify   []string `short:"O" help:"Sockets for listeners of events." placeholder:"SPEC"`
+	Metrics  []string `help:"Sockets for Prometheus." placeholder:"SPEC"`
 	Backlog  number   `short:"I" help:"Connections that may wait to be accepted; 0 for the default." placeholder:"N" default:"0"`
 	Group    bool     `name:"group-access" short:"G" help:"Let the group use the sockets and read the files."`
 

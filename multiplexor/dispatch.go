@@ -10,13 +10,13 @@ import (
 func (p *pool) submit(r *request) {
 	switch {
 	case p.stopping:
-		r.asker.failed(failShutdown)
+		p.tell(r, failShutdown)
 		return
 	case r.kind == kindRecipok && p.domainFull(r):
-		r.asker.failed(failDomain)
+		p.tell(r, failDomain)
 		return
 	case p.poisoned(r):
-		r.asker.failed(failPoison)
+		p.tell(r, failPoison)
 		return
 	case p.queue.head != nil && r.origin == fromClient:
 		p.enqueue(r, failNoFree) // others have waited longer
@@ -47,7 +47,7 @@ func (p *pool) refuse(r *request, why failure) {
 	case why == failStart && r.origin == fromClient:
 		p.event(levelError, "Unable to activate worker")
 	}
-	r.asker.failed(why)
+	p.tell(r, why)
 }
 
 func (p *pool) enqueue(r *request, why failure) {
@@ -62,7 +62,7 @@ func (p *pool) enqueue(r *request, why failure) {
 	p.event(levelInfo, "All workers are busy: Queueing request (%d queued)", p.queue.len)
 	r.wait.Do = func() {
 		p.queue.remove(r)
-		r.asker.failed(failQueue)
+		p.tell(r, failQueue)
 	}
 	p.timers.Start(&r.wait, p.limits.QueueTimeout)
 }
@@ -89,7 +89,7 @@ func (p *pool) serveQueue() {
 		p.withdraw(r)
 		if r.kind == kindRecipok && p.domainFull(r) {
 			p.unacquire(w)
-			r.asker.failed(failDomain)
+			p.tell(r, failDomain)
 			continue
 		}
 		p.give(w, r)
@@ -213,6 +213,9 @@ func (p *pool) answer(w *worker, line []byte) {
 		p.hold = false // whatever was wrong with the rules, it is repaired
 	}
 	scan := r.logged()
+	if r.origin != fromPool {
+		p.counters.answer(r.kind, p.timers.Now()-w.begun)
+	}
 	r.asker.answered(line)
 	p.conclude(w, r)
 	p.setState(w, idle)
@@ -233,7 +236,7 @@ func (p *pool) fail(w *worker, why failure) (scan bool) {
 		p.noteDeath(r)
 	}
 	p.conclude(w, r)
-	r.asker.failed(why)
+	p.tell(r, why)
 	return scan
 }
 

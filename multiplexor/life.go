@@ -110,7 +110,7 @@ type multiplexor struct {
 	log     *slog.Logger
 	logEnd  io.Closer
 	sockets []taken
-	notify  listen.Set
+	others  listen.Set // notify and metrics, which have goroutines of their own
 
 	errands *errands
 	journal *journal
@@ -230,11 +230,12 @@ func (d *multiplexor) openSockets() error {
 		{Name: "status", Specs: s.Status, Mode: 0o777, Backlog: backlog},
 		{Name: "map", Specs: s.Map, Mode: mode, Backlog: backlog},
 		{Name: "notify", Specs: s.Notify, Mode: mode},
+		{Name: "metrics", Specs: s.Metrics, Mode: mode},
 	}, d.log)
 	if err != nil {
 		return fmt.Errorf("Unable to create listening socket. (%w)", err)
 	}
-	d.notify = listen.Set{"notify": set["notify"]}
+	d.others = listen.Set{"notify": set["notify"], "metrics": set["metrics"]}
 	for _, name := range []string{"requests", "status", "map"} {
 		for _, l := range set[name] {
 			fd, remove, err := listen.Take(l)
@@ -256,7 +257,7 @@ func (d *multiplexor) assemble() (err error) {
 	d.errands = newErrands()
 	d.journal = &journal{log: d.log, errands: d.errands}
 	d.openStats()
-	if len(d.notify["notify"]) > 0 {
+	if len(d.others["notify"]) > 0 {
 		options, err := s.Access.Options("BFRSUYZ", d.log)
 		if err != nil {
 			return err
@@ -296,6 +297,7 @@ func (d *multiplexor) openDoors() error {
 	requests := &doorway{server: d.server, open: new(int), limit: int(d.settings.MaxConnections)}
 	status := &doorway{server: d.server, open: new(int), limit: maxRestricted, restricted: true}
 	maps := &doorway{server: d.server, open: new(int), limit: int(d.settings.MaxConnections)}
+	d.server.doors = []*doorway{requests, status, maps}
 	for i, t := range d.sockets {
 		var admit func(fd int)
 		switch t.name {
@@ -347,7 +349,17 @@ func (d *multiplexor) serve() {
 	ended := make(chan struct{})
 	go d.watchSignals(signals, ended)
 	go d.manager.Watch(d.alive, ended)
-	for _, l := range d.notify["notify"] {
+	if len(d.others["metrics"]) > 0 {
+		figures := newFigures(d.loop, p, d.server)
+		for _, l := range d.others["metrics"] {
+			go func() {
+				if err := figures.Serve(l); err != nil {
+					d.log.Error("metrics socket", "error", err)
+				}
+			}()
+		}
+	}
+	for _, l := range d.others["notify"] {
 		go func() {
 			if err := d.hub.Serve(l); err != nil {
 				d.journal.add(levelError, "notification socket: "+err.Error())
@@ -479,8 +491,8 @@ func (d *multiplexor) leave() {
 	if d.hub != nil {
 		d.hub.Close()
 	}
-	if err := d.notify.Close(); err != nil {
-		d.log.Warn("close the notification sockets", "error", err)
+	if err := d.others.Close(); err != nil {
+		d.log.Warn("close the other sockets", "error", err)
 	}
 	if d.errands != nil {
 		d.errands.Close()

@@ -70,6 +70,7 @@ type pool struct {
 	messages    int // scans finished
 	histogram   []int
 	history     history
+	counters    counters
 	domains     map[string]int // recipok running for a domain, if that is limited
 
 	lastStart time.Duration
@@ -261,7 +262,7 @@ func (p *pool) begun(w *worker, c child, err error, reason string) {
 	case p.stopping:
 		p.kill(w, "Terminating", false)
 		if r != nil {
-			r.asker.failed(failShutdown)
+			p.tell(r, failShutdown)
 		}
 	case r != nil:
 		p.assign(w, r)
@@ -369,6 +370,7 @@ func (w *worker) exited(e exit) {
 		p.endScan(w, scan)
 	}
 	if !expected {
+		p.counters.died++
 		p.publish('U', "")
 	}
 	how := p.logReap(w, e, expected)
@@ -477,7 +479,7 @@ func (p *pool) stop(gone func()) {
 	p.stopping, p.gone = true, gone
 	for r := p.queue.head; r != nil; r = p.queue.head {
 		p.withdraw(r)
-		r.asker.failed(failShutdown)
+		p.tell(r, failShutdown)
 	}
 	for _, w := range p.workers {
 		if w.state == idle {

@@ -744,6 +744,34 @@ func TestRealSoak(t *testing.T) {
 	}
 }
 
+// TestRealMetrics reads the figures as Prometheus does.
+func TestRealMetrics(t *testing.T) {
+	r := startReal(t, "--metrics", "x", "-x", "3")
+	r.want("scan q d", "ok got <scan q d>\n")
+	r.ask("do exit 1")
+	conn, err := net.Dial("unix", r.path("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	io.WriteString(conn, "GET /metrics HTTP/1.0\r\n\r\n")
+	page, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`postern_multiplexor_requests_total{kind="scan"} 1`, `postern_multiplexor_failures_total{reason="died"} 1`, `postern_multiplexor_deaths_total 1`,
+		`postern_multiplexor_workers_max 3`, `postern_multiplexor_workers{state="stopped"}`, "postern_multiplexor_connections 0"} {
+		if !strings.Contains(string(page), want+"\n") && !strings.Contains(string(page), want+" ") {
+			t.Errorf("no line %s", want)
+		}
+	}
+	if t.Failed() {
+		t.Logf("%s", page)
+	}
+	r.end()
+}
+
 func countFDs(t *testing.T, pid int) int {
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {

@@ -26,9 +26,17 @@ type server struct {
 	commands map[string]builtin
 	scratch  []byte // for replies
 
-	open  int // connections on the request socket
-	limit int
+	doors []*doorway
 	spare *client // closed ones, for use again
+}
+
+// connections counts those that are open, on all sockets.
+func (s *server) connections() int {
+	n := 0
+	for _, d := range s.doors {
+		n += *d.open
+	}
+	return n
 }
 
 // doorway is one kind of connection a server has.

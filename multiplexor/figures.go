@@ -1,0 +1,134 @@
+package main
+
+import (
+	"strconv"
+	"time"
+
+	"postern/internal/evloop"
+	"postern/internal/metrics"
+)
+
+// counters are what has happened since the start, for metrics. All counters only grow.
+type counters struct {
+	answered [kinds + 1]uint64 // by kind, the last for all others
+	took     [kinds + 1]time.Duration
+	failed   [failures]uint64
+	died     uint64 // workers that ended by themselves
+}
+
+// tell ends a request without an answer.
+func (p *pool) tell(r *request, why failure) {
+	if r.origin != fromPool {
+		p.counters.failed[why]++
+	}
+	r.asker.failed(why)
+}
+
+func (c *counters) answer(k kind, took time.Duration) {
+	i := min(int(k), kinds)
+	c.answered[i]++
+	c.took[i] += took
+}
+
+// failureNames are label values.
+var failureNames = [failures]string{
+	failNoFree: "no_free_worker", failStart: "not_started", failQueue: "queue_timeout", failTalk: "talk", failDied: "died",
+	failTimeout: "busy_timeout", failOverloaded: "busy_timeout", failDomain: "domain_limit", failAnswer: "protocol", failPoison: "poison", failShutdown: "shutdown",
+}
+
+// otherKind is the label of requests without a kind.
+const otherKind = "command"
+
+func kindLabel(i int) string {
+	if i < kinds {
+		return kindNames[i]
+	}
+	return otherKind
+}
+
+// figureWait bounds how long a reader of the figures waits for the loop.
+const figureWait = 5 * time.Second
+
+// newFigures makes the figures of a multiplexor; they are read on the loop when
+// somebody asks.
+func newFigures(l *evloop.Loop, p *pool, s *server) *metrics.Registry {
+	r := metrics.New("multiplexor")
+	var workerNames, kindLabels []string
+	for i := range p.workers {
+		workerNames = append(workerNames, strconv.Itoa(i))
+	}
+	for i := range kinds + 1 {
+		kindLabels = append(kindLabels, kindLabel(i))
+	}
+	figures := []metrics.Figure{
+		{Name: "workers", Help: "Worker slots by state.", Label: "state", Values: lowerStates[:]},
+		{Name: "workers_max", Help: "Worker slots there are."},
+		{Name: "workers_free", Help: "Workers that could take a request now."},
+		{Name: "queue_length", Help: "Requests that wait for a worker."},
+		{Name: "queue_size", Help: "Requests that may wait for a worker."},
+		{Name: "connections", Help: "Open connections on the request sockets."},
+		{Name: "requests_total", Help: "Requests that workers answered.", Counter: true, Label: "kind", Values: kindLabels},
+		{Name: "request_seconds_total", Help: "Time that workers took for these requests.", Counter: true, Label: "kind", Values: kindLabels},
+		{Name: "failures_total", Help: "Requests that got no answer of a worker.", Counter: true, Label: "reason", Values: failureNames[:]},
+		{Name: "activations_total", Help: "Worker processes started.", Counter: true},
+		{Name: "deaths_total", Help: "Worker processes that ended without being told to.", Counter: true},
+		{Name: "messages_total", Help: "Scans finished.", Counter: true},
+		{Name: "log_lines_dropped", Help: "Log and statistics lines dropped since one was last written, because the log was too slow."},
+		{Name: "worker_resident_bytes", Help: "Resident memory of a worker, shared pages included.", Label: "worker", Values: workerNames},
+		{Name: "worker_cpu_seconds", Help: "Processor time of the process in a worker slot.", Label: "worker", Values: workerNames},
+	}
+	r.Read(figures, func(put func(name, label string, v float64)) {
+		// The values come over a channel: a reader that has given up is not to be
+		// written to.
+		type value struct {
+			name, label string
+			v           float64
+		}
+		values := make(chan []value, 1)
+		l.Post(func() {
+			var all []value
+			add := func(name, label string, v float64) { all = append(all, value{name, label, v}) }
+			p.putFigures(add)
+			add("connections", "", float64(s.connections()))
+			values <- all
+		})
+		select {
+		case all := <-values:
+			for _, v := range all {
+				put(v.name, v.label, v.v)
+			}
+		case <-time.After(figureWait):
+		}
+	})
+	return r
+}
+
+func (p *pool) putFigures(put func(name, label string, v float64)) {
+	for s, n := range p.count {
+		put("workers", lowerStates[s], float64(n))
+	}
+	put("workers_max", "", float64(len(p.workers)))
+	put("workers_free", "", float64(p.freeSlots()))
+	put("queue_length", "", float64(p.queue.len))
+	put("queue_size", "", float64(p.limits.QueueSize))
+	for i, n := range p.counters.answered {
+		put("requests_total", kindLabel(i), float64(n))
+		put("request_seconds_total", kindLabel(i), p.counters.took[i].Seconds())
+	}
+	for why, n := range p.counters.failed {
+		put("failures_total", failureNames[why], float64(n))
+	}
+	put("activations_total", "", float64(p.activations))
+	put("deaths_total", "", float64(p.counters.died))
+	put("messages_total", "", float64(p.messages))
+	put("log_lines_dropped", "", float64(p.log.errands.dropped.Load()))
+	for _, w := range p.workers {
+		if w.child == nil {
+			continue
+		}
+		if u, ok := w.child.Usage(); ok {
+			put("worker_resident_bytes", strconv.Itoa(w.n), float64(u.Resident))
+			put("worker_cpu_seconds", strconv.Itoa(w.n), u.CPU.Seconds())
+		}
+	}
+}
