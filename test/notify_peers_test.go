@@ -38,7 +38,7 @@ done
 
 // startNotifyPool starts the multiplexor of that name, "multiplexor" for ours,
 // with notification specification spec, or a UNIX socket if it is empty.
-func startNotifyPool(t *testing.T, program, spec string) *notifyPool {
+func startNotifyPool(t *testing.T, program, spec string, more ...string) *notifyPool {
 	t.Helper()
 	p := &notifyPool{t: t, dir: testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "run")), notify: spec}
 	if spec == "" {
@@ -52,7 +52,7 @@ func startNotifyPool(t *testing.T, program, spec string) *notifyPool {
 	if account, drops := testenv.DaemonAccount(); drops {
 		args = append(args, "-U", account)
 	}
-	p.proc = testenv.Start(t, exec.Command(program, args...))
+	p.proc = testenv.Start(t, exec.Command(program, append(args, more...)...))
 	testenv.Eventually(t, answersWithin, "the multiplexor's answer", func() bool {
 		reply, err := p.ask("free\n")
 		return err == nil && reply == "1\n"
@@ -322,4 +322,32 @@ func TestNotifyCatPipe(t *testing.T) {
 	if out := l.Output(); !strings.Contains(out, "status 141\n") || strings.Contains(out, "error") {
 		t.Errorf("not ended quietly by SIGPIPE: %q", out)
 	}
+}
+
+// TestNotifyAccess is MUX-07 and MUX-10 with the real multiplexor: places for
+// listeners and who may have one are settings.
+func TestNotifyAccess(t *testing.T) {
+	cat := testenv.Binary(t, "notify-cat")
+	refused := func(t *testing.T, p *notifyPool, why string) {
+		t.Helper()
+		_, stderr, status := testenv.Run(t, answersWithin, cat, "--once", "--timeout=10s", p.notify)
+		if status != 2 || !strings.Contains(stderr, why) {
+			t.Errorf("status %d, %q; want 2 and %q", status, stderr, why)
+		}
+	}
+	t.Run("limit", func(t *testing.T) {
+		p := startNotifyPool(t, testenv.Binary(t, "multiplexor"), "", "--notify-limit", "1")
+		first := testenv.Start(t, exec.Command(cat, "--raw", "-t", "YZ", p.notify))
+		p.untilHeard(first.Output, "Z\n", "Y\n")
+		refused(t, p, "No free listening slots")
+	})
+	t.Run("users", func(t *testing.T) {
+		other := fmt.Sprint(os.Getuid() + 12345)
+		p := startNotifyPool(t, testenv.Binary(t, "multiplexor"), "", "--notify-users", other)
+		refused(t, p, "Not allowed")
+		p = startNotifyPool(t, testenv.Binary(t, "multiplexor"), "", "--notify-users", other, "--notify-users", fmt.Sprint(os.Getuid()))
+		if stdout, stderr, status := testenv.Run(t, answersWithin, cat, "--once", "--raw", "-t", "F", p.notify); status != 0 || stdout != "F 1\n" {
+			t.Errorf("status %d, %q, %q", status, stdout, stderr)
+		}
+	})
 }
