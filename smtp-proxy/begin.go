@@ -5,6 +5,7 @@ import (
 	"os"
 	"time"
 
+	"postern/internal/proxyheader"
 	"postern/internal/statfile"
 	"postern/internal/workdir"
 )
@@ -41,7 +42,7 @@ func (s *session) identify() bool {
 	}
 	if len(s.conf.proxyNets) > 0 && s.conn.Pending() {
 		window, err := s.conn.Window()
-		if err == nil && startsProxyHeader(window) {
+		if err == nil && proxyheader.Starts(window) {
 			s.gate = gateProxy
 			s.srv.meters.gate(gateProxy)
 			s.srv.log.Info("PROXY header from a stranger", "session", s.id, "peer", s.peer.String())

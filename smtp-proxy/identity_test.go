@@ -28,7 +28,7 @@ func clientOf(t *testing.T, b *testenv.Backend, c *client) string {
 }
 
 func proxyV2(command, family byte, body []byte) string {
-	h := append([]byte{}, proxyV2Start...)
+	h := []byte("\r\n\r\n\x00\r\nQUIT\n")
 	h = append(h, 0x20|command, family)
 	h = binary.BigEndian.AppendUint16(h, uint16(len(body)))
 	return string(append(h, body...))
