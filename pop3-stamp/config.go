@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -52,6 +53,9 @@ type settings struct {
 	IdleTimeout           time.Duration `name:"idle-timeout" default:"10m" help:"How long a client that is logged in may say nothing, RFC 1939 3."`
 	WriteTimeout          time.Duration `name:"write-timeout" default:"2m" help:"How long a client may read nothing of what it asked for."`
 
+	ProxyFrom    []string      `name:"proxy-from" placeholder:"NETWORK" help:"Load balancers: connections from here begin with a PROXY header (v1 or v2)."`
+	ProxyTimeout time.Duration `name:"proxy-timeout" default:"5s" help:"How long a PROXY header may take."`
+
 	TLSCert          string        `name:"tls-cert" placeholder:"FILE" help:"Certificate chain (PEM). With tls-key: STLS is offered."`
 	TLSKey           string        `name:"tls-key" placeholder:"FILE" help:"Key of the certificate (PEM)."`
 	TLSMin           string        `name:"tls-min" enum:"1.2,1.3" default:"1.2" help:"Oldest TLS version."`
@@ -70,8 +74,9 @@ type settings struct {
 		Client string `help:"Address of the client." placeholder:"ADDRESS" required:"" env:"-"`
 	} `cmd:"" help:"Remove a stamp and exit."`
 
-	host    string // Hostname, or the host's
-	servers []target
+	host      string // Hostname, or the host's
+	servers   []target
+	proxyNets []netip.Prefix
 }
 
 // target is a server behind.
@@ -106,6 +111,11 @@ func (s *settings) Validate() error {
 		}
 		s.servers = append(s.servers, t)
 	}
+	nets, err := parseNetworks(s.ProxyFrom)
+	if err != nil {
+		return &config.Error{Key: "proxy-from", Err: err}
+	}
+	s.proxyNets = nets
 	for i, m := range s.SASL {
 		s.SASL[i] = strings.ToUpper(m)
 		if !slices.Contains(saslMechanisms, s.SASL[i]) {
@@ -133,7 +143,7 @@ func (s *settings) validateNumbers() error {
 		}
 	}
 	for key, d := range map[string]time.Duration{"upstream-timeout": s.UpstreamTO, "connect-timeout": s.ConnectTimeout, "clientip-maxage": s.ClientipMaxage,
-		"login-timeout": s.LoginTimeout, "idle-timeout": s.IdleTimeout, "write-timeout": s.WriteTimeout} {
+		"login-timeout": s.LoginTimeout, "idle-timeout": s.IdleTimeout, "write-timeout": s.WriteTimeout, "proxy-timeout": s.ProxyTimeout} {
 		if d <= 0 {
 			return &config.Error{Key: key, Err: errors.New("must be more than nothing")}
 		}

@@ -68,6 +68,9 @@ func (s *session) use(conn net.Conn) {
 // run leads the session from the connection to its end.
 func (s *session) run(ctx context.Context) {
 	s.srv.meters.connection(s.listener)
+	if !s.identify(ctx) {
+		return
+	}
 	addr := s.client.Addr()
 	if why := s.srv.crowd.enter(addr); why != "" {
 		s.srv.meters.refused()

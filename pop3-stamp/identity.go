@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"postern/internal/proxyheader"
+)
+
+// parseNetworks reads networks and addresses, several on a line separated by spaces.
+func parseNetworks(lines []string) ([]netip.Prefix, error) {
+	var nets []netip.Prefix
+	for word := range strings.FieldsSeq(strings.Join(lines, " ")) {
+		prefix, err := netip.ParsePrefix(word)
+		if err != nil {
+			addr, err := netip.ParseAddr(word)
+			if err != nil {
+				return nil, fmt.Errorf("%q is neither a network nor an address", word)
+			}
+			prefix = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		if prefix.Addr().Is4In6() && prefix.Bits() >= 96 {
+			prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
+		}
+		nets = append(nets, prefix.Masked())
+	}
+	return nets, nil
+}
+
+// identify finds out who the client is, if the connection comes from a load balancer. Without a header, or with a
+// broken one, nothing is sent. From anybody else a header is a line like any other.
+func (s *session) identify(ctx context.Context) bool {
+	peer := s.client.Addr()
+	trusted := false
+	for _, n := range s.conf.proxyNets {
+		trusted = trusted || n.Contains(peer)
+	}
+	if !trusted {
+		return true
+	}
+	r := bufio.NewReaderSize(s.raw, proxyheader.MaxSize)
+	h, err := s.readProxyHeader(ctx, r)
+	if err != nil {
+		// Health checks connect and leave, so this is not worth more.
+		s.log.Debug("no PROXY header", "error", err)
+		return false
+	}
+	if h.Source.IsValid() {
+		s.client, s.local = h.Source, h.Destination
+		s.log = s.srv.log.With("session", s.id, "client", s.clientText(), "balancer", peer.String())
+	}
+	if r.Buffered() > 0 {
+		// With pop3s the first bytes of the client come together with the header.
+		s.use(&prefixed{Conn: s.raw, r: r})
+	}
+	return true
+}
+
+func (s *session) readProxyHeader(ctx context.Context, r *bufio.Reader) (proxyheader.Header, error) {
+	if err := s.raw.SetReadDeadline(time.Now().Add(s.conf.ProxyTimeout)); err != nil {
+		return proxyheader.Header{}, err
+	}
+	for {
+		if ctx.Err() != nil {
+			return proxyheader.Header{}, ctx.Err()
+		}
+		if _, err := r.Peek(r.Buffered() + 1); err != nil {
+			return proxyheader.Header{}, err
+		}
+		window, _ := r.Peek(r.Buffered())
+		h, n, err := proxyheader.Parse(window)
+		if err != nil {
+			return h, err
+		}
+		if n > 0 {
+			_, err := r.Discard(n)
+			return h, err
+		}
+	}
+}
+
+// prefixed is a connection of which some bytes were read already.
+type prefixed struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (p *prefixed) Read(b []byte) (int, error) {
+	if p.r.Buffered() > 0 {
+		return p.r.Read(b)
+	}
+	return p.Conn.Read(b)
+}
