@@ -140,7 +140,7 @@ func (f *forks) loaded(s *forkServer) {
 	if !f.certain && f.before == nil {
 		f.before, old = old, nil
 	}
-	s.since = f.loop.Now()
+	s.since, s.words = f.loop.Now(), ""
 	f.event(levelInfo, fmt.Sprintf("Fork server (pid %d) has loaded the filter", s.pid))
 	if old != nil {
 		old.checkDone()
@@ -184,7 +184,7 @@ func (f *forks) lost(s *forkServer, how string) {
 
 // notLoaded: the server that was loading the filter has come to nothing.
 func (f *forks) notLoaded(s *forkServer, how string) {
-	f.log.add(levelError, fmt.Sprintf("Fork server (pid %d) %s before it had loaded the filter%s", s.pid, how, s.lastWords()))
+	f.log.add(levelError, fmt.Sprintf("Fork server (pid %d) %s before it had loaded the filter%s", s.pid, how, s.complaint()))
 	if f.current != nil {
 		f.log.add(levelError, "The new filter rules could not be loaded: new workers have the old ones")
 		if f.failed != nil {
@@ -202,7 +202,7 @@ func (f *forks) notLoaded(s *forkServer, how string) {
 
 // died: the server that forks new workers has ended. Its workers are not harmed.
 func (f *forks) died(s *forkServer, how string) {
-	f.log.add(levelError, fmt.Sprintf("Fork server (pid %d) %s%s", s.pid, how, s.lastWords()))
+	f.log.add(levelError, fmt.Sprintf("Fork server (pid %d) %s%s", s.pid, how, s.complaint()))
 	if f.before != nil {
 		f.log.add(levelError, "Workers are forked with the old filter rules again")
 		f.revert()

@@ -4,13 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"postern/internal/evloop"
 )
@@ -30,85 +26,9 @@ type forkServer struct {
 
 	sent     map[int]pendingStart // forks asked for
 	lastID   int
-	children int // workers it keeps
-	words    string
+	children int    // workers it keeps
+	words    string // what it has written to standard error
 	gate     lineGate
-}
-
-// birth is a new fork server process: its id and our ends of its control socket
-// and standard error.
-type birth struct {
-	pid, control, stderr int
-	err                  error
-}
-
-// startForkServer starts the process. It may block.
-func (pr *program) startForkServer() (b birth) {
-	path, argv, perl := pr.forkServerCommand()
-	var open []int
-	defer func() {
-		for _, fd := range open {
-			_ = syscall.Close(fd)
-		}
-	}()
-	null, err := syscall.Open(os.DevNull, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return birth{err: fmt.Errorf("open %s: %w", os.DevNull, err)}
-	}
-	open = append(open, null)
-	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return birth{err: fmt.Errorf("make a control socket: %w", err)}
-	}
-	open = append(open, pair[1])
-	var errs [2]int
-	if err := syscall.Pipe2(errs[:], syscall.O_CLOEXEC); err != nil {
-		_ = syscall.Close(pair[0])
-		return birth{err: fmt.Errorf("pipe failed: %w", err)}
-	}
-	open = append(open, errs[1])
-	ours := []int{pair[0], errs[0]}
-	fail := func(err error) birth {
-		open = append(open, ours...)
-		return birth{err: err}
-	}
-	for _, fd := range ours {
-		if err := syscall.SetNonblock(fd, true); err != nil {
-			return fail(fmt.Errorf("make a descriptor non-blocking: %w", err))
-		}
-	}
-	files := []uintptr{uintptr(null), uintptr(errs[1]), uintptr(errs[1]), uintptr(null), uintptr(pair[1])}
-	if perl {
-		text, err := loaderPipe()
-		if err != nil {
-			return fail(err)
-		}
-		open = append(open, text)
-		files = append(files, uintptr(text))
-	}
-	pid, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{
-		Env: append(pr.Env[:len(pr.Env):len(pr.Env)], forkSocketVariable+"="+strconv.Itoa(controlFD)), Files: files,
-		Sys: &syscall.SysProcAttr{Setpgid: true},
-	})
-	if err != nil {
-		return fail(fmt.Errorf("run %s: %w", path, err))
-	}
-	return birth{pid: pid, control: ours[0], stderr: ours[1]}
-}
-
-// loaderPipe gives a pipe from which the loader can be read. It is far smaller
-// than any pipe.
-func loaderPipe() (int, error) {
-	var p [2]int
-	if err := syscall.Pipe2(p[:], syscall.O_CLOEXEC); err != nil {
-		return -1, fmt.Errorf("pipe failed: %w", err)
-	}
-	defer syscall.Close(p[1])
-	if n, err := syscall.Write(p[1], perlLoader); err != nil || n < len(perlLoader) {
-		_ = syscall.Close(p[0])
-		return -1, fmt.Errorf("write the loader: %d bytes, %w", n, err)
-	}
-	return p[0], nil
 }
 
 // started takes over the new process.
@@ -207,94 +127,6 @@ func (s *forkServer) answered(id int) (pendingStart, bool) {
 	return st, known
 }
 
-// child takes over a worker that the server has forked. Until it is told to reap
-// the worker, its process id is nobody else's.
-func (s *forkServer) child(st pendingStart, id, pid int, fds []int) {
-	s.children++
-	c, err := s.take(pid, fds)
-	s.say("taken", id)
-	if err != nil {
-		st.done(nil, err)
-		return
-	}
-	if f := s.forks; f.next != nil || f.current != s || f.stopped {
-		// There was a reread in between: the worker has the old rules.
-		c.discard()
-		f.Start(st.w, st.done)
-		return
-	}
-	if err := c.adopt(s.forks.loop, st.w); err != nil {
-		st.done(nil, err)
-		return
-	}
-	st.done(c, nil)
-}
-
-// take opens what there is of a worker.
-func (s *forkServer) take(pid int, fds []int) (*osChild, error) {
-	info, err := readStat(pid)
-	if err != nil || info.parent != s.pid {
-		s.children--
-		return nil, fmt.Errorf("process %d is no child of the fork server %d", pid, s.pid)
-	}
-	c := &osChild{pid: pid, group: true, keeper: s, pipes: &pipes{theirs: [4]int{-1, -1, -1, -1}}}
-	if c.pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
-		s.reap(pid)
-		return nil, fmt.Errorf("watch process %d: %w", pid, err)
-	}
-	for i, fd := range fds {
-		mode := syscall.O_RDONLY
-		if i == 0 {
-			mode = syscall.O_WRONLY
-		}
-		// To open a pipe by this name gives a descriptor of our own, with flags of our own.
-		name := fmt.Sprintf("/proc/%d/fd/%d", s.pid, fd)
-		if c.pipes.ours[i], err = syscall.Open(name, mode|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0); err != nil {
-			c.discard()
-			return nil, fmt.Errorf("open %s: %w", name, err)
-		}
-		c.pipes.n++
-	}
-	if err := s.forks.program.limit(pid); err != nil {
-		c.Kill() // it ends at once, and is seen to
-	}
-	return c, nil
-}
-
-// discard kills a worker that is not on the loop.
-func (c *osChild) discard() {
-	c.Kill()
-	c.pipes.close()
-	_ = syscall.Close(c.pidfd)
-	c.keeper.reap(c.pid)
-}
-
-// reap tells the server that a worker's process id is not needed any more.
-func (s *forkServer) reap(pid int) {
-	s.say("reap", pid)
-	s.children--
-	s.checkDone()
-}
-
-// wait says how a worker of the server ended, and lets it go. That is read of the
-// zombie itself: asking the server would mean to wait for it.
-func (s *forkServer) wait(pid int) exit {
-	info, err := readStat(pid)
-	mine := err == nil && info.state == 'Z' && info.parent == s.pid
-	s.reap(pid)
-	if !mine {
-		return exit{Lost: true} // the server has gone, and init has taken it
-	}
-	return info.exit()
-}
-
-// keeps says whether the process id of a dead worker is still the worker's.
-func (s *forkServer) keeps(pid int) bool {
-	info, err := readStat(pid)
-	return err == nil && info.state == 'Z' && info.parent == s.pid
-}
-
 // checkDone ends a server of an old generation after its last worker.
 func (s *forkServer) checkDone() {
 	f := s.forks
@@ -361,36 +193,6 @@ func (s *forkServer) bury(wait time.Duration) {
 		how := waitOrKill(pid, wait)
 		f.loop.Post(func() { s.gone(how) })
 	})
-}
-
-// waitOrKill waits for a process that leads a group, kills the group when the time
-// is over, and says in words how the process ended.
-func waitOrKill(pid int, wait time.Duration) (how string) {
-	// Our child, not waited for yet: the number is its own.
-	if pidfd, err := unix.PidfdOpen(pid, 0); err == nil {
-		poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-		for end := time.Now().Add(wait); ; {
-			_, err := unix.Poll(poll, int(max(time.Until(end), 0)/time.Millisecond))
-			if err != unix.EINTR {
-				break
-			}
-		}
-		_ = syscall.Close(pidfd)
-	}
-	_ = syscall.Kill(-pid, syscall.SIGKILL)
-	var ws syscall.WaitStatus
-	for {
-		_, err := syscall.Wait4(pid, &ws, 0, nil)
-		switch {
-		case err == syscall.EINTR:
-		case err != nil:
-			return "has ended"
-		case ws.Signaled():
-			return fmt.Sprintf("was ended by signal %d", int(ws.Signal()))
-		default:
-			return fmt.Sprintf("exited with status %d", ws.ExitStatus())
-		}
-	}
 }
 
 // gone: the process is no more.
@@ -475,60 +277,28 @@ func (e *serverError) Input(_ *evloop.Stream, b []byte) (taken int) {
 func (e *serverError) Ended(*evloop.Stream, error)   {}
 func (e *serverError) Flushed(*evloop.Stream, error) {}
 
-// takeWords notes a line of standard error.
+// takeWords notes and logs a line of standard error.
 func (s *forkServer) takeWords(line []byte) {
 	line = bytes.TrimSpace(line)
 	if len(line) == 0 {
 		return
 	}
-	s.words = printable(string(line[:min(len(line), 300)]))
+	if s.words != "" && len(s.words) < maxWords {
+		s.words += "; "
+	}
+	s.words += printable(string(line[:min(len(line), max(maxWords-len(s.words), 0))]))
 	if ok, _ := s.gate.pass(s.forks.loop.Now()); ok {
 		s.forks.event(levelInfo, fmt.Sprintf("Fork server (pid %d) stderr: %s", s.pid, line))
 	}
 }
 
-// lastWords is what the server wrote last, for a log line.
-func (s *forkServer) lastWords() string {
+// maxWords bounds what is kept of standard error.
+const maxWords = 500
+
+// complaint is what the server wrote to standard error, for a log line.
+func (s *forkServer) complaint() string {
 	if s.words == "" {
 		return ""
 	}
 	return ": " + s.words
-}
-
-// stat is what is read of /proc/PID/stat.
-type stat struct {
-	state        byte
-	parent       int
-	minflt       int64
-	majflt       int64
-	utime, stime time.Duration
-	status       syscall.WaitStatus
-}
-
-// readStat reads the state of a process, which may be a zombie: proc(5).
-func readStat(pid int) (stat, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return stat{}, fmt.Errorf("look at process %d: %w", pid, err)
-	}
-	// The second field is a name in parentheses that may hold anything.
-	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	if len(f) < 50 {
-		return stat{}, fmt.Errorf("look at process %d: %d fields", pid, len(f))
-	}
-	number := func(field int) int64 { // counted from 1, as in the manual page
-		n, _ := strconv.ParseInt(string(f[field-3]), 10, 64)
-		return n
-	}
-	ticks := func(field int) time.Duration { return time.Duration(number(field)) * (time.Second / clockTicks) }
-	return stat{state: f[0][0], parent: int(number(4)), minflt: number(10), majflt: number(12),
-		utime: ticks(14), stime: ticks(15), status: syscall.WaitStatus(number(52))}, nil
-}
-
-func (st stat) exit() exit {
-	ru := &syscall.Rusage{Utime: syscall.NsecToTimeval(int64(st.utime)), Stime: syscall.NsecToTimeval(int64(st.stime)), Minflt: st.minflt, Majflt: st.majflt}
-	if st.status.Signaled() {
-		return exit{Signal: st.status.Signal(), Rusage: ru}
-	}
-	return exit{Status: st.status.ExitStatus(), Rusage: ru}
 }
