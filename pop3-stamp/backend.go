@@ -110,8 +110,7 @@ func (b *backend) startTLS(ctx context.Context, mode string) error {
 	return b.handshake(ctx, mode == "verify")
 }
 
-// ask sends a command and reads the first line of the reply. Bytes that are there before the command was sent, or
-// behind a reply of one line, were not asked for.
+// ask sends a command and reads the reply of one line. Bytes behind it were not asked for.
 func (b *backend) ask(line string) (answer, error) {
 	a, err := b.askMore(line)
 	if err == nil && b.r.Buffered() > 0 {
@@ -122,6 +121,25 @@ func (b *backend) ask(line string) (answer, error) {
 
 // askMore is ask for commands whose replies have more lines.
 func (b *backend) askMore(line string) (answer, error) {
+	a, err := b.exchange(line)
+	if err == nil && a.more {
+		return answer{}, fmt.Errorf("challenge to a command: %w", errProtocol)
+	}
+	return a, err
+}
+
+// askSASL is ask for AUTH and the responses that follow it, which may be answered with a challenge.
+func (b *backend) askSASL(line string) (answer, error) {
+	a, err := b.exchange(line)
+	if err == nil && b.r.Buffered() > 0 {
+		return a, fmt.Errorf("more than one reply: %w", errProtocol)
+	}
+	return a, err
+}
+
+// exchange sends a line and reads the first line of the reply. What is there before the line was sent was not asked
+// for.
+func (b *backend) exchange(line string) (answer, error) {
 	_ = b.conn.SetReadDeadline(time.Time{}) // an old one would keep pending from looking
 	if b.r.Buffered() > 0 || pending(b.conn) {
 		return answer{}, fmt.Errorf("reply to nothing: %w", errProtocol)

@@ -118,7 +118,7 @@ func (s *session) doAuth(ctx context.Context, arg string) {
 		responses++
 	}
 	s.login(ctx, func(b *backend) (answer, error) {
-		a, err := b.ask(strings.TrimSuffix("AUTH "+mechanism+" "+initial, " "))
+		a, err := b.askSASL(strings.TrimSuffix("AUTH "+mechanism+" "+initial, " "))
 		for rounds := 0; err == nil && a.more; rounds++ {
 			if rounds == 10 || a.text != "" && !validBase64(a.text) {
 				return answer{}, fmt.Errorf("SASL exchange: %w", errProtocol)
@@ -152,7 +152,7 @@ func (s *session) challenge(ctx context.Context, b *backend, mechanism, text str
 		response = "*" // RFC 5034, 4: cancels
 	}
 	s.noteUser(mechanism, response, round)
-	return b.ask(response)
+	return b.askSASL(response)
 }
 
 // noteUser takes the name of the user out of a response of the client, the number round of its exchange. Some
@@ -210,7 +210,7 @@ func (s *session) login(ctx context.Context, try func(*backend) (answer, error))
 		s.lost(ctx, err)
 	case err != nil:
 		s.srv.meters.upstreamFault()
-		s.log.Error("login", "user", s.user, "server", s.server.name, "error", err)
+		s.log.Error("login", "user", clip(s.user), "server", s.server.name, "error", err)
 		s.end("server behind failed", "-ERR [SYS/TEMP] mail server is not available")
 	case a.ok:
 		s.loggedIn = true
@@ -218,7 +218,7 @@ func (s *session) login(ctx context.Context, try func(*backend) (answer, error))
 		s.srv.crowd.succeeded(s.client.Addr())
 		s.srv.meters.login("success")
 		s.srv.touch(ctx, s.client.Addr(), s.user, s.server.name)
-		s.log.Info("login", "user", s.user, "server", s.server.name, "tls", s.tls)
+		s.log.Info("login", "user", clip(s.user), "server", s.server.name, "tls", s.tls)
 		_ = s.stat.Change(func(f *statfile.Fields) { f.User, f.Status = s.user, "READY" })
 		s.say("%s", strings.TrimSpace("+OK "+a.text))
 	default:
@@ -237,7 +237,7 @@ func (s *session) refused(ctx context.Context, a answer) {
 	if c, _, ok := strings.Cut(strings.TrimPrefix(a.text, "["), "]"); ok && strings.HasPrefix(a.text, "[") && slices.Contains(passedCodes, strings.ToUpper(c)) {
 		code = strings.ToUpper(c)
 	}
-	s.log.Info("login failed", "user", s.user, "code", code)
+	s.log.Info("login failed", "user", clip(s.user), "code", code)
 	s.tries++
 	if code != "AUTH" {
 		s.srv.meters.login("deferred")
@@ -299,4 +299,13 @@ func (s *session) doCapa(arg string) {
 		}
 	}
 	s.say(".")
+}
+
+// clip shortens what a client calls itself, for the log.
+func clip(s string) string {
+	const most = 100
+	if len(s) > most {
+		return s[:most] + "..."
+	}
+	return s
 }

@@ -102,7 +102,7 @@ func (s *session) run(ctx context.Context) {
 	}
 	s.flush()
 	s.linger()
-	s.log.Info("session ended", "user", s.user, "loggedin", s.loggedIn, "reason", s.reason, "bytes", s.sent,
+	s.log.Info("session ended", "user", clip(s.user), "loggedin", s.loggedIn, "reason", s.reason, "bytes", s.sent,
 		"seconds", int(time.Since(started).Seconds()))
 }
 
