@@ -193,24 +193,27 @@ func (c *talk) expect(what string, code int) string {
 	return text
 }
 
-// offer sends a message to bob, and gives the first code that is not as it should be, or that of the message.
-func (c *talk) offer(message string) (code int, text string) {
+// offer sends a message, to bob if nobody else is named, and gives the first code that is not as it should be, or that of
+// the message.
+func (c *talk) offer(message string, to ...string) (code int, text string) {
 	c.t.Helper()
-	for _, step := range []struct {
-		command string
-		code    int
-	}{{"MAIL FROM:<ann@example.org> BODY=8BITMIME", 250}, {"RCPT TO:<bob@example.net>", 250}, {"DATA", 354}} {
-		if err := c.PrintfLine("%s", step.command); err != nil {
+	if len(to) == 0 {
+		to = []string{"bob@example.net"}
+	}
+	commands := []string{"MAIL FROM:<ann@example.org> BODY=8BITMIME"}
+	for _, rcpt := range to {
+		commands = append(commands, "RCPT TO:<"+rcpt+">")
+	}
+	for _, command := range append(commands, "DATA") {
+		if err := c.PrintfLine("%s", command); err != nil {
 			c.t.Fatal(err)
 		}
-		if code, text, _ := c.ReadResponse(0); code != step.code {
-			return code, step.command + ": " + text
+		if code, text, _ := c.ReadResponse(0); code != 250 && code != 354 {
+			c.say("RSET", 250)
+			return code, command + ": " + text
 		}
 	}
 	c.content(message)
-	if err := c.W.Flush(); err != nil {
-		c.t.Fatal(err)
-	}
 	if err := c.PrintfLine("."); err != nil {
 		c.t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ daemon_smtp_ports = %[1]d
 local_interfaces = <; 127.0.0.1
 disable_ipv6 = true
 spool_directory = /var/spool/exim4
+notifier_socket =
 log_file_path = /var/log/exim4/%%slog
 tls_advertise_hosts =
 host_lookup =

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -90,7 +91,7 @@ func StartPostfix(t testing.TB, mainLines, masterLines string) *Mailserver {
 	chown(t, m.Maildir, "nobody")
 	chown(t, filepath.Join(m.Dir, "data"), "postfix")
 	for name, text := range map[string]string{
-		"main.cf":   fmt.Sprintf(postfixMain, m.Dir) + mainLines + "\n",
+		"main.cf":   overridden(fmt.Sprintf(postfixMain, m.Dir), mainLines) + mainLines + "\n",
 		"master.cf": fmt.Sprintf(postfixMaster, m.Port) + masterLines + "\n",
 	} {
 		if err := os.WriteFile(filepath.Join(settings, name), []byte(text), 0o644); err != nil {
@@ -109,6 +110,24 @@ func StartPostfix(t testing.TB, mainLines, masterLines string) *Mailserver {
 	})
 	m.Start()
 	return m
+}
+
+// overridden gives settings without those that others override. Postfix would take the last one, but each of its
+// processes would warn; and the log's server, which sends its own warnings to itself, can then wait for itself for ever
+// when ten datagrams, the most that a socket holds, came before it.
+func overridden(settings, others string) string {
+	var kept []string
+	for line := range strings.Lines(settings) {
+		key, _, _ := strings.Cut(line, "=")
+		again := slices.ContainsFunc(strings.Split(others, "\n"), func(other string) bool {
+			k, _, ok := strings.Cut(other, "=")
+			return ok && strings.TrimSpace(k) == strings.TrimSpace(key)
+		})
+		if !again {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "")
 }
 
 // Start starts the server, again if it was ended.

@@ -26,3 +26,10 @@ func TestPostfixDelivers(t *testing.T) {
 	m.Process.Stop(syscall.SIGTERM)
 	m.Process.Wait(10 * time.Second)
 }
+
+func TestOverridden(t *testing.T) {
+	got := overridden("a = 1\nab = 2\nb =\n", "b = 3\na=4\n c = d")
+	if want := "ab = 2\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
