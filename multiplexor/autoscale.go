@@ -70,15 +70,11 @@ func (p *pool) scaleOut() {
 
 // scaleIn ends the worker that has been idle longest: the others are warm.
 func (p *pool) scaleIn() {
-	var coldest *worker
-	for _, w := range p.resting() {
-		if coldest == nil || w.changed < coldest.changed {
-			coldest = w
-		}
-	}
-	if coldest == nil {
+	resting := p.resting()
+	if len(resting) == 0 {
 		return
 	}
+	coldest := resting[len(resting)-1]
 	p.scale.lastIn, p.scale.everIn = p.timers.Now(), true
 	p.kill(coldest, fmt.Sprintf("Autoscale: scale-in (ema_busy=%.2f)", p.scale.average), false)
 	p.log.add(levelInfo, fmt.Sprintf("Autoscale: scaled in to %d workers (ema_busy=%.2f)", p.running()-p.count[killed], p.scale.average))

@@ -61,6 +61,7 @@ type pool struct {
 	queue   queue
 	count   [states]int
 	free    int // after the last state change, for the events
+	turns   int // state changes
 
 	loading     []*worker // those of nstarting that no request waits for
 	nstarting   int       // processes being started
@@ -133,6 +134,8 @@ func (p *pool) setState(w *worker, s state) {
 	p.count[s]++
 	w.state = s
 	w.changed = p.timers.Now()
+	p.turns++
+	w.turn = p.turns
 	w.tag = w.tag[:0]
 	if s == busy {
 		p.histogram[p.count[busy]-1]++
@@ -433,7 +436,6 @@ func (p *pool) retireIdle() {
 		return
 	}
 	resting := p.resting()
-	slices.SortFunc(resting, func(a, b *worker) int { return int(b.changed - a.changed) })
 	for _, w := range resting {
 		if p.limits.MaxLifetime > 0 && w.used && now-w.first > p.limits.MaxLifetime {
 			p.kill(w, fmt.Sprintf("Worker has exceeded maximum lifetime of %d seconds", p.limits.MaxLifetime/time.Second), false)
@@ -449,7 +451,8 @@ func (p *pool) retireIdle() {
 	p.fillLater()
 }
 
-// resting gives the idle workers that can take a request.
+// resting gives the idle workers that can take a request, the most recently used
+// first.
 func (p *pool) resting() []*worker {
 	var all []*worker
 	for _, w := range p.workers {
@@ -457,6 +460,7 @@ func (p *pool) resting() []*worker {
 			all = append(all, w)
 		}
 	}
+	slices.SortFunc(all, func(a, b *worker) int { return int(b.turn - a.turn) })
 	return all
 }
 

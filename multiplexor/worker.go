@@ -47,6 +47,7 @@ type worker struct {
 	pool  *pool
 	n     int
 	state state
+	turn  int   // which of the pool's state changes its last one was
 	child child // nil while Stopped
 	req   *request
 

@@ -1,0 +1,316 @@
+package test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"postern/internal/testenv"
+)
+
+// theirMultiplexor is Debian's.
+const theirMultiplexor = "mimedefang-multiplexor"
+
+// echoWorker is a worker that both multiplexors can run.
+const echoWorker = `#!/usr/bin/perl
+$| = 1;
+while (<STDIN>) {
+    chomp;
+    if (/SLEEP=([\d.]+)/) { select(undef, undef, undef, $1) }
+    exit 3 if /DIE/;
+    if ($_ eq 'ping') { print "PONG\n"; next }
+    if (/STATUS=(\S+)/) { syswrite(\*STDOUT, ''); open(my $s, '>&=', 3); syswrite($s, "$1\n") }
+    print "ok got <$_>\n";
+}
+`
+
+// oneMultiplexor is a running multiplexor, ours or theirs.
+type oneMultiplexor struct {
+	t    *testing.T
+	dir  string
+	proc *testenv.Process
+}
+
+// startMultiplexor starts a multiplexor under the original's name.
+func startMultiplexor(t *testing.T, program, worker string, args ...string) *oneMultiplexor {
+	t.Helper()
+	p := &oneMultiplexor{t: t, dir: testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))}
+	full := []string{"-D", "-z", p.dir, "-s", p.path("s"), "-f", worker}
+	if account, drops := testenv.DaemonAccount(); drops {
+		full = append(full, "-U", account)
+	}
+	p.proc = testenv.Start(t, exec.Command(program, append(full, args...)...))
+	testenv.Eventually(t, answersWithin, "an answer of "+program, func() bool {
+		if !p.proc.Running() {
+			t.Fatalf("%s has ended", program)
+		}
+		conn, err := net.Dial("unix", p.path("s"))
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		_, err = io.WriteString(conn, "free\n")
+		reply, _ := io.ReadAll(conn)
+		return err == nil && len(reply) > 0
+	})
+	return p
+}
+
+func (p *oneMultiplexor) path(name string) string { return filepath.Join(p.dir, name) }
+
+// ask sends bytes and gives all that comes back.
+func (p *oneMultiplexor) ask(text string) string {
+	conn, err := net.Dial("unix", p.path("s"))
+	if err != nil {
+		p.t.Error(err)
+		return ""
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(answersWithin))
+	if _, err := io.WriteString(conn, text); err != nil {
+		p.t.Error(err)
+	}
+	reply, err := io.ReadAll(conn)
+	if err != nil {
+		p.t.Errorf("%.60q: %v", text, err)
+	}
+	return string(reply)
+}
+
+func (p *oneMultiplexor) askLater(text string) <-chan string {
+	c := make(chan string, 1)
+	go func() { c <- p.ask(text) }()
+	return c
+}
+
+func (p *oneMultiplexor) status() string { return strings.SplitN(p.ask("status\n"), " ", 2)[0] }
+
+func (p *oneMultiplexor) waitStatus(letters string) {
+	p.t.Helper()
+	last := ""
+	testenv.Eventually(p.t, answersWithin, "workers "+letters, func() bool {
+		last = p.status()
+		return last == letters
+	})
+}
+
+// ourMultiplexor gives our multiplexor under the original's name.
+func ourMultiplexor(t *testing.T) string {
+	t.Helper()
+	link := filepath.Join(testenv.ShortDir(t), theirMultiplexor)
+	if err := os.Symlink(testenv.Binary(t, "multiplexor"), link); err != nil {
+		t.Fatal(err)
+	}
+	return link
+}
+
+func writeWorker(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(testenv.ShortDir(t), "worker.pl")
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// varying are the parts of replies that differ from run to run.
+var varying = []struct {
+	pattern *regexp.Regexp
+	mask    string
+}{
+	{regexp.MustCompile(`(?m)^(\d+ [IBK]) \d+`), "$1 PID"},
+	{regexp.MustCompile(`PID \d+`), "PID PID"},
+	{regexp.MustCompile(`ago=\d+`), "ago=N"},
+	{regexp.MustCompile(`Age \d+`), "Age N"},
+	{regexp.MustCompile(`\b\d+\.\d{6}`), "F"}, // averages of milliseconds
+	{regexp.MustCompile(` \d+\n$`), " UPTIME\n"},
+}
+
+func masked(s string) string {
+	for _, v := range varying {
+		s = v.pattern.ReplaceAllString(s, v.mask)
+	}
+	return s
+}
+
+// TestMultiplexorAnswersAsDebians has the same dialog with both.
+func TestMultiplexorAnswersAsDebians(t *testing.T) {
+	theirs := testenv.Path(t, "the multiplexor beside Debian's", theirMultiplexor)
+	worker := writeWorker(t, echoWorker)
+	dialog := func(program string) (lines []string) {
+		p := startMultiplexor(t, program, worker, "-x", "3", "-m", "1", "-a", "u", "-Z")
+		p.waitStatus("ISS")
+		say := func(text string) {
+			reply := p.ask(text)
+			lines = append(lines, fmt.Sprintf("%.60q -> %q", text, masked(reply)))
+		}
+		for _, line := range []string{"free", "status", "workers", "slaves", "busyworkers", "busyslaves", "msgs", "load", "load-relayok", "hload", "hload-senderok", "histo",
+			"load1 10", "load1 60abc", "load1 9", "load1 601", "load1 x", "workerinfo 0", "workerinfo 1", "slaveinfo 2", "workerinfo 3", "workerinfo -1", "workerinfo x",
+			"tick", "foo_no_such_command", "ping", "PING", "free ", " free", "load1", "load1 ", "workerinfo", "tick 1", "scan q d", "scan", "relayok 1.2.3.4 h", "senderok a b",
+			"recipok <a@x> <b@y> 1", "helook a", "", "ping\r", "ping\x00junk", "free\x00",
+			"status", "workers", "msgs", "load", "load-recipok", "load1 600", "hload", "hload-relayok", "histo", "workerinfo 0"} {
+			say(line + "\n")
+		}
+		say("free\nmsgs\n")
+		held := p.askLater("scan Q%41 dir SLEEP=1\n")
+		p.waitStatus("BSS")
+		for _, line := range []string{"busyworkers", "workerinfo 0", "load1 60", "free"} {
+			say(line + "\n")
+		}
+		lines = append(lines, <-held)
+		say("reread\n")
+		return lines
+	}
+	if d := cmp.Diff(dialog(theirs), dialog(ourMultiplexor(t))); d != "" {
+		t.Errorf("-theirs +ours:\n%s", d)
+	}
+}
+
+// TestMultiplexorEventsAsDebians compares what listeners hear.
+func TestMultiplexorEventsAsDebians(t *testing.T) {
+	theirs := testenv.Path(t, "the multiplexor beside Debian's", theirMultiplexor)
+	worker := writeWorker(t, echoWorker)
+	dialog := func(program string) (events []string) {
+		p := startMultiplexor(t, program, worker, "-x", "2", "-m", "1", "-O", "n", "-Z")
+		p.waitStatus("IS")
+		conn, err := net.Dial("unix", p.path("n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(answersWithin))
+		in := bufio.NewReader(conn)
+		next := func() string {
+			line, err := in.ReadString('\n')
+			if err != nil {
+				t.Errorf("%s: %v after %q", program, err, events)
+			}
+			return strings.TrimSuffix(line, "\n")
+		}
+		if got := next(); got != "*OK" {
+			t.Errorf("greeting %q", got)
+		}
+		io.WriteString(conn, "?*\n")
+		// The interest has no answer: a first request may come too early.
+		marker := ""
+		for range 100 {
+			p.ask("ping\n")
+			conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+			if line, err := in.ReadString('\n'); err == nil {
+				marker = line
+				break
+			}
+		}
+		conn.SetDeadline(time.Now().Add(answersWithin))
+		until := func(end string) {
+			for range 50 {
+				line := next()
+				events = append(events, line)
+				if line == end || t.Failed() {
+					return
+				}
+			}
+			t.Errorf("%s: no %q", program, end)
+		}
+		if marker == "" {
+			t.Fatal("no events")
+		}
+		until("F 2")
+		events = nil
+		p.ask("relayok 1.2.3.4 host\n")
+		until("F 2")
+		a, b := p.askLater("scan QID dir SLEEP=1\n"), (<-chan string)(nil)
+		until("S 0 scan QID")
+		b = p.askLater("x SLEEP=1.3\n")
+		until("S 1 x SLEEP=1.3")
+		<-a
+		<-b
+		until("F 2")
+		p.ask("reread\n")
+		until("R")
+		until("S 1 StateChange Killed -> Stopped")
+		return events
+	}
+	normal := func(events []string) string {
+		// Which of two killed workers is reaped first is chance.
+		i := len(events) - 1
+		for i > 0 && events[i] != "R" {
+			i--
+		}
+		return strings.Join(events[:i+1], "\n")
+	}
+	if d := cmp.Diff(normal(dialog(theirs)), normal(dialog(ourMultiplexor(t)))); d != "" {
+		t.Errorf("-theirs +ours:\n%s", d)
+	}
+}
+
+const simpleFilter = `
+sub filter_relay { return ('CONTINUE', 'fine') }
+sub filter_sender { my ($s) = @_; return ('REJECT', "no sender $s") if $s =~ /bad/; return ('CONTINUE', 'ok') }
+sub filter_recipient { my ($r) = @_; return ('TEMPFAIL', 'later') if $r =~ /later/; return ('CONTINUE', 'ok') }
+sub filter_begin {}
+sub filter { return action_accept() }
+sub filter_end { action_add_header('X-Seen', 'yes') }
+1;
+`
+
+// TestMultiplexorRunsMimedefangPl has Debian's mimedefang.pl as worker, with and
+// without the fork server, under both names.
+func TestMultiplexorRunsMimedefangPl(t *testing.T) {
+	worker := testenv.Path(t, "mimedefang.pl as a worker", "mimedefang.pl")
+	control := testenv.Path(t, "md-mx-ctrl at our socket", "md-mx-ctrl")
+	filter := filepath.Join(testenv.ShortDir(t), "filter")
+	if err := os.WriteFile(filter, []byte(simpleFilter), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, program := range map[string]string{"our name": testenv.Binary(t, "multiplexor"), "their name": ourMultiplexor(t)} {
+		t.Run(name, func(t *testing.T) {
+			p := startMultiplexor(t, program, worker, "-F", filter, "-x", "2", "-Z", "-l")
+			for line, want := range map[string]string{
+				"ping":                                  "PONG\n",
+				"relayok 1.2.3.4 h 25 5.6.7.8 25 Q":     "ok 1 fine 250 2.1.0 0\n",
+				"senderok <bad@x> 1.2.3.4 h he /tmp Q":  "ok 0 no%20sender%20<bad@x> 554 5.7.1 0\n",
+				"senderok <good@x> 1.2.3.4 h he /tmp Q": "ok 1 ok 250 2.1.0 0\n",
+				"recipok <later@x> <a@x> 1.2.3.4 h <later@x> he /tmp Q ? ? ?": "ok -1 later 451 4.3.0 0\n",
+				"scan q /nonexistent": "error: Cannot chdir(/nonexistent): No such file or directory\n",
+				"tick 3":              "error: tick 3: filter_tick undefined\n",
+				"no such command":     "error: Unknown command\n",
+			} {
+				if got := p.ask(line + "\n"); got != want {
+					t.Errorf("%s: %q, want %q", line, got, want)
+				}
+			}
+			stdout, stderr, status := testenv.Run(t, answersWithin, control, "-s", p.path("s"), "status")
+			if status != 0 || !strings.HasPrefix(stdout, "Max workers: 2\nWorker 0: idle\n") {
+				t.Errorf("md-mx-ctrl status: %d, %q %q", status, stdout, stderr)
+			}
+			stdout, _, _ = testenv.Run(t, answersWithin, control, "-s", p.path("s"), "free")
+			if stdout != "2\n" {
+				t.Errorf("md-mx-ctrl free: %q", stdout)
+			}
+			stdout, _, _ = testenv.Run(t, answersWithin, control, "-s", p.path("s"), "reread")
+			if stdout != "Forced reread of filter rules\n" {
+				t.Errorf("md-mx-ctrl reread: %q", stdout)
+			}
+			testenv.Eventually(t, answersWithin, "an answer after the reread", func() bool { return p.ask("ping\n") == "PONG\n" })
+			p.proc.Stop(syscall.SIGTERM)
+			if status := p.proc.Wait(answersWithin); status != 0 {
+				t.Errorf("exit status %d", status)
+			}
+		})
+	}
+}
