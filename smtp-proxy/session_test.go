@@ -95,7 +95,8 @@ func startProxyAs(t testing.TB, listener string, args ...string) *proxy {
 		cancel()
 		srv.close()
 		if t.Failed() {
-			t.Logf("log of the proxy:\n%s", out)
+			log := out.String()
+			t.Logf("end of the proxy's log:\n%s", log[max(0, len(log)-(16<<10)):])
 		}
 	})
 	return &proxy{srv, l.Addr().String(), out}
