@@ -17,7 +17,8 @@ func (s *session) begin() bool {
 		return false
 	}
 	s.strict = s.wantsStrict()
-	s.srv.publish('C', s.id, s.client.Addr().String())
+	s.announced = true
+	s.srv.publish('C', s.id, addressText(s.client.Addr()))
 	if s.listener == listenSMTPS && !s.handshake() {
 		return false
 	}

@@ -60,7 +60,8 @@ func (s *session) ask(f *filter, request string) mxproto.Verdict {
 		return s.filterFailed(f, err)
 	}
 	if v.Delay > 0 {
-		s.flush() // replies to earlier commands are not held back
+		s.collect() // replies to earlier commands are not held back
+		s.flush()
 		s.srv.pause(min(v.Delay, f.maxDelay))
 	}
 	if v.Action == mxproto.Reject || v.Action == mxproto.TempFail {

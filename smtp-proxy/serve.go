@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -83,6 +84,9 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 	defer srv.close()
 	if err := srv.open(); err != nil {
 		return err
+	}
+	if len(env.Listeners[listenSMTP])+len(env.Listeners[listenSubmission])+len(env.Listeners[listenSMTPS]) == 0 {
+		return errors.New("nothing to listen on: set smtp, submission or smtps, or pass a socket")
 	}
 	var accepting sync.WaitGroup
 	for _, name := range []string{listenSMTP, listenSubmission, listenSMTPS} {

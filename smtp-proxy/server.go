@@ -208,6 +208,14 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
 }
 
+// addressText gives an address for events; that of a UNIX socket is "local".
+func addressText(addr netip.Addr) string {
+	if !addr.IsValid() {
+		return "local"
+	}
+	return addr.String()
+}
+
 func seconds(d time.Duration) string {
 	return strconv.FormatFloat(d.Seconds(), 'f', 3, 64)
 }

@@ -38,18 +38,19 @@ type session struct {
 	authType string // the mechanism of AUTH
 	authed   bool   // up is authenticated as the client and belongs to this session
 
-	tx       *transaction
-	up       *upstream.Conn
-	pending  []pendingReply
-	errors   int
-	junk     int
-	messages int
-	strict   bool // a bare LF is refused
-	open     bool // filter said: no more filtering on this connection
-	counted  bool // the address is counted in the crowd
-	gate     string
-	closing  bool // end the session once replies are flushed
-	stat     *statfile.File
+	tx        *transaction
+	up        *upstream.Conn
+	pending   []pendingReply
+	errors    int
+	junk      int
+	messages  int
+	strict    bool // a bare LF is refused
+	open      bool // filter said: no more filtering on this connection
+	counted   bool // the address is counted in the crowd
+	gate      string
+	announced bool // listeners were told that it began
+	closing   bool // end the session once replies are flushed
+	stat      *statfile.File
 
 	mu   sync.Mutex
 	idle bool // waiting for a command, outside of a transaction
@@ -218,7 +219,9 @@ func (s *session) end() {
 		return // health checks of load balancers: counted, not logged
 	}
 	took := time.Since(s.started)
-	s.srv.publish('D', s.id, s.client.Addr().String(), seconds(took))
+	if s.announced {
+		s.srv.publish('D', s.id, addressText(s.client.Addr()), seconds(took))
+	}
 	attrs := []any{"session", s.id, "listener", s.listener, "client", s.client.String(), "helo", clip(s.helo), "messages", s.messages,
 		"errors", s.errors, "duration", took.Round(time.Millisecond)}
 	if s.peer != s.client {

@@ -286,7 +286,6 @@ func TestAuthDialog(t *testing.T) {
 			t.Errorf("the log holds %s", secret)
 		}
 	}
-	b.Forgive() // the lines of the dialog are no commands
 }
 
 func TestAuthCancelled(t *testing.T) {
@@ -294,10 +293,10 @@ func TestAuthCancelled(t *testing.T) {
 	b.Extend("AUTH LOGIN")
 	b.Answer(func(a testenv.Asked) string {
 		switch {
-		case a.Verb == "AUTH":
-			return "334 x"
 		case a.Line == "*":
 			return "501 5.7.0 Cancelled"
+		case a.Verb == "AUTH":
+			return "334 x"
 		}
 		return ""
 	})
@@ -308,5 +307,4 @@ func TestAuthCancelled(t *testing.T) {
 	c.cmd("AUTH LOGIN", "334")
 	c.cmd("not base64!", "501")
 	c.envelope()
-	b.Forgive()
 }

@@ -85,12 +85,17 @@ func (s *session) doHello(cmd smtp.Command) {
 		s.say(*r)
 		return
 	}
+	again := s.helo != ""
 	s.helo, s.esmtp = cmd.Arg, cmd.Verb == smtp.Ehlo
-	if !s.esmtp {
-		s.say(reply(250, "", s.conf.host))
-		return
+	r := reply(250, "", s.conf.host)
+	if s.esmtp {
+		r = smtp.Reply{Code: 250, Lines: s.greeting()}
 	}
-	s.say(smtp.Reply{Code: 250, Lines: s.greeting()})
+	if again {
+		s.useless(r)
+	} else {
+		s.say(r)
+	}
 }
 
 // doMail is MAIL FROM: RFC 5321, 4.1.1.2. The server behind is not troubled before the first recipient.
