@@ -77,7 +77,7 @@ func TestCrowdIsBounded(t *testing.T) {
 		t.Fatal("refused")
 	}
 	addr := netip.MustParseAddr("10.0.0.0")
-	for range 3 * tableLimit {
+	for range tableLimit * 5 / 4 {
 		c.failed(addr)
 		addr = addr.Next()
 	}
