@@ -53,7 +53,12 @@ func TestIdleSessionsAreCheap(t *testing.T) {
 		}
 		clients = append(clients, c)
 	}
+	// The last replies are out a moment before their sessions have gone to rest.
 	cost := (memory()-base)/sessions - conn
+	for end := time.Now().Add(20 * time.Second); cost > idleLimit && time.Now().Before(end); {
+		runtime.Gosched()
+		cost = (memory()-base)/sessions - conn
+	}
 	t.Logf("a session costs %d bytes, of which %d are the connection itself", cost, conn)
 	if cost > idleLimit {
 		t.Errorf("a session that waits costs %d bytes, want at most %d", cost, idleLimit)
