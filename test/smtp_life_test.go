@@ -1,0 +1,77 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"postern/internal/testenv"
+)
+
+func TestNothingToListenOn(t *testing.T) {
+	dir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))
+	args := []string{"--config", "/dev/null", "--upstream", "maildir:" + filepath.Join(dir, "Maildir")}
+	if account, drops := testenv.DaemonAccount(); drops {
+		args = append(args, "--user", account)
+	}
+	_, stderr, status := testenv.Run(t, 10*time.Second, testenv.Binary(t, "smtp-proxy"), args...)
+	if status != 1 || !strings.Contains(stderr, "nothing to listen on") {
+		t.Errorf("status %d, want 1:\n%s", status, stderr)
+	}
+}
+
+// TestTermLetsMessagesEnd ends the real proxy while one client is idle and another sends a message.
+func TestTermLetsMessagesEnd(t *testing.T) {
+	b := testenv.StartBackend(t)
+	pidfile := filepath.Join(testenv.ShortDir(t), "pid")
+	address, p := startProxyTo(t, "smtp://"+b.Addr, "--pidfile", pidfile, "--hostname", "proxy.example")
+	if text, err := os.ReadFile(pidfile); err != nil || string(text) != fmt.Sprintf("%d\n", p.Pid()) {
+		t.Errorf("pid file holds %q, %v; want %d", text, err, p.Pid())
+	}
+	idle, busy := dialSMTP(t, address), dialSMTP(t, address)
+	busy.say("MAIL FROM:<ann@example.org>\r\n", "250")
+	busy.say("RCPT TO:<bob@example.net>\r\n", "250")
+	busy.say("DATA\r\n", "354")
+	p.Stop(syscall.SIGTERM)
+	idle.expect("421 4.3.2")
+	busy.say("Subject: x\r\n\r\ntext\r\n.\r\n", "250")
+	busy.expect("421 4.3.2")
+	if status := p.Wait(20 * time.Second); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	if n := len(b.Messages()); n != 1 {
+		t.Errorf("%d messages, want 1", n)
+	}
+}
+
+// TestHangupChangesLimits has the real proxy read its settings again.
+func TestHangupChangesLimits(t *testing.T) {
+	b := testenv.StartBackend(t)
+	conf := filepath.Join(testenv.ShortDir(t), "smtp-proxy.conf")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("max-message-size 1000\n")
+	address, p := startProxyTo(t, "smtp://"+b.Addr, "--config", conf)
+	old := dialSMTP(t, address)
+	write("max-message-size 100\n")
+	p.Stop(syscall.SIGHUP)
+	testenv.Eventually(t, 10*time.Second, "the new limit is in force", func() bool {
+		c := dialSMTP(t, address)
+		defer c.Close()
+		line := c.say("MAIL FROM:<ann@example.org> SIZE=500\r\n", "")
+		return strings.HasPrefix(line, "552")
+	})
+	old.say("MAIL FROM:<ann@example.org> SIZE=500\r\n", "250")
+	write("max-message-size many\n")
+	p.Stop(syscall.SIGHUP)
+	p.WaitOutput(10*time.Second, "settings are not reloaded")
+	dialSMTP(t, address).say("MAIL FROM:<ann@example.org> SIZE=500\r\n", "552")
+}
