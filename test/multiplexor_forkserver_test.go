@@ -338,6 +338,50 @@ func TestForkServerMIMEDefang(t *testing.T) {
 	ended(t, all...)
 }
 
+// TestForkServerExample runs the example of the manual page.
+func TestForkServerExample(t *testing.T) {
+	testenv.Need(t, "a worker in Python", "python3")
+	_, page, _ := strings.Cut(readTree(t, "man/multiplexor-forkserver.7"), "\n.Sh EXAMPLES\n")
+	_, page, _ = strings.Cut(page, "\n.Bd -literal -offset indent\n")
+	program, _, ok := strings.Cut(page, "\n.Ed\n")
+	if !ok {
+		t.Fatal("there is no example")
+	}
+	dir := testenv.ShortDir(t)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	spool := testenv.DaemonDir(t, filepath.Join(dir, "spool"))
+	p := &perlPool{pool: &pool{t: t, dir: dir, socket: filepath.Join(spool, "mx")}}
+	p.write("my_rules.py", "import os, sys\ndef serve():\n    for line in sys.stdin:\n        print(os.getpid(), os.listdir('/proc/self/fd')[:-1], flush=True)\n")
+	p.write("worker", "#!/usr/bin/env python3\n"+strings.ReplaceAll(program, `\e`, `\`))
+	if err := os.Chmod(filepath.Join(dir, "worker"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"-D", "-l", "-s", p.socket, "-z", spool, "-f", filepath.Join(dir, "worker"), "-E", "-x", "2"}
+	if account, drops := testenv.DaemonAccount(); drops {
+		args = append(args, "-U", account)
+	}
+	p.mx = testenv.Start(t, exec.Command(testenv.Binary(t, "multiplexor"), args...))
+	ask := regexp.MustCompile(`^(\d+) \['0', '1', '2'\]\n$`)
+	var server int
+	testenv.Eventually(t, perlPatience, "an answer of a forked worker", func() bool {
+		m := ask.FindStringSubmatch(p.ask("x"))
+		if m == nil {
+			return false
+		}
+		pid, _ := strconv.Atoi(m[1])
+		server = parentOf(pid)
+		return parentOf(server) == p.mx.Pid()
+	})
+	workers := childrenOf(server)
+	p.mx.Stop(syscall.SIGTERM)
+	if status := p.mx.Wait(perlPatience); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	ended(t, append(workers, server)...)
+}
+
 // cost is what the fifth worker of a pool costs.
 type cost struct {
 	start  time.Duration // to its first answer, median
