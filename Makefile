@@ -9,6 +9,7 @@ PREFIX  ?= /usr/local
 BINDIR  ?= $(PREFIX)/bin
 SBINDIR ?= $(PREFIX)/sbin
 MANDIR  ?= $(PREFIX)/share/man
+DOCDIR  ?= $(PREFIX)/share/doc/postern
 # Filter workers, which only a multiplexor starts.
 LIBEXECDIR ?= $(PREFIX)/libexec/postern
 DOCDIR  ?= $(PREFIX)/share/doc/postern
@@ -61,7 +62,7 @@ PLACES = sed -e 's|/usr/libexec/postern|$(LIBEXECDIR)|g' -e '/^Exec/s|/usr/sbin/
 # Settings that are there already are left alone; the new sample goes beside them.
 install: build
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR) $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(SYSCONFDIR) \
-	  $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(TMPFILESDIR)
+	  $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(TMPFILESDIR) $(DESTDIR)$(DOCDIR)/examples
 	install -m 755 $(addprefix bin/,$(TOOLS)) $(DESTDIR)$(BINDIR)/
 	install -m 755 $(addprefix bin/,$(SBIN)) $(DESTDIR)$(SBINDIR)/
 	install -m 755 $(addprefix bin/,$(WORKERS)) $(DESTDIR)$(LIBEXECDIR)/
@@ -77,6 +78,7 @@ install: build
 	for unit in etc/systemd/*; do \
 	  $(PLACES) $$unit >bin/.unit && install -m 644 bin/.unit $(DESTDIR)$(UNITDIR)/$${unit##*/} || exit 1; \
 	done
+	install -m 755 etc/examples/* $(DESTDIR)$(DOCDIR)/examples/
 	rm -f bin/.page bin/.conf bin/.unit
 	install -d $(DESTDIR)$(DOCDIR)/examples
 	install -m 755 etc/examples/* $(DESTDIR)$(DOCDIR)/examples/

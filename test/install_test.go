@@ -26,9 +26,10 @@ func TestInstall(t *testing.T) {
 	install()
 
 	want := map[string]fs.FileMode{
-		"opt/postern/share/man/man7/postern.7": 0o644,
-		"usr/lib/sysusers.d/postern.conf":      0o644,
-		"usr/lib/tmpfiles.d/postern.conf":      0o644,
+		"opt/postern/share/man/man7/postern.7":                0o644,
+		"opt/postern/share/doc/postern/examples/shut-port-25": 0o755,
+		"usr/lib/sysusers.d/postern.conf":                     0o644,
+		"usr/lib/tmpfiles.d/postern.conf":                     0o644,
 	}
 	for program, section := range programs {
 		dir := "bin"
