@@ -59,9 +59,14 @@ type pool struct {
 	idle    idleSet
 	stopped []*worker // the next slot to start is the last
 	queue   queue
-	count   [states]int
-	free    int // after the last state change, for the events
-	turns   int // state changes
+
+	overflow      queue // requests that found the queue full, for a moment
+	overflowTimer evloop.Timer
+	stuck         bool // the queue has been full for more than a moment
+
+	count [states]int
+	free  int // after the last state change, for the events
+	turns int // state changes
 
 	loading     []*worker // those of nstarting that no request waits for
 	nstarting   int       // processes being started
@@ -106,6 +111,7 @@ func newPool(l limits, timers *evloop.Timers, os processes, log *journal, stats 
 	p.count[stopped] = l.Max
 	p.minTimer.Do = p.fillUp
 	p.gapTimer.Do = p.serveQueue
+	p.overflowTimer.Do = p.overflowed
 	p.idleTimer.Do = p.retireIdle
 	p.statusTimer.Do = p.logStatus
 	p.stopTimer.Do = p.pressOn
@@ -481,6 +487,7 @@ func (p *pool) stop(gone func()) {
 		return
 	}
 	p.stopping, p.gone = true, gone
+	p.overflowed()
 	for r := p.queue.head; r != nil; r = p.queue.head {
 		p.withdraw(r)
 		p.tell(r, failShutdown)

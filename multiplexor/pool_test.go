@@ -326,7 +326,10 @@ func TestQueue(t *testing.T) {
 	t.Run("oldest first", func(t *testing.T) {
 		b := newBench(t, func(l *limits) { l.Max, l.QueueSize = 1, 2 })
 		a := []*fakeAsker{b.ask("a"), b.ask("b"), b.ask("c"), b.ask("d")}
+		b.wantAnswer(a[3], "")
+		b.pass(overflowWait)
 		b.wantAnswer(a[3], "error: No free workers\n")
+		b.wantAnswer(b.ask("e"), "error: No free workers\n")
 		for i := range 3 {
 			b.reply(0, "ok\n")
 			b.wantAnswer(a[i], "ok\n")
@@ -365,6 +368,30 @@ func TestQueue(t *testing.T) {
 			b.wantAnswer(a, "ok\n")
 		})
 	}
+	t.Run("full for a moment", func(t *testing.T) {
+		b := newBench(t, func(l *limits) { l.Max, l.QueueSize = 1, 2 })
+		var all []*fakeAsker
+		for range 20 {
+			all = append(all, b.ask("x"))
+		}
+		for i := range all {
+			b.pass(overflowWait / 2) // something is finished in time, again and again
+			b.reply(0, "ok\n")
+			b.wantAnswer(all[i], "ok\n")
+		}
+		b.ask("a")
+		b.ask("b")
+		b.ask("c")
+		gone, last := b.ask("d"), b.ask("e")
+		if !b.p.withdraw(&gone.req) || b.p.withdraw(&gone.req) {
+			t.Error("withdrawn not at all or twice")
+		}
+		for range 4 {
+			b.reply(0, "ok\n")
+		}
+		b.wantAnswer(last, "ok\n")
+		b.wantAnswer(gone, "")
+	})
 	t.Run("maps and ticks never wait", func(t *testing.T) {
 		b := newBench(t, func(l *limits) { l.Max, l.QueueSize = 1, 2 })
 		b.ask("a")

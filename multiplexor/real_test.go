@@ -701,6 +701,7 @@ func TestRealSoak(t *testing.T) {
 	}
 	r := startReal(t, "-x", "8", "-r", "200", "-q", "1000", "--log-level", "error", "--reload", "classic")
 	pid := r.proc.Pid()
+	r.waitStatus("ISSSSSSS")
 	before := countFDs(t, pid)
 	ways := []string{"do exit 1", "do die", `do raw one\ntwo\n;mute`, "do close"}
 	var wg sync.WaitGroup

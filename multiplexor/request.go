@@ -95,8 +95,10 @@ type request struct {
 
 	retried    bool
 	domain     string   // of a recipok that counts against its domain
-	next, prev *request // in the queue
+	next, prev *request // in a queue
+	list       *queue
 	queued     bool
+	pool       *pool // that it waits for
 	wait       evloop.Timer
 }
 
@@ -149,7 +151,7 @@ type queue struct {
 }
 
 func (q *queue) push(r *request) {
-	r.queued, r.prev, r.next = true, q.tail, nil
+	r.queued, r.list, r.prev, r.next = true, q, q.tail, nil
 	if q.tail == nil {
 		q.head = r
 	} else {
@@ -173,6 +175,6 @@ func (q *queue) remove(r *request) {
 	} else {
 		r.next.prev = r.prev
 	}
-	r.queued, r.prev, r.next = false, nil, nil
+	r.queued, r.list, r.prev, r.next = false, nil, nil, nil
 	q.len--
 }
