@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/internal/testenv"
+	"runtime/debug"
 )
 
 func TestDrain(t *testing.T) {
@@ -334,4 +335,13 @@ func swallow(l net.Listener) int64 {
 		}
 		nc.Close()
 	}
+}
+
+// memory gives the bytes in use by heap and stacks once garbage is gone.
+func memory() int64 {
+	debug.FreeOSMemory()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapInuse + m.StackInuse + m.MSpanInuse)
 }
