@@ -205,19 +205,21 @@ func TestServerDown(t *testing.T) {
 }
 
 func TestReplyToNothing(t *testing.T) {
+	loggedIn := make(chan struct{})
 	r := start(t, backendAt(t, func(p *peer) {
 		p.send("+OK\r\n")
 		p.line()
 		p.send("+OK\r\n")
 		p.line()
 		p.send("+OK\r\n")
-		time.Sleep(20 * time.Millisecond) // so that it is a segment of its own
+		<-loggedIn
 		p.send("+OK 5 500\r\n")
 		p.line()
 	}))
 	p := r.client(t)
 	p.ask("USER bob", "+OK")
 	p.ask("PASS x", "+OK")
+	close(loggedIn)
 	testenv.Eventually(t, 10*time.Second, "the session notices", func() bool {
 		p.send("STAT\r\n")
 		return strings.HasPrefix(p.line(), "-ERR [SYS/TEMP]")

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -82,6 +83,9 @@ func (s *Spool) Open() error {
 func (s *Spool) openLocked() (*os.Root, error) {
 	if s.root != nil {
 		return s.root, nil
+	}
+	if !filepath.IsAbs(s.Dir) {
+		return nil, fmt.Errorf("open spool %q: not an absolute path: %w", s.Dir, fs.ErrInvalid)
 	}
 	if !s.Insecure {
 		if err := safedir.Private(s.Dir); err != nil {

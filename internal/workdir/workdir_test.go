@@ -250,6 +250,12 @@ func TestInsecureSpool(t *testing.T) {
 	}
 }
 
+func TestRelativeSpool(t *testing.T) {
+	if err := (&Spool{Dir: "spool"}).Open(); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("relative path: %v", err)
+	}
+}
+
 func TestIDs(t *testing.T) {
 	s := &Spool{}
 	seen := map[string]bool{}
