@@ -21,11 +21,11 @@ var peerMTAs = []struct {
 	start func(t *testing.T, d *frontDoor) (address string)
 }{
 	{"Postfix", "ESMTP", true, "DATA", func(t *testing.T, d *frontDoor) string {
-		return relayingPostfix(t, d, "smtp_tls_security_level = none", "")
+		return relayingPostfix(t, d, "smtp_tls_security_level = none", "").Address()
 	}},
 	{"Postfix STARTTLS", "ESMTPS", true, "DATA", func(t *testing.T, d *frontDoor) string {
 		return relayingPostfix(t, d, "smtp_tls_security_level = verify\nsmtp_tls_verify_cert_match = localhost\nsmtp_tls_CAfile = "+d.cert,
-			"tlsmgr unix - - n 1000? 1 tlsmgr")
+			"tlsmgr unix - - n 1000? 1 tlsmgr").Address()
 	}},
 	{"Exim", "ESMTP", false, "BDAT", func(t *testing.T, d *frontDoor) string {
 		return testenv.StartExim(t, d.port, "  hosts_avoid_tls = *").Address()
@@ -35,11 +35,12 @@ var peerMTAs = []struct {
 	}},
 }
 
-func relayingPostfix(t *testing.T, d *frontDoor, mainLines, masterLines string) string {
+// relayingPostfix starts a Postfix that sends all mail to the proxy, and tries again soon; but not so soon that it would
+// find the message locked by the delivery before, which it then leaves alone for long.
+func relayingPostfix(t *testing.T, d *frontDoor, mainLines, masterLines string) *testenv.Mailserver {
 	t.Helper()
-	m := testenv.StartPostfix(t, fmt.Sprintf("virtual_mailbox_domains =\ndefault_transport = smtp\nrelayhost = [127.0.0.1]:%d\n"+
-		"minimal_backoff_time = 1s\nmaximal_backoff_time = 2s\nqueue_run_delay = 1s\n%s", d.port, mainLines), masterLines)
-	return m.Address()
+	return testenv.StartPostfix(t, fmt.Sprintf("virtual_mailbox_domains =\ndefault_transport = smtp\nrelayhost = [127.0.0.1]:%d\n"+
+		"minimal_backoff_time = 4s\nmaximal_backoff_time = 4s\nqueue_run_delay = 1s\n%s", d.port, mainLines), masterLines)
 }
 
 // TestRealMTAs has mail servers relay through the proxy. Each message is refused for now once at its end and so is sent

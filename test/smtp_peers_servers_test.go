@@ -3,6 +3,7 @@ package test
 import (
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -215,5 +216,44 @@ func TestSendmailBehind(t *testing.T) {
 	c.say("QUIT", 221)
 	s.start()
 	s.hasOnce(t, "from-the-maildrop", message)
+	d.stop()
+}
+
+// TestRecipientsOverLMTP has a real Postfix relay a message for three recipients to Dovecot's LMTP, which answers for each
+// of them behind the content: who is known gets it once, who is not is named to the sender's server.
+func TestRecipientsOverLMTP(t *testing.T) {
+	lmtp := testenv.StartLMTP(t)
+	d := startFrontDoor(t, "lmtp:"+lmtp.Socket).await()
+	m := relayingPostfix(t, d, "smtp_tls_security_level = none", "")
+	message := peerMessage("for-three", 900)
+	c := startTalk(t, "127.0.0.1", m.Address())
+	if code, text := c.offer(message, "bob@example.net", "nobody@example.net", "eve@example.net"); code != 250 {
+		t.Fatalf("%d %s", code, text)
+	}
+	c.say("QUIT", 221)
+	count := func() int {
+		n := 0
+		for _, got := range lmtp.Delivered() {
+			if hasSubject(got, "for-three") {
+				n++
+				sameText(t, "message", got[strings.Index(got, "\nFrom: Ann")+1:], lf(message))
+			}
+		}
+		return n
+	}
+	testenv.Eventually(t, peerPatience, "two deliveries, and the message gone from the queue", func() bool {
+		return count() >= 2 && strings.Contains(m.Log(), ": removed")
+	})
+	if count() != 2 {
+		t.Errorf("%d deliveries, want one for each of two recipients", count())
+	}
+	for _, want := range []string{"to=<bob@example.net>", "to=<eve@example.net>"} {
+		if !regexp.MustCompile(want + `.* status=sent \(250 `).MatchString(m.Log()) {
+			t.Errorf("the log of Postfix has no delivery %s", want)
+		}
+	}
+	if !regexp.MustCompile(`to=<nobody@example\.net>.* status=bounced .*550 `).MatchString(m.Log()) {
+		t.Error("the log of Postfix does not tell that nobody was refused by 550")
+	}
 	d.stop()
 }
