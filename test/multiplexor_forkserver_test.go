@@ -338,6 +338,79 @@ func TestForkServerMIMEDefang(t *testing.T) {
 	ended(t, all...)
 }
 
+// TestForkServerPerl: other programs in Perl than MIMEDefang's.
+func TestForkServerPerl(t *testing.T) {
+	testenv.Need(t, "workers in Perl", "perl")
+	const loop = "sub do_main_loop { $| = 1; while (<STDIN>) { print \"$$ \", getppid(), \"\\n\" } exit 0 }\n"
+	const mode = "my $mode = pop @ARGV; do_main_loop() if $mode =~ /^-server/; "
+	tests := []struct {
+		name, program string
+		forked        bool
+	}{
+		{"main", loop + "sub main { " + mode + "return 0 }\nexit(main());\n", true},
+		{"main unless caller", "use strict; use warnings;\n" + loop + "sub main { " + mode + "return 0 }\n&main unless caller;\n", true},
+		{"no main", loop + mode + "\n", true},
+		{"with DATA", loop + "sub main { die unless <DATA> eq \"data\\n\"; " + mode + "}\nmain();\n__DATA__\ndata\n", true},
+		{"prints while it loads", loop + "sub main { print 'noise'; print STDERR \"loading\\n\"; <STDIN> unless $ARGV[-1] =~ /^-server/; $|=1; do_main_loop() if $ARGV[-1] eq '-server' }\nmain();\n", true},
+		{"has END blocks", "END { print STDERR \"END $$\\n\" }\n" + loop + "sub main { " + mode + "}\nmain();\n", true},
+		{"no loop", "$| = 1; if (pop(@ARGV) eq '-server') { while (<STDIN>) { print \"$$ \", getppid(), \"\\n\" } }\n", false},
+		{"does not load", loop + "sub main { die \"no rules\\n\" if $ARGV[-1] ne '-server'; " + mode + "}\nmain();\n", false},
+		{"forks while it loads", loop + "sub main { if (!fork) { exit 0 } wait; " + mode + "}\nmain();\n", true},
+	}
+	for _, tt := range tests {
+		for _, head := range []string{"#!/usr/bin/perl\n", "#!/usr/bin/perl -wT\n"} {
+			name := tt.name + strings.TrimSpace(strings.TrimPrefix(head, "#!/usr/bin/perl"))
+			t.Run(name, func(t *testing.T) {
+				p := startPlainPool(t, head+tt.program)
+				var reply string
+				testenv.Eventually(t, perlPatience, "an answer", func() bool { reply = p.ask("x"); return reply != "" && !strings.HasPrefix(reply, "error") })
+				m := regexp.MustCompile(`^(noise)?(\d+) (\d+)\n$`).FindStringSubmatch(reply)
+				if m == nil {
+					t.Fatalf("answered %q", reply)
+				}
+				if tt.forked && m[1] != "" {
+					t.Errorf("what was printed while loading is in the answer %q", reply)
+				}
+				parent, _ := strconv.Atoi(m[3])
+				if forked := parent != p.mx.Pid() && parentOf(parent) == p.mx.Pid(); forked != tt.forked {
+					t.Errorf("answered %q by a worker of %d; forked %v, want %v", reply, parentOf(parent), forked, tt.forked)
+				}
+			})
+		}
+	}
+}
+
+// startPlainPool starts a multiplexor whose worker program has this text. More
+// files, name and text, are beside the program.
+func startPlainPool(t *testing.T, program string, files ...string) *perlPool {
+	t.Helper()
+	dir := testenv.ShortDir(t)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	spool := testenv.DaemonDir(t, filepath.Join(dir, "spool"))
+	p := &perlPool{pool: &pool{t: t, dir: dir, socket: filepath.Join(spool, "mx")}}
+	for i := 0; i < len(files); i += 2 {
+		p.write(files[i], files[i+1])
+	}
+	p.write("worker", program)
+	if err := os.Chmod(filepath.Join(dir, "worker"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"-D", "-l", "-s", p.socket, "-z", spool, "-f", filepath.Join(dir, "worker"), "-E", "-x", "2"}
+	if account, drops := testenv.DaemonAccount(); drops {
+		args = append(args, "-U", account)
+	}
+	p.mx = testenv.Start(t, exec.Command(testenv.Binary(t, "multiplexor"), args...))
+	t.Cleanup(func() {
+		p.mx.Stop(syscall.SIGTERM)
+		if status := p.mx.Wait(perlPatience); status != 0 {
+			t.Errorf("exit status %d", status)
+		}
+	})
+	return p
+}
+
 // TestForkServerExample runs the example of the manual page.
 func TestForkServerExample(t *testing.T) {
 	testenv.Need(t, "a worker in Python", "python3")
@@ -347,22 +420,8 @@ func TestForkServerExample(t *testing.T) {
 	if !ok {
 		t.Fatal("there is no example")
 	}
-	dir := testenv.ShortDir(t)
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	spool := testenv.DaemonDir(t, filepath.Join(dir, "spool"))
-	p := &perlPool{pool: &pool{t: t, dir: dir, socket: filepath.Join(spool, "mx")}}
-	p.write("my_rules.py", "import os, sys\ndef serve():\n    for line in sys.stdin:\n        print(os.getpid(), os.listdir('/proc/self/fd')[:-1], flush=True)\n")
-	p.write("worker", "#!/usr/bin/env python3\n"+strings.ReplaceAll(program, `\e`, `\`))
-	if err := os.Chmod(filepath.Join(dir, "worker"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	args := []string{"-D", "-l", "-s", p.socket, "-z", spool, "-f", filepath.Join(dir, "worker"), "-E", "-x", "2"}
-	if account, drops := testenv.DaemonAccount(); drops {
-		args = append(args, "-U", account)
-	}
-	p.mx = testenv.Start(t, exec.Command(testenv.Binary(t, "multiplexor"), args...))
+	program = "#!/usr/bin/env python3\n" + strings.ReplaceAll(program, `\e`, `\`)
+	p := startPlainPool(t, program, "my_rules.py", "import os, sys\ndef serve():\n    for line in sys.stdin:\n        print(os.getpid(), os.listdir('/proc/self/fd')[:-1], flush=True)\n")
 	ask := regexp.MustCompile(`^(\d+) \['0', '1', '2'\]\n$`)
 	var server int
 	testenv.Eventually(t, perlPatience, "an answer of a forked worker", func() bool {

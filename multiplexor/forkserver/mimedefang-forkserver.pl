@@ -16,7 +16,7 @@ my $serving;
 my $input = '';
 my %held;          # the multiplexor's ends of pipes it has not taken yet
 
-my $number = delete $ENV{POSTERN_FORK_SOCKET};
+my ($number) = delete($ENV{POSTERN_FORK_SOCKET}) =~ /\A([0-9]+)\z/ or die "fork server: no control socket\n";
 open(my $control, '+<&=', $number) or die "fork server: control socket: $!\n";
 fcntl($control, Fcntl::F_SETFD(), Fcntl::FD_CLOEXEC()) or die "fork server: control socket: $!\n";
 my $status = grep { $_ eq '-embserveru' } @ARGV;
