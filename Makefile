@@ -56,7 +56,7 @@ run: build
 
 # Pages, settings and units name the places of PREFIX=/usr; here they get the
 # real ones. The multiplexor looks for its worker there too, unless told.
-PLACES = sed -e 's|/usr/libexec/postern|$(LIBEXECDIR)|g' -e '/^Exec/s|/usr/sbin/|$(SBINDIR)/|' \
+PLACES = sed -e 's|/usr/libexec/postern|$(LIBEXECDIR)|g' -e 's|/usr/share/doc/postern|$(DOCDIR)|g' -e '/^Exec/s|/usr/sbin/|$(SBINDIR)/|' \
          -e 's|^\# *\(worker $(LIBEXECDIR)/\)|\1|'
 
 # Settings that are there already are left alone; the new sample goes beside them.
