@@ -102,22 +102,26 @@ func (g *headerGate) Write(p []byte) (int, error) {
 	if g.passing {
 		return g.next.Write(p)
 	}
-	g.held = append(g.held, p...)
-	if len(g.held) < g.again {
+	data := p
+	if g.held != nil {
+		g.held = append(g.held, p...)
+		data = g.held
+	}
+	if len(data) < g.again {
 		return len(p), nil
 	}
-	h, body, more := splitHeader(g.held)
-	if more {
-		if len(g.held) > g.limit {
-			return 0, errHeaderTooLong
-		}
-		g.again = min(2*len(g.held), g.limit+1)
-		return len(p), nil
-	}
-	if body > g.limit {
+	h, body, more := splitHeader(data)
+	if more && len(data) > g.limit || body > g.limit {
 		return 0, errHeaderTooLong
 	}
-	if err := g.pass(h, body); err != nil {
+	if more {
+		if g.held == nil {
+			g.held = append(make([]byte, 0, 2*len(p)), p...)
+		}
+		g.again = min(2*len(data), g.limit+1)
+		return len(p), nil
+	}
+	if err := g.pass(data, h, body); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -129,56 +133,57 @@ func (g *headerGate) Close() error {
 		return nil
 	}
 	data := g.held
-	if g.add == nil && !g.drop {
-		h, body, _ := splitHeader(append(data, '\r', '\n'))
-		return g.pass(h, min(body, len(data)))
-	}
 	if len(data) > 0 && !bytes.HasSuffix(data, []byte("\n")) {
 		data = append(data, '\r', '\n')
 	}
 	whole := append(data, '\r', '\n')
 	h, body, _ := splitHeader(whole)
-	if body == len(whole) {
-		g.held = whole
-		return g.pass(h, body)
+	if (g.add != nil || g.drop) && body == len(whole) {
+		return g.pass(whole, h, body)
 	}
-	g.held = data
-	return g.pass(h, body)
+	return g.pass(data, h, min(body, len(data)))
 }
 
-// pass sends the header on and opens the way. The original bytes go on wherever they need no change.
-func (g *headerGate) pass(h header, body int) error {
-	g.passing = true
-	if h.count("Received") > g.hops {
+// pass sends on what was held back and opens the way. The original bytes go on wherever they need no
+// change.
+func (g *headerGate) pass(data []byte, h header, body int) error {
+	g.passing, g.held = true, nil
+	hops := h.count("Received")
+	if hops > g.hops {
 		return errHops
 	}
-	head := g.held[:body]
-	bodiless := len(h.fields) == 0
-	var out []byte
-	if g.drop && h.count("Received") > 0 {
-		h.removeAll("Received")
-		blank := endsHeader(head)
-		out = h.appendTo(make([]byte, 0, len(g.held)))
-		if !blank {
-			out = out[:len(out)-2]
+	var head []byte
+	rest := data
+	switch {
+	case g.drop && hops > 0:
+		head, rest = g.withoutReceived(data[:body], h), data[body:]
+	case g.add != nil:
+		head = append(append(make([]byte, 0, len(g.add)+4), g.add...), '\r', '\n')
+		if len(h.fields) == 0 && body == 0 {
+			head = append(head, '\r', '\n') // the content begins with a body
 		}
-		if !blank && len(h.fields) == 0 {
-			out = append(out, '\r', '\n') // what follows is body and must not become header
-		}
-		out = append(out, g.held[body:]...)
-	} else {
-		if g.add != nil {
-			out = append(make([]byte, 0, len(g.add)+len(g.held)+4), g.add...)
-			out = append(out, '\r', '\n')
-			if bodiless && body == 0 {
-				out = append(out, '\r', '\n') // the content begins with a body
-			}
-		}
-		out = append(out, g.held...)
 	}
-	g.held = nil
-	_, err := g.next.Write(out)
+	if len(head) > 0 {
+		if _, err := g.next.Write(head); err != nil {
+			return err
+		}
+	}
+	if len(rest) == 0 {
+		return nil
+	}
+	_, err := g.next.Write(rest)
 	return err
+}
+
+// withoutReceived gives the header without its Received fields. It ends in an empty line if it had one, or if
+// nothing is left: what follows is body and must not become header.
+func (g *headerGate) withoutReceived(head []byte, h header) []byte {
+	h.removeAll("Received")
+	out := h.appendTo(make([]byte, 0, len(head)+2))
+	if len(h.fields) > 0 && !endsHeader(head) {
+		out = out[:len(out)-2]
+	}
+	return out
 }
 
 // endsHeader says whether head ends in an empty line.

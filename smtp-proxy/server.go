@@ -52,6 +52,7 @@ func (c *live) sizeLimit(server int64) int64 {
 // server accepts connections and owns the sessions.
 type server struct {
 	log       *slog.Logger
+	debug     bool            // the log wants dialogs
 	ctx       context.Context // ends when sessions have no more time
 	conf      atomic.Pointer[live]
 	admission *admission

@@ -97,7 +97,9 @@ func (s *session) step() bool {
 		s.fail(reply(500, "5.5.2", "Line too long"))
 		return true
 	}
-	s.srv.log.Debug("command", "session", s.id, "verb", cmd.Verb, "argument", maskArgument(cmd))
+	if s.srv.debug {
+		s.srv.log.Debug("command", "session", s.id, "verb", cmd.Verb, "argument", maskArgument(cmd))
+	}
 	s.do(cmd)
 	return true
 }
