@@ -33,6 +33,8 @@ type forks struct {
 	waiting []pendingStart // for what becomes of next
 	failed  func(error)    // told when next cannot load what a reread asked for
 
+	loadLimit, forkLimit time.Duration
+
 	deaths  int // of servers that had not run for long
 	retry   evloop.Timer
 	stopped bool
@@ -60,7 +62,7 @@ const (
 var errStopping = errors.New("the multiplexor is ending")
 
 func newForks(l *evloop.Loop, pr *program, exec func(*worker, func(child, error)), log *journal, events bool) *forks {
-	f := &forks{loop: l, program: pr, exec: exec, log: log, events: events, servers: map[*forkServer]bool{}}
+	f := &forks{loop: l, program: pr, exec: exec, log: log, events: events, loadLimit: loadLimit, forkLimit: forkLimit, servers: map[*forkServer]bool{}}
 	f.retry.Do = f.load
 	return f
 }
@@ -126,7 +128,7 @@ func (f *forks) load() {
 	s.timer.Do = s.tooSlow
 	f.next = s
 	f.servers[s] = true
-	f.loop.Start(&s.timer, loadLimit)
+	f.loop.Start(&s.timer, f.loadLimit)
 	go func() {
 		s.born <- f.program.startForkServer()
 		f.loop.Post(s.started)

@@ -64,7 +64,7 @@ func (s *forkServer) adopt(b birth) {
 func (s *forkServer) fork(st pendingStart) {
 	s.lastID++
 	if len(s.sent) == 0 {
-		s.forks.loop.Start(&s.timer, forkLimit)
+		s.forks.loop.Start(&s.timer, s.forks.forkLimit)
 	}
 	s.sent[s.lastID] = st
 	s.say("fork", s.lastID)
@@ -122,7 +122,7 @@ func (s *forkServer) answered(id int) (pendingStart, bool) {
 	if len(s.sent) == 0 {
 		s.forks.loop.Timers.Stop(&s.timer)
 	} else if known {
-		s.forks.loop.Start(&s.timer, forkLimit)
+		s.forks.loop.Start(&s.timer, s.forks.forkLimit)
 	}
 	return st, known
 }
@@ -140,7 +140,7 @@ func (s *forkServer) tooSlow() {
 	if s.ready {
 		s.fail("did not answer")
 	} else {
-		s.fail(fmt.Sprintf("was not ready after %v", loadLimit))
+		s.fail(fmt.Sprintf("was not ready after %v", s.forks.loadLimit))
 	}
 }
 

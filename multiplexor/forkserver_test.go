@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"postern/internal/evloop"
 	"postern/internal/testenv"
 )
 
@@ -38,6 +40,8 @@ func playForkServer(args []string) int {
 		return 0
 	case "speaks another language":
 		fmt.Fprintln(control, "EHLO")
+		select {}
+	case "hangs while it loads":
 		select {}
 	case "never ends a line":
 		for {
@@ -76,6 +80,8 @@ type playedServer struct {
 
 func (s *playedServer) fork(id string) {
 	switch s.rules {
+	case "does not answer":
+		return
 	case "dies at the first fork":
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case "cannot fork":
@@ -286,6 +292,75 @@ func TestForkServerRefuses(t *testing.T) {
 			r.end()
 		})
 	}
+}
+
+// TestForkServerTooSlow has a loop of its own, to have shorter times.
+func TestForkServerTooSlow(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rules, want := range map[string]string{
+		"hangs while it loads": "was not ready after 400ms before it had loaded the filter",
+		"does not answer":      "did not answer",
+	} {
+		t.Run(rules, func(t *testing.T) {
+			filter := filepath.Join(t.TempDir(), "filter")
+			if err := os.WriteFile(filter, []byte(rules), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			loop, err := evloop.New()
+			if err != nil {
+				t.Fatal(err)
+			}
+			errands, lines := newErrands(), &memoryLog{}
+			began := make(chan struct{}, 1)
+			exec := func(w *worker, done func(child, error)) { began <- struct{}{}; done(nil, nil) }
+			f := newForks(loop, &program{Path: self, Filter: filter, Env: workerEnv(os.Environ())}, exec, &journal{log: slog.New(lines), errands: errands}, true)
+			f.loadLimit, f.forkLimit = 10*time.Second, 200*time.Millisecond
+			if rules == "hangs while it loads" {
+				f.loadLimit = 400 * time.Millisecond
+			}
+			loop.Post(func() {
+				f.load()
+				f.Start(nil, func(child, error) {})
+			})
+			ended := make(chan error, 1)
+			go func() { ended <- loop.Run() }()
+			select {
+			case <-began:
+			case <-time.After(patience):
+				t.Error("no worker was started without the server")
+			}
+			loop.Post(loop.Stop)
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+			f.Close()
+			errands.Close()
+			if err := loop.Close(); err != nil {
+				t.Error(err)
+			}
+			if !strings.Contains(lines.text(), want) {
+				t.Errorf("log lacks %q:\n%s", want, lines.text())
+			}
+			if left := processesOf(os.Getpid()); len(left) > 0 {
+				t.Errorf("processes %v are left", left)
+			}
+		})
+	}
+}
+
+// TestForkServerRepaired: without a server at first, with one after a reread.
+func TestForkServerRepaired(t *testing.T) {
+	r := startForking(t, "broken", "-x", "2")
+	if got := r.workerRules(); got != "" {
+		t.Fatalf("rules %q from a server that is broken", got)
+	}
+	r.rules("first")
+	r.want("reread", "Forced reread of filter rules\n")
+	testenv.Eventually(t, patience, "a worker that was forked", func() bool { return r.workerRules() == "first" })
+	r.end()
 }
 
 func TestForkServerReread(t *testing.T) {
