@@ -113,7 +113,8 @@ func (b *bench) pool(name string) (cmd *exec.Cmd, dir string, err error) {
 	}
 	return cmd, dir, await("the multiplexor", func() bool {
 		_, err := os.Stat(filepath.Join(dir, "notify"))
-		return err == nil
+		_, err2 := os.Stat(filepath.Join(dir, "mx"))
+		return err == nil && err2 == nil
 	})
 }
 
