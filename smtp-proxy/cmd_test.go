@@ -724,8 +724,8 @@ func TestCMD_30(t *testing.T) {
 	}
 }
 
-// TestNeverReads has a client that sends commands and does not read the replies.
-func TestNeverReads(t *testing.T) {
+// TestRES_04 has a client that sends commands and does not read the replies.
+func TestRES_04(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--write-timeout=1s", "--max-junk=1000000000")
 	c := greeted(t, p.addr)

@@ -52,6 +52,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// TestMetrics also looks for what clients choose: it must not be in a label, LOG-03.
 func TestMetrics(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
@@ -78,6 +79,11 @@ func TestMetrics(t *testing.T) {
 	} {
 		if !strings.Contains(string(text), want+"\n") {
 			t.Errorf("no %q in the metrics", want)
+		}
+	}
+	for _, word := range []string{"client.example", "server.example", "127.0.0.1"} {
+		if strings.Contains(string(text), word) {
+			t.Errorf("%q is in the metrics", word)
 		}
 	}
 	l.Close()

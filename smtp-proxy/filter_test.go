@@ -335,6 +335,7 @@ func play(c *client, greeting, hello, mail, rcpt, rcpt2, data string) {
 	}
 }
 
+// TestFilterDown has no multiplexor at all: WRK-19.
 func TestFilterDown(t *testing.T) {
 	for policy, want := range map[string]string{"tempfail": "451 4.3.0", "accept": "250", "reject": "554 5.3.0"} {
 		t.Run(policy, func(t *testing.T) {

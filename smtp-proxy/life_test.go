@@ -65,7 +65,7 @@ func TestDrainEndsInTime(t *testing.T) {
 	}
 }
 
-// TestNothingIsLeft looks whether goroutines and descriptors go back to what they were.
+// TestNothingIsLeft looks whether goroutines and descriptors go back to what they were: INV-7, RES-10.
 func TestNothingIsLeft(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
@@ -251,7 +251,7 @@ func TestRES_07(t *testing.T) {
 	}
 }
 
-// TestLOG looks at what hostile texts become in the log.
+// TestLOG_01 looks at what hostile texts become in the log.
 func TestLOG_01(t *testing.T) {
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string { return onVerb(a, ".", "554 5.7.1 no\x1b[2J"+strings.Repeat("x", 30000)) })
@@ -344,4 +344,66 @@ func memory() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapInuse + m.StackInuse + m.MSpanInuse)
+}
+
+// TestLOG_05 looks at the status file of a session with hostile input, and for secrets in it.
+func TestLOG_05(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Extend("PIPELINING", "AUTH PLAIN")
+	dir := t.TempDir()
+	p := startProxy(t, behind(b), "--statdir", dir, "--client-lookup=no", "--auth-requires-tls=no", "--address-check=off", "--max-errors=100")
+	c := greeted(t, p.addr)
+	c.cmd("AUTH PLAIN AHVzZXIAc2VjcmV0", "235")
+	for _, line := range []string{"EHLO gr\xc3\xbcn%20a", `MAIL FROM:<"a b\" c"@d.example>`, "RCPT TO:<" + strings.Repeat("x", 200) + "@d.example>"} {
+		c.cmd(line, "250")
+		files, err := os.ReadDir(dir)
+		must(t, err)
+		if len(files) != 1 {
+			t.Fatalf("%d status files", len(files))
+		}
+		text := readFile(t, dir+"/"+files[0].Name())
+		status, ok := strings.CutSuffix(text, "\n")
+		words := strings.Split(status, " ")
+		if !ok || strings.ContainsAny(status, "\r\n\x00\x1b\xc3") || len(words) < 11 || words[0] != programName || strings.Contains(text, "c2Vjcm") {
+			t.Errorf("status %q", text)
+		}
+	}
+}
+
+// TestRES_11 reads settings again all the time while messages go through.
+func TestRES_11(t *testing.T) {
+	b := testenv.StartBackend(t)
+	args := []string{behind(b), "--max-message-size=100000"}
+	p := startProxy(t, args...)
+	stop := make(chan struct{})
+	var reloading sync.WaitGroup
+	reloading.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				p.use(&live{settings: parseSettings(t, args...)})
+			}
+		}
+	})
+	var sending sync.WaitGroup
+	for range 10 {
+		sending.Go(func() {
+			c := greeted(t, p.addr)
+			for range 20 {
+				c.envelope()
+				c.cmd("DATA", "354")
+				c.send(smallMessage)
+				c.expect("250")
+			}
+			c.cmd("QUIT", "221")
+		})
+	}
+	sending.Wait()
+	close(stop)
+	reloading.Wait()
+	if n := len(b.Messages()); n != 200 {
+		t.Errorf("%d messages arrived, want 200", n)
+	}
 }

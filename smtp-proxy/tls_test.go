@@ -227,6 +227,7 @@ func TestReloadCertificate(t *testing.T) {
 	}
 }
 
+// TestAuthDialog also looks for secrets in the log: LOG-02.
 func TestAuthDialog(t *testing.T) {
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "AUTH LOGIN PLAIN")
