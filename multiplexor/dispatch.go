@@ -78,7 +78,7 @@ func (p *pool) enqueue(r *request, why failure) {
 
 // overflowWait is how long nothing may leave the queue before requests that have
 // no place in it are refused.
-const overflowWait = 20 * time.Millisecond
+const overflowWait = 100 * time.Millisecond
 
 func (p *pool) turnAway(r *request, why failure) {
 	if p.limits.QueueSize > 0 {

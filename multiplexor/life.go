@@ -227,11 +227,12 @@ func (d *multiplexor) openSockets() error {
 	}
 	backlog := int(s.Backlog)
 	set, err := listen.Open([]listen.Request{
-		{Name: "requests", Specs: s.Requests, Mode: mode, Backlog: backlog},
 		{Name: "status", Specs: s.Status, Mode: 0o777, Backlog: backlog},
 		{Name: "map", Specs: s.Map, Mode: mode, Backlog: backlog},
 		{Name: "notify", Specs: s.Notify, Mode: mode},
 		{Name: "metrics", Specs: s.Metrics, Mode: mode},
+		// Last: who can connect here finds all the others.
+		{Name: "requests", Specs: s.Requests, Mode: mode, Backlog: backlog},
 	}, d.log)
 	if err != nil {
 		return fmt.Errorf("Unable to create listening socket. (%w)", err)
