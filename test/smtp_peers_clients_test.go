@@ -124,6 +124,48 @@ func TestRealClients(t *testing.T) {
 	}
 }
 
+// TestRealClientFiltered has a message go by way of a working directory and a filter worker: its body must not change.
+func TestRealClientFiltered(t *testing.T) {
+	b := testenv.StartBackend(t)
+	port := testenv.FreePort(t)
+	startGatewayTo(t, "smtp://"+b.Addr, port, "--hostname", "proxy.example.org")
+	for _, size := range []int{0, 5 << 20} {
+		subject := fmt.Sprintf("filtered-%d", size)
+		message := messageOfSize(subject, size)
+		curlTo(t, fmt.Sprintf("smtp://127.0.0.1:%d/client.example.org", port), message)
+		all := arrived(b, subject)
+		if len(all) != 1 {
+			t.Fatalf("message %s has arrived %d times", subject, len(all))
+		}
+		_, rest := splitReceived(all[0].Data)
+		header, body, _ := strings.Cut(rest, "\r\n\r\n")
+		wantHeader, want, _ := strings.Cut(message, "\r\n\r\n")
+		sameText(t, "body", body, want)
+		if added, ok := strings.CutPrefix(header, wantHeader+"\r\n"); !ok || !strings.HasPrefix(added, "X-Filtered-By: ") || strings.Contains(added, "\r\n") {
+			t.Errorf("header:\n%s\nwant one more field than in:\n%s", header, wantHeader)
+		}
+	}
+}
+
+// TestRealClientXClient has swaks speak for another client, which only those may do who are trusted.
+func TestRealClientXClient(t *testing.T) {
+	b := testenv.StartBackend(t)
+	d := startFrontDoor(t, "smtp://"+b.Addr, "--xclient-from", "127.0.0.2").await()
+	message := peerMessage("xclient", 900)
+	file := inFile(t, stuffed(message)+".\r\n")
+	xclient := []string{"--no-data-fixup", "--xclient", "NAME=mx.example.com ADDR=192.0.2.5 HELO=inner.example.com"}
+	swaksTo(t, d, d.port, file, append(xclient, "--local-interface", "127.0.0.2")...)
+	if _, received := arrivedOnce(t, b, "xclient", message); !strings.Contains(received[0], "(mx.example.com [192.0.2.5])") {
+		t.Errorf("want mx.example.com and its address in %s", received[0])
+	}
+	swaks := exec.Command(testenv.Path(t, "swaks as a client", "swaks"), append(xclient, "--server", d.address(), "--helo", "client.example.org",
+		"--from", "ann@example.org", "--to", "bob@example.net", "--data", "@"+file, "--local-interface", "127.0.0.3")...)
+	if stdout, _, status := testenv.RunCmd(t, 2*peerPatience, swaks); status == 0 || len(arrived(b, "xclient")) != 1 {
+		t.Errorf("a stranger may speak for others: status %d\n%s", status, stdout)
+	}
+	d.stop()
+}
+
 // sizeParameter is given by some clients, in letters of either case.
 var sizeParameter = regexp.MustCompile(`(?i) SIZE=\d+`)
 
