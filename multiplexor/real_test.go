@@ -610,8 +610,8 @@ func TestRealPersistentConnections(t *testing.T) {
 	wg.Wait()
 
 	// A client that goes away takes its waiting request with it.
-	r.background("do sleep 500")
-	r.background("do sleep 500")
+	r.background("do sleep 3000")
+	r.background("do sleep 3000")
 	r.waitStatus("BB")
 	leaver, err := net.Dial("unix", r.path("s"))
 	if err != nil {
