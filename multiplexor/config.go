@@ -103,6 +103,7 @@ type settings struct {
 	Ticks          number  `name:"tick-types" short:"P" help:"Kinds of tick requests, which run at the same time; 1 to 30." placeholder:"N" default:"1"`
 	Autoscale      bool    `short:"k" help:"Start and end workers by the share of busy ones."`
 
+	ScanBelow   bool   `name:"scan-below-spool" help:"Refuse scans of directories that are not below the spool directory."`
 	PoisonLimit number `name:"poison-limit" help:"Workers that the scan of one working directory may end before it is refused; 0 for any number." placeholder:"N" default:"${poison}"`
 	KeepPoison  string `name:"keep-poison" help:"Directory to which such a working directory is copied." placeholder:"DIR"`
 

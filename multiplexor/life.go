@@ -291,6 +291,9 @@ func (d *multiplexor) assemble() (err error) {
 	}
 	d.server = &server{loop: d.loop, pool: d.pool, log: d.journal, name: s.versionName(), began: d.began,
 		timeout: time.Duration(s.Client), maxLine: int(s.MaxRequestSize), commands: makeBuiltins(), reread: d.reread}
+	if s.ScanBelow {
+		d.server.spool = s.Spool
+	}
 	return d.openDoors()
 }
 

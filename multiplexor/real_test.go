@@ -745,6 +745,23 @@ func TestRealSoak(t *testing.T) {
 	}
 }
 
+// TestRealScanBelowSpool: MUX-02.
+func TestRealScanBelowSpool(t *testing.T) {
+	r := startReal(t, "--scan-below-spool")
+	if err := os.Mkdir(r.path("work"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/etc", r.path("link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"/etc", "../../etc", "relative", "", r.dir, r.path("../d"), r.path("work/../../x"), r.path("link"), r.path("missing"), r.dir + "x"} {
+		r.want("scan q "+dir, textOutside)
+	}
+	r.want("scan q "+r.path("work"), "ok got <scan q "+r.path("work")+">\n")
+	r.want("ping", "PONG\n")
+	r.end()
+}
+
 // TestRealMetrics reads the figures as Prometheus does.
 func TestRealMetrics(t *testing.T) {
 	r := startReal(t, "--metrics", "x", "-x", "3")

@@ -21,7 +21,8 @@ type server struct {
 	timeout time.Duration // for a request line to come, and for a reply to go
 	maxLine int           // bytes of a request line without its LF
 	reread  func()
-	usage   bool // workerinfo tells memory and CPU
+	usage   bool   // workerinfo tells memory and CPU
+	spool   string // scans must be of directories below this; "" = any
 
 	commands map[string]builtin
 	scratch  []byte // for replies
@@ -195,6 +196,10 @@ func (c *client) dispatch(line []byte) {
 		_ = c.stream.Watch(false)
 	}
 	c.req.set(line, fromClient, c)
+	if c.req.kind == kindScan && c.server.spool != "" {
+		c.dispatchScan()
+		return
+	}
 	p.submit(&c.req)
 }
 
