@@ -1,8 +1,11 @@
 package main
 
 import (
+	"encoding/base64"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"postern/internal/smtp"
 	"postern/smtp-proxy/upstream"
@@ -64,11 +67,12 @@ func (s *session) doAuth(arg string) {
 	if initial != "" {
 		command += " " + initial
 	}
-	s.authDialog(mech, command)
+	s.authDialog(mech, command, initial)
 }
 
-// authDialog carries the lines of both sides until the server decides.
-func (s *session) authDialog(mech, send string) {
+// authDialog carries the lines of both sides until the server decides. response is the client's first
+// one, if it has come already.
+func (s *session) authDialog(mech, send, response string) {
 	for range maxAuthSteps {
 		r, err := s.exchange(send)
 		if err != nil {
@@ -81,7 +85,7 @@ func (s *session) authDialog(mech, send string) {
 		switch {
 		case r.Code == 334:
 		case r.Positive():
-			s.authed, s.authType = true, mech
+			s.authed, s.authType, s.login = true, mech, authName(mech, response)
 			return
 		default:
 			s.abandonUpstream() // a connection that has seen a password is nobody else's
@@ -95,9 +99,37 @@ func (s *session) authDialog(mech, send string) {
 			s.abandonUpstream()
 			return
 		}
+		if response == "" {
+			response = send
+		}
 	}
 	s.abandonUpstream()
 	s.close(gateErrors, reply(421, "4.7.0", "Authentication takes too long"))
+}
+
+// authName finds out, for the filter, who the client is by its first response: RFC 4616 for PLAIN, the
+// name alone for LOGIN. Other mechanisms keep it to themselves.
+func authName(mech, response string) string {
+	text, err := base64.StdEncoding.DecodeString(response)
+	if err != nil {
+		return ""
+	}
+	name := string(text)
+	switch mech {
+	case "PLAIN":
+		parts := strings.Split(name, "\x00")
+		if len(parts) != 3 {
+			return ""
+		}
+		name = parts[1]
+	case "LOGIN":
+	default:
+		return ""
+	}
+	if len(name) > 255 || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+		return ""
+	}
+	return name
 }
 
 // authLine reads the client's next line: base64, or * to give up.

@@ -309,3 +309,14 @@ func TestAuthCancelled(t *testing.T) {
 	c.cmd("not base64!", "501")
 	c.envelope()
 }
+
+func TestAuthName(t *testing.T) {
+	for _, tt := range []struct{ mech, response, want string }{
+		{"PLAIN", "AGZyZWQAc2VjcmV0", "fred"}, {"PLAIN", "YWRtaW4AZnJlZABzZWNyZXQ=", "fred"}, {"PLAIN", "ZnJlZA==", ""}, {"PLAIN", "!", ""},
+		{"LOGIN", "ZnJlZA==", "fred"}, {"LOGIN", "ZnJl\nZA==", "fred"}, {"LOGIN", "AAA=", ""}, {"CRAM-MD5", "ZnJlZA==", ""},
+	} {
+		if got := authName(tt.mech, tt.response); got != tt.want {
+			t.Errorf("authName(%s, %q) = %q, want %q", tt.mech, tt.response, got, tt.want)
+		}
+	}
+}
