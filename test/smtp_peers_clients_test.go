@@ -99,12 +99,14 @@ func TestRealClients(t *testing.T) {
 	b.Extend("PIPELINING", "SIZE 100000000", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "AUTH PLAIN LOGIN")
 	b.Answer(answerAuth)
 	d := startFrontDoor(t, "smtp://"+b.Addr).await()
+	sent := 0
 	for i, c := range peerClients {
 		t.Run(c.program+" "+c.way, func(t *testing.T) {
 			testenv.Need(t, c.program+" as a client", c.program)
 			before := len(b.Commands())
 			subject := fmt.Sprintf("client-%d-%s", i, c.program)
 			message := peerMessage(subject, c.longest)
+			sent++
 			c.send(t, d, message)
 			m, received := arrivedOnce(t, b, subject, message+c.tail)
 			if len(received) != 1 || !strings.Contains(received[0], " with "+c.with+" id ") || !strings.Contains(received[0], "[127.0.0.1]") {
@@ -119,8 +121,8 @@ func TestRealClients(t *testing.T) {
 		})
 	}
 	d.stop()
-	if n := len(b.Messages()); !t.Failed() && n != len(peerClients) {
-		t.Errorf("%d messages at the server, want %d", n, len(peerClients))
+	if n := len(b.Messages()); !t.Failed() && n != sent {
+		t.Errorf("%d messages at the server, want %d", n, sent)
 	}
 }
 

@@ -61,6 +61,7 @@ func TestRealMTAs(t *testing.T) {
 		return "451 4.3.0 Not now"
 	})
 	d := startFrontDoor(t, "smtp://"+b.Addr).await()
+	total := 0
 	for i, mta := range peerMTAs {
 		t.Run(mta.name, func(t *testing.T) {
 			address := mta.start(t, d)
@@ -73,6 +74,7 @@ func TestRealMTAs(t *testing.T) {
 					message = messageOfSize(subject, size)
 				}
 				sent[subject] = message
+				total++
 				c := startTalk(t, "127.0.0.1", address)
 				if code, text := c.offer(message, "bob@example.com", "eve@example.com"); code != 250 {
 					t.Fatalf("%d %s", code, text)
@@ -94,7 +96,7 @@ func TestRealMTAs(t *testing.T) {
 		})
 	}
 	d.stop()
-	if n := len(b.Messages()); !t.Failed() && n != 2*len(peerMTAs) {
-		t.Errorf("%d messages at the server, want %d", n, 2*len(peerMTAs))
+	if n := len(b.Messages()); !t.Failed() && n != total {
+		t.Errorf("%d messages at the server, want %d", n, total)
 	}
 }
