@@ -591,6 +591,25 @@ func TestRealPersistentConnections(t *testing.T) {
 		t.Errorf("after it: %q", v)
 	}
 
+	// A client that asks and never reads is not read any more, and closed in the end.
+	greedy, err := net.Dial("unix", r.path("s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer greedy.Close()
+	io.WriteString(greedy, "hello 2\n")
+	sent, burst := 0, []byte(strings.Repeat("help\n", 1000))
+	greedy.SetWriteDeadline(time.Now().Add(time.Second))
+	for err == nil && sent < 100<<20 {
+		var n int
+		n, err = greedy.Write(burst)
+		sent += n
+	}
+	if err == nil {
+		t.Errorf("%d bytes of requests were taken from a client that does not read", sent)
+	}
+	r.want("ping", "PONG\n")
+
 	// The client library, many at once.
 	client := &mxproto.Client{Persistent: true, Dial: func(ctx context.Context) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", r.path("s"))
@@ -742,6 +761,58 @@ func TestRealSoak(t *testing.T) {
 	r.end()
 	if left := childrenOf(r.worker); len(left) > 0 {
 		t.Errorf("workers left behind: %v", left)
+	}
+}
+
+// TestRealServiceManager is started as systemd does it: with the request socket
+// passed, and told how it is doing.
+func TestRealServiceManager(t *testing.T) {
+	activate := testenv.Path(t, "socket activation of the multiplexor", "systemd-socket-activate")
+	r := prepare(t)
+	path := filepath.Join(testenv.ShortDir(t), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	if err := os.Chmod(path, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	passed := filepath.Join(filepath.Dir(path), "passed")
+	args := append([]string{"-l", passed, "--fdname=requests", "-E", "NOTIFY_SOCKET=" + path, testenv.Binary(t, "multiplexor")}, r.args()...)
+	r.proc = testenv.Start(t, exec.Command(activate, args...))
+	testenv.Eventually(t, patience, "the passed socket", func() bool { _, err := os.Stat(passed); return err == nil })
+	if got := askAt(t, passed, "ping\n"); got != "PONG\n" {
+		t.Errorf("over the passed socket: %q", got)
+	}
+	if _, err := os.Lstat(r.path("s")); err == nil {
+		t.Error("a request socket of its own was bound as well")
+	}
+	hears := func(want string) {
+		t.Helper()
+		manager.SetReadDeadline(time.Now().Add(patience))
+		for b := make([]byte, 4096); ; {
+			n, err := manager.Read(b)
+			if err != nil {
+				t.Fatalf("the service manager does not hear %s: %v", want, err)
+			}
+			if strings.Contains(string(b[:n]), want) {
+				return
+			}
+		}
+	}
+	hears("READY=1")
+	hears("STATUS=")
+	r.proc.Stop(syscall.SIGINT)
+	hears("RELOADING=1")
+	hears("READY=1")
+	r.proc.Stop(syscall.SIGTERM)
+	hears("STOPPING=1")
+	if status := r.proc.Wait(patience); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	if _, err := os.Lstat(passed); err != nil {
+		t.Errorf("the passed socket was removed: %v", err)
 	}
 }
 

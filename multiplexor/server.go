@@ -151,7 +151,7 @@ func (c *client) Input(_ *evloop.Stream, b []byte) (taken int) {
 	switch {
 	case !c.persistent:
 		return len(b) // what follows the first line is nothing to us
-	case len(b)-taken > maxAhead*c.server.maxLine && c.phase == waiting && c.stream.IsOpen():
+	case len(b)-taken > maxAhead*c.server.maxLine && c.phase != reading && c.stream.IsOpen():
 		c.paused = true
 		_ = c.stream.Watch(false) // taking away what was asked for cannot fail
 	}
