@@ -53,7 +53,7 @@ func begin(t *testing.T, seed []string, args ...string) *trial {
 	tr.socket = filepath.Join(tr.dir, "mx-notify.sock")
 	tr.serve(seed...)
 	record := filepath.Join(tr.dir, "note")
-	script := fmt.Sprintf("#!/bin/sh\nfor a; do printf '%%s|' \"$a\"; done >>%s/record\necho >>%[1]s/record\n", tr.dir)
+	script := fmt.Sprintf("#!/bin/sh\nfor a; do l=\"$l$a|\"; done\nprintf '%%s\\n' \"$l\" >>%s/record\n", tr.dir) // one write, as commands overlap
 	if err := os.WriteFile(record, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
