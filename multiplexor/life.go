@@ -128,13 +128,6 @@ type multiplexor struct {
 	statusTimer evloop.Timer
 }
 
-// taken is a listener whose connections the loop accepts.
-type taken struct {
-	name   string
-	fd     int
-	remove func() error
-}
-
 // live starts, serves and ends.
 func (d *multiplexor) live() int {
 	if text, early := d.prepare(); text != "" {
@@ -210,46 +203,6 @@ func (d *multiplexor) becomeUser() (problem string) {
 	return ""
 }
 
-// openSockets opens what clients and listeners connect to. Request and map
-// sockets go to the loop; the hub has a goroutine for each of its own.
-func (d *multiplexor) openSockets() error {
-	s := d.settings
-	mode := os.FileMode(0o700)
-	if s.Group {
-		mode = 0o770
-	}
-	if s.likeOriginal() {
-		for _, spec := range s.Requests {
-			if isTCP(spec) {
-				return errors.New("Argument to -s option must be a UNIX-domain socket, not a TCP socket.")
-			}
-		}
-	}
-	backlog := int(s.Backlog)
-	set, err := listen.Open([]listen.Request{
-		{Name: "status", Specs: s.Status, Mode: 0o777, Backlog: backlog},
-		{Name: "map", Specs: s.Map, Mode: mode, Backlog: backlog},
-		{Name: "notify", Specs: s.Notify, Mode: mode},
-		{Name: "metrics", Specs: s.Metrics, Mode: mode},
-		// Last: who can connect here finds all the others.
-		{Name: "requests", Specs: s.Requests, Mode: mode, Backlog: backlog},
-	}, d.log)
-	if err != nil {
-		return fmt.Errorf("Unable to create listening socket. (%w)", err)
-	}
-	d.others = listen.Set{"notify": set["notify"], "metrics": set["metrics"]}
-	for _, name := range []string{"requests", "status", "map"} {
-		for _, l := range set[name] {
-			fd, remove, err := listen.Take(l)
-			if err != nil {
-				return errors.Join(err, set.Close())
-			}
-			d.sockets = append(d.sockets, taken{name, fd, remove})
-		}
-	}
-	return nil
-}
-
 // assemble makes the parts and connects them.
 func (d *multiplexor) assemble() (err error) {
 	s := d.settings
@@ -295,32 +248,6 @@ func (d *multiplexor) assemble() (err error) {
 		d.server.spool = s.Spool
 	}
 	return d.openDoors()
-}
-
-// openDoors makes the loop accept connections.
-func (d *multiplexor) openDoors() error {
-	requests := &doorway{server: d.server, open: new(int), limit: int(d.settings.MaxConnections)}
-	status := &doorway{server: d.server, open: new(int), limit: maxRestricted, restricted: true}
-	maps := &doorway{server: d.server, open: new(int), limit: int(d.settings.MaxConnections)}
-	d.server.doors = []*doorway{requests, status, maps}
-	for i, t := range d.sockets {
-		var admit func(fd int)
-		switch t.name {
-		case "requests":
-			admit = requests.admit
-		case "status":
-			admit = status.admit
-		default:
-			admit = maps.admitMap
-		}
-		l, err := d.loop.Listen(t.fd, admit, func(err error) { d.journal.add(levelError, err.Error()) })
-		if err != nil {
-			return err
-		}
-		d.sockets[i].fd = -1 // the loop's now
-		d.doors = append(d.doors, l)
-	}
-	return nil
 }
 
 func (d *multiplexor) openStats() {
@@ -434,63 +361,12 @@ func (d *multiplexor) alive() bool {
 // aliveWait is far more than the loop needs for one turn.
 const aliveWait = 5 * time.Second
 
-func (d *multiplexor) watchSignals(signals <-chan os.Signal, ended <-chan struct{}) {
-	for {
-		select {
-		case <-ended:
-			return
-		case sig := <-signals:
-			d.loop.Post(func() { d.signalled(sig) })
-		}
-	}
-}
-
-// signalled carries out a signal, on the loop.
-func (d *multiplexor) signalled(sig os.Signal) {
-	switch sig {
-	case syscall.SIGINT:
-		d.manager.Reloading()
-		d.reread()
-		d.manager.Ready()
-	case syscall.SIGHUP:
-		if d.stats != nil {
-			d.stats.reopen(d.statsFailed)
-		}
-	case syscall.SIGTERM:
-		d.terminate()
-	}
-}
-
 // reread makes workers load the filter rules again.
 func (d *multiplexor) reread() {
 	if d.forks != nil {
 		d.forks.reread(d.pool.reload.notLoaded)
 	}
 	d.pool.reread()
-}
-
-// terminate begins the end; a second time it is the end.
-func (d *multiplexor) terminate() {
-	if d.pool.stopping {
-		d.status = 1
-		d.loop.Stop()
-		return
-	}
-	d.pool.event(levelInfo, "Received SIGTERM: Stopping workers and terminating")
-	d.manager.Stopping()
-	d.files.remove()
-	for _, l := range d.doors {
-		l.Close()
-	}
-	for _, t := range d.sockets {
-		if err := t.remove(); err != nil {
-			d.journal.add(levelWarning, "remove a socket: "+err.Error())
-		}
-	}
-	d.pool.stop(d.loop.Stop)
-	if d.forks != nil {
-		d.forks.stop()
-	}
 }
 
 // leave frees everything, in the order in which the parts use each other.

@@ -37,11 +37,6 @@ type limits struct {
 	StatusInterval time.Duration // between log lines of the pool's state; 0 = none
 }
 
-const (
-	backoffFirst = 250 * time.Millisecond
-	backoffMost  = 30 * time.Second
-)
-
 // announcer tells listeners what happens: a notify.Hub. It does not block.
 type announcer interface{ Publish(...notify.Message) }
 
@@ -291,21 +286,6 @@ func (p *pool) requestLimit() int {
 	return max(n, 1)
 }
 
-// diedYoung counts starts that came to nothing, and makes the next one wait.
-func (p *pool) diedYoung(how string) {
-	p.deaths++
-	if p.deaths < 2 {
-		return
-	}
-	wait := backoffMost
-	if shift := p.deaths - 2; shift < 8 {
-		wait = min(backoffFirst<<shift, backoffMost)
-	}
-	p.retryAt = p.timers.Now() + wait
-	p.log.add(levelError, fmt.Sprintf("%d workers in a row ended before they had answered anything (the last one: %s); starting no other for %v: check the worker program", p.deaths, how, wait))
-	p.timers.Start(&p.gapTimer, wait)
-}
-
 // fillUp brings the pool to its minimum, one process each time.
 func (p *pool) fillUp() {
 	if p.stopping || p.running()+p.nstarting >= p.limits.Min || len(p.stopped) == 0 {
@@ -367,73 +347,6 @@ func (p *pool) firstAge(w *worker) int {
 	return int((p.timers.Now() - w.first) / time.Second)
 }
 
-// exited is told when the process of w is gone.
-func (w *worker) exited(e exit) {
-	p := w.pool
-	w.disarm()
-	p.idle.remove(w)
-	expected := w.state == killed
-	scan := p.fail(w, failDied)
-	if w.state == busy {
-		p.setState(w, idle)
-		p.endScan(w, scan)
-	}
-	if !expected {
-		p.counters.died++
-		p.publish('U', "")
-	}
-	how := p.logReap(w, e, expected)
-	young := !expected && w.answers == 0 && p.timers.Now()-w.started < youngAge
-	w.child.Release()
-	w.child = nil
-	w.dying = false
-	p.setState(w, stopped)
-	p.stopped = append(p.stopped, w)
-	p.history.reaped(p.timers.Now())
-	p.statistic(w, "ReapWorker", "")
-	if young {
-		p.diedYoung(how)
-	}
-	p.fillLater()
-	p.serveQueue()
-	p.reload.goOn()
-	p.checkGone()
-}
-
-// logReap logs the end of a process and says in words how it ended.
-func (p *pool) logReap(w *worker, e exit, expected bool) (how string) {
-	level, mark := levelDebug, ""
-	if !expected {
-		level, mark = levelError, " (WORKER DIED UNEXPECTEDLY)"
-	}
-	switch {
-	case e.Lost:
-		how = "exited"
-	case e.Signal == 0:
-		how = fmt.Sprintf("exited normally with status %d", e.Status)
-	case expected && (e.Signal == syscall.SIGTERM || e.Signal == syscall.SIGKILL):
-		how, mark = "exited due to SIGTERM/SIGKILL as expected.", ""
-	default:
-		how = fmt.Sprintf("exited due to signal %d", int(e.Signal))
-		level, mark = levelError, " (WORKER DIED UNEXPECTEDLY)"
-	}
-	p.event(level, "Reap: worker %d (pid %d) %s%s", w.n, w.pid(), how, mark)
-	if u := e.Rusage; u != nil {
-		p.event(levelInfo, "Worker %d resource usage: req=%d, scans=%d, user=%d.%03d, sys=%d.%03d, nswap=%d, majflt=%d, minflt=%d, maxrss=%d, bi=%d, bo=%d",
-			w.n, w.requests, w.scans, u.Utime.Sec, u.Utime.Usec/1000, u.Stime.Sec, u.Stime.Usec/1000, u.Nswap, u.Majflt, u.Minflt, u.Maxrss, u.Inblock, u.Oublock)
-	}
-	switch {
-	case expected:
-	case w.outOfMemory:
-		p.log.add(levelError, fmt.Sprintf("Worker %d ran out of memory -- possible DoS attack due to complex MIME?", w.n))
-	case p.limits.LogEvents:
-		p.log.add(levelError, fmt.Sprintf("Worker %d died prematurely -- check your filter rules", w.n))
-	default:
-		p.log.add(levelError, fmt.Sprintf("Worker %d died prematurely -- check your filter rules and use the '-l' flag on mimedefang-multiplexor to see Perl error messages", w.n))
-	}
-	return how
-}
-
 // retireIdle ends what is too old or has had nothing to do for long.
 func (p *pool) retireIdle() {
 	p.timers.Start(&p.idleTimer, p.limits.IdleTimeout)
@@ -474,76 +387,4 @@ func (p *pool) logStatus() {
 	p.timers.Start(&p.statusTimer, p.limits.StatusInterval)
 	p.log.add(levelInfo, fmt.Sprintf("Worker status: Stopped=%d Idle=%d Busy=%d Killed=%d Queued=%d Msgs=%d Activations=%d",
 		p.count[stopped], p.count[idle], p.count[busy], p.count[killed], p.queue.len, p.messages, p.activations))
-}
-
-// stopStepWait is the time between the steps of stop.
-const stopStepWait = 9 * time.Second
-
-// stop ends the pool: what waits is refused, idle workers see end of file, busy
-// ones may finish. After 9 seconds SIGTERM is sent to those left, after 18
-// SIGKILL. gone is called when no process is left.
-func (p *pool) stop(gone func()) {
-	if p.stopping {
-		return
-	}
-	p.stopping, p.gone = true, gone
-	p.overflowed()
-	for r := p.queue.head; r != nil; r = p.queue.head {
-		p.withdraw(r)
-		p.tell(r, failShutdown)
-	}
-	for _, w := range p.workers {
-		if w.state == idle {
-			p.kill(w, "Terminating", false)
-		}
-		if w.state == killed {
-			w.disarm() // the steps of stop apply
-		}
-	}
-	p.timers.Start(&p.stopTimer, stopStepWait)
-	p.checkGone()
-}
-
-// pressOn is the next step of stop.
-func (p *pool) pressOn() {
-	p.stopStep++
-	sig, name := syscall.SIGTERM, "SIGTERM"
-	if p.stopStep > 1 {
-		sig, name = syscall.SIGKILL, "SIGKILL"
-	}
-	p.log.add(levelInfo, "Still some workers alive: Sending "+name)
-	for _, w := range p.workers {
-		if w.child == nil {
-			continue
-		}
-		p.fail(w, failShutdown)
-		w.child.Signal(syscall.SIGCONT)
-		if sig == syscall.SIGKILL {
-			w.child.Kill()
-		} else {
-			p.kill(w, "Terminating", true)
-			w.child.Signal(sig)
-			w.disarm()
-		}
-	}
-	if p.stopStep > 1 {
-		p.count[killed], p.nstarting = 0, 0
-		p.finish()
-		return
-	}
-	p.timers.Start(&p.stopTimer, stopStepWait)
-}
-
-func (p *pool) checkGone() {
-	if p.stopping && p.running() == 0 && p.nstarting == 0 {
-		p.finish()
-	}
-}
-
-func (p *pool) finish() {
-	if gone := p.gone; gone != nil {
-		p.gone = nil
-		p.timers.Stop(&p.stopTimer)
-		gone()
-	}
 }

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"fmt"
+	"syscall"
+	"time"
+)
+
+const (
+	backoffFirst = 250 * time.Millisecond
+	backoffMost  = 30 * time.Second
+)
+
+// diedYoung counts starts that came to nothing, and makes the next one wait.
+func (p *pool) diedYoung(how string) {
+	p.deaths++
+	if p.deaths < 2 {
+		return
+	}
+	wait := backoffMost
+	if shift := p.deaths - 2; shift < 8 {
+		wait = min(backoffFirst<<shift, backoffMost)
+	}
+	p.retryAt = p.timers.Now() + wait
+	p.log.add(levelError, fmt.Sprintf("%d workers in a row ended before they had answered anything (the last one: %s); starting no other for %v: check the worker program", p.deaths, how, wait))
+	p.timers.Start(&p.gapTimer, wait)
+}
+
+// exited is told when the process of w is gone.
+func (w *worker) exited(e exit) {
+	p := w.pool
+	w.disarm()
+	p.idle.remove(w)
+	expected := w.state == killed
+	scan := p.fail(w, failDied)
+	if w.state == busy {
+		p.setState(w, idle)
+		p.endScan(w, scan)
+	}
+	if !expected {
+		p.counters.died++
+		p.publish('U', "")
+	}
+	how := p.logReap(w, e, expected)
+	young := !expected && w.answers == 0 && p.timers.Now()-w.started < youngAge
+	w.child.Release()
+	w.child = nil
+	w.dying = false
+	p.setState(w, stopped)
+	p.stopped = append(p.stopped, w)
+	p.history.reaped(p.timers.Now())
+	p.statistic(w, "ReapWorker", "")
+	if young {
+		p.diedYoung(how)
+	}
+	p.fillLater()
+	p.serveQueue()
+	p.reload.goOn()
+	p.checkGone()
+}
+
+// logReap logs the end of a process and says in words how it ended.
+func (p *pool) logReap(w *worker, e exit, expected bool) (how string) {
+	level, mark := levelDebug, ""
+	if !expected {
+		level, mark = levelError, " (WORKER DIED UNEXPECTEDLY)"
+	}
+	switch {
+	case e.Lost:
+		how = "exited"
+	case e.Signal == 0:
+		how = fmt.Sprintf("exited normally with status %d", e.Status)
+	case expected && (e.Signal == syscall.SIGTERM || e.Signal == syscall.SIGKILL):
+		how, mark = "exited due to SIGTERM/SIGKILL as expected.", ""
+	default:
+		how = fmt.Sprintf("exited due to signal %d", int(e.Signal))
+		level, mark = levelError, " (WORKER DIED UNEXPECTEDLY)"
+	}
+	p.event(level, "Reap: worker %d (pid %d) %s%s", w.n, w.pid(), how, mark)
+	if u := e.Rusage; u != nil {
+		p.event(levelInfo, "Worker %d resource usage: req=%d, scans=%d, user=%d.%03d, sys=%d.%03d, nswap=%d, majflt=%d, minflt=%d, maxrss=%d, bi=%d, bo=%d",
+			w.n, w.requests, w.scans, u.Utime.Sec, u.Utime.Usec/1000, u.Stime.Sec, u.Stime.Usec/1000, u.Nswap, u.Majflt, u.Minflt, u.Maxrss, u.Inblock, u.Oublock)
+	}
+	switch {
+	case expected:
+	case w.outOfMemory:
+		p.log.add(levelError, fmt.Sprintf("Worker %d ran out of memory -- possible DoS attack due to complex MIME?", w.n))
+	case p.limits.LogEvents:
+		p.log.add(levelError, fmt.Sprintf("Worker %d died prematurely -- check your filter rules", w.n))
+	default:
+		p.log.add(levelError, fmt.Sprintf("Worker %d died prematurely -- check your filter rules and use the '-l' flag on mimedefang-multiplexor to see Perl error messages", w.n))
+	}
+	return how
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"syscall"
+	"time"
+)
+
+// stopStepWait is the time between the steps of stop.
+const stopStepWait = 9 * time.Second
+
+// stop ends the pool: what waits is refused, idle workers see end of file, busy
+// ones may finish. After 9 seconds SIGTERM is sent to those left, after 18
+// SIGKILL. gone is called when no process is left.
+func (p *pool) stop(gone func()) {
+	if p.stopping {
+		return
+	}
+	p.stopping, p.gone = true, gone
+	p.overflowed()
+	for r := p.queue.head; r != nil; r = p.queue.head {
+		p.withdraw(r)
+		p.tell(r, failShutdown)
+	}
+	for _, w := range p.workers {
+		if w.state == idle {
+			p.kill(w, "Terminating", false)
+		}
+		if w.state == killed {
+			w.disarm() // the steps of stop apply
+		}
+	}
+	p.timers.Start(&p.stopTimer, stopStepWait)
+	p.checkGone()
+}
+
+// pressOn is the next step of stop.
+func (p *pool) pressOn() {
+	p.stopStep++
+	sig, name := syscall.SIGTERM, "SIGTERM"
+	if p.stopStep > 1 {
+		sig, name = syscall.SIGKILL, "SIGKILL"
+	}
+	p.log.add(levelInfo, "Still some workers alive: Sending "+name)
+	for _, w := range p.workers {
+		if w.child == nil {
+			continue
+		}
+		p.fail(w, failShutdown)
+		w.child.Signal(syscall.SIGCONT)
+		if sig == syscall.SIGKILL {
+			w.child.Kill()
+		} else {
+			p.kill(w, "Terminating", true)
+			w.child.Signal(sig)
+			w.disarm()
+		}
+	}
+	if p.stopStep > 1 {
+		p.count[killed], p.nstarting = 0, 0
+		p.finish()
+		return
+	}
+	p.timers.Start(&p.stopTimer, stopStepWait)
+}
+
+func (p *pool) checkGone() {
+	if p.stopping && p.running() == 0 && p.nstarting == 0 {
+		p.finish()
+	}
+}
+
+func (p *pool) finish() {
+	if gone := p.gone; gone != nil {
+		p.gone = nil
+		p.timers.Stop(&p.stopTimer)
+		gone()
+	}
+}

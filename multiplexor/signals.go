@@ -1,0 +1,57 @@
+package main
+
+import (
+	"os"
+	"syscall"
+)
+
+func (d *multiplexor) watchSignals(signals <-chan os.Signal, ended <-chan struct{}) {
+	for {
+		select {
+		case <-ended:
+			return
+		case sig := <-signals:
+			d.loop.Post(func() { d.signalled(sig) })
+		}
+	}
+}
+
+// signalled carries out a signal, on the loop.
+func (d *multiplexor) signalled(sig os.Signal) {
+	switch sig {
+	case syscall.SIGINT:
+		d.manager.Reloading()
+		d.reread()
+		d.manager.Ready()
+	case syscall.SIGHUP:
+		if d.stats != nil {
+			d.stats.reopen(d.statsFailed)
+		}
+	case syscall.SIGTERM:
+		d.terminate()
+	}
+}
+
+// terminate begins the end; a second time it is the end.
+func (d *multiplexor) terminate() {
+	if d.pool.stopping {
+		d.status = 1
+		d.loop.Stop()
+		return
+	}
+	d.pool.event(levelInfo, "Received SIGTERM: Stopping workers and terminating")
+	d.manager.Stopping()
+	d.files.remove()
+	for _, l := range d.doors {
+		l.Close()
+	}
+	for _, t := range d.sockets {
+		if err := t.remove(); err != nil {
+			d.journal.add(levelWarning, "remove a socket: "+err.Error())
+		}
+	}
+	d.pool.stop(d.loop.Stop)
+	if d.forks != nil {
+		d.forks.stop()
+	}
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"postern/internal/listen"
+)
+
+// taken is a listener whose connections the loop accepts.
+type taken struct {
+	name   string
+	fd     int
+	remove func() error
+}
+
+// openSockets opens what clients and listeners connect to. Request and map
+// sockets go to the loop; the hub has a goroutine for each of its own.
+func (d *multiplexor) openSockets() error {
+	s := d.settings
+	mode := os.FileMode(0o700)
+	if s.Group {
+		mode = 0o770
+	}
+	if s.likeOriginal() {
+		for _, spec := range s.Requests {
+			if isTCP(spec) {
+				return errors.New("Argument to -s option must be a UNIX-domain socket, not a TCP socket.")
+			}
+		}
+	}
+	backlog := int(s.Backlog)
+	set, err := listen.Open([]listen.Request{
+		{Name: "status", Specs: s.Status, Mode: 0o777, Backlog: backlog},
+		{Name: "map", Specs: s.Map, Mode: mode, Backlog: backlog},
+		{Name: "notify", Specs: s.Notify, Mode: mode},
+		{Name: "metrics", Specs: s.Metrics, Mode: mode},
+		// Last: who can connect here finds all the others.
+		{Name: "requests", Specs: s.Requests, Mode: mode, Backlog: backlog},
+	}, d.log)
+	if err != nil {
+		return fmt.Errorf("Unable to create listening socket. (%w)", err)
+	}
+	d.others = listen.Set{"notify": set["notify"], "metrics": set["metrics"]}
+	for _, name := range []string{"requests", "status", "map"} {
+		for _, l := range set[name] {
+			fd, remove, err := listen.Take(l)
+			if err != nil {
+				return errors.Join(err, set.Close())
+			}
+			d.sockets = append(d.sockets, taken{name, fd, remove})
+		}
+	}
+	return nil
+}
+
+// openDoors makes the loop accept connections.
+func (d *multiplexor) openDoors() error {
+	requests := &doorway{server: d.server, open: new(int), limit: int(d.settings.MaxConnections)}
+	status := &doorway{server: d.server, open: new(int), limit: maxRestricted, restricted: true}
+	maps := &doorway{server: d.server, open: new(int), limit: int(d.settings.MaxConnections)}
+	d.server.doors = []*doorway{requests, status, maps}
+	for i, t := range d.sockets {
+		var admit func(fd int)
+		switch t.name {
+		case "requests":
+			admit = requests.admit
+		case "status":
+			admit = status.admit
+		default:
+			admit = maps.admitMap
+		}
+		l, err := d.loop.Listen(t.fd, admit, func(err error) { d.journal.add(levelError, err.Error()) })
+		if err != nil {
+			return err
+		}
+		d.sockets[i].fd = -1 // the loop's now
+		d.doors = append(d.doors, l)
+	}
+	return nil
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"time"
+)
+
+// mayWait says whether the queue is any use to a request that got no worker. It
+// is not when there is none and none can be started: an error now is better than
+// the same error later.
+func (p *pool) mayWait(why failure) bool {
+	return p.limits.QueueSize > 0 && (why == failNoFree || p.deaths == 0 || p.running()+p.nstarting > 0)
+}
+
+// enqueue makes a request wait. One that finds the queue full is not refused at
+// once: as long as requests are finished it will have a place in a moment, and
+// refusing it would only make its client ask again.
+func (p *pool) enqueue(r *request, why failure) {
+	if p.queue.len >= p.limits.QueueSize {
+		if p.limits.QueueSize == 0 || p.stuck {
+			p.turnAway(r, why)
+			return
+		}
+		p.overflow.push(r)
+		if p.overflow.len == 1 {
+			p.timers.Start(&p.overflowTimer, overflowWait)
+		}
+		return
+	}
+	p.queue.push(r)
+	if p.limits.LogEvents {
+		p.event(levelInfo, "All workers are busy: Queueing request (%d queued)", p.queue.len)
+	}
+	if r.wait.Do == nil {
+		r.wait.Do = func() { r.pool.waitedTooLong(r) }
+	}
+	r.pool = p
+	p.timers.Start(&r.wait, p.limits.QueueTimeout)
+}
+
+// overflowWait is how long nothing may leave the queue before requests that have
+// no place in it are refused.
+const overflowWait = 100 * time.Millisecond
+
+func (p *pool) turnAway(r *request, why failure) {
+	if p.limits.QueueSize > 0 {
+		p.event(levelInfo, "Cannot queue request: request queue is full")
+	}
+	p.refuse(r, why)
+}
+
+// overflowed: the queue has been full for a while.
+func (p *pool) overflowed() {
+	p.stuck = true
+	for r := p.overflow.head; r != nil; r = p.overflow.head {
+		p.overflow.remove(r)
+		p.turnAway(r, failNoFree)
+	}
+}
+
+// room is told that the queue has a free place.
+func (p *pool) room() {
+	p.stuck = false
+	r := p.overflow.head
+	if r == nil {
+		return
+	}
+	p.overflow.remove(r)
+	p.enqueue(r, failNoFree)
+	if p.overflow.head == nil {
+		p.timers.Stop(&p.overflowTimer)
+	} else {
+		p.timers.Start(&p.overflowTimer, overflowWait)
+	}
+}
+
+// waitedTooLong refuses a request whose time in the queue is over.
+func (p *pool) waitedTooLong(r *request) {
+	p.queue.remove(r)
+	p.tell(r, failQueue)
+	p.room()
+}
+
+// withdraw takes back a request whose asker has gone, if it still waits.
+func (p *pool) withdraw(r *request) bool {
+	if !r.queued {
+		return false
+	}
+	if r.list == &p.overflow {
+		p.overflow.remove(r)
+		return true
+	}
+	p.queue.remove(r)
+	p.timers.Stop(&r.wait)
+	p.room()
+	return true
+}
+
+// serveQueue gives what waits to whoever can take it. It is called whenever that
+// may have changed.
+func (p *pool) serveQueue() {
+	for p.queue.head != nil && !p.stopping {
+		r := p.queue.head
+		w, _ := p.acquire(r.kind)
+		if w == nil {
+			return
+		}
+		p.withdraw(r)
+		if r.kind == kindRecipok && p.domainFull(r) {
+			p.unacquire(w)
+			p.tell(r, failDomain)
+			continue
+		}
+		p.give(w, r)
+	}
+}
