@@ -69,6 +69,8 @@ func TestChaos(t *testing.T) {
 		}
 	}
 	wg.Wait()
+	// The last one may have been started only now; before it serves, SIGTERM simply ends it.
+	testenv.Eventually(t, time.Minute, "the proxy's greeting", func() bool { return greets(address) })
 	p.Stop(syscall.SIGTERM)
 	if status := p.Wait(20 * time.Second); status != 0 {
 		t.Errorf("the proxy ended with status %d", status)
