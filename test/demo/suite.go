@@ -172,7 +172,7 @@ func (s *suite) startMultiplexor(ctx context.Context) error {
 }
 
 func (s *suite) startProxy(ctx context.Context) error {
-	args := []string{"--maxloadavg", "0", "--smtp", fmt.Sprintf("tcp:127.0.0.1:%d", s.port), "--notify", s.socket("smtp-proxy-notify.sock"),
+	args := []string{"--smtp", fmt.Sprintf("tcp:127.0.0.1:%d", s.port), "--notify", s.socket("smtp-proxy-notify.sock"),
 		"--multiplexor", s.socket("multiplexor.sock"), "--multiplexor-notify", s.socket("multiplexor-notify.sock"),
 		"--spool", s.spool, "--upstream", "maildir:" + s.maildir, "--hostname", "gateway.example.net",
 		"--maxloadavg", "0"} // however busy this machine is
@@ -316,7 +316,7 @@ and delivered to %[2]s
 From another terminal:
 
     swaks --server %[3]s --from ann@example.org --to bob@example.net
-    swaks --server %[3]s --from ann@example.org --to bob@example.net --attach-name invoice.pdf.exe --attach-body x
+    swaks --server %[3]s --from ann@example.org --to bob@example.net --attach-name invoice.pdf.exe --attach x
     %[4]s %[5]s %[6]s
     %[7]s -s %[8]s status
     ls %[2]s/new
