@@ -97,8 +97,12 @@ func (s *forkServer) line(line string) {
 			n[i], err = strconv.Atoi(words[i])
 			ok = err == nil && n[i] >= 0
 		}
+		if !ok {
+			s.fail(fmt.Sprintf("said %.100q", line)) // the worker asked for is started another way
+			return
+		}
 		st, known := s.answered(n[1])
-		if !ok || !known {
+		if !known {
 			s.fail(fmt.Sprintf("said %.100q", line))
 			return
 		}

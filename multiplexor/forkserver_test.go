@@ -90,6 +90,9 @@ func (s *playedServer) fork(id string) {
 	case "claims a foreign child":
 		fmt.Fprintln(s.control, "child", id, os.Getppid(), 0, 1, 2)
 		return
+	case "forgets a descriptor":
+		fmt.Fprintln(s.control, "child", id, os.Getpid(), 0, 1)
+		return
 	case "answers what was not asked":
 		fmt.Fprintln(s.control, "child", 9999, os.Getpid(), 0, 1, 2)
 		return
@@ -264,6 +267,7 @@ func TestForkServerFallsBack(t *testing.T) {
 		{"never ends a line", []string{"wrote a line without end", original}},
 		{"dies at the first fork", []string{"was ended by signal 9", "Workers are started without a fork server"}},
 		{"answers what was not asked", []string{"Workers are started without a fork server"}},
+		{"forgets a descriptor", []string{"Workers are started without a fork server"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rules, func(t *testing.T) {

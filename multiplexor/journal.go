@@ -21,6 +21,7 @@ const (
 // keep up they are dropped and counted; the loop never waits.
 type errands struct {
 	todo    chan func()
+	quit    chan struct{} // closed to end the goroutine
 	done    chan struct{}
 	dropped atomic.Int64
 }
@@ -28,14 +29,29 @@ type errands struct {
 const errandRoom = 8192
 
 func newErrands() *errands {
-	e := &errands{todo: make(chan func(), errandRoom), done: make(chan struct{})}
-	go func() {
-		defer close(e.done)
-		for f := range e.todo {
-			f()
-		}
-	}()
+	e := &errands{todo: make(chan func(), errandRoom), quit: make(chan struct{}), done: make(chan struct{})}
+	go e.run()
 	return e
+}
+
+func (e *errands) run() {
+	defer close(e.done)
+	for {
+		select {
+		case f := <-e.todo:
+			f()
+			continue
+		case <-e.quit:
+		}
+		for {
+			select {
+			case f := <-e.todo:
+				f()
+			default:
+				return
+			}
+		}
+	}
 }
 
 // add makes the call soon, or not at all if too much waits already.
@@ -47,9 +63,10 @@ func (e *errands) add(f func()) {
 	}
 }
 
-// Close waits for what was added. Nothing may be added afterwards.
+// Close waits for what was added, also by errands themselves. What is added
+// afterwards is not done.
 func (e *errands) Close() {
-	close(e.todo)
+	close(e.quit)
 	<-e.done
 }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
@@ -77,11 +76,11 @@ func (p *pool) noteDeath(r *request) {
 // outcome later, from another goroutine.
 func poisonKeeper(spool, keep string, report func(text string, err error)) func(dir string) {
 	return func(dir string) {
-		if clean := filepath.Clean(dir); clean != dir || !strings.HasPrefix(dir, strings.TrimSuffix(spool, "/")+"/") {
-			report(fmt.Sprintf("%s is not below %s: not kept", dir, spool), nil)
-			return
-		}
 		go func() {
+			if !below(spool, dir) {
+				report(fmt.Sprintf("%s is not below %s: not kept", dir, spool), nil)
+				return
+			}
 			to := filepath.Join(keep, fmt.Sprintf("%s-%d", filepath.Base(dir), time.Now().UnixNano()))
 			if err := copyDir(dir, to); err != nil {
 				report("", fmt.Errorf("keep working directory %s: %w", dir, err))

@@ -218,6 +218,7 @@ func (p *pool) start(w *worker, r *request, reason string) {
 func (p *pool) reserve(w *worker, r *request) {
 	w.req = r
 	p.reserved++
+	p.enterDomain(r)
 	w.arm(phaseStart, p.limits.BusyTimeout)
 }
 
@@ -227,6 +228,7 @@ func (p *pool) startTooSlow(w *worker) {
 	r := w.req
 	w.req = nil
 	p.reserved--
+	p.leaveDomain(r)
 	p.refuse(r, failStart)
 }
 
@@ -238,6 +240,7 @@ func (p *pool) begun(w *worker, c child, err error, reason string) {
 	r := w.req
 	if r != nil {
 		p.reserved--
+		p.leaveDomain(r)
 		w.req = nil
 		w.disarm()
 	}

@@ -719,3 +719,29 @@ func TestLogOfDeaths(t *testing.T) {
 		}
 	}
 }
+
+// TestDomainLimitWhileStarting: requests that wait for a process count as well.
+func TestDomainLimitWhileStarting(t *testing.T) {
+	b := newBench(t, func(l *limits) { l.Max, l.PerDomain = 4, 1 })
+	b.manual = true
+	first, second := b.ask("recipok <a@example.com> x"), b.ask("recipok <b@example.com> x")
+	b.wantAnswer(first, "")
+	b.wantAnswer(second, failureTexts[failDomain])
+	b.starts[0](nil)
+	b.reply(0, "ok 1\n")
+	b.wantAnswer(first, "ok 1\n")
+	third := b.ask("recipok <c@example.com> x")
+	b.reply(0, "ok 1\n")
+	b.wantAnswer(third, "ok 1\n")
+	if len(b.p.domains) != 0 {
+		t.Errorf("domains %v are left", b.p.domains)
+	}
+
+	b.p.idle.remove(b.p.workers[0]) // another one is to be started, and cannot be
+	failed := b.ask("recipok <d@example.com> x")
+	b.starts[1](errors.New("no"))
+	b.wantAnswer(failed, failureTexts[failStart])
+	if len(b.p.domains) != 0 {
+		t.Errorf("domains %v are left", b.p.domains)
+	}
+}

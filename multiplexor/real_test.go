@@ -591,6 +591,21 @@ func TestRealPersistentConnections(t *testing.T) {
 		t.Errorf("after it: %q", v)
 	}
 
+	// One that sends a worker's request along with the hello is listened to afterwards.
+	hasty, err := net.Dial("unix", r.path("s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hasty.Close()
+	hasty.SetDeadline(time.Now().Add(patience))
+	answers := bufio.NewReader(hasty)
+	for _, send := range []string{"hello 2\nping\n", "ping\n"} {
+		io.WriteString(hasty, send)
+		if v, err := answers.ReadString(','); err != nil || !strings.HasSuffix(v, "5:PONG\n,") {
+			t.Fatalf("%q answered %q, %v", send, v, err)
+		}
+	}
+
 	// A client that asks and never reads is not read any more, and closed in the end.
 	greedy, err := net.Dial("unix", r.path("s"))
 	if err != nil {

@@ -16,6 +16,7 @@ type reload struct {
 	active    bool
 	confirmed bool    // a new worker has answered
 	probe     *worker // being started, or asked
+	rejected  *worker // has answered with an error, and goes when that is through
 	owed      int     // old workers that are to go as soon as they are idle
 	failures  int     // new workers in a row that did not answer
 	timer     evloop.Timer
@@ -123,7 +124,11 @@ func (r *reload) answered(line []byte) {
 		r.probe = nil // given up meanwhile
 		return
 	}
+	if r.outdated() {
+		return
+	}
 	if mxproto.IsError(string(line)) {
+		r.rejected = r.probe
 		r.failed(failAnswer)
 		return
 	}
@@ -141,13 +146,29 @@ func (r *reload) answered(line []byte) {
 	p.timers.Start(&r.timer, 0) // when this worker has been put back
 }
 
-// failed: the new worker did not get as far as an answer.
+// outdated says whether the rules were to be read again after the probe was
+// started: then what it does tells nothing about the newest ones, and another is
+// started.
+func (r *reload) outdated() bool {
+	if r.probe == nil || !r.pool.old(r.probe) {
+		return false
+	}
+	r.probe = nil
+	r.pool.timers.Start(&r.timer, 0)
+	return true
+}
+
+// failed: the new worker did not get as far as a good answer.
 func (r *reload) failed(why failure) {
 	p := r.pool
-	r.probe = nil
 	if why == failShutdown || !r.active {
+		r.probe = nil
 		return
 	}
+	if r.outdated() {
+		return
+	}
+	r.probe = nil
 	r.failures++
 	if r.failures >= p.limits.ReloadFailures {
 		r.giveUp(fmt.Sprintf("%d new workers in a row did not answer", r.failures))
@@ -196,6 +217,10 @@ func (r *reload) finish(busyOld int) {
 // settled is told that a worker is about to be idle. It says whether the worker is
 // to go instead.
 func (r *reload) settled(w *worker) (retire bool) {
+	if w == r.rejected {
+		r.rejected = nil
+		return true
+	}
 	if !r.active || !r.pool.old(w) || r.owed == 0 {
 		return false
 	}

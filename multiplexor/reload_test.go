@@ -171,3 +171,36 @@ func TestReloadOfNothing(t *testing.T) {
 	b.wantAnswer(a, "ok\n")
 	b.wantStates("IS")
 }
+
+// TestReloadAgainWhileTrying: an answer of a worker that was started before the
+// second reread says nothing about the newest rules.
+func TestReloadAgainWhileTrying(t *testing.T) {
+	b := newReloadBench(t, 1, 4)
+	forgotten := -1
+	b.p.os.Forget = func(generation int) { forgotten = generation }
+	b.p.reread()
+	b.wantGenerations("on..")
+	b.p.reread()
+	b.reply(1, "PONG\n")
+	if b.p.reload.confirmed || forgotten >= 0 {
+		t.Fatalf("confirmed %v, rules before %d given up, by a worker with older rules", b.p.reload.confirmed, forgotten)
+	}
+	b.pass(0)
+	b.wantGenerations("oon.")
+	b.reply(2, "PONG\n")
+	if !b.p.reload.confirmed || forgotten != 2 {
+		t.Errorf("confirmed %v, rules before %d given up, want 2", b.p.reload.confirmed, forgotten)
+	}
+}
+
+// TestReloadErrorAnswer: a worker whose rules do not work gets no requests.
+func TestReloadErrorAnswer(t *testing.T) {
+	b := newReloadBench(t, 1, 4)
+	b.p.limits.ReloadFailures = 1
+	b.p.reread()
+	b.reply(1, "error: filter not loaded\n")
+	b.wantStates("IKSS")
+	a := b.ask("x")
+	b.reply(0, "ok\n")
+	b.wantAnswer(a, "ok\n")
+}

@@ -73,7 +73,8 @@ func (d *doorway) admit(fd int) {
 	c.phase, c.persistent, c.tooLong, c.gone, c.paused = reading, false, false, false, false
 	c.stream.Open(s.loop, fd, c)
 	c.stream.ReadNow()
-	if c.phase == reading && c.stream.IsOpen() {
+	if c.stream.IsOpen() && (c.phase == reading || c.persistent && !c.paused) {
+		// A persistent one may have sent its first requests along with the hello.
 		c.wait()
 	}
 }

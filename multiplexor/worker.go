@@ -152,6 +152,9 @@ func (w *worker) gotOutput(b []byte) (taken int) {
 	switch {
 	case i < 0 && len(b) <= p.limits.MaxAnswer:
 		return 0
+	case w.phase == phaseWrite && w.child.Waiting():
+		// What is left of the request would be in front of the next one.
+		p.log.add(levelError, fmt.Sprintf("Worker %d (pid %d) wrote %q before it had read its request", w.n, w.pid(), head(b)))
 	case i < 0 || i+1 > p.limits.MaxAnswer:
 		p.log.add(levelError, fmt.Sprintf("Worker %d (pid %d) wrote an answer of more than %d bytes", w.n, w.pid(), p.limits.MaxAnswer))
 	case i+1 < len(b):

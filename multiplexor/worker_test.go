@@ -144,3 +144,15 @@ func about(args []string) string {
 	}
 	return fmt.Sprintf("argv=%s fds=%s umask=%03o space=%s dir=%s group=%s env=%s", strings.Join(args, ","), strings.Join(fds, ","), umask, space, dir, group, strings.Join(secret, ","))
 }
+
+// TestAnswerBeforeRequestIsRead: what is left in our buffer would be read as part
+// of the next request, whose client would get the answer to this one.
+func TestAnswerBeforeRequestIsRead(t *testing.T) {
+	b := newBench(t, nil)
+	b.warm(1)
+	b.child(0).slow = true
+	a := b.ask("map " + strings.Repeat("x", 100000))
+	b.reply(0, "ok\n")
+	b.wantAnswer(a, failureTexts[failAnswer])
+	b.wantStates("KS")
+}
