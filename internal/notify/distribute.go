@@ -315,17 +315,19 @@ func (d *distributor) wait(began time.Time) bool {
 	}
 	if len(d.behind) == 0 {
 		<-h.wake
-		return true
+	} else {
+		t := time.NewTimer(stallTime)
+		defer t.Stop()
+		select {
+		case <-h.wake:
+		case <-t.C:
+		}
 	}
-	t := time.NewTimer(stallTime)
-	defer t.Stop()
-	select {
-	case <-h.wake:
-	case <-t.C:
-		h.mu.Lock()
-		h.idle = false
-		h.mu.Unlock()
-	}
+	// Who wakes us says so, but the signal may be one that came too late for the
+	// rest before this one.
+	h.mu.Lock()
+	h.idle = false
+	h.mu.Unlock()
 	return true
 }
 

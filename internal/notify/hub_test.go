@@ -603,3 +603,17 @@ func readAll(t *testing.T, p *peer, in interest, see func(text string), rng *ran
 		t.Errorf("%+v read nothing", in)
 	}
 }
+
+// TestLateSignal: a distributor that a signal wakes which came too late for its
+// last rest is at work, and the hub must know: it uses old chunks again while the
+// distributor rests.
+func TestLateSignal(t *testing.T) {
+	h := NewHub(Options{})
+	h.started = true // but nothing distributes
+	d := &distributor{hub: h, behind: map[*listener]bool{}, pace: newPace(time.Now())}
+	h.wake <- struct{}{}
+	d.take()
+	if !d.wait(time.Now()) || h.idle {
+		t.Errorf("the hub takes the distributor for idle: %v", h.idle)
+	}
+}
