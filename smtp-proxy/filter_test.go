@@ -440,3 +440,22 @@ func TestWorkerGate(t *testing.T) {
 		t.Errorf("asked %d times, want 4: answers are not kept for a second", asked)
 	}
 }
+
+// TestWorkerGateDoesNotQueue: sessions that waited while a multiplexor kept silent do not ask it one after the other.
+func TestWorkerGateDoesNotQueue(t *testing.T) {
+	now := time.Unix(1700000000, 0)
+	asked := 0
+	g := &workerGate{log: quietLog(), now: func() time.Time { return now }, ask: func(context.Context, string) (string, error) {
+		asked++
+		now = now.Add(5 * time.Second)
+		return "", context.DeadlineExceeded
+	}}
+	for range 3 {
+		if !g.closed(context.Background()) {
+			t.Error("the gate is open although nobody answers")
+		}
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times, want once for all that waited", asked)
+	}
+}

@@ -66,8 +66,8 @@ func (g *workerGate) closed(ctx context.Context) bool {
 	if !g.read.IsZero() && now.Sub(g.read) < readingAge {
 		return g.shut
 	}
-	g.read = now
 	shut, err := g.full(ctx)
+	g.read = g.now() // sessions that waited for this answer take it, too
 	if failed := err != nil; failed != g.failed {
 		g.failed = failed
 		if failed {
