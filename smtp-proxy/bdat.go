@@ -1,8 +1,10 @@
 package main
 
 import (
+	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"postern/internal/smtp"
 )
@@ -82,6 +84,14 @@ func (s *session) chunk(tx *transaction, size int64, last bool) {
 }
 
 func (s *session) readChunk(c *chunked, size int64) error {
+	// Chunks that came with their commands are never waited for; all the same a message has its time.
+	now := time.Now()
+	switch until, err := c.receiver.pace.next(now, c.receiver.raw); {
+	case err != nil:
+		return err
+	case !until.After(now):
+		return os.ErrDeadlineExceeded
+	}
 	buf := decodedPool.Get().(*[]byte)
 	defer decodedPool.Put(buf)
 	for size > 0 {

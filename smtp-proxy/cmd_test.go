@@ -380,6 +380,29 @@ func TestCMD_16_manyChunks(t *testing.T) {
 	}
 }
 
+// TestCMD_16_messageTimeout: chunks too small to be waited for do not keep a message open for ever.
+func TestCMD_16_messageTimeout(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, behind(b), "--message-timeout=1s")
+	c := greeted(t, p.addr)
+	c.envelope()
+	for until := time.Now().Add(5 * time.Second); ; {
+		c.send("BDAT 1\r\na")
+		r, err := smtp.ReadReply(c.r)
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case r.Code == 421:
+			c.expectEnd()
+			return
+		case r.Code != 250:
+			t.Fatalf("reply %q, want 250 and at last 421", r)
+		case time.Now().After(until):
+			t.Fatal("the message is still open, far behind message-timeout")
+		}
+	}
+}
+
 func TestCMD_16_afterFailure(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-message-size=100")
