@@ -125,6 +125,15 @@ func (s *session) abandonUpstream() {
 	}
 }
 
+// forgetUpstream closes the connection of a session that goes on as if it had just begun: whoever
+// authenticated on it may be somebody else.
+func (s *session) forgetUpstream() {
+	if s.up != nil {
+		s.abandonUpstream()
+		s.closing = false
+	}
+}
+
 // sendRecipient asks the server for a recipient, and for the sender first if that was not done yet.
 // The replies are read by settle.
 func (s *session) sendRecipient(rcpt recipient) {

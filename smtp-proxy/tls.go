@@ -80,7 +80,9 @@ func (s *session) doStartTLS(arg string) {
 	s.say(reply(220, "2.0.0", "Go ahead"))
 	if !s.flush() || !s.handshake() {
 		s.closing = true
+		return
 	}
+	s.forgetUpstream()
 }
 
 // handshake begins TLS. Whatever the client said before is forgotten: RFC 3207, 4.2.

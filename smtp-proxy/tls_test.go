@@ -87,6 +87,27 @@ func TestStartTLS(t *testing.T) {
 	}
 }
 
+// TestStartTLSForgetsAuthentication: who said AUTH in clear may be somebody else than who speaks within TLS (RFC 3207, 4.2).
+func TestStartTLSForgetsAuthentication(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Extend("PIPELINING", "AUTH PLAIN")
+	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--auth-requires-tls=no")...)
+	c := greeted(t, p.addr)
+	c.cmd("AUTH PLAIN AGEAYg==", "235")
+	c = startTLS(c)
+	c.cmd("EHLO client.example", "250")
+	c.send("MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n")
+	for _, want := range []string{"250", "250", "354"} {
+		c.expect(want)
+	}
+	c.send(smallMessage)
+	c.expect("250")
+	if got := b.Messages(); len(got) != 1 || !strings.Contains(got[0].Data, "with ESMTPS id") || b.Opened() != 2 {
+		t.Errorf("arrived over connection %d as %+v", b.Opened(), got)
+	}
+	c.cmd("AUTH PLAIN AGEAYg==", "235")
+}
+
 func TestSMTPS(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxyAs(t, listenSMTPS, append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--smtps=inet:1")...)

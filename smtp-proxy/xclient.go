@@ -40,10 +40,7 @@ func (s *session) doXClient(arg string) {
 
 // become makes the session one of another client: from here on it is as if that one had connected.
 func (s *session) become(x xclient) {
-	if s.up != nil {
-		s.abandonUpstream()
-		s.closing = false
-	}
+	s.forgetUpstream()
 	if s.counted {
 		s.srv.crowd.leaveAddress(s.client.Addr())
 		s.counted = false
