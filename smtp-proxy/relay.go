@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -68,9 +69,17 @@ func (s *session) connect() error {
 	if err != nil {
 		return err
 	}
+	if s.tx != nil && s.tx.utf8 && !up.Capabilities().SMTPUTF8 {
+		// It stands in for a server that knows it. RFC 6531, 3.2: such mail must not go there.
+		up.Release()
+		return errNoUTF8
+	}
 	s.up = up
 	return nil
 }
+
+// errNoUTF8 says that a message needs what the server that could be had does not know.
+var errNoUTF8 = errors.New("server knows no SMTPUTF8")
 
 // identity is what the server behind may be told about the client.
 func (s *session) identity() upstream.Client {
