@@ -90,8 +90,8 @@ func (s *playedServer) fork(id string) {
 	case "claims a foreign child":
 		fmt.Fprintln(s.control, "child", id, os.Getppid(), 0, 1, 2)
 		return
-	case "forgets a descriptor":
-		fmt.Fprintln(s.control, "child", id, os.Getpid(), 0, 1)
+	case "cannot count":
+		fmt.Fprintln(s.control, "child", id, os.Getpid(), 0, 1, "two")
 		return
 	case "answers what was not asked":
 		fmt.Fprintln(s.control, "child", 9999, os.Getpid(), 0, 1, 2)
@@ -267,7 +267,7 @@ func TestForkServerFallsBack(t *testing.T) {
 		{"never ends a line", []string{"wrote a line without end", original}},
 		{"dies at the first fork", []string{"was ended by signal 9", "Workers are started without a fork server"}},
 		{"answers what was not asked", []string{"Workers are started without a fork server"}},
-		{"forgets a descriptor", []string{"Workers are started without a fork server"}},
+		{"cannot count", []string{"Workers are started without a fork server"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rules, func(t *testing.T) {

@@ -66,17 +66,17 @@ func passedListeners() bool { return os.Getenv("LISTEN_PID") == fmt.Sprint(os.Ge
 
 // read reads the settings. done says that the program ends with the status.
 func (s *settings) read(args []string) (done bool, status int) {
-	p := parser(s.program)
+	p, words := parser(s.program), args[1:]
 	if s.likeOriginal() {
-		p.Stdout = os.Stderr
-		for _, a := range args[1:] {
+		p.Stdout, words = os.Stderr, theirArguments(words)
+		for _, a := range words {
 			if a == "-v" || a == "--version" {
 				fmt.Printf("%s version %s\n", theirName, theirVersion)
 				return true, 0
 			}
 		}
 	}
-	result, err := p.Parse(s, args[1:])
+	result, err := p.Parse(s, words)
 	switch {
 	case errors.Is(err, config.ErrDone) && s.likeOriginal():
 		return true, 1

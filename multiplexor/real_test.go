@@ -548,6 +548,7 @@ func TestRealRefusals(t *testing.T) {
 		{"relative worker, theirs", theirs, []string{"-f", "worker"}, 1, "not an absolute path"},
 		{"queue too long, theirs", theirs, []string{"-q", "129"}, 1, "Request queue size 129 too big (128 max)"},
 		{"facility, theirs", theirs, []string{"-S", "nonsense"}, 1, "Unknown syslog facility nonsense"},
+		{"no number behind ignored words, theirs", theirs, []string{"one", "-V", "-1", "two", "-x", "many"}, 1, "expected a number"},
 		{"no number", theirs, []string{"-x", "many"}, 1, "expected a number"},
 		{"TCP request socket", theirs, []string{"-D", "-U", "nobody", "-z", r.dir, "-s", "inet:12345"}, 1, "Argument to -s option must be a UNIX-domain socket"},
 		{"help, theirs", theirs, []string{"-h"}, 1, "--max-workers"},
@@ -592,6 +593,11 @@ func TestRealPersistentConnections(t *testing.T) {
 	}
 
 	// One that sends a worker's request along with the hello is listened to afterwards.
+	syscall.Kill(r.proc.Pid(), syscall.SIGSTOP) // both are to be there when it looks
+	testenv.Eventually(t, patience, "a stopped process", func() bool {
+		st, err := readStat(r.proc.Pid())
+		return err == nil && st.state == 'T'
+	})
 	hasty, err := net.Dial("unix", r.path("s"))
 	if err != nil {
 		t.Fatal(err)
@@ -601,6 +607,7 @@ func TestRealPersistentConnections(t *testing.T) {
 	answers := bufio.NewReader(hasty)
 	for _, send := range []string{"hello 2\nping\n", "ping\n"} {
 		io.WriteString(hasty, send)
+		syscall.Kill(r.proc.Pid(), syscall.SIGCONT)
 		if v, err := answers.ReadString(','); err != nil || !strings.HasSuffix(v, "5:PONG\n,") {
 			t.Fatalf("%q answered %q, %v", send, v, err)
 		}

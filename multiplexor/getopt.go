@@ -1,0 +1,56 @@
+package main
+
+import (
+	"slices"
+	"strings"
+)
+
+// The original's options: those with a value, and those without.
+const (
+	theirValues   = "abcfFiILmMNoOpPqQrRsStUVwWxXyYz"
+	theirSwitches = "AdDEGhklTuvZ"
+)
+
+// theirArguments reads a command line as getopt(3) did for the original and gives
+// one with the same meaning for our parser: each option by itself, its value
+// attached to it, which may begin with a hyphen (-V -1). Of an option that is
+// repeated the last one counts, and what is no option is ignored. A command line
+// with long options is left as it is, and so is what the original did not know.
+func theirArguments(args []string) []string {
+	var out []string
+	add := func(option, value string) {
+		if value != "" {
+			out = slices.DeleteFunc(out, func(o string) bool { return strings.HasPrefix(o, option) })
+		}
+		out = append(out, option+value)
+	}
+	for i := 0; i < len(args); i++ {
+		switch a := args[i]; {
+		case a == "--":
+			return out
+		case strings.HasPrefix(a, "--"):
+			return args
+		case len(a) < 2 || a[0] != '-':
+		default:
+			for letters := a[1:]; letters != ""; {
+				option := "-" + letters[:1]
+				letters = letters[1:]
+				switch {
+				case strings.Contains(theirSwitches, option[1:]):
+					add(option, "")
+					continue
+				case !strings.Contains(theirValues, option[1:]):
+					return args
+				case letters == "" && (i+1 == len(args) || args[i+1] == ""):
+					return args // no value
+				case letters == "":
+					i++
+					letters = args[i]
+				}
+				add(option, letters)
+				letters = ""
+			}
+		}
+	}
+	return out
+}
