@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,6 +51,7 @@ type session struct {
 	gate      string
 	announced bool // listeners were told that it began
 	closing   bool // end the session once replies are flushed
+	secrets   bool // the last command was AUTH: what follows and is no command is not logged
 	stat      *statfile.File
 
 	mu   sync.Mutex
@@ -98,7 +100,7 @@ func (s *session) step() bool {
 		return true
 	}
 	if s.srv.debug {
-		s.srv.log.Debug("command", "session", s.id, "verb", cmd.Verb, "argument", maskArgument(cmd))
+		s.logCommand(cmd)
 	}
 	s.do(cmd)
 	return true
@@ -275,6 +277,24 @@ func clip(text string) string {
 		return text[:limit] + "..."
 	}
 	return text
+}
+
+// logCommand writes a command to the log. Behind AUTH a line that is no command is what the client would
+// have said in its dialog.
+func (s *session) logCommand(cmd smtp.Command) {
+	if slices.Contains(plainVerbs, cmd.Verb) {
+		s.secrets = cmd.Verb == smtp.Auth
+	}
+	if s.secrets && cmd.Verb != smtp.Auth {
+		cmd = smtp.Command{Verb: "?"}
+	}
+	s.srv.log.Debug("command", "session", s.id, "verb", cmd.Verb, "argument", maskArgument(cmd))
+}
+
+// plainVerbs are the commands that a client may go on with when AUTH has failed.
+var plainVerbs = []string{
+	smtp.Ehlo, smtp.Helo, smtp.Mail, smtp.Rcpt, smtp.Data, smtp.Bdat, smtp.Rset, smtp.Noop, smtp.Quit, smtp.StartTLS, smtp.Auth,
+	smtp.XClient, smtp.Vrfy, smtp.Help, smtp.Expn,
 }
 
 // maskArgument gives the argument of a command as it may be logged: never a secret.

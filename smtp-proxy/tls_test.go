@@ -331,6 +331,24 @@ func TestAuthCancelled(t *testing.T) {
 	c.envelope()
 }
 
+// TestAuthRefusedKeepsSecrets: what a client sends after an AUTH that did not begin is no command, but a secret.
+func TestAuthRefusedKeepsSecrets(t *testing.T) {
+	p := startProxy(t, behind(testenv.StartBackend(t)))
+	c := greeted(t, p.addr)
+	c.send("AUTH LOGIN\r\nZnJlZGR5\r\nc2VjcmV0\r\nhunter2 secret\r\nNOOP\r\nFROB\r\n")
+	for _, want := range []string{"538", "500", "500", "500", "250", "500"} {
+		c.expect(want)
+	}
+	for _, secret := range []string{"ZNJLZGR5", "C2VJCMV0", "HUNTER2", "secret"} {
+		if strings.Contains(p.log.String(), secret) {
+			t.Errorf("the log holds %s", secret)
+		}
+	}
+	if !strings.Contains(p.log.String(), "FROB") {
+		t.Error("a command that is only wrong is not in the log")
+	}
+}
+
 func TestAuthName(t *testing.T) {
 	for _, tt := range []struct{ mech, response, want string }{
 		{"PLAIN", "AGZyZWQAc2VjcmV0", "fred"}, {"PLAIN", "YWRtaW4AZnJlZABzZWNyZXQ=", "fred"}, {"PLAIN", "ZnJlZA==", ""}, {"PLAIN", "!", ""},
