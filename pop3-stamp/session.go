@@ -171,19 +171,19 @@ func (s *session) readCommand(ctx context.Context, limit int) (string, error) {
 	}
 	line, err := readLine(s.r, limit)
 	if err == nil {
-		s.log.Debug("command", "line", statfile.Command(masked(line, s.hasUser)))
+		s.log.Debug("command", "line", statfile.Command(masked(line, s.loggedIn)))
 	}
 	return line, err
 }
 
-// masked hides what is not a command in clear: whoever sends a password where none is expected.
-func masked(line string, afterUser bool) string {
+// masked hides, of a client that is not logged in, what is no command: it may be a password where none is expected.
+func masked(line string, loggedIn bool) string {
 	verb := parseCommand(line).verb
 	switch verb {
 	case "USER", "PASS", "APOP", "AUTH", "CAPA", "STLS", "QUIT", "STAT", "LIST", "RETR", "UIDL", "DELE", "TOP", "LAST", "NOOP", "RSET":
 		return line
 	}
-	if afterUser {
+	if !loggedIn {
 		return "?"
 	}
 	return printable(line[:min(len(line), 60)])

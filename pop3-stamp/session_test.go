@@ -586,6 +586,11 @@ func TestSecrets(t *testing.T) {
 	p.ask("USER bob", "+OK")
 	p.ask(secret, "-ERR unknown")
 	p.ask("USER bob", "+OK")
+	p.ask("PASS "+secret, "-ERR [AUTH]")
+	p.ask(secret, "-ERR unknown")
+	p.ask("AUTH LOGIN", "-ERR [AUTH]") // not available, but some clients do not wait to hear that
+	p.ask(base64.StdEncoding.EncodeToString([]byte("\x00bob\x00"+secret)), "-ERR unknown")
+	p.ask("USER bob", "+OK")
 	p.ask("PASS secret word", "+OK")
 	list, err := os.ReadDir(stats)
 	if err != nil || len(list) != 1 {
