@@ -57,6 +57,7 @@ func (c *crowd) enter(addr netip.Addr) refusal {
 	}
 	v := c.visitor(origin(addr))
 	switch {
+	case !addr.IsValid(): // who comes by a UNIX socket has no address
 	case c.maxPer > 0 && v.sessions >= c.maxPer:
 		return tooManyFrom
 	case c.maxFailures > 0 && v.failures >= c.maxFailures && c.now().Sub(v.last) < failureWindow:

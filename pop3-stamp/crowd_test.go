@@ -42,6 +42,27 @@ func TestCrowd(t *testing.T) {
 	}
 }
 
+// TestCrowdLocal: who comes by a UNIX socket has no address, and so no limit that counts by it.
+func TestCrowdLocal(t *testing.T) {
+	c, _ := newCrowd()
+	c.max = 10
+	for range 10 {
+		c.failed(netip.Addr{})
+		if got := c.enter(netip.Addr{}); got != "" {
+			t.Fatalf("refused: %s", got)
+		}
+	}
+	if got := c.enter(netip.Addr{}); got != tooMany {
+		t.Errorf("eleventh session of ten: %q, want %q", got, tooMany)
+	}
+	for range 10 {
+		c.leave(netip.Addr{})
+	}
+	if c.sessions() != 0 {
+		t.Errorf("%d sessions are left", c.sessions())
+	}
+}
+
 func TestFailures(t *testing.T) {
 	c, now := newCrowd()
 	addr := netip.MustParseAddr("192.0.2.1")
