@@ -309,24 +309,6 @@ func TestUpstreamDown(t *testing.T) {
 }
 
 // TestUpstreamDiesWithinTransaction has the server hang up in each moment: no 2xx comes of it, INV-5.
-// TestUTF8NotForOthers: a server that knows no SMTPUTF8 does not get such mail because it stands in for one that does.
-func TestUTF8NotForOthers(t *testing.T) {
-	first, second := testenv.StartBackend(t), testenv.StartBackend(t)
-	second.Extend("PIPELINING")
-	p := startProxy(t, behind(first), behind(second))
-	c := greeted(t, p.addr)
-	c.cmd("MAIL FROM:<gr\xc3\xbcn@b.example> SMTPUTF8", "250")
-	first.Close()
-	c.cmd("RCPT TO:<c@d.example>", "451")
-	c.cmd("DATA", "554")
-	if n := transactions(second); n != 0 {
-		t.Errorf("the second server saw %q", second.Commands())
-	}
-	c.cmd("RSET", "250")
-	c.cmd("MAIL FROM:<a@b.example>", "250")
-	c.cmd("RCPT TO:<c@d.example>", "250")
-}
-
 func TestUpstreamDiesWithinTransaction(t *testing.T) {
 	for _, verb := range []string{"MAIL", "RCPT", "DATA", "."} {
 		t.Run(verb, func(t *testing.T) {
@@ -361,6 +343,24 @@ func TestUpstreamDiesWithinTransaction(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestUTF8NotForOthers: a server that knows no SMTPUTF8 does not get such mail because it stands in for one that does.
+func TestUTF8NotForOthers(t *testing.T) {
+	first, second := testenv.StartBackend(t), testenv.StartBackend(t)
+	second.Extend("PIPELINING")
+	p := startProxy(t, behind(first), behind(second))
+	c := greeted(t, p.addr)
+	c.cmd("MAIL FROM:<gr\xc3\xbcn@b.example> SMTPUTF8", "250")
+	first.Close()
+	c.cmd("RCPT TO:<c@d.example>", "451")
+	c.cmd("DATA", "554")
+	if n := transactions(second); n != 0 {
+		t.Errorf("the second server saw %q", second.Commands())
+	}
+	c.cmd("RSET", "250")
+	c.cmd("MAIL FROM:<a@b.example>", "250")
+	c.cmd("RCPT TO:<c@d.example>", "250")
 }
 
 func TestClientVanishesInData(t *testing.T) {
