@@ -52,6 +52,7 @@ func (k *filterSink) finish() smtp.Reply {
 	if err != nil {
 		return *s.contentRefusal(err)
 	}
+	defer m.close()
 	if m.header.count("Received") > s.conf.MaxHops {
 		return refuseHeader(errHops)
 	}

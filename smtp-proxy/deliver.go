@@ -107,7 +107,6 @@ func (h *header) apply(c workdir.Change) {
 
 // deliver sends a filtered message to the server and gives its reply.
 func (s *session) deliver(tx *transaction, m *message, env *envelope) smtp.Reply {
-	defer m.close()
 	s.status("DATA")
 	if r := s.openContent(tx, env); r != nil {
 		return *r

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -390,6 +391,32 @@ func TestServerGoneWhileFiltering(t *testing.T) {
 	}
 	if got := b.Messages(); len(got) != 1 || !strings.Contains(got[0].Data, "X-Scanned: yes") || b.Opened() != 2 {
 		t.Errorf("delivered %+v over %d connections", got, b.Opened())
+	}
+}
+
+// TestNewBodyIsClosed: the descriptor of a body that is not sent does not wait for the garbage collector.
+func TestNewBodyIsClosed(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	answer := scanWith(t, "C\nRnot%20an%20address\nF\n")
+	m := startMultiplexor(t, func(words []string) string {
+		if words[0] == "scan" {
+			if err := os.WriteFile(filepath.Join(words[2], "NEWBODY"), []byte("x\n"), 0o600); err != nil {
+				t.Error(err)
+			}
+		}
+		return answer(words)
+	})
+	if got := deliverThrough(t, testenv.StartBackend(t), m, filterMessage); !strings.HasPrefix(got, "451") {
+		t.Fatalf("reply %q", got)
+	}
+	open, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil || len(open) == 0 {
+		t.Fatalf("descriptors %q, %v", open, err)
+	}
+	for _, fd := range open {
+		if name, err := os.Readlink(fd); err == nil && strings.Contains(name, "NEWBODY") {
+			t.Errorf("%s is still %s", fd, name)
+		}
 	}
 }
 
