@@ -468,7 +468,9 @@ func TestRealWorkerExitsAtOnce(t *testing.T) {
 			t.Fatalf("got %q", got)
 		}
 	}
-	if n := strings.Count(r.proc.Output(), "Starting worker"); n > 10 {
+	// Without back-off there would be one or two for each. On a busy machine some
+	// are started before the end of the first ones is noticed.
+	if n := strings.Count(r.proc.Output(), "Starting worker"); n > 25 {
 		t.Errorf("%d processes for 50 requests: a fork storm", n)
 	}
 	r.proc.WaitOutput(patience, "check the worker program")

@@ -107,7 +107,6 @@ var doors = map[string][]string{
 	"github.com/google/go-cmp":            {},
 	"github.com/pires/go-proxyproto":      {"internal/listen", "smtp-proxy/upstream"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
-	"github.com/redis/go-redis/v9":        {"internal/stamp"},
 	"golang.org/x/sys":                    {"internal/listen", "internal/daemon", "internal/privdrop", "internal/pidfile", "internal/evloop", "multiplexor", "multiplexor/mx-ctrl"},
 	"golang.org/x/time":                   {"smtp-proxy"},
 }
