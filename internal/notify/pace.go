@@ -14,7 +14,10 @@ import (
 type pace struct {
 	credit time.Duration // of work that may be done without a long rest
 	last   time.Time
-	next   uint64 // message number at last
+	busy   bool // in the last whole window
+
+	began time.Time // of the window at hand
+	first uint64    // message number then
 }
 
 const (
@@ -22,19 +25,23 @@ const (
 	paceShare = 32                     // one part in so many is for the distributor
 	paceBurst = 10 * time.Millisecond  // of credit at most
 	paceBusy  = 4000                   // messages a second that make the daemon busy
+	// over so long: one request makes a handful of messages in no time
+	paceWindow = 10 * time.Millisecond
 )
 
-func newPace(now time.Time) pace { return pace{credit: paceBurst, last: now} }
+func newPace(now time.Time) pace { return pace{credit: paceBurst, last: now, began: now} }
 
 // pause is how long to rest after a round that took work and ended now, with
 // messages up to number next in view.
 func (p *pace) pause(work time.Duration, now time.Time, next uint64) time.Duration {
-	elapsed := now.Sub(p.last)
-	busy := float64(next-p.next) > elapsed.Seconds()*paceBusy
-	p.credit = min(p.credit+elapsed/paceShare, paceBurst) - work
-	p.last, p.next = now, next
+	if window := now.Sub(p.began); window >= paceWindow {
+		p.busy = float64(next-p.first) > window.Seconds()*paceBusy
+		p.began, p.first = now, next
+	}
+	p.credit = min(p.credit+now.Sub(p.last)/paceShare, paceBurst) - work
+	p.last = now
 	switch {
-	case !busy:
+	case !p.busy:
 		p.credit = max(p.credit, 0)
 		return 0
 	case p.credit > paceBurst/2:
