@@ -17,6 +17,7 @@ var errProtocol = errors.New("protocol error of the server behind")
 // backend is a connection to the server behind.
 type backend struct {
 	target
+	files    *tls.Config // authorities and our certificate
 	conn     net.Conn
 	r        *bufio.Reader
 	timeout  time.Duration
@@ -31,10 +32,10 @@ type answer struct {
 }
 
 // connect connects to the first server that answers.
-func (s *settings) connect(ctx context.Context) (*backend, error) {
+func (s *settings) connect(ctx context.Context, files *tls.Config) (*backend, error) {
 	var errs []error
 	for _, t := range s.servers {
-		b, err := s.connectTo(ctx, t)
+		b, err := s.connectTo(ctx, t, files)
 		if err == nil {
 			return b, nil
 		}
@@ -46,7 +47,7 @@ func (s *settings) connect(ctx context.Context) (*backend, error) {
 	return nil, errors.Join(errs...)
 }
 
-func (s *settings) connectTo(ctx context.Context, t target) (_ *backend, err error) {
+func (s *settings) connectTo(ctx context.Context, t target, files *tls.Config) (_ *backend, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.ConnectTimeout)
 	defer cancel()
 	var d net.Dialer
@@ -54,7 +55,7 @@ func (s *settings) connectTo(ctx context.Context, t target) (_ *backend, err err
 	if err != nil {
 		return nil, err
 	}
-	b := &backend{target: t, timeout: s.UpstreamTO}
+	b := &backend{target: t, files: files, timeout: s.UpstreamTO}
 	b.use(conn)
 	defer func() {
 		if err != nil {
@@ -87,7 +88,9 @@ func (b *backend) use(conn net.Conn) {
 }
 
 func (b *backend) handshake(ctx context.Context, verify bool) error {
-	tc := tls.Client(b.conn, &tls.Config{ServerName: b.host, InsecureSkipVerify: !verify, MinVersion: tls.VersionTLS12})
+	conf := b.files.Clone()
+	conf.ServerName, conf.InsecureSkipVerify = b.host, !verify
+	tc := tls.Client(b.conn, conf)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return fmt.Errorf("TLS: %w", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"postern/internal/listen"
 	"postern/internal/notify"
 	"postern/internal/stamp"
+	"postern/internal/tlsconf"
 )
 
 // settings are all settings of pop3-stamp: command line, environment and file.
@@ -30,12 +31,13 @@ type settings struct {
 	Metrics  []string `name:"metrics" placeholder:"SPEC" help:"Serve Prometheus metrics here."`
 	Hostname string   `name:"hostname" placeholder:"NAME" help:"Our name in the greeting. Default: the name of the host."`
 
-	Upstream       []string      `name:"upstream" placeholder:"URL" help:"The server behind: pop3://HOST:PORT or pop3s://HOST:PORT. Several: the next one when one is down."`
-	UpstreamTLS    string        `name:"upstream-tls" enum:"none,may,require,verify" default:"none" help:"TLS towards the server behind, with STLS: none, may, require or verify."`
-	UpstreamTO     time.Duration `name:"upstream-timeout" default:"2m" help:"How long the server behind may take for a reply, or be silent within one."`
-	ConnectTimeout time.Duration `name:"connect-timeout" default:"30s" help:"How long connecting to the server behind may take."`
-	SASL           []string      `name:"sasl" placeholder:"MECHANISM" help:"SASL mechanism that the server behind knows, to be passed through: PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-1, SCRAM-SHA-256, XOAUTH2 or OAUTHBEARER."`
-	APOP           config.Switch `name:"apop" default:"no" help:"Pass APOP through. The server behind is then connected to for each client at once, for its timestamp."`
+	Upstream       []string       `name:"upstream" placeholder:"URL" help:"The server behind: pop3://HOST:PORT or pop3s://HOST:PORT. Several: the next one when one is down."`
+	UpstreamTLS    string         `name:"upstream-tls" enum:"none,may,require,verify" default:"none" help:"TLS towards the server behind, with STLS: none, may, require or verify."`
+	UpstreamFiles  tlsconf.Client `embed:""` // for TLS with it
+	UpstreamTO     time.Duration  `name:"upstream-timeout" default:"2m" help:"How long the server behind may take for a reply, or be silent within one."`
+	ConnectTimeout time.Duration  `name:"connect-timeout" default:"30s" help:"How long connecting to the server behind may take."`
+	SASL           []string       `name:"sasl" placeholder:"MECHANISM" help:"SASL mechanism that the server behind knows, to be passed through: PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-1, SCRAM-SHA-256, XOAUTH2 or OAUTHBEARER."`
+	APOP           config.Switch  `name:"apop" default:"no" help:"Pass APOP through. The server behind is then connected to for each client at once, for its timestamp."`
 
 	ClientipDir    string        `name:"clientip-dir" placeholder:"DIR" help:"Write stamps here. smtp-proxy has a setting of the same name."`
 	ClientipMaxage time.Duration `name:"clientip-maxage" default:"10m" help:"How long a stamp is fresh."`
@@ -56,10 +58,8 @@ type settings struct {
 	ProxyFrom    []string      `name:"proxy-from" placeholder:"NETWORK" help:"Load balancers: connections from here begin with a PROXY header (v1 or v2)."`
 	ProxyTimeout time.Duration `name:"proxy-timeout" default:"5s" help:"How long a PROXY header may take."`
 
-	TLSCert          string        `name:"tls-cert" placeholder:"FILE" help:"Certificate chain (PEM). With tls-key: STLS is offered."`
-	TLSKey           string        `name:"tls-key" placeholder:"FILE" help:"Key of the certificate (PEM)."`
-	TLSMin           string        `name:"tls-min" enum:"1.2,1.3" default:"1.2" help:"Oldest TLS version."`
-	LoginRequiresTLS config.Switch `name:"login-requires-tls" default:"no" help:"Take passwords only within TLS."`
+	TLS              tlsconf.Server `embed:""`
+	LoginRequiresTLS config.Switch  `name:"login-requires-tls" default:"no" help:"Take passwords only within TLS."`
 
 	Serve  struct{} `cmd:"" default:"1" hidden:""`
 	Expire struct {
@@ -122,10 +122,13 @@ func (s *settings) Validate() error {
 			return &config.Error{Key: "sasl", Err: fmt.Errorf("cannot pass through %q", m)}
 		}
 	}
-	if (s.TLSCert == "") != (s.TLSKey == "") {
-		return &config.Error{Key: "tls-cert", Err: errors.New("needs tls-key, and the other way round")}
+	if err := s.UpstreamFiles.Check(); err != nil {
+		return err
 	}
-	if s.TLSCert == "" && (len(s.POP3S) > 0 || bool(s.LoginRequiresTLS)) {
+	if err := s.TLS.Check(listenPOP3, listenPOP3S); err != nil {
+		return err
+	}
+	if len(s.TLS.Cert) == 0 && (len(s.POP3S) > 0 || bool(s.LoginRequiresTLS)) {
 		return &config.Error{Key: "tls-cert", Err: errors.New("is needed for pop3s and login-requires-tls")}
 	}
 	return s.validateNumbers()
@@ -198,18 +201,18 @@ func (s *settings) store() (*stamp.Dir, error) {
 	return store.(*stamp.Dir), nil
 }
 
-// loadTLS reads certificate and key; nil without them.
-func (s *settings) loadTLS() (*tls.Config, error) {
-	if s.TLSCert == "" {
-		return nil, nil
-	}
-	cert, err := tls.LoadX509KeyPair(s.TLSCert, s.TLSKey)
+// loadTLS reads the files for TLS on both sides; clients is nil without a certificate.
+func (s *settings) loadTLS() (*secrets, error) {
+	clients, err := s.TLS.Load(listenPOP3, listenPOP3S)
 	if err != nil {
-		return nil, fmt.Errorf("load certificate %q: %w", s.TLSCert, err)
+		return nil, err
 	}
-	least := uint16(tls.VersionTLS12)
-	if s.TLSMin == "1.3" {
-		least = tls.VersionTLS13
-	}
-	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: least}, nil
+	behind, err := s.UpstreamFiles.Load()
+	return &secrets{clients, behind}, err
+}
+
+// secrets is what TLS begins with, on both sides.
+type secrets struct {
+	clients map[string]*tlsconf.Listener // by the name of the listener
+	behind  *tls.Config                  // with the server behind
 }

@@ -42,9 +42,15 @@ func (s *session) unknown() {
 	s.mistake("unknown command")
 }
 
+// mayLogIn says whether the connection is one for secrets.
+func (s *session) mayLogIn() bool {
+	here := s.tlsHere()
+	return s.tls || !bool(s.conf.LoginRequiresTLS) && (here == nil || !here.Required)
+}
+
 // needTLS refuses what is secret when it must not come in clear.
 func (s *session) needTLS() bool {
-	if s.tls || !bool(s.conf.LoginRequiresTLS) {
+	if s.mayLogIn() {
 		return false
 	}
 	s.mistake("[AUTH] use STLS first")
@@ -259,7 +265,7 @@ func (s *session) refused(ctx context.Context, a answer) {
 // doSTLS begins TLS within the session. RFC 2595, 4.
 func (s *session) doSTLS(ctx context.Context, arg string) {
 	switch {
-	case s.srv.tlsConfig() == nil:
+	case s.tlsHere() == nil:
 		s.mistake("TLS is not available")
 	case s.tls:
 		s.mistake("TLS is in use already")
@@ -288,13 +294,13 @@ func (s *session) doCapa(arg string) {
 		s.say("%s", c)
 	}
 	if !s.loggedIn {
-		if s.tls || !bool(s.conf.LoginRequiresTLS) {
+		if s.mayLogIn() {
 			s.say("USER")
 			if len(s.conf.SASL) > 0 {
 				s.say("SASL %s", strings.Join(s.conf.SASL, " "))
 			}
 		}
-		if !s.tls && s.srv.tlsConfig() != nil {
+		if !s.tls && s.tlsHere() != nil {
 			s.say("STLS")
 		}
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,7 +28,7 @@ const (
 type server struct {
 	conf   *settings
 	log    *slog.Logger
-	tls    *tls.Config
+	tls    atomic.Pointer[secrets]
 	store  *stamp.Dir    // nil without clientip-dir
 	stats  *statfile.Dir // nil without statdir
 	hub    *notify.Hub
@@ -45,16 +44,16 @@ type server struct {
 
 // open does what may need the rights of the user who started the program.
 func (srv *server) open(env *daemon.Env) error {
-	var err error
-	srv.tls, err = srv.conf.loadTLS()
+	conf, err := srv.conf.loadTLS()
 	if err != nil {
 		return err
 	}
+	srv.tls.Store(conf)
 	if len(srv.conf.servers) == 0 {
 		return errors.New("upstream is not set: there is no server to pass clients to")
 	}
-	if len(env.Listeners[listenPOP3S]) > 0 && srv.tls == nil {
-		return errors.New("a listener pop3s needs tls-cert and tls-key")
+	if len(env.Listeners[listenPOP3S]) > 0 && conf.clients == nil {
+		return errors.New("a listener pop3s needs tls-cert")
 	}
 	return nil
 }
@@ -207,7 +206,7 @@ func (srv *server) tellStatus() {
 	}
 }
 
-// reload reads the certificate anew at SIGHUP.
+// reload reads the certificates anew at SIGHUP.
 func (srv *server) reload(ctx context.Context, env *daemon.Env) {
 	for {
 		select {
@@ -216,22 +215,14 @@ func (srv *server) reload(ctx context.Context, env *daemon.Env) {
 		case <-env.Hangup:
 			conf, err := srv.conf.loadTLS()
 			if err != nil {
-				srv.log.Error("reload failed, the old certificate stays", "error", err)
+				srv.log.Error("reload failed, the old certificates stay", "error", err)
 			} else {
-				srv.mu.Lock()
-				srv.tls = conf
-				srv.mu.Unlock()
-				srv.log.Info("certificate reloaded")
+				srv.tls.Store(conf)
+				srv.log.Info("certificates reloaded")
 			}
 			env.Ready()
 		}
 	}
-}
-
-func (srv *server) tlsConfig() *tls.Config {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	return srv.tls
 }
 
 // address is the IP address and port in a net.Addr; the zero value for UNIX sockets.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"postern/internal/statfile"
+	"postern/internal/tlsconf"
 )
 
 // session is one client.
@@ -237,11 +238,20 @@ func (s *session) flush() bool {
 	return true
 }
 
+// tlsHere is TLS at the listener that the client came to; nil if there is none.
+func (s *session) tlsHere() *tlsconf.Listener { return s.srv.tls.Load().clients[s.listener] }
+
 // handshake begins TLS.
 func (s *session) handshake(ctx context.Context) bool {
-	tc := tls.Server(s.conn, s.srv.tlsConfig())
-	ctx, cancel := context.WithDeadline(ctx, s.deadline)
+	here := s.tlsHere()
+	tc := tls.Server(s.conn, here.Config)
+	until := time.Now().Add(s.conf.TLS.Timeout)
+	if s.deadline.Before(until) {
+		until = s.deadline
+	}
+	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
+	_ = s.raw.SetDeadline(until) // that of the PROXY header may still hold
 	if err := tc.HandshakeContext(ctx); err != nil {
 		s.end(fmt.Sprint("TLS: ", err), "")
 		// Nothing can be said any more to a client that expects TLS.
@@ -251,6 +261,10 @@ func (s *session) handshake(ctx context.Context) bool {
 	_ = s.raw.SetDeadline(time.Time{})
 	s.use(tc)
 	s.tls = true
+	state := tc.ConnectionState()
+	if cert, err := here.Peer(&state); cert != nil {
+		s.log.Info("certificate of the client", "subject", clip(cert.Subject.String()), "fault", err)
+	}
 	return true
 }
 
@@ -282,7 +296,7 @@ func (s *session) connect(ctx context.Context) bool {
 	if s.server != nil {
 		return true
 	}
-	b, err := s.conf.connect(ctx)
+	b, err := s.conf.connect(ctx, s.srv.tls.Load().behind)
 	if err != nil {
 		s.srv.meters.upstreamFault()
 		s.log.Error("server behind is not available", "error", err)

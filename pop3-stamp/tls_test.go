@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +26,76 @@ func withTLS(t testing.TB) (flags []string, client *tls.Config) {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(pem)
 	return []string{"--tls-cert", cert, "--tls-key", key}, &tls.Config{RootCAs: pool, ServerName: "localhost"}
+}
+
+// A client behind a load balancer has as long for its handshake as any other.
+func TestPOP3SHandshakeTime(t *testing.T) {
+	flags, conf := withTLS(t)
+	flags = append(flags, "--pop3s", "inet:1", "--proxy-from", "127.0.0.1", "--proxy-timeout", "300ms", "--tls-timeout", "1s")
+	r := start(t, backendAt(t, mailbox("")), flags...)
+	p := behindBalancer(t, r, "PROXY TCP4 192.0.2.7 192.0.2.25 4444 995\r\n")
+	_ = p.SetReadDeadline(time.Now().Add(600 * time.Millisecond)) // twice what the header may take
+	if n, err := p.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("before the handshake: %d bytes, %v", n, err)
+	}
+	_ = p.SetReadDeadline(time.Now().Add(20 * time.Second))
+	p.upgrade(conf).want("+OK pop.test")
+	// One that stalls ends long before the time to log in, which is a minute.
+	for _, header := range []string{"PROXY TCP4 192.0.2.7 192.0.2.25 4444 995\r\n", "PROXY TCP4 192.0.2.7 192.0.2.25 4444 995\r\n\x16\x03\x01"} {
+		behindBalancer(t, r, header).ended()
+	}
+}
+
+// Nobody logs in without a certificate where one is required.
+func TestClientCertificate(t *testing.T) {
+	ca, other := testenv.NewAuthority(t), testenv.NewAuthority(t)
+	dir := t.TempDir()
+	cert, key := ca.Files(dir, "localhost")
+	r := start(t, backendAt(t, mailbox("")), "--tls-cert", cert, "--tls-key", key, "--tls-client-ca", ca.File(dir), "--tls-client-cert", "require", "--sasl", "PLAIN")
+	p := r.client(t)
+	for _, line := range []string{"USER bob", "PASS secret word", "AUTH PLAIN"} {
+		p.ask(line, "-ERR [AUTH] use STLS first")
+	}
+	for _, certs := range [][]tls.Certificate{nil, {other.Issue("foreign.test", time.Hour)}} {
+		p := r.client(t)
+		p.ask("STLS", "+OK")
+		tc := tls.Client(p.Conn, &tls.Config{RootCAs: ca.Pool, ServerName: "localhost", Certificates: certs})
+		if tc.Handshake() == nil { // with TLS 1.3 the client hears of its refusal only now
+			p = newPeer(t, tc)
+			p.send("USER bob\r\n")
+			if line := p.line(); line != "" {
+				t.Errorf("answered with %q", line)
+			}
+		}
+	}
+	p.ask("STLS", "+OK")
+	p = p.upgrade(&tls.Config{RootCAs: ca.Pool, ServerName: "localhost", Certificates: []tls.Certificate{ca.Issue("good.test", time.Hour)}})
+	p.ask("USER bob", "+OK")
+	p.ask("PASS secret word", "+OK logged in")
+	if !strings.Contains(r.log.String(), "subject=\"CN=good.test\"") {
+		t.Error("the certificate is not in the log")
+	}
+}
+
+// The server behind is checked against upstream-tls-ca, gets our certificate, and both are read again.
+func TestUpstreamCertificates(t *testing.T) {
+	ca, other := testenv.NewAuthority(t), testenv.NewAuthority(t)
+	dir := t.TempDir()
+	cert, key := ca.Files(dir, "stamp.test")
+	authority := ca.File(dir)
+	conf := &tls.Config{Certificates: []tls.Certificate{ca.Issue("127.0.0.1", time.Hour)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool}
+	server := func(p *peer) { mailbox("")(newPeer(p.t, tls.Server(p.Conn, conf))) }
+	url := strings.Replace(backendAt(t, server), "pop3:", "pop3s:", 1)
+	r := start(t, url, "--upstream-tls", "verify", "--upstream-tls-ca", authority, "--upstream-tls-cert", cert, "--upstream-tls-key", key)
+	r.login(t).ask("QUIT", "+OK")
+	other.File(dir)
+	r.hangup <- syscall.SIGHUP
+	testenv.Eventually(t, 10*time.Second, "a server with a certificate of the old authority is not taken", func() bool {
+		p := r.client(t)
+		p.ask("USER bob", "+OK")
+		p.send("PASS secret word\r\n")
+		return strings.HasPrefix(p.line(), "-ERR [SYS/TEMP]")
+	})
 }
 
 // upgrade does the handshake of a client.
@@ -70,8 +142,8 @@ func TestSTLSForgetsUser(t *testing.T) {
 	p.upgrade(conf).ask("PASS secret word", "-ERR USER first")
 }
 
-// TestSTLSInjection sends commands in clear behind STLS. They must not be answered, in clear or within TLS.
-func TestSTLSInjection(t *testing.T) {
+// TLS-03: commands in clear behind STLS are not answered, in clear or within TLS.
+func TestTLS_03(t *testing.T) {
 	flags, _ := withTLS(t)
 	r := start(t, backendAt(t, mailbox("")), flags...)
 	for _, behind := range []string{"USER eve\r\n", "QUIT\r\n", strings.Repeat("NOOP\r\n", 1000)} {
@@ -121,8 +193,8 @@ func TestPOP3S(t *testing.T) {
 	}
 }
 
-// TestUpstreamSTLS has servers behind that mean TLS to different degrees.
-func TestUpstreamSTLS(t *testing.T) {
+// TLS-14: servers behind that mean TLS to different degrees.
+func TestTLS_14(t *testing.T) {
 	cert, key := testenv.Certificate(t, t.TempDir())
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {

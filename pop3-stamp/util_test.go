@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -147,9 +148,10 @@ func mailbox(message string) backendFunc {
 // running is a server under test.
 type running struct {
 	*server
-	addr  string
-	stamp string // directory
-	log   *syncBuffer
+	addr   string
+	stamp  string // directory
+	hangup chan os.Signal
+	log    *syncBuffer
 }
 
 type syncBuffer struct {
@@ -179,19 +181,19 @@ func start(t testing.TB, url string, flags ...string) *running {
 	if _, err := p.Parse(s, args); err != nil {
 		t.Fatal(err)
 	}
-	r := &running{server: &server{conf: s}, stamp: dir, log: &syncBuffer{}}
+	r := &running{server: &server{conf: s}, stamp: dir, log: &syncBuffer{}, hangup: make(chan os.Signal, 1)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.addr = l.Addr().String()
 	name := listenPOP3
-	if s.TLSCert != "" && len(s.POP3S) > 0 {
+	if len(s.TLS.Cert) > 0 && len(s.POP3S) > 0 {
 		name = listenPOP3S
 	}
 	env := &daemon.Env{
 		Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Listeners: listen.Set{name: {l}},
-		Ready: func() {}, Status: func(string) {},
+		Ready: func() {}, Status: func(string) {}, Hangup: r.hangup,
 	}
 	if err := r.open(env); err != nil {
 		t.Fatal(err)
@@ -199,7 +201,7 @@ func start(t testing.TB, url string, flags ...string) *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	ready := make(chan struct{})
-	env.Ready = func() { close(ready) }
+	env.Ready = sync.OnceFunc(func() { close(ready) })
 	go func() { done <- r.serve(ctx, env) }()
 	<-ready
 	t.Cleanup(func() {

@@ -17,7 +17,7 @@ const maxAuthSteps = 20
 // authMechanisms gives the mechanisms offered: those of the server behind, within TLS only unless the
 // settings say otherwise.
 func (s *session) authMechanisms(caps upstream.Capabilities) string {
-	if s.tls == nil && bool(s.conf.AuthRequiresTLS) {
+	if s.tls == nil && (bool(s.conf.AuthRequiresTLS) || s.mustSecure()) {
 		return ""
 	}
 	return strings.Join(caps.Auth, " ")

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -13,6 +12,7 @@ import (
 	"postern/internal/daemon"
 	"postern/internal/notify"
 	"postern/internal/smtp"
+	"postern/internal/tlsconf"
 )
 
 // settings are all settings of smtp-proxy: command line, environment and file.
@@ -44,9 +44,6 @@ type settings struct {
 type UpstreamSettings struct {
 	Upstream            []string      `name:"upstream" sep:"none" placeholder:"URL" help:"The server behind: smtp://HOST:PORT, smtps://HOST:PORT, lmtp:/PATH, lmtp://HOST:PORT, exec:COMMAND, maildir:/PATH. Several: the next one when one is down."`
 	UpstreamTLS         string        `name:"upstream-tls" enum:"none,may,require,verify" default:"may" help:"TLS towards the server behind: none, may, require or verify."`
-	UpstreamTLSCA       string        `name:"upstream-tls-ca" placeholder:"FILE" help:"Authorities (PEM) whose certificates are good for upstream-tls verify. Default: those of the system."`
-	UpstreamTLSCert     string        `name:"upstream-tls-cert" placeholder:"FILE" help:"Our certificate (PEM) for servers that ask for one."`
-	UpstreamTLSKey      string        `name:"upstream-tls-key" placeholder:"FILE" help:"Key of upstream-tls-cert (PEM)."`
 	UpstreamHelo        string        `name:"upstream-helo" placeholder:"NAME" help:"Name to greet the server behind with. Default: hostname."`
 	UpstreamSource      string        `name:"upstream-source" placeholder:"ADDRESS" help:"Local address of connections to the server behind."`
 	UpstreamClientIP    string        `name:"upstream-client-ip" enum:"none,xclient,proxy1,proxy2" default:"none" help:"How to tell the server behind who the client is: none, xclient, proxy1 or proxy2."`
@@ -55,7 +52,7 @@ type UpstreamSettings struct {
 	UpstreamTimeout     time.Duration `name:"upstream-timeout" default:"5m" help:"How long the server behind may take for a reply; four times this for the one after the content, RFC 5321 4.5.3.2."`
 	ConnectTimeout      time.Duration `name:"connect-timeout" default:"30s" help:"How long connecting to the server behind may take."`
 
-	upstreamTLS *tls.Config
+	UpstreamFiles tlsconf.Client `embed:""` // for TLS with it
 }
 
 // FilterSettings say how messages are filtered.
@@ -135,15 +132,12 @@ type MessageSettings struct {
 
 // TLSSettings are about TLS with clients, and about who may speak for others.
 type TLSSettings struct {
-	TLSCert         string        `name:"tls-cert" placeholder:"FILE" help:"Certificate chain (PEM). With tls-key: STARTTLS is offered."`
-	TLSKey          string        `name:"tls-key" placeholder:"FILE" help:"Key of the certificate (PEM)."`
-	TLSMin          string        `name:"tls-min" enum:"1.2,1.3" default:"1.2" help:"Oldest TLS version."`
-	TLSTimeout      time.Duration `name:"tls-timeout" default:"30s" help:"How long a TLS handshake may take."`
-	AuthRequiresTLS config.Switch `name:"auth-requires-tls" default:"yes" help:"Offer AUTH only within TLS."`
-	ProxyFrom       []string      `name:"proxy-from" sep:"none" placeholder:"NETWORK" help:"Load balancers: connections from here begin with a PROXY header (v1 or v2)."`
-	ProxyTimeout    time.Duration `name:"proxy-timeout" default:"5s" help:"How long a PROXY header may take."`
-	XClientFrom     []string      `name:"xclient-from" sep:"none" placeholder:"NETWORK" help:"Clients that may use XCLIENT."`
-	XClientLogin    config.Switch `name:"xclient-login" default:"no" help:"Believe the LOGIN attribute of XCLIENT."`
+	TLS             tlsconf.Server `embed:""`
+	AuthRequiresTLS config.Switch  `name:"auth-requires-tls" default:"yes" help:"Offer AUTH only within TLS."`
+	ProxyFrom       []string       `name:"proxy-from" sep:"none" placeholder:"NETWORK" help:"Load balancers: connections from here begin with a PROXY header (v1 or v2)."`
+	ProxyTimeout    time.Duration  `name:"proxy-timeout" default:"5s" help:"How long a PROXY header may take."`
+	XClientFrom     []string       `name:"xclient-from" sep:"none" placeholder:"NETWORK" help:"Clients that may use XCLIENT."`
+	XClientLogin    config.Switch  `name:"xclient-login" default:"no" help:"Believe the LOGIN attribute of XCLIENT."`
 
 	proxyNets, xclientNets []netip.Prefix
 }
@@ -170,14 +164,14 @@ func (s *settings) Validate() error {
 	if len(s.Upstream) == 0 {
 		return errors.New("upstream: not set; say where mail goes, such as smtp://localhost:10025")
 	}
-	if (s.UpstreamTLSCert == "") != (s.UpstreamTLSKey == "") {
-		return errors.New("upstream-tls-cert and upstream-tls-key: one is set without the other")
+	if err := s.UpstreamFiles.Check(); err != nil {
+		return err
 	}
-	if (s.TLSCert == "") != (s.TLSKey == "") {
-		return errors.New("tls-cert and tls-key: one is set without the other")
+	if err := s.TLS.Check(mailListeners...); err != nil {
+		return err
 	}
-	if len(s.SMTPS) > 0 && s.TLSCert == "" {
-		return errors.New("smtps: needs tls-cert and tls-key")
+	if len(s.SMTPS) > 0 && len(s.TLS.Cert) == 0 {
+		return errors.New("smtps: needs tls-cert")
 	}
 	var err error
 	if s.load, err = parseLoadLimits(s.Maxloadavg); err != nil {
@@ -215,7 +209,6 @@ func (s *settings) checkNumbers() error {
 		{"data-timeout", int64(s.DataTimeout), int64(time.Second)},
 		{"message-timeout", int64(s.MessageTimeout), int64(time.Second)},
 		{"write-timeout", int64(s.WriteTimeout), int64(time.Second)},
-		{"tls-timeout", int64(s.TLSTimeout), int64(time.Second)},
 		{"proxy-timeout", int64(s.ProxyTimeout), int64(time.Second)},
 		{"upstream-timeout", int64(s.UpstreamTimeout), int64(time.Second)},
 		{"connect-timeout", int64(s.ConnectTimeout), int64(time.Second)},

@@ -230,6 +230,11 @@ func (s *session) macros(tx *transaction) [][2]string {
 	}
 	if s.tls != nil {
 		version, cipher, bits := tlsNames(s.tls)
+		if s.shown != nil {
+			add("cert_issuer", s.shown.issuer)
+			add("cert_subject", s.shown.subject)
+			add("verify", s.shown.verify)
+		}
 		add("cipher", cipher)
 		add("cipher_bits", bits)
 		add("tls_version", version)

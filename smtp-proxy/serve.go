@@ -21,6 +21,7 @@ import (
 	"postern/internal/sockspec"
 	"postern/internal/stamp"
 	"postern/internal/statfile"
+	"postern/internal/tlsconf"
 	"postern/smtp-proxy/upstream"
 )
 
@@ -28,7 +29,8 @@ import (
 type program struct {
 	args     []string
 	settings settings
-	tls      *tls.Config
+	tls      map[string]*tlsconf.Listener
+	behind   *tls.Config // with the server behind
 }
 
 func newProgram(args []string) *program { return &program{args: args} }
@@ -59,17 +61,20 @@ func (p *program) check() error {
 	if _, err := loadTLS(&p.settings); err != nil {
 		return err
 	}
-	_, err := loadUpstreamTLS(&p.settings)
+	_, err := p.settings.UpstreamFiles.Load()
 	return err
 }
 
 // open reads the keys, still as root.
-func (p *program) open(*daemon.Env) error {
+func (p *program) open(env *daemon.Env) error {
 	var err error
 	if p.tls, err = loadTLS(&p.settings); err != nil {
 		return err
 	}
-	p.settings.upstreamTLS, err = loadUpstreamTLS(&p.settings)
+	if len(env.Listeners[listenSMTPS]) > 0 && p.tls == nil {
+		return errors.New("a listener smtps needs tls-cert")
+	}
+	p.behind, err = p.settings.UpstreamFiles.Load()
 	return err
 }
 
@@ -82,14 +87,14 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 		return err
 	}
 	defer srv.close()
-	if err := srv.open(); err != nil {
+	if err := srv.open(p.behind); err != nil {
 		return err
 	}
 	if len(env.Listeners[listenSMTP])+len(env.Listeners[listenSubmission])+len(env.Listeners[listenSMTPS]) == 0 {
 		return errors.New("nothing to listen on: set smtp, submission or smtps, or pass a socket")
 	}
 	var accepting sync.WaitGroup
-	for _, name := range []string{listenSMTP, listenSubmission, listenSMTPS} {
+	for _, name := range mailListeners {
 		for _, l := range env.Listeners[name] {
 			accepting.Go(func() {
 				if err := srv.Serve(l, name); err != nil {
@@ -161,16 +166,25 @@ func (p *program) reload(env *daemon.Env, srv *server) {
 		return
 	}
 	conf, err := loadTLS(&fresh)
+	if err == nil && conf == nil && len(env.Listeners[listenSMTPS]) > 0 {
+		err = errors.New("a listener smtps needs tls-cert")
+	}
 	if err != nil {
 		env.Log.Error("settings are not reloaded", "error", err)
 		return
 	}
+	behind, err := fresh.UpstreamFiles.Load()
+	if err != nil {
+		env.Log.Error("settings are not reloaded", "error", err)
+		return
+	}
+	srv.ups.UseTLS(behind)
 	srv.use(&live{settings: &fresh, tls: conf})
 	env.Log.Info("settings reloaded")
 }
 
 // newServer makes a server that can ask its gates and filter; with open it can take sessions.
-func newServer(ctx context.Context, s *settings, conf *tls.Config, log *slog.Logger) (*server, error) {
+func newServer(ctx context.Context, s *settings, conf map[string]*tlsconf.Listener, log *slog.Logger) (*server, error) {
 	srv := &server{log: log, debug: log.Enabled(ctx, slog.LevelDebug), ctx: ctx, sessions: make(map[*session]struct{}), meters: newMeters()}
 	srv.conf.Store(&live{settings: s, tls: conf})
 	options, err := s.Access.Options("CDAJTLFYZ", log)
@@ -192,10 +206,10 @@ func newServer(ctx context.Context, s *settings, conf *tls.Config, log *slog.Log
 }
 
 // open prepares what a server writes to: servers behind, status files.
-func (srv *server) open() error {
+func (srv *server) open(behind *tls.Config) error {
 	s := srv.conf.Load().settings
 	var err error
-	if srv.ups, err = newUpstreams(s, srv.log); err != nil {
+	if srv.ups, err = newUpstreams(s, behind, srv.log); err != nil {
 		return fmt.Errorf("upstream: %w", err)
 	}
 	srv.upName = serverName(s.Upstream[0])
@@ -270,10 +284,10 @@ func (srv *server) use(conf *live) {
 	srv.admission.set(conf.settings)
 }
 
-func newUpstreams(s *settings, log *slog.Logger) (*upstream.Set, error) {
+func newUpstreams(s *settings, files *tls.Config, log *slog.Logger) (*upstream.Set, error) {
 	c := upstream.Config{
 		URLs: s.Upstream, TLS: upstream.TLS(s.UpstreamTLS), Helo: s.UpstreamHelo, ClientIP: upstream.ClientIP(s.UpstreamClientIP),
-		MaxConns: s.UpstreamConnections, ConnectTimeout: s.ConnectTimeout, TLSConfig: s.upstreamTLS, LMTPRecipients: s.LMTPRecipients,
+		MaxConns: s.UpstreamConnections, ConnectTimeout: s.ConnectTimeout, TLSConfig: files, LMTPRecipients: s.LMTPRecipients,
 		HelloTimeout: min(s.UpstreamTimeout, time.Minute), WriteTimeout: min(s.UpstreamTimeout, 3*time.Minute), Log: log,
 	}
 	if c.Helo == "" {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -16,6 +15,7 @@ import (
 	"postern/internal/notify"
 	"postern/internal/smtp"
 	"postern/internal/statfile"
+	"postern/internal/tlsconf"
 	"postern/internal/workdir"
 	"postern/smtp-proxy/upstream"
 )
@@ -29,10 +29,13 @@ const (
 	listenMetrics    = "metrics"
 )
 
+// mailListeners are those for mail.
+var mailListeners = []string{listenSMTP, listenSubmission, listenSMTPS}
+
 // live is what can be exchanged while the server runs. A session keeps the one it began with.
 type live struct {
 	*settings
-	tls *tls.Config // nil: no TLS with clients
+	tls map[string]*tlsconf.Listener // by the name of the listener; nil: no TLS with clients
 }
 
 func (c *live) check() smtp.AddressCheck { return smtp.AddressCheck(c.AddressCheck) }

@@ -35,6 +35,7 @@ type session struct {
 	helo     string
 	esmtp    bool
 	tls      *tls.ConnectionState
+	shown    *shown // the client's certificate; nil if it was not asked for one
 	login    string // the name that a trusted XCLIENT gave, or the mechanism of an AUTH that succeeded
 	authType string // the mechanism of AUTH
 	authed   bool   // up is authenticated as the client and belongs to this session
@@ -233,6 +234,7 @@ func (s *session) end() {
 	}
 	if s.tls != nil {
 		attrs = append(attrs, "tls", tls.VersionName(s.tls.Version), "cipher", tls.CipherSuiteName(s.tls.CipherSuite))
+		attrs = append(attrs, s.shown.log()...)
 	}
 	level := slog.LevelInfo
 	if s.gate != "" {

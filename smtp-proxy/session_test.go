@@ -72,7 +72,11 @@ func startProxyAs(t testing.TB, listener string, args ...string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := srv.open(); err != nil {
+	behind, err := s.UpstreamFiles.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := srv.open(behind); err != nil {
 		t.Fatal(err)
 	}
 	if err := srv.start(ctx); err != nil {

@@ -3,63 +3,37 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"postern/internal/smtp"
+	"postern/internal/tlsconf"
 )
 
-// loadTLS reads certificate and key; nil without them.
-func loadTLS(s *settings) (*tls.Config, error) {
-	if s.TLSCert == "" {
-		return nil, nil
-	}
-	cert, err := tls.LoadX509KeyPair(s.TLSCert, s.TLSKey)
-	if err != nil {
-		return nil, fmt.Errorf("load certificate %q: %w", s.TLSCert, err)
-	}
-	least := uint16(tls.VersionTLS12)
-	if s.TLSMin == "1.3" {
-		least = tls.VersionTLS13
-	}
-	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: least}, nil
+// loadTLS reads certificates and keys, for each listener that takes mail; nil without them.
+func loadTLS(s *settings) (map[string]*tlsconf.Listener, error) { return s.TLS.Load(mailListeners...) }
+
+// tlsHere is TLS at the listener that the client came to; nil if there is none.
+func (s *session) tlsHere() *tlsconf.Listener { return s.conf.tls[s.listener] }
+
+// mustSecure says whether the client has to begin TLS, and show a certificate there, before anything else.
+func (s *session) mustSecure() bool {
+	here := s.tlsHere()
+	return s.tls == nil && here != nil && here.Required
 }
 
-// loadUpstreamTLS reads what TLS with the server behind needs beside upstream-tls; nil if that is nothing.
-func loadUpstreamTLS(s *settings) (*tls.Config, error) {
-	if s.UpstreamTLSCA == "" && s.UpstreamTLSCert == "" {
-		return nil, nil
-	}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if s.UpstreamTLSCA != "" {
-		text, err := os.ReadFile(s.UpstreamTLSCA)
-		if err != nil {
-			return nil, fmt.Errorf("load authorities: %w", err)
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("load authorities: no certificate in %q", s.UpstreamTLSCA)
-		}
-	}
-	if s.UpstreamTLSCert != "" {
-		cert, err := tls.LoadX509KeyPair(s.UpstreamTLSCert, s.UpstreamTLSKey)
-		if err != nil {
-			return nil, fmt.Errorf("load certificate %q: %w", s.UpstreamTLSCert, err)
-		}
-		conf.Certificates = []tls.Certificate{cert}
-	}
-	return conf, nil
-}
+// inClear are the commands that a client who has to begin TLS may use, RFC 3207, 4, or that come to nothing without
+// others: BDAT takes its octets off the line.
+var inClear = []string{smtp.Ehlo, smtp.Helo, smtp.Noop, smtp.Quit, smtp.Rset, smtp.Help, smtp.StartTLS, smtp.Bdat}
 
-func (s *session) canStartTLS() bool { return s.conf.tls != nil && s.tls == nil }
+func (s *session) canStartTLS() bool { return s.tlsHere() != nil && s.tls == nil }
 
 // doStartTLS is STARTTLS: RFC 3207.
 func (s *session) doStartTLS(arg string) {
 	switch {
-	case s.conf.tls == nil:
+	case s.tlsHere() == nil:
 		s.fail(reply(502, "5.5.1", "TLS is not offered"))
 		return
 	case s.tls != nil:
@@ -91,10 +65,11 @@ func (s *session) handshake() bool {
 	if rest := s.conn.TakeBuffered(); len(rest) > 0 {
 		nc = &prefixed{nc, rest} // a ClientHello that came with the PROXY header
 	}
-	tc := tls.Server(nc, s.conf.tls)
-	ctx, cancel := context.WithTimeout(s.background(), s.conf.TLSTimeout)
+	here := s.tlsHere()
+	tc := tls.Server(nc, here.Config)
+	ctx, cancel := context.WithTimeout(s.background(), s.conf.TLS.Timeout)
 	defer cancel()
-	_ = nc.SetDeadline(time.Now().Add(s.conf.TLSTimeout))
+	_ = nc.SetDeadline(time.Now().Add(s.conf.TLS.Timeout))
 	if err := tc.HandshakeContext(ctx); err != nil {
 		s.gate = gateHandshake
 		s.srv.meters.gate(gateHandshake)
@@ -103,10 +78,43 @@ func (s *session) handshake() bool {
 	}
 	_ = nc.SetDeadline(time.Time{})
 	state := tc.ConnectionState()
-	s.tls = &state
+	s.tls, s.shown = &state, shownBy(here, &state)
 	s.conn.Upgrade(tc)
 	s.helo, s.esmtp = "", false
 	return true
+}
+
+// shown is what came of asking a client for its certificate.
+type shown struct {
+	verify          string // OK; FAIL: it is not good; NO: there is none. As Sendmail has it
+	subject, issuer string // distinguished names, RFC 4514
+	fault           error  // why it is not good
+}
+
+// shownBy looks at the certificate of a client; nil if it was not asked for one.
+func shownBy(here *tlsconf.Listener, state *tls.ConnectionState) *shown {
+	if here.Config.ClientAuth == tls.NoClientCert {
+		return nil
+	}
+	cert, err := here.Peer(state)
+	switch {
+	case cert == nil:
+		return &shown{verify: "NO"}
+	case err != nil:
+		return &shown{"FAIL", cert.Subject.String(), cert.Issuer.String(), err}
+	}
+	return &shown{verify: "OK", subject: cert.Subject.String(), issuer: cert.Issuer.String()}
+}
+
+// log gives what the log says of it.
+func (c *shown) log() []any {
+	switch {
+	case c == nil || c.verify == "NO":
+		return nil
+	case c.fault != nil:
+		return []any{"certificate", clip(c.subject), "fault", c.fault}
+	}
+	return []any{"certificate", clip(c.subject)}
 }
 
 // prefixed is a connection from which some bytes were read already.

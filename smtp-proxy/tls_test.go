@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -225,6 +226,217 @@ func TestTLS_13(t *testing.T) {
 	tc := tls.Client(c.Conn, &tls.Config{InsecureSkipVerify: true})
 	if err := tc.Handshake(); err == nil {
 		t.Error("handshake without PROXY header")
+	}
+}
+
+// offering gives settings for a proxy with a certificate of that authority and rules for those of clients.
+func offering(t *testing.T, ca *testenv.Authority, rules ...string) []string {
+	t.Helper()
+	dir := t.TempDir()
+	cert, key := ca.Files(dir, "proxy.example")
+	args := []string{"--tls-cert", cert, "--tls-key", key, "--tls-client-ca", ca.File(dir)}
+	for _, rule := range rules {
+		args = append(args, "--tls-client-cert", rule)
+	}
+	return args
+}
+
+// shows does the handshake of a client with a certificate. With TLS 1.3 the client hears only behind it that the server
+// does not take its certificate.
+func (c *client) shows(conf *tls.Config) (*client, error) {
+	conf.InsecureSkipVerify = true
+	tc := tls.Client(c.Conn, conf)
+	return &client{tc, c.t, bufio.NewReader(tc)}, tc.Handshake()
+}
+
+// TestServerName asks for several names.
+func TestServerName(t *testing.T) {
+	ca := testenv.NewAuthority(t)
+	args := []string{behind(testenv.StartBackend(t))}
+	for _, name := range []string{"mx.one.example", "mx.two.example"} {
+		cert, key := ca.Files(t.TempDir(), name)
+		args = append(args, "--tls-cert", cert, "--tls-key", key)
+	}
+	p := startProxy(t, args...)
+	for asked, want := range map[string]string{"mx.one.example": "mx.one.example", "mx.two.example": "mx.two.example", "else.example": "mx.one.example", "": "mx.one.example"} {
+		c := greeted(t, p.addr)
+		c.cmd("STARTTLS", "220")
+		c, err := c.shows(&tls.Config{ServerName: asked})
+		must(t, err)
+		c.cmd("EHLO client.example", "250")
+		if got := c.Conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Subject.CommonName; got != want {
+			t.Errorf("asked for %q: got %s, want %s", asked, got, want)
+		}
+	}
+}
+
+// TestClientCertificateAsked lets everybody in, and says in the log who has shown what.
+func TestClientCertificateAsked(t *testing.T) {
+	ca, other := testenv.NewAuthority(t), testenv.NewAuthority(t)
+	p := startProxy(t, append(offering(t, ca, "ask"), behind(testenv.StartBackend(t)))...)
+	for name, tt := range map[string]struct {
+		certs []tls.Certificate
+		want  string
+	}{
+		"none":    {nil, ""},
+		"good":    {[]tls.Certificate{ca.Issue("good.example", time.Hour)}, " certificate=CN=good.example"},
+		"expired": {[]tls.Certificate{ca.Issue("old.example", -time.Hour)}, " certificate=CN=old.example fault="},
+		"unknown": {[]tls.Certificate{other.Issue("foreign.example", time.Hour)}, " certificate=CN=foreign.example fault="},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := greeted(t, p.addr)
+			c.cmd("STARTTLS", "220")
+			c, err := c.shows(&tls.Config{GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				if len(tt.certs) == 0 {
+					return &tls.Certificate{}, nil
+				}
+				return &tt.certs[0], nil // whatever authorities the proxy names
+			}})
+			must(t, err)
+			c.cmd("EHLO "+name+".client.example", "250")
+			c.envelope()
+			c.cmd("QUIT", "221")
+			var line string
+			testenv.Eventually(t, 10*time.Second, "the session's end in the log", func() bool {
+				for line = range strings.Lines(p.log.String()) {
+					if strings.Contains(line, "msg=session ") && strings.Contains(line, "helo="+name+".client.example") {
+						return true
+					}
+				}
+				return false
+			})
+			line = strings.ReplaceAll(line, `"`, "")
+			if tt.want == "" && strings.Contains(line, "certificate") || !strings.Contains(line, tt.want) || strings.Contains(line, "fault=") != strings.HasSuffix(tt.want, "fault=") {
+				t.Errorf("want %q in %s", tt.want, line)
+			}
+		})
+	}
+}
+
+// TestClientCertificateRequired has nobody do anything without a certificate, in clear or within TLS.
+func TestClientCertificateRequired(t *testing.T) {
+	ca, other := testenv.NewAuthority(t), testenv.NewAuthority(t)
+	b := testenv.StartBackend(t)
+	b.Extend("AUTH PLAIN")
+	p := startProxy(t, append(offering(t, ca, "require smtp"), behind(b), "--auth-requires-tls=no", "--xclient-from=127.0.0.0/8")...)
+	c := dial(t, p.addr)
+	c.expect("220")
+	if r := c.cmd("EHLO client.example", "250"); strings.Contains(strings.Join(r.Lines, "|"), "AUTH") || !strings.Contains(strings.Join(r.Lines, "|"), "STARTTLS") {
+		t.Errorf("offered in clear: %q", r.Lines)
+	}
+	for _, line := range []string{"MAIL FROM:<a@b.example>", "RCPT TO:<a@b.example>", "DATA", "AUTH PLAIN AGEAYg==", "XCLIENT ADDR=192.0.2.7", "VRFY x"} {
+		c.cmd(line, "530 5.7.0")
+	}
+	c.cmd("BDAT 6 LAST\r\nNOOP", "503")
+	c.cmd("NOOP", "250")
+	for name, certs := range map[string][]tls.Certificate{
+		"none": nil, "expired": {ca.Issue("old.example", -time.Hour)}, "unknown": {other.Issue("foreign.example", time.Hour)},
+	} {
+		c := greeted(t, p.addr)
+		c.cmd("STARTTLS", "220")
+		c, err := c.shows(&tls.Config{Certificates: certs})
+		if err == nil {
+			c.send("EHLO client.example\r\n")
+			if r, err := smtp.ReadReply(c.r); err == nil {
+				t.Errorf("%s: reply %v", name, r)
+			}
+		}
+	}
+	c.cmd("STARTTLS", "220")
+	c, err := c.shows(&tls.Config{Certificates: []tls.Certificate{ca.Issue("good.example", time.Hour)}})
+	must(t, err)
+	c.cmd("EHLO client.example", "250")
+	c.envelope()
+	if n := transactions(b); n != 2 {
+		t.Errorf("the server behind saw %q", b.Commands())
+	}
+}
+
+// TestFilterKnowsCertificate looks at what the filter is told of it.
+func TestFilterKnowsCertificate(t *testing.T) {
+	ca := testenv.NewAuthority(t)
+	var commands string
+	scan := scanWith(t, "F\n")
+	m := startMultiplexor(t, func(words []string) string {
+		if words[0] == "scan" {
+			commands = readFile(t, filepath.Join(words[2], "COMMANDS"))
+		}
+		return scan(words)
+	})
+	p := startProxy(t, append(m.args(behind(testenv.StartBackend(t))), offering(t, ca, "ask")...)...)
+	for want, certs := range map[string][]tls.Certificate{
+		"=cert_issuer CN=test%20authority\n=cert_subject CN=good.example\n=verify OK\n": {ca.Issue("good.example", time.Hour)}, "=verify NO\n": nil,
+	} {
+		c := greeted(t, p.addr)
+		c.cmd("STARTTLS", "220")
+		c, err := c.shows(&tls.Config{Certificates: certs})
+		must(t, err)
+		c.cmd("EHLO client.example", "250")
+		c.envelope()
+		c.cmd("DATA", "354")
+		c.send(smallMessage)
+		c.expect("250")
+		if !strings.Contains(commands, want) {
+			t.Errorf("no %q in COMMANDS %q", want, commands)
+		}
+	}
+}
+
+// TLS-12: a session that began at a listener without rules for certificates is not taken up at one with them, nor the other
+// way round; at its own listener it is.
+func TestTLS_12(t *testing.T) {
+	ca := testenv.NewAuthority(t)
+	p := startProxy(t, append(offering(t, ca, "require smtps", "ask submission"), behind(testenv.StartBackend(t)))...)
+	at := map[string]string{listenSMTP: p.addr}
+	for _, name := range []string{listenSubmission, listenSMTPS} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		at[name] = l.Addr().String()
+		served := make(chan error, 1)
+		go func() { served <- p.Serve(l, name) }()
+		t.Cleanup(func() {
+			l.Close()
+			must(t, <-served)
+		})
+	}
+	// talk gives whether the TLS session was one from before; an error if the client was not let in.
+	talk := func(name string, conf *tls.Config) (resumed bool, err error) {
+		c := dial(t, at[name])
+		if name != listenSMTPS {
+			c.expect("220")
+			c.cmd("EHLO client.example", "250")
+			c.cmd("STARTTLS", "220")
+		}
+		if c, err = c.shows(conf); err != nil {
+			return false, err
+		}
+		c.send("EHLO client.example\r\n") // the ticket comes with the first reply, a refusal too
+		_, err = smtp.ReadReply(c.r)
+		return c.Conn.(*tls.Conn).ConnectionState().DidResume, err
+	}
+	good := []tls.Certificate{ca.Issue("good.example", time.Hour)}
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, tt := range []struct {
+			first, second string
+			certs         []tls.Certificate
+			letIn         bool
+		}{
+			{listenSMTP, listenSMTPS, nil, false}, {listenSubmission, listenSMTPS, nil, false}, {listenSubmission, listenSMTPS, good, true},
+			{listenSMTPS, listenSMTP, good, true}, {listenSMTPS, listenSubmission, good, true},
+		} {
+			t.Run(tls.VersionName(version)+"/"+tt.first+" "+tt.second, func(t *testing.T) {
+				conf := &tls.Config{ServerName: "proxy.example", ClientSessionCache: tls.NewLRUClientSessionCache(8), MaxVersion: version, Certificates: tt.certs}
+				for i, want := range []bool{false, true} {
+					if resumed, err := talk(tt.first, conf); err != nil || resumed != want {
+						t.Fatalf("time %d at the first listener: taken up %v, %v", i+1, resumed, err)
+					}
+				}
+				resumed, err := talk(tt.second, conf)
+				if resumed || (err == nil) != tt.letIn {
+					t.Errorf("at the second listener: taken up %v, %v", resumed, err)
+				}
+			})
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -11,6 +12,10 @@ import (
 
 // do carries out one command. The order rules of SMTP are in the first lines of the verbs' methods.
 func (s *session) do(cmd smtp.Command) {
+	if s.mustSecure() && !slices.Contains(inClear, cmd.Verb) {
+		s.fail(reply(530, "5.7.0", "Must issue a STARTTLS command first"))
+		return
+	}
 	switch cmd.Verb {
 	case smtp.Ehlo, smtp.Helo:
 		s.doHello(cmd)

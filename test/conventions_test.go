@@ -76,6 +76,7 @@ var layers = map[string]layer{
 	"internal/safedir":     leaf,
 	"internal/smtp":        leaf,
 	"internal/sockspec":    leaf,
+	"internal/tlsconf":     leaf,
 
 	"internal/testenv":  testing_,
 	"test":              testing_,

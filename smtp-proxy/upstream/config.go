@@ -43,7 +43,7 @@ const (
 type Config struct {
 	URLs      []string    // servers in order of preference: see parseEndpoint
 	TLS       TLS         // default none
-	TLSConfig *tls.Config // roots and client certificates; may be nil
+	TLSConfig *tls.Config // roots and client certificates; may be nil. Set.UseTLS puts others into force
 	Helo      string      // name to greet with; default localhost
 	Source    netip.Addr  // local address of TCP connections, if valid
 	ClientIP  ClientIP    // default none

@@ -43,7 +43,8 @@ const (
 type Conn struct {
 	srv    *server
 	stream *stream
-	client Client // who the server thinks we speak for; only with ClientIP
+	setup  *tlsSetup // as it was when the connection was opened
+	client Client    // who the server thinks we speak for; only with ClientIP
 	caps   Capabilities
 	log    *slog.Logger // nil unless the dialog is logged
 

@@ -59,7 +59,7 @@ func (s *server) dialOnce(ctx context.Context, client Client) (*Conn, error) {
 	if err != nil {
 		return nil, &Error{Server: s.name, Reply: replyDown, Err: err}
 	}
-	c := &Conn{srv: s, stream: st, born: time.Now()}
+	c := &Conn{srv: s, stream: st, setup: s.setup.Load(), born: time.Now()}
 	c.dot.W = contentWriter{c}
 	if s.conf.Log.Enabled(ctx, slog.LevelDebug) {
 		c.log = s.conf.Log

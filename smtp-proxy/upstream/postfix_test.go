@@ -107,13 +107,13 @@ func writePEM(t *testing.T, cert tls.Certificate) string {
 }
 
 func TestPostfixTLS(t *testing.T) {
-	ca := newAuthority(t)
-	file := writePEM(t, ca.issue(t, "127.0.0.1", time.Hour))
+	ca := testenv.NewAuthority(t)
+	file := writePEM(t, ca.Issue("127.0.0.1", time.Hour))
 	tlsPort := testenv.FreePort(t)
 	m := testenv.StartPostfix(t, "smtpd_tls_security_level = encrypt\nsmtpd_tls_chain_files = "+file+"\nsmtpd_tls_received_header = yes",
 		fmt.Sprintf("127.0.0.1:%d inet n - n - - smtpd -o smtpd_tls_wrappermode=yes\ntlsmgr unix - - n 1000? 1 tlsmgr", tlsPort))
 	for i, url := range []string{"smtp://" + m.Address(), fmt.Sprintf("smtps://127.0.0.1:%d", tlsPort)} {
-		set := newSet(t, Config{URLs: []string{url}, TLS: TLSVerify, TLSConfig: &tls.Config{RootCAs: ca.pool}})
+		set := newSet(t, Config{URLs: []string{url}, TLS: TLSVerify, TLSConfig: &tls.Config{RootCAs: ca.Pool}})
 		for j := range 2 {
 			c := get(t, set, Client{})
 			mark := fmt.Sprintf("mark %d %d;", i, j)

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,7 +18,7 @@ type server struct {
 	slots   chan struct{} // one per connection in use, if there is a limit
 	breaker breaker
 	plain   plainUntil
-	tlsSeen tls.ClientSessionCache
+	setup   atomic.Pointer[tlsSetup]
 
 	mu     sync.Mutex
 	kept   []*Conn // the one that became idle last is at the end
@@ -128,13 +127,18 @@ func (s *server) take(client Client, fresh bool) *Conn {
 		if c == nil {
 			return nil
 		}
-		if now.Sub(c.idle) < s.keepTime(c) && now.Sub(c.born) < s.conf.MaxAge && c.stream.quiet() == nil {
+		if now.Sub(c.idle) < s.keepTime(c) && s.good(c, now) && c.stream.quiet() == nil {
 			c.ended = false
 			return c
 		}
 		c.close()
 	}
 	return nil
+}
+
+// good says whether a connection may be used for one more session.
+func (s *server) good(c *Conn, now time.Time) bool {
+	return now.Sub(c.born) < s.conf.MaxAge && c.setup == s.setup.Load()
 }
 
 func (s *server) pop(client Client) *Conn {
@@ -193,7 +197,7 @@ func (s *server) put(c *Conn) {
 	c.idle = now
 	c.stream.giveBackOut()
 	s.mu.Lock()
-	keep := !s.shut && len(s.kept) < s.conf.MaxIdle && now.Sub(c.born) < s.conf.MaxAge
+	keep := !s.shut && len(s.kept) < s.conf.MaxIdle && s.good(c, now)
 	if keep {
 		s.kept = append(s.kept, c)
 		if s.reaper == nil {

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"time"
@@ -33,7 +32,8 @@ func New(conf Config) (*Set, error) {
 			set.Close()
 			return nil, err
 		}
-		s := &server{endpoint: e, conf: &set.conf, tlsSeen: tls.NewLRUClientSessionCache(8)}
+		s := &server{endpoint: e, conf: &set.conf}
+		s.setup.Store(newTLSSetup(conf.TLSConfig))
 		if conf.MaxConns > 0 {
 			s.slots = make(chan struct{}, conf.MaxConns)
 		}

@@ -32,10 +32,41 @@ func (p *plainUntil) note(now time.Time) {
 	p.until = now.Add(plainTime)
 }
 
+func (p *plainUntil) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.until = time.Time{}
+}
+
 func (p *plainUntil) holds(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return now.Before(p.until)
+}
+
+// tlsSetup is what TLS with a server begins with. Whatever came of another one is not used again.
+type tlsSetup struct {
+	conf *tls.Config
+	seen tls.ClientSessionCache
+}
+
+func newTLSSetup(conf *tls.Config) *tlsSetup {
+	if conf == nil {
+		conf = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	return &tlsSetup{conf, tls.NewLRUClientSessionCache(8)}
+}
+
+// UseTLS puts other roots and client certificates into force. Connections that began with the old ones serve to the end
+// of their sessions, and idle ones are closed.
+func (set *Set) UseTLS(conf *tls.Config) {
+	for _, s := range set.servers {
+		s.setup.Store(newTLSSetup(conf))
+		s.plain.forget()
+		for c := s.oldest(); c != nil; c = s.oldest() {
+			c.quit()
+		}
+	}
 }
 
 // startTLS does what Config.TLS says: RFC 3207.
@@ -69,15 +100,10 @@ func (c *Conn) startTLS(ctx context.Context, deadline time.Time) error {
 
 // handshake goes on within TLS.
 func (c *Conn) handshake(ctx context.Context, deadline time.Time) error {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.srv.conf.TLSConfig != nil {
-		conf = c.srv.conf.TLSConfig.Clone()
-	}
+	conf := c.setup.conf.Clone()
 	conf.ServerName = c.srv.serverName()
 	conf.InsecureSkipVerify = c.srv.conf.TLS != TLSVerify
-	if conf.ClientSessionCache == nil {
-		conf.ClientSessionCache = c.srv.tlsSeen
-	}
+	conf.ClientSessionCache = c.setup.seen
 	nc := tls.Client(c.stream.nc, conf)
 	if err := c.stream.nc.SetDeadline(deadline); err != nil {
 		return c.fail(err, replyLost)

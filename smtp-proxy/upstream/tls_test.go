@@ -1,74 +1,15 @@
 package upstream
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
-	"math/big"
 	"net"
 	"strings"
 	"testing"
 	"time"
+
+	"postern/internal/testenv"
 )
-
-// authority makes certificates for a test.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pool *x509.CertPool
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	a := &authority{pool: x509.NewCertPool()}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	a.key = key
-	a.pool.AddCert(a.cert)
-	return a
-}
-
-// issue makes a certificate for a name or an address, valid for so long from now.
-func (a *authority) issue(t *testing.T, host string, valid time.Duration) tls.Certificate {
-	t.Helper()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: host},
-		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(valid),
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	if ip := net.ParseIP(host); ip != nil {
-		template.IPAddresses = []net.IP{ip}
-	} else {
-		template.DNSNames = []string{host}
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
 
 const tlsEhlo = "250-peer.test\r\n250-PIPELINING\r\n250 STARTTLS\r\n"
 
@@ -112,13 +53,13 @@ func (c *peerConn) startTLS(conf *tls.Config) bool {
 }
 
 func TestStartTLS(t *testing.T) {
-	ca := newAuthority(t)
+	ca := testenv.NewAuthority(t)
 	for _, mode := range []TLS{TLSMay, TLSRequire, TLSVerify} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			t.Run(string(mode)+"/"+tls.VersionName(version), func(t *testing.T) {
-				conf := &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "127.0.0.1", time.Hour)}, MaxVersion: version}
+				conf := &tls.Config{Certificates: []tls.Certificate{ca.Issue("127.0.0.1", time.Hour)}, MaxVersion: version}
 				p := startPeer(t, func(c *peerConn) { c.serveStartTLS(conf, "") })
-				set := newSet(t, Config{URLs: []string{p.url()}, TLS: mode, TLSConfig: &tls.Config{RootCAs: ca.pool}})
+				set := newSet(t, Config{URLs: []string{p.url()}, TLS: mode, TLSConfig: &tls.Config{RootCAs: ca.Pool}})
 				for range 3 {
 					c := get(t, set, Client{})
 					if c.Capabilities().StartTLS || !c.Capabilities().DSN {
@@ -149,12 +90,12 @@ func TestStartTLS(t *testing.T) {
 // TLS-04: bytes in clear behind the reply to STARTTLS end the connection; they are never read as if they had
 // come within TLS.
 func TestTLS_04(t *testing.T) {
-	ca := newAuthority(t)
-	conf := &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "127.0.0.1", time.Hour)}}
+	ca := testenv.NewAuthority(t)
+	conf := &tls.Config{Certificates: []tls.Certificate{ca.Issue("127.0.0.1", time.Hour)}}
 	for _, mode := range []TLS{TLSMay, TLSRequire, TLSVerify} {
 		t.Run(string(mode), func(t *testing.T) {
 			p := startPeer(t, func(c *peerConn) { c.serveStartTLS(conf, "250-AUTH PLAIN\r\n250 ok\r\n") })
-			set := newSet(t, Config{URLs: []string{p.url()}, TLS: mode, TLSConfig: &tls.Config{RootCAs: ca.pool}})
+			set := newSet(t, Config{URLs: []string{p.url()}, TLS: mode, TLSConfig: &tls.Config{RootCAs: ca.Pool}})
 			r, err := getError(t, set, Client{})
 			if r.Code != 451 || !errors.Is(err, ErrProtocol) {
 				t.Errorf("got %v, %v", r, err)
@@ -193,8 +134,8 @@ func errTimeout(err error) error {
 
 // TLS-08: with require nothing is sent in clear but EHLO and STARTTLS.
 func TestTLS_08(t *testing.T) {
-	ca := newAuthority(t)
-	conf := &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "127.0.0.1", time.Hour)}}
+	ca := testenv.NewAuthority(t)
+	conf := &tls.Config{Certificates: []tls.Certificate{ca.Issue("127.0.0.1", time.Hour)}}
 	for _, test := range []struct {
 		name   string
 		handle func(c *peerConn)
@@ -247,20 +188,20 @@ func TestTLS_08(t *testing.T) {
 
 // TLS-09: with verify the certificate must be the host's.
 func TestTLS_09(t *testing.T) {
-	ca, other := newAuthority(t), newAuthority(t)
+	ca, other := testenv.NewAuthority(t), testenv.NewAuthority(t)
 	for _, test := range []struct {
 		name string
 		cert tls.Certificate
 	}{
-		{"wrong host", ca.issue(t, "127.0.0.2", time.Hour)},
-		{"wrong name", ca.issue(t, "mx.test", time.Hour)},
-		{"expired", ca.issue(t, "127.0.0.1", -time.Hour)},
-		{"unknown authority", other.issue(t, "127.0.0.1", time.Hour)},
+		{"wrong host", ca.Issue("127.0.0.2", time.Hour)},
+		{"wrong name", ca.Issue("mx.test", time.Hour)},
+		{"expired", ca.Issue("127.0.0.1", -time.Hour)},
+		{"unknown authority", other.Issue("127.0.0.1", time.Hour)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			conf := &tls.Config{Certificates: []tls.Certificate{test.cert}}
 			p := startPeer(t, func(c *peerConn) { c.serveStartTLS(conf, "") })
-			roots := &tls.Config{RootCAs: ca.pool}
+			roots := &tls.Config{RootCAs: ca.Pool}
 			r, err := getError(t, newSet(t, Config{URLs: []string{p.url()}, TLS: TLSVerify, TLSConfig: roots}), Client{})
 			if r.Code != 451 || r.Enhanced != "4.7.5" {
 				t.Errorf("reply for the client is %v (%v)", r, err)
@@ -275,8 +216,8 @@ func TestTLS_09(t *testing.T) {
 
 // With may a server whose TLS is broken is spoken to without, and not asked for TLS again for a while.
 func TestMayGoesOnInClear(t *testing.T) {
-	ca := newAuthority(t)
-	old := &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "x", time.Hour)}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
+	ca := testenv.NewAuthority(t)
+	old := &tls.Config{Certificates: []tls.Certificate{ca.Issue("x", time.Hour)}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
 	p := startPeer(t, func(c *peerConn) { c.serveStartTLS(old, "") })
 	set := newSet(t, Config{URLs: []string{p.url()}, TLS: TLSMay})
 	a, b := get(t, set, Client{}), get(t, set, Client{})
@@ -290,11 +231,11 @@ func TestMayGoesOnInClear(t *testing.T) {
 
 // smtps:// with a client certificate, and SNI.
 func TestSMTPS(t *testing.T) {
-	ca := newAuthority(t)
+	ca := testenv.NewAuthority(t)
 	names := make(chan string, 1)
 	conf := &tls.Config{
-		Certificates: []tls.Certificate{ca.issue(t, "localhost", time.Hour)},
-		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: ca.pool,
+		Certificates: []tls.Certificate{ca.Issue("localhost", time.Hour)},
+		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool,
 		VerifyConnection: func(s tls.ConnectionState) error { names <- s.ServerName; return nil },
 	}
 	p := startPeer(t, func(c *peerConn) {
@@ -303,7 +244,7 @@ func TestSMTPS(t *testing.T) {
 		}
 	})
 	url := strings.Replace(strings.Replace(p.url(), "smtp:", "smtps:", 1), "127.0.0.1", "localhost", 1)
-	ours := &tls.Config{RootCAs: ca.pool, Certificates: []tls.Certificate{ca.issue(t, "proxy.test", time.Hour)}}
+	ours := &tls.Config{RootCAs: ca.Pool, Certificates: []tls.Certificate{ca.Issue("proxy.test", time.Hour)}}
 	c := get(t, newSet(t, Config{URLs: []string{url}, TLS: TLSVerify, TLSConfig: ours}), Client{})
 	defer c.Release()
 	if code, _ := send(t, c, "a@a.test", "b@b.test", "x\r\n"); code != 250 {
@@ -311,5 +252,45 @@ func TestSMTPS(t *testing.T) {
 	}
 	if name := <-names; name != "localhost" {
 		t.Errorf("SNI is %q", name)
+	}
+}
+
+// UseTLS exchanges roots and certificate; what came of the old ones is not used again, not even a TLS session.
+func TestUseTLS(t *testing.T) {
+	ca, other := testenv.NewAuthority(t), testenv.NewAuthority(t)
+	names := make(chan string, 10)
+	conf := &tls.Config{
+		Certificates: []tls.Certificate{ca.Issue("127.0.0.1", time.Hour)}, ClientAuth: tls.RequireAnyClientCert,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			names <- s.PeerCertificates[0].Subject.CommonName
+			return nil
+		},
+	}
+	p := startPeer(t, func(c *peerConn) { c.serveStartTLS(conf, "") })
+	ours := func(roots *testenv.Authority, name string) *tls.Config {
+		return &tls.Config{RootCAs: roots.Pool, Certificates: []tls.Certificate{ca.Issue(name, time.Hour)}}
+	}
+	set := newSet(t, Config{URLs: []string{p.url()}, TLS: TLSVerify, TLSConfig: ours(ca, "old.test")})
+	busy := get(t, set, Client{})
+	get(t, set, Client{}).Release()
+	set.UseTLS(ours(ca, "new.test"))
+	if idle := set.Stats()[0].Idle; idle != 0 {
+		t.Errorf("%d idle connections of the old certificate", idle)
+	}
+	say(t, busy, envelope[:1], 250) // it serves to the end
+	busy.Release()
+	if idle := set.Stats()[0].Idle; idle != 0 {
+		t.Errorf("%d connections of the old certificate are kept", idle)
+	}
+	fresh := get(t, set, Client{})
+	fresh.Release()
+	for i, want := range []string{"old.test", "old.test", "new.test"} {
+		if got := <-names; got != want {
+			t.Errorf("connection %d showed %s, want %s", i, got, want)
+		}
+	}
+	set.UseTLS(ours(other, "new.test"))
+	if r, _ := getError(t, set, Client{}); r.Enhanced != "4.7.5" {
+		t.Errorf("an authority that is not trusted any more: %v", r)
 	}
 }

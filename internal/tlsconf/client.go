@@ -1,0 +1,45 @@
+package tlsconf
+
+import (
+	"crypto/tls"
+	"errors"
+)
+
+// Client are the settings of TLS with the server behind that need files. A daemon embeds them in its own, beside
+// upstream-tls.
+type Client struct {
+	CA   string `name:"upstream-tls-ca" placeholder:"FILE" help:"Authorities (PEM) whose certificates are good for upstream-tls verify. Default: those of the system."`
+	Cert string `name:"upstream-tls-cert" placeholder:"FILE" help:"Our certificate (PEM), with its key unless that is in upstream-tls-key, for servers that ask for one."`
+	Key  string `name:"upstream-tls-key" placeholder:"FILE" help:"Key of upstream-tls-cert (PEM)."`
+}
+
+// Check looks at the settings. It reads no file.
+func (c *Client) Check() error {
+	if c.Cert == "" && c.Key != "" {
+		return errors.New("upstream-tls-key: needs upstream-tls-cert")
+	}
+	return nil
+}
+
+// Load reads the files. What it gives checks certificates, but no host name is set.
+func (c *Client) Load() (*tls.Config, error) {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CA != "" {
+		var err error
+		if conf.RootCAs, err = loadAuthorities(c.CA); err != nil {
+			return nil, err
+		}
+	}
+	if c.Cert != "" {
+		key := c.Key
+		if key == "" {
+			key = c.Cert
+		}
+		pair, err := loadPair(c.Cert, key)
+		if err != nil {
+			return nil, err
+		}
+		conf.Certificates = []tls.Certificate{pair}
+	}
+	return conf, nil
+}

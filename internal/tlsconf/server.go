@@ -1,0 +1,178 @@
+// Package tlsconf holds the settings of TLS that the daemons share, and makes of them what crypto/tls wants.
+package tlsconf
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Server are the settings of TLS with clients. A daemon embeds them in its own.
+type Server struct {
+	Cert       []string      `name:"tls-cert" sep:"none" placeholder:"FILE" help:"Certificate chain (PEM), with its key unless that is in tls-key. Several: the name that a client asks for (SNI) chooses, else it is the first."`
+	Key        []string      `name:"tls-key" sep:"none" placeholder:"FILE" help:"Key of the certificate (PEM). With several certificates one for each, in their order."`
+	Min        string        `name:"tls-min" enum:"1.2,1.3" default:"1.2" help:"Oldest TLS version."`
+	Timeout    time.Duration `name:"tls-timeout" default:"30s" help:"How long a TLS handshake may take."`
+	ClientCert []string      `name:"tls-client-cert" sep:"none" placeholder:"WHEN [LISTENER...]" help:"Certificates of clients: none, ask or require, for the listeners named behind it, or for all."`
+	ClientCA   string        `name:"tls-client-ca" placeholder:"FILE" help:"Authorities (PEM) whose certificates are good for tls-client-cert."`
+}
+
+// The values of the setting tls-client-cert.
+const (
+	certNone    = "none"    // the client is not asked
+	certAsk     = "ask"     // it is asked; one without, or with one that is not good, is let in all the same
+	certRequire = "require" // nobody is let in without TLS and a good one
+)
+
+// Listener is TLS with the clients of one listener.
+type Listener struct {
+	Config   *tls.Config
+	Required bool // a client must begin TLS before anything else
+}
+
+// Check looks at the settings for these listeners, of which the last is the one with TLS from the first byte. It reads
+// no file.
+func (s *Server) Check(listeners ...string) error {
+	switch {
+	case len(s.Key) > 0 && len(s.Key) != len(s.Cert):
+		return fmt.Errorf("tls-key: is set %d times, and tls-cert %d times", len(s.Key), len(s.Cert))
+	case s.Timeout < time.Second:
+		return errors.New("tls-timeout: value is too small")
+	}
+	rules, err := s.clientRules(listeners)
+	if err != nil {
+		return fmt.Errorf("tls-client-cert: %w", err)
+	}
+	for _, rule := range rules {
+		switch {
+		case rule == certNone:
+		case len(s.Cert) == 0:
+			return errors.New("tls-client-cert: needs tls-cert")
+		case s.ClientCA == "":
+			return errors.New("tls-client-cert: needs tls-client-ca")
+		}
+	}
+	return nil
+}
+
+// clientRules gives the rule for each listener.
+func (s *Server) clientRules(listeners []string) (map[string]string, error) {
+	rules := make(map[string]string, len(listeners))
+	for _, name := range listeners {
+		rules[name] = certNone
+	}
+	for _, line := range s.ClientCert {
+		words := strings.Fields(line)
+		if len(words) == 0 || !slices.Contains([]string{certNone, certAsk, certRequire}, words[0]) {
+			return nil, fmt.Errorf("%q does not begin with none, ask or require", line)
+		}
+		names := words[1:]
+		if len(names) == 0 {
+			names = listeners
+		}
+		for _, name := range names {
+			if _, ok := rules[name]; !ok {
+				return nil, fmt.Errorf("%q is none of the listeners %s", name, strings.Join(listeners, ", "))
+			}
+			rules[name] = words[0]
+		}
+	}
+	return rules, nil
+}
+
+// Load reads the files and gives TLS for each of the listeners; nil without certificates. Each has keys of its own for
+// session tickets, so that none takes a session up again that began at another one, where other rules may hold, or
+// before the files were read anew.
+func (s *Server) Load(listeners ...string) (map[string]*Listener, error) {
+	if len(s.Cert) == 0 {
+		return nil, nil
+	}
+	var certs []tls.Certificate
+	for i, file := range s.Cert {
+		key := file
+		if len(s.Key) > i {
+			key = s.Key[i]
+		}
+		cert, err := loadPair(file, key)
+		if err != nil {
+			return nil, err
+		}
+		certs = append(certs, cert)
+	}
+	var pool *x509.CertPool
+	if s.ClientCA != "" {
+		var err error
+		if pool, err = loadAuthorities(s.ClientCA); err != nil {
+			return nil, err
+		}
+	}
+	rules, err := s.clientRules(listeners)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]*Listener, len(rules))
+	for name, rule := range rules {
+		l := &Listener{Config: &tls.Config{Certificates: certs, MinVersion: tls.VersionTLS12}}
+		if s.Min == "1.3" {
+			l.Config.MinVersion = tls.VersionTLS13
+		}
+		switch rule {
+		case certAsk:
+			l.Config.ClientAuth, l.Config.ClientCAs = tls.RequestClientCert, pool
+		case certRequire:
+			l.Config.ClientAuth, l.Config.ClientCAs, l.Required = tls.RequireAndVerifyClientCert, pool, true
+		}
+		all[name] = l
+	}
+	return all, nil
+}
+
+// Peer gives the certificate that the client has shown, if it has; the error says why it is not good.
+func (l *Listener) Peer(state *tls.ConnectionState) (*x509.Certificate, error) {
+	if len(state.PeerCertificates) == 0 {
+		return nil, nil
+	}
+	leaf := state.PeerCertificates[0]
+	between := x509.NewCertPool()
+	for _, cert := range state.PeerCertificates[1:] {
+		between.AddCert(cert)
+	}
+	_, err := leaf.Verify(x509.VerifyOptions{
+		Roots: l.Config.ClientCAs, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	return leaf, err
+}
+
+// loadPair reads a certificate and its key. A key that others may write is nobody's own.
+func loadPair(cert, key string) (tls.Certificate, error) {
+	info, err := os.Stat(key)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("load certificate %q: %w", cert, err)
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return tls.Certificate{}, fmt.Errorf("load certificate %q: others may write to %q", cert, key)
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return pair, fmt.Errorf("load certificate %q: %w", cert, err)
+	}
+	return pair, nil
+}
+
+// loadAuthorities reads certificates of authorities.
+func loadAuthorities(file string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("load authorities: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("load authorities: no certificate in %q", file)
+	}
+	return pool, nil
+}
