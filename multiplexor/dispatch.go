@@ -133,11 +133,16 @@ func (p *pool) assign(w *worker, r *request) {
 	if r.origin != fromTick && p.hub != nil {
 		p.publish('S', strconv.Itoa(w.n)+" "+w.Tag())
 	}
-	if r.logged() {
-		p.statistic(w, "StartFilter", "")
+	err := w.child.Send(r.line)
+	if err != nil && !r.retried && r.origin == fromClient {
+		p.retry(w, r)
+		return
 	}
-	if err := w.child.Send(r.line); err != nil {
-		p.sendFailed(w, r)
+	if r.logged() {
+		p.statistic(w, "StartFilter", "") // of the worker that it stays with
+	}
+	if err != nil {
+		p.talkFailed(w)
 		return
 	}
 	if w.child.Waiting() {
@@ -230,13 +235,9 @@ func (p *pool) busyTimeout(w *worker) {
 	p.endScan(w, scan)
 }
 
-// sendFailed: the worker has gone and has not read a byte of the line, so that
-// another one may have it. That is tried once.
-func (p *pool) sendFailed(w *worker, r *request) {
-	if r.retried || r.origin != fromClient {
-		p.talkFailed(w)
-		return
-	}
+// retry: the worker has gone and has not read a byte of the line, so that another
+// one may have it. That is tried once.
+func (p *pool) retry(w *worker, r *request) {
 	r.retried = true
 	p.leaveDomain(r)
 	w.req = nil

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -27,6 +28,91 @@ func TestErrandsEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &statLog{path: filepath.Join(t.TempDir(), "stats"), journal: j, errands: e, file: file, buf: []byte("line\n")}
+	s := &statLog{path: filepath.Join(t.TempDir(), "stats"), journal: j, file: file, buf: []byte("line\n")}
+	s.Close()
+}
+
+// blocked gives errands whose goroutine waits until release is called, and which
+// have no room.
+func blocked() (e *errands, release func()) {
+	e = newErrands()
+	hold, holding := make(chan struct{}), make(chan struct{})
+	e.add(func() { close(holding); <-hold })
+	<-holding
+	for e.dropped.Load() == 0 {
+		e.add(func() {})
+	}
+	return e, sync.OnceFunc(func() { close(hold) })
+}
+
+// TestErrandsThatMustBeDone: what is no line is done although there is no room, and
+// in order.
+func TestErrandsThatMustBeDone(t *testing.T) {
+	e, release := blocked()
+	did := ""
+	e.must(func() { did += "a" })
+	e.add(func() { did += "dropped" })
+	e.must(func() { did += "b" })
+	release()
+	e.Close()
+	if did != "ab" || e.dropped.Load() != 2 {
+		t.Errorf("did %q and dropped %d", did, e.dropped.Load())
+	}
+}
+
+// TestReopenIsNeverLost: SIGHUP has its effect although more lines wait than there
+// is room for, and not once for each signal.
+func TestReopenIsNeverLost(t *testing.T) {
+	e, release := blocked()
+	log := &memoryLog{}
+	path := filepath.Join(t.TempDir(), "stats")
+	s := &statLog{path: path, mode: 0o600, journal: &journal{log: slog.New(log), errands: e}}
+	s.openOrLog()
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	for range 1000 {
+		s.reopen()
+	}
+	if n := len(e.todo); n > errandRoom+1 {
+		t.Errorf("%d errands wait, want one more than %d at most", n, errandRoom)
+	}
+	release()
+	e.Close()
+	s.Close()
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the file was not opened again: %v", err)
+	}
+}
+
+// TestStatisticsThatCannotBeWritten: the log says so once, whether or not it gets
+// the lines itself, and again after a line that could be written.
+func TestStatisticsThatCannotBeWritten(t *testing.T) {
+	e, log := newErrands(), &memoryLog{}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "stats")
+	if err := os.Symlink("/dev/full", path); err != nil {
+		t.Fatal(err)
+	}
+	s := &statLog{path: path, mode: 0o600, flush: true, journal: &journal{log: slog.New(log), errands: e}}
+	s.openOrLog()
+	wantLines := func(n int) {
+		t.Helper()
+		done := make(chan struct{})
+		e.must(func() { close(done) })
+		<-done
+		want := strings.Repeat("Could not write stats file "+path+": no space left on device\n", n)
+		if got := log.text(); strings.TrimSuffix(got, "\n") != strings.TrimSuffix(want, "\n") {
+			t.Errorf("log:\n%swant:\n%s", got, want)
+		}
+	}
+	for range 3 {
+		s.add("ReapWorker", 0, 0, 0, "")
+	}
+	wantLines(1)
+	s.reopen() // the administrator has made room, but not enough
+	s.add("ReapWorker", 0, 0, 0, "")
+	wantLines(2)
+	e.Close()
 	s.Close()
 }

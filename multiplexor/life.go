@@ -259,17 +259,8 @@ func (d *multiplexor) openStats() {
 	if s.Group {
 		mode = 0o640
 	}
-	d.stats = &statLog{path: s.StatsFile, mode: mode, flush: s.StatsFlush, errands: d.errands}
-	if s.StatsSyslog {
-		d.stats.journal = d.journal
-	}
-	if err := d.stats.open(); err != nil {
-		d.statsFailed(err)
-	}
-}
-
-func (d *multiplexor) statsFailed(err error) {
-	d.journal.add(levelError, fmt.Sprintf("Could not open stats file %s: %v", d.settings.StatsFile, rootCause(err)))
+	d.stats = &statLog{path: s.StatsFile, mode: mode, flush: s.StatsFlush, toLog: s.StatsSyslog, journal: d.journal}
+	d.stats.openOrLog()
 }
 
 // serve runs the loop until the pool has ended.
@@ -330,7 +321,7 @@ const gcPercent = 30
 // ready tells whoever waits that requests are answered from now on.
 func (d *multiplexor) ready() {
 	d.report.ready()
-	d.manager.Ready()
+	d.errands.must(d.manager.Ready)
 	d.tellStatus()
 }
 

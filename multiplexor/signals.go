@@ -20,12 +20,13 @@ func (d *multiplexor) watchSignals(signals <-chan os.Signal, ended <-chan struct
 func (d *multiplexor) signalled(sig os.Signal) {
 	switch sig {
 	case syscall.SIGINT:
-		d.manager.Reloading()
+		// A service manager that does not read could hold up the loop.
+		d.errands.must(d.manager.Reloading)
 		d.reread()
-		d.manager.Ready()
+		d.errands.must(d.manager.Ready)
 	case syscall.SIGHUP:
 		if d.stats != nil {
-			d.stats.reopen(d.statsFailed)
+			d.stats.reopen()
 		}
 	case syscall.SIGTERM:
 		d.terminate()
@@ -40,7 +41,7 @@ func (d *multiplexor) terminate() {
 		return
 	}
 	d.pool.event(levelInfo, "Received SIGTERM: Stopping workers and terminating")
-	d.manager.Stopping()
+	d.errands.must(d.manager.Stopping)
 	d.files.remove()
 	for _, l := range d.doors {
 		l.Close()

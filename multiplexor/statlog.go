@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -11,12 +12,16 @@ import (
 type statLog struct {
 	path    string // "" = no file
 	mode    os.FileMode
-	flush   bool     // after each line
-	journal *journal // nil = not to the log
-	errands *errands
+	flush   bool // after each line
+	toLog   bool
+	journal *journal
 
-	file *os.File // of the errands' goroutine, after open
-	buf  []byte
+	reopening atomic.Bool // an errand to do that waits
+
+	// These belong to the errands' goroutine after open.
+	file   *os.File
+	buf    []byte
+	failed bool // the last write has, and that is logged
 }
 
 const (
@@ -44,7 +49,7 @@ func (s *statLog) add(event string, worker, running, busy int, extra string) {
 	if extra != "" {
 		line += " " + oneLine(extra)
 	}
-	if s.journal != nil {
+	if s.toLog {
 		s.journal.add(levelInfo, "stats "+line[:min(len(line), maxStatLine)])
 	}
 	if s.path == "" {
@@ -52,7 +57,7 @@ func (s *statLog) add(event string, worker, running, busy int, extra string) {
 	}
 	line = now.Format("02/01/2006:15:04:05 ") + line
 	line = line[:min(len(line), maxStatLine)] + "\n"
-	s.errands.add(func() {
+	s.journal.errands.add(func() {
 		s.buf = append(s.buf, line...)
 		if s.flush || len(s.buf) >= statBlock {
 			s.write()
@@ -60,27 +65,41 @@ func (s *statLog) add(event string, worker, running, busy int, extra string) {
 	})
 }
 
-// write is what the errands' goroutine does with the lines at hand.
+// write is what the errands' goroutine does with the lines at hand. Lines that
+// cannot be written are lost; the log says so once, until one is written again.
 func (s *statLog) write() {
-	if s.file == nil {
-		s.buf = s.buf[:0]
+	lines := s.buf
+	s.buf = s.buf[:0]
+	if s.file == nil || len(lines) == 0 {
 		return
 	}
-	if _, err := s.file.Write(s.buf); err != nil && s.journal != nil {
-		s.journal.add(levelError, fmt.Sprintf("Could not write stats file %s: %v", s.path, err))
+	_, err := s.file.Write(lines)
+	if err != nil && !s.failed {
+		s.journal.write(levelError, fmt.Sprintf("Could not write stats file %s: %v", s.path, rootCause(err)))
 	}
-	s.buf = s.buf[:0]
+	s.failed = err != nil
 }
 
-// reopen closes the file, which may have been renamed, and opens it again.
-func (s *statLog) reopen(report func(error)) {
-	s.errands.add(func() {
+// reopen closes the file, which may have been renamed, and opens it again. That is
+// never forgotten, however much there is to do before.
+func (s *statLog) reopen() {
+	if s.reopening.Swap(true) {
+		return
+	}
+	s.journal.errands.must(func() {
+		s.reopening.Store(false)
 		s.write()
 		s.closeFile()
-		if err := s.open(); err != nil {
-			report(err)
-		}
+		s.failed = false
+		s.openOrLog()
 	})
+}
+
+// openOrLog opens the file. Without it the multiplexor goes on.
+func (s *statLog) openOrLog() {
+	if err := s.open(); err != nil {
+		s.journal.write(levelError, fmt.Sprintf("Could not open stats file %s: %v", s.path, rootCause(err)))
+	}
 }
 
 func (s *statLog) closeFile() {

@@ -80,7 +80,7 @@ func TestAutoscale(t *testing.T) {
 func TestStatistics(t *testing.T) {
 	b := newBench(t, func(l *limits) { l.MaxRequests, l.QueueSize, l.Max = 3, 5, 1 })
 	path := filepath.Join(t.TempDir(), "stats")
-	b.p.stats = &statLog{path: path, mode: 0o600, flush: true, errands: b.p.log.errands}
+	b.p.stats = &statLog{path: path, mode: 0o600, flush: true, journal: b.p.log}
 	if err := b.p.stats.open(); err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ StartWorker worker=0 nworkers=1 nbusy=0 reason="About to execute command 'next%0
 	if err := os.Rename(path, path+".1"); err != nil {
 		t.Fatal(err)
 	}
-	b.p.stats.reopen(func(err error) { t.Error(err) })
+	b.p.stats.reopen()
 	b.reply(0, "ok\n")
 	b.ask("scan q d")
 	b.logged()
@@ -158,5 +158,46 @@ func TestHistory(t *testing.T) {
 	h.record(kindScan, at(605), time.Second, 1)
 	if got, _, _ := h.last(at(605), 600, kindScan); got.count != 3 {
 		t.Errorf("%d scans after ten minutes, want 3", got.count)
+	}
+}
+
+// TestStatisticsOfARetriedScan: a scan that another worker gets, because the first
+// one has gone, begins once and ends once.
+func TestStatisticsOfARetriedScan(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "stats")
+	for name, tt := range map[string]struct {
+		deaf int // workers that have gone
+		want string
+	}{
+		"the other one does it":       {1, "KillWorker worker=0\nStartFilter worker=1\nEndFilter worker=1\n"},
+		"the other one, too, is gone": {2, "KillWorker worker=0\nStartFilter worker=1\nKillWorker worker=1\nEndFilter worker=1\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, nil)
+			b.warm(2)
+			b.p.stats = &statLog{path: path, mode: 0o600, flush: true, journal: b.p.log}
+			b.p.stats.openOrLog()
+			defer os.Remove(path)
+			for n := range tt.deaf {
+				b.child(n).deaf = true
+			}
+			b.ask("scan q d")
+			if tt.deaf == 1 {
+				b.reply(1, "ok\n")
+			}
+			b.logged()
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			for line := range strings.Lines(string(text)) {
+				got += strings.Join(strings.Fields(line)[2:4], " ") + "\n"
+			}
+			if got != tt.want {
+				t.Errorf("got:\n%swant:\n%s", got, tt.want)
+			}
+			b.p.stats.Close()
+		})
 	}
 }

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"net"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"postern/internal/daemon"
+	"postern/internal/testenv"
+)
+
+// TestServiceManagerDoesNotHoldUpTheLoop: what it is told at a reread goes out when
+// the loop has gone on, in order, and is not lost when there is much to log.
+func TestServiceManagerDoesNotHoldUpTheLoop(t *testing.T) {
+	path := filepath.Join(testenv.ShortDir(t), "n")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	e, release := blocked()
+	defer e.Close()
+	defer release()
+	d := &multiplexor{manager: daemon.NewNotifier(), pool: newBench(t, nil).p, errands: e}
+	defer d.manager.Close()
+	d.signalled(syscall.SIGINT)
+	if d.pool.generation != 1 {
+		t.Error("no reread")
+	}
+	b := make([]byte, 100)
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) {
+		if n, _, err := syscall.Recvfrom(int(fd), b, syscall.MSG_DONTWAIT|syscall.MSG_PEEK); err == nil {
+			t.Errorf("%q was sent by the loop itself", b[:n])
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	socket.SetReadDeadline(time.Now().Add(patience))
+	for _, want := range []string{"RELOADING=1", "READY=1"} {
+		if n, err := socket.Read(b); err != nil || !strings.HasPrefix(string(b[:n]), want) {
+			t.Errorf("%q, %v, want %s", b[:n], err, want)
+		}
+	}
+}
