@@ -2,6 +2,7 @@ package evloop
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -18,6 +19,7 @@ type Listener struct {
 	accept  func(fd int)
 	failed  func(error)
 	watched bool
+	short   bool   // there were no descriptors for the last connection
 	crowd   bool   // several connections are to be expected
 	turn    uint64 // of the loop, when the listener was ready last
 	retry   Timer
@@ -61,6 +63,7 @@ func (ls *Listener) acceptOne() bool {
 		fd, _, errno := syscall.RawSyscall6(syscall.SYS_ACCEPT4, uintptr(ls.fd), 0, 0, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
 		switch errno {
 		case 0:
+			ls.short = false
 			ls.accept(int(fd))
 			return true
 		case syscall.EINTR, syscall.ECONNABORTED:
@@ -78,9 +81,14 @@ func (ls *Listener) acceptOne() bool {
 func (ls *Listener) starve(err error) {
 	ls.watched = false
 	ls.loop.Remove(ls.fd)
-	ls.loop.starved = append(ls.loop.starved, ls)
+	if !slices.Contains(ls.loop.starved, ls) {
+		ls.loop.starved = append(ls.loop.starved, ls)
+	}
 	ls.loop.Start(&ls.retry, starvedWait)
-	ls.failed(fmt.Errorf("accept a connection: %w", err))
+	if !ls.short {
+		ls.short = true
+		ls.failed(fmt.Errorf("accept a connection: %w", err))
+	}
 }
 
 func (ls *Listener) resume() {
