@@ -34,7 +34,7 @@ func (p *pool) poisoned(r *request) bool {
 	if v == nil || v.count < p.limits.PoisonLimit || p.timers.Now()-v.since > poisonMemory {
 		return false
 	}
-	p.log.add(levelError, fmt.Sprintf("%s: not scanned: its working directory %s has ended %d workers", r.word(1), v.dir, v.count))
+	p.log.add(levelError, fmt.Sprintf("%s: not scanned: its working directory %s has ended %d workers", r.queueID(), logWord(v.dir, maxLogPath), v.count))
 	return true
 }
 
@@ -64,7 +64,7 @@ func (p *pool) noteDeath(r *request) {
 		s.order = append(s.order, v)
 	}
 	if v.count++; v.count == p.limits.PoisonLimit {
-		p.log.add(levelError, fmt.Sprintf("%s: the scan of working directory %s has ended %d workers; no other will get it", r.word(1), dir, v.count))
+		p.log.add(levelError, fmt.Sprintf("%s: the scan of working directory %s has ended %d workers; no other will get it", r.queueID(), logWord(dir, maxLogPath), v.count))
 		if p.keepPoison != nil {
 			p.keepPoison(dir)
 		}
@@ -77,16 +77,16 @@ func (p *pool) noteDeath(r *request) {
 func poisonKeeper(spool, keep string, report func(text string, err error)) func(dir string) {
 	return func(dir string) {
 		go func() {
-			if !below(spool, dir) {
-				report(fmt.Sprintf("%s is not below %s: not kept", dir, spool), nil)
+			if !reallyBelow(spool, dir) {
+				report(fmt.Sprintf("%s is not below %s: not kept", logWord(dir, maxLogPath), spool), nil)
 				return
 			}
 			to := filepath.Join(keep, fmt.Sprintf("%s-%d", filepath.Base(dir), time.Now().UnixNano()))
 			if err := copyDir(dir, to); err != nil {
-				report("", fmt.Errorf("keep working directory %s: %w", dir, err))
+				report("", fmt.Errorf("keep working directory %s: %w", logWord(dir, maxLogPath), rootCause(err)))
 				return
 			}
-			report(fmt.Sprintf("working directory %s kept as %s", dir, to), nil)
+			report(fmt.Sprintf("working directory %s kept as %s", logWord(dir, maxLogPath), logWord(to, maxLogPath)), nil)
 		}()
 	}
 }

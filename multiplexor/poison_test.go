@@ -30,7 +30,7 @@ func TestPoison(t *testing.T) {
 	if len(kept) != 1 || kept[0] != "/spool/bad one" {
 		t.Errorf("kept %q", kept)
 	}
-	if !strings.Contains(b.logged(), "Q2: not scanned: its working directory /spool/bad one has ended 2 workers") {
+	if !strings.Contains(b.logged(), "Q2: not scanned: its working directory /spool/bad%20one has ended 2 workers") {
 		t.Errorf("log:\n%s", b.logged())
 	}
 	a := b.ask("scan Q1 /spool/good") // others are not affected
@@ -79,7 +79,11 @@ func TestPoisonKeeper(t *testing.T) {
 	if text, err := os.ReadFile(copies[0]); err != nil || string(text) != "text" {
 		t.Errorf("copy %q, %v", text, err)
 	}
-	for _, bad := range []string{"/etc", spool + "/../etc", spool, ""} {
+	link := filepath.Join(spool, "link")
+	if err := os.Symlink("/etc", link); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{"/etc", spool + "/../etc", spool, link, ""} {
 		keeper(bad)
 		if got := <-said; !strings.Contains(got, "not kept") {
 			t.Errorf("%s: %s", bad, got)

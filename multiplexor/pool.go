@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -146,7 +147,7 @@ func (p *pool) setState(w *worker, s state) {
 	if p.hub == nil {
 		return
 	}
-	msgs := [3]notify.Message{{Letter: 'S', Text: strconv.Itoa(w.n) + " StateChange " + old.String() + " -> " + s.String()}}
+	msgs := [3]notify.Message{{Letter: 'S', Text: strconv.Itoa(w.n) + " " + changeWord + " " + old.String() + " -> " + s.String()}}
 	n := 1
 	if p.free != before {
 		msgs[n] = notify.Message{Letter: 'F', Text: strconv.Itoa(p.free)}
@@ -222,14 +223,15 @@ func (p *pool) reserve(w *worker, r *request) {
 	w.arm(phaseStart, p.limits.BusyTimeout)
 }
 
-// startTooSlow gives up a request whose process is still not there. The process
+// unreserve gives up a request whose process is still not there. The process
 // itself may come yet.
-func (p *pool) startTooSlow(w *worker) {
+func (p *pool) unreserve(w *worker, why failure) {
 	r := w.req
 	w.req = nil
+	w.disarm()
 	p.reserved--
 	p.leaveDomain(r)
-	p.refuse(r, failStart)
+	p.refuse(r, why)
 }
 
 // begun is the end of start.
@@ -264,7 +266,7 @@ func (p *pool) begun(w *worker, c child, err error, reason string) {
 	p.setState(w, idle)
 	p.history.activated(now)
 	p.event(levelInfo, "Starting worker %d (pid %d) (%d running): %s", w.n, w.pid(), p.running(), reason)
-	p.statistic(w, "StartWorker", `reason="`+reason+`"`)
+	p.statistic(w, "StartWorker", `reason="`+strings.ReplaceAll(reason, `"`, "'")+`"`)
 	switch {
 	case p.stopping:
 		p.kill(w, "Terminating", false)

@@ -646,13 +646,69 @@ func TestStop(t *testing.T) {
 		if gone {
 			t.Error("gone while a process was starting")
 		}
+		b.wantAnswer(a, "error: Multiplexor is terminating\n") // whether or not the process comes
 		b.starts[0](nil)
-		b.wantAnswer(a, "error: Multiplexor is terminating\n")
 		b.p.workers[0].exited(exit{})
 		if !gone {
 			t.Error("not gone")
 		}
 	})
+}
+
+// TestStopWithoutWaiting: those that wait for a busy worker or for a new one are
+// told, too.
+func TestStopWithoutWaiting(t *testing.T) {
+	b := newBench(t, nil)
+	b.warm(1)
+	working := b.ask("x")
+	b.manual = true
+	starting := b.ask("y")
+	b.p.abandon()
+	b.wantAnswer(working, "error: Multiplexor is terminating\n")
+	b.wantAnswer(starting, "error: Multiplexor is terminating\n")
+}
+
+// TestTagsThatLookLikeSomethingElse: text of a client or a worker is not taken for
+// a change of state, nor for several lines by a program that decodes a reply.
+func TestTagsThatLookLikeSomethingElse(t *testing.T) {
+	for encoded, want := range map[string]string{
+		"StateChange%20Idle%20->%20Busy":      "%53tateChange Idle -> Busy",
+		"%20%53tateChange%20Idle%20->%20Busy": " %53tateChange Idle -> Busy",
+		"StateChanges":                        "%53tateChanges",
+		"a%250A1%20I%2099%20ago=0":            "a%250A1 I 99 ago=0",
+		"a%0Ab":                               "a b",
+		"100%25":                              "100%",
+		"scan":                                "scan",
+	} {
+		b := newBench(t, nil)
+		a := b.ask(encoded)
+		w := b.p.workers[0]
+		if got := w.Tag(); got != want {
+			t.Errorf("%q is the tag %q, want %q", encoded, got, want)
+		}
+		b.wantEvents("S 0 StateChange Stopped -> Idle", "S 0 StateChange Idle -> Busy", "F 1", "S 0 "+want)
+		w.gotStatus([]byte(encoded + "\n"))
+		b.wantEvents("S 0 " + want)
+		b.reply(0, "ok\n")
+		b.wantAnswer(a, "ok\n")
+	}
+}
+
+// TestLogWords: a queue id of a client is one bounded word in the log.
+func TestLogWords(t *testing.T) {
+	b := newBench(t, func(l *limits) { l.PoisonLimit = 1 })
+	b.ask("scan Q:%20Worker%209%20stderr:%20fake%0A" + strings.Repeat("x", 1000) + " /d%20" + strings.Repeat("y", 1000))
+	w := b.p.workers[0]
+	w.gotStderr([]byte("true\n"), false)
+	b.finish(0, exit{Status: 1})
+	for line := range strings.Lines(b.logged()) {
+		if strings.Contains(line, "Worker 9 stderr") || len(line) > 800 {
+			t.Errorf("in the log: %s", line)
+		}
+	}
+	if !strings.Contains(b.logged(), "Q:%20Worker%209%20stderr:%20fake%0Ax") {
+		t.Errorf("no queue id in the log:\n%s", b.logged())
+	}
 }
 
 func TestStatusPipe(t *testing.T) {

@@ -135,14 +135,23 @@ func (r *request) word(n int) string {
 func (r *request) queueID() string {
 	switch r.kind {
 	case kindScan:
-		return r.word(1)
+		return logWord(r.word(1), maxQueueID)
 	case kindSenderok:
-		return r.word(6)
+		return logWord(r.word(6), maxQueueID)
 	case kindRecipok:
-		return r.word(8)
+		return logWord(r.word(8), maxQueueID)
 	}
 	return ""
 }
+
+const (
+	maxQueueID = 64  // bytes of a queue id in the log
+	maxLogPath = 512 // bytes of a path in the log
+)
+
+// logWord makes a word of a client fit for a log line, where it can be mistaken for
+// nothing else: it has no space and no control byte, and a bounded length.
+func logWord(s string, most int) string { return percent.Encode(s[:min(len(s), most)]) }
 
 // queue holds the requests that wait, oldest first.
 type queue struct {

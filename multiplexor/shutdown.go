@@ -22,7 +22,10 @@ func (p *pool) stop(gone func()) {
 		p.tell(r, failShutdown)
 	}
 	for _, w := range p.workers {
-		if w.state == idle {
+		switch {
+		case w.starting && w.req != nil:
+			p.unreserve(w, failShutdown) // the process may never come
+		case w.state == idle:
 			p.kill(w, "Terminating", false)
 		}
 		if w.state == killed {
@@ -61,6 +64,17 @@ func (p *pool) pressOn() {
 		return
 	}
 	p.timers.Start(&p.stopTimer, stopStepWait)
+}
+
+// abandon gives up all requests at once. The pool is of no use afterwards.
+func (p *pool) abandon() {
+	for _, w := range p.workers {
+		if w.starting && w.req != nil {
+			p.unreserve(w, failShutdown)
+		} else {
+			p.fail(w, failShutdown)
+		}
+	}
 }
 
 func (p *pool) checkGone() {

@@ -36,6 +36,7 @@ func (d *multiplexor) signalled(sig os.Signal) {
 // terminate begins the end; a second time it is the end.
 func (d *multiplexor) terminate() {
 	if d.pool.stopping {
+		d.pool.abandon() // with an error, not with nothing
 		d.status = 1
 		d.loop.Stop()
 		return

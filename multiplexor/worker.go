@@ -108,7 +108,7 @@ func (w *worker) expired() {
 	w.phase = phaseNone
 	switch ph {
 	case phaseStart:
-		p.startTooSlow(w)
+		p.unreserve(w, failStart)
 	case phaseWrite:
 		p.talkFailed(w)
 	case phaseAnswer:
@@ -212,7 +212,24 @@ func (w *worker) Tag() string {
 			raw = raw[:i+1+j]
 		}
 	}
-	return printable(percent.Decode(string(raw)))
+	return tagText(string(raw))
+}
+
+// changeWord begins the text of an S event that is not a tag.
+const changeWord = "StateChange"
+
+// tagText decodes a tag. What could be taken for something else stays encoded: text
+// that begins like a change of state, and what would be decoded to other text by a
+// program that decodes replies, as md-mx-ctrl does.
+func tagText(encoded string) string {
+	s := printable(percent.Decode(encoded))
+	if percent.Decode(s) != s {
+		s = strings.ReplaceAll(s, "%", "%25")
+	}
+	if rest := strings.TrimLeft(s, " "); strings.HasPrefix(rest, changeWord) {
+		s = s[:len(s)-len(rest)] + fmt.Sprintf("%%%02X", rest[0]) + rest[1:]
+	}
+	return s
 }
 
 // printable makes every byte a space that is not printable ASCII.
@@ -234,7 +251,7 @@ func (w *worker) gotStatus(b []byte) (taken int) {
 			break
 		}
 		if line := b[taken : taken+i]; len(line) > 0 {
-			last = printable(percent.Decode(string(line[:min(len(line), maxStatusLine)])))
+			last = tagText(string(line[:min(len(line), maxStatusLine)]))
 		}
 		taken += i + 1
 	}
