@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -146,9 +148,9 @@ func (s *server) appendHelp(d *doorway, b []byte) []byte {
 }
 
 func appendWorkerInfo(s *server, b []byte, arg string) []byte {
-	n, err := strconv.Atoi(arg)
+	n, ok := leadingInt(arg)
 	switch {
-	case err != nil:
+	case !ok:
 		return append(b, textBadNumber...)
 	case n < 0 || n >= len(s.pool.workers):
 		return append(b, textNoWorker...)
@@ -156,20 +158,16 @@ func appendWorkerInfo(s *server, b []byte, arg string) []byte {
 	return s.pool.workers[n].appendInfo(b, s.usage)
 }
 
-// leadingInt reads the decimal integer that s begins with, after spaces, as the
-// original reads its numbers: "10abc" is 10.
+// leadingInt reads the decimal integer that s begins with, after white space, as the
+// original reads its numbers: "10abc" is 10. One that does not fit into 32 bits is
+// the largest or smallest that does, where the original takes its lowest bits for
+// the number.
 func leadingInt(s string) (int, bool) {
-	i := 0
-	for i < len(s) && (s[i] == ' ' || s[i] == '\t') {
-		i++
+	s = strings.TrimLeft(s, " \t\n\v\f\r")
+	end := 0
+	for end < len(s) && ('0' <= s[end] && s[end] <= '9' || end == 0 && (s[0] == '-' || s[0] == '+')) {
+		end++
 	}
-	j := i
-	if j < len(s) && (s[j] == '-' || s[j] == '+') {
-		j++
-	}
-	for j < len(s) && '0' <= s[j] && s[j] <= '9' {
-		j++
-	}
-	n, err := strconv.Atoi(s[i:j])
-	return n, err == nil
+	n, err := strconv.ParseInt(s[:end], 10, 32) // of what is out of range it gives the nearest
+	return int(n), err == nil || errors.Is(err, strconv.ErrRange)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -22,7 +23,7 @@ const (
 	theirVersion = "3.7.1"
 )
 
-// number is an integer as the original reads it: "10abc" is 10.
+// number is an integer as the original reads it: "10abc" is 10. It fits into 32 bits.
 type number int
 
 // UnmarshalText reads a leading decimal integer.
@@ -36,21 +37,29 @@ func (n *number) UnmarshalText(text []byte) error {
 }
 
 // seconds is a time: a number of seconds as the original reads it, or a number
-// with a unit (90s, 2m, 500ms).
+// with a unit (90s, 2m, 500ms). It is never more than maxSeconds.
 type seconds time.Duration
 
-// UnmarshalText reads the text of a setting.
+// maxSeconds is the longest time, 68 years.
+const maxSeconds = seconds(math.MaxInt32 * time.Second)
+
+// UnmarshalText reads the text of a setting. A unit that is none is an error: to take
+// 10min for ten seconds would be worse.
 func (s *seconds) UnmarshalText(text []byte) error {
 	t := string(text)
-	if d, err := time.ParseDuration(t); err == nil && strings.ContainsAny(t, "smh") {
-		*s = seconds(d)
-		return nil
-	}
 	v, ok := leadingInt(t)
-	if !ok {
+	switch unit := strings.TrimLeft(t, " \t+-.0123456789"); {
+	case unit != "" && strings.Contains("smhdwµnu", unit[:1]):
+		d, err := time.ParseDuration(t)
+		if err != nil {
+			return fmt.Errorf("expected seconds, or a time such as 90s or 2m, but got %q", text)
+		}
+		*s = min(seconds(d), maxSeconds)
+	case !ok:
 		return fmt.Errorf("expected seconds but got %q", text)
+	default:
+		*s = seconds(time.Duration(v) * time.Second)
 	}
-	*s = seconds(time.Duration(v) * time.Second)
 	return nil
 }
 
@@ -160,6 +169,9 @@ func parser(program string) *config.Parser {
 const (
 	theirMaxQueue = 128
 	maxQueue      = 1 << 20
+
+	// maxWorkers bounds the slots: each takes memory, with or without a process.
+	maxWorkers = 1 << 16
 )
 
 // Validate brings the values into their bounds, as the original does, and refuses
@@ -192,10 +204,11 @@ const maxLineSize = 16 << 20
 
 // clamp brings values into bounds without a word, as the original does.
 func (s *settings) clamp() {
-	s.Max = max(s.Max, 1)
+	s.Max = min(max(s.Max, 1), maxWorkers)
 	s.Min = min(max(s.Min, 1), s.Max)
 	s.MaxRequests = max(s.MaxRequests, 1)
 	s.Jitter = min(max(s.Jitter, 0), 90)
+	s.MaxAS, s.MaxRSS = max(s.MaxAS, 0), max(s.MaxRSS, 0)
 	s.QueueSize = max(s.QueueSize, 0)
 	s.Ticks = min(max(s.Ticks, 1), 30)
 	if s.PerDomain < 0 || s.PerDomain >= s.Max {
@@ -239,7 +252,7 @@ func (s *settings) limits() limits {
 		MaxLifetime: time.Duration(s.MaxLifetime), IdleTimeout: time.Duration(s.Idle), BusyTimeout: time.Duration(s.Busy),
 		ClientTimeout: time.Duration(s.Client), StartInterval: time.Duration(s.Interval), MinStartGap: time.Duration(s.Gap),
 		QueueSize: int(s.QueueSize), QueueTimeout: time.Duration(s.QueueTime), MaxAnswer: int(s.MaxAnswerSize), PerDomain: int(s.PerDomain),
-		PoisonLimit: int(max(s.PoisonLimit, 0)), MaxResident: int64(max(s.MaxRSS, 0)) << 10,
+		PoisonLimit: int(max(s.PoisonLimit, 0)), MaxResident: int64(s.MaxRSS) << 10,
 		ClassicReload: s.Reload == "classic", ReloadFailures: int(max(s.ReloadFailures, 1)), ReloadTimeout: max(time.Duration(s.ReloadTimeout), time.Second),
 		LogEvents: s.LogEvents, LogScheduling: s.LogScheduling, StatusInterval: time.Duration(s.StatusInterval),
 	}

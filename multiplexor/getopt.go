@@ -54,3 +54,24 @@ func theirArguments(args []string) []string {
 	}
 	return out
 }
+
+// attachNegative attaches negative numbers to the short options they stand behind
+// (-V -1): our parser would take them for options.
+func attachNegative(args []string) []string {
+	var out []string
+	for _, a := range args {
+		if n := len(out); n > 0 && len(a) > 1 && a[0] == '-' && '0' <= a[1] && a[1] <= '9' && wantsValue(out[n-1]) {
+			out[n-1] += a
+			continue
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// wantsValue says whether an argument is short options of which the last one has a
+// value, which is not there.
+func wantsValue(arg string) bool {
+	last := len(arg) - 1
+	return last > 0 && arg[0] == '-' && strings.Trim(arg[1:last], theirSwitches) == "" && strings.Contains(theirValues, arg[last:])
+}

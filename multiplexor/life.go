@@ -66,9 +66,9 @@ func passedListeners() bool { return os.Getenv("LISTEN_PID") == fmt.Sprint(os.Ge
 
 // read reads the settings. done says that the program ends with the status.
 func (s *settings) read(args []string) (done bool, status int) {
-	p, words := parser(s.program), args[1:]
+	p, words := parser(s.program), s.arguments(args[1:])
 	if s.likeOriginal() {
-		p.Stdout, words = os.Stderr, theirArguments(words)
+		p.Stdout = os.Stderr
 		for _, a := range words {
 			if a == "-v" || a == "--version" {
 				fmt.Printf("%s version %s\n", theirName, theirVersion)
@@ -97,6 +97,14 @@ func (s *settings) read(args []string) (done bool, status int) {
 		return true, 0
 	}
 	return false, 0
+}
+
+// arguments makes a command line fit for our parser.
+func (s *settings) arguments(args []string) []string {
+	if s.likeOriginal() {
+		return theirArguments(args)
+	}
+	return attachNegative(args)
 }
 
 // multiplexor is the program from its start to its end.

@@ -159,7 +159,7 @@ func TestMultiplexorAnswersAsDebians(t *testing.T) {
 			lines = append(lines, fmt.Sprintf("%.60q -> %q", text, masked(reply)))
 		}
 		for _, line := range []string{"free", "status", "workers", "slaves", "busyworkers", "busyslaves", "msgs", "load", "load-relayok", "hload", "hload-senderok", "histo",
-			"load1 10", "load1 60abc", "load1 9", "load1 601", "load1 x", "workerinfo 0", "workerinfo 1", "slaveinfo 2", "workerinfo 3", "workerinfo -1", "workerinfo x",
+			"load1 10", "load1 60abc", "load1 9", "load1 601", "load1 x", "workerinfo 0", "workerinfo 1", "slaveinfo 2", "workerinfo 3", "workerinfo -1", "workerinfo x", "workerinfo 1abc", "workerinfo \t+1", "workerinfo 0x1", "load1 \v060",
 			"tick", "foo_no_such_command", "ping", "PING", "free ", " free", "load1", "load1 ", "workerinfo", "tick 1", "scan q d", "scan", "relayok 1.2.3.4 h", "senderok a b",
 			"recipok <a@x> <b@y> 1", "helook a", "", "ping\r", "ping\x00junk", "free\x00",
 			"status", "workers", "msgs", "load", "load-recipok", "load1 600", "hload", "hload-relayok", "histo", "workerinfo 0"} {

@@ -159,6 +159,7 @@ func TestReplies(t *testing.T) {
 		{"foo", "\x1b[2J\xff\n", result{"\x1b[2J\xff\n", "", 0}, result{"\x1b[2J\xff\n", "", 0}}, // no terminal: as it came
 		{"msgs", "error: x\n", result{"error: x\n", "", 1}, result{"error: x\n", "", 0}},
 		{"rawstatus", "BB 1", result{"BB 1\n", "", 0}, result{"BB 1\n", "", 0}},
+		{"barstatus", "IBS 9999999999 1 0 0 1\n", result{"  1/3 B.. 9999999999\n", "", 0}, result{"  1/3 B.. 9999999999\n", "", 0}}, // more than 32 bits
 		{"status", "", result{"", none, 1}, result{"", "ERROR ", 1}},
 		{"status", "error: foo\n", result{"", "ERROR error: foo\n", 1}, result{"", "ERROR error: foo\n", 1}},
 		{"barstatus", "xyz", result{"", "ERROR xyz", 1}, result{"", "ERROR xyz", 1}},
