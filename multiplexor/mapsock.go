@@ -42,7 +42,8 @@ type mapClient struct {
 	timer  evloop.Timer // while a reply waits for room
 	phase  clientPhase
 	paused bool
-	gone   bool
+	gone   bool // the client has
+	over   bool // it asks for no more, and waits for what it has asked for
 	req    request
 	out    []byte
 }
@@ -144,7 +145,11 @@ func (c *mapClient) resume() {
 		return
 	}
 	c.stream.Rescan()
-	if c.paused && c.phase == reading {
+	switch {
+	case c.phase != reading:
+	case c.over:
+		c.close()
+	case c.paused:
 		c.paused = false
 		if err := c.stream.Watch(true); err != nil {
 			c.close()
@@ -165,13 +170,18 @@ func (c *mapClient) Flushed(_ *evloop.Stream, err error) {
 	}
 }
 
-// Ended: the client has closed, or its half; a lookup under way is finished.
-func (c *mapClient) Ended(_ *evloop.Stream, err error) {
-	if c.phase == waiting && err == io.EOF {
+// Ended: the client has closed, or its half; a lookup under way is finished, and
+// those that were sent ahead are answered if someone still reads.
+func (c *mapClient) Ended(s *evloop.Stream, err error) {
+	switch {
+	case err == io.EOF && !s.HungUp():
+		c.over = true
+		c.resume()
+	case c.phase == waiting && err == io.EOF:
 		c.gone = true
-		return
+	default:
+		c.close()
 	}
-	c.close()
 }
 
 func (c *mapClient) close() {

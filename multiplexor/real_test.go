@@ -903,3 +903,49 @@ func childrenOf(program string) (pids []string) {
 	}
 	return pids
 }
+
+// TestRealHalfClose: a client that says that it has no more to ask gets all that it
+// has asked for, and then the end.
+func TestRealHalfClose(t *testing.T) {
+	r := startReal(t, "-N", "m", "-x", "1")
+	held := fmt.Sprintf("%d:%s,", len(textUnfinished), textUnfinished)
+	for _, tt := range []struct{ name, socket, send, want string }{
+		{"requests", "s", "hello 2\ndo sleep 200\nfree\nx\n", mxproto.HelloOK + "7:ok did\n,2:1\n,11:ok got <x>\n,"},
+		{"built-in ones", "s", "hello 2\nfree\nfree\n", mxproto.HelloOK + "2:1\n,2:1\n,"},
+		{"nothing", "s", "hello 2\n", mxproto.HelloOK},
+		{"part of a request", "s", "hello 2\nping\nfr", mxproto.HelloOK + "5:PONG\n," + held},
+		{"part of a request too long", "s", "hello 2\n" + strings.Repeat("x", 20<<10), mxproto.HelloOK + held},
+		{"many replies", "s", "hello 2\n" + strings.Repeat("help\n", 5000), ""},
+		{"lookups", "m", "3:a b,3:c d,", "16:ok got <map a b>,16:ok got <map c d>,"},
+		{"part of a lookup", "m", "3:a b,3:c", "16:ok got <map a b>,"},
+		{"no lookup", "m", "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			conn, err := net.Dial("unix", r.path(tt.socket))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(patience))
+			if _, err := io.WriteString(conn, tt.send); err != nil {
+				t.Fatal(err)
+			}
+			if err := conn.(*net.UnixConn).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(conn)
+			switch {
+			case err != nil:
+				t.Errorf("%v after %.200q", err, got)
+			case tt.name == "many replies":
+				if n := strings.Count(string(got), "(Any other command"); n != 5000 || !strings.HasSuffix(string(got), ")\n,") {
+					t.Errorf("%d replies", n)
+				}
+			case string(got) != tt.want:
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+	testenv.Eventually(t, patience, "no connection left", func() bool { return countFDs(t, r.proc.Pid()) < 20 })
+	r.end()
+}

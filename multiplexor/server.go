@@ -70,7 +70,7 @@ func (d *doorway) admit(fd int) {
 	}
 	*d.open++
 	c.server, c.door = s, d
-	c.phase, c.persistent, c.tooLong, c.gone, c.paused = reading, false, false, false, false
+	c.phase, c.persistent, c.tooLong, c.gone, c.paused, c.over = reading, false, false, false, false, false
 	c.stream.Open(s.loop, fd, c)
 	c.stream.ReadNow()
 	if c.stream.IsOpen() && (c.phase == reading || c.persistent && !c.paused) {
@@ -111,6 +111,7 @@ type client struct {
 	persistent bool // hello 2 was said: framed replies, more requests
 	paused     bool // not reading, because too much waits
 	gone       bool // the other side has gone while a worker was busy for it
+	over       bool // it sends no more requests, and waits for what it has asked for
 	again      func()
 	out        []byte // of persistent connections: scratch for frames
 	nextSpare  *client
@@ -254,11 +255,27 @@ func (c *client) resume() {
 		return
 	}
 	c.stream.Rescan()
-	if c.paused && c.phase == reading && c.stream.IsOpen() {
+	switch {
+	case c.phase != reading || !c.stream.IsOpen():
+	case c.over:
+		c.finish()
+	case c.paused:
 		c.paused = false
 		if err := c.stream.Watch(true); err != nil {
 			c.close()
 		}
+	}
+}
+
+// finish ends a persistent connection over which no request comes any more, when
+// all were answered.
+func (c *client) finish() {
+	if len(c.stream.Rest()) > 0 || c.tooLong {
+		c.reply([]byte(textUnfinished))
+	}
+	c.persistent = false // it ends when that is sent
+	if c.stream.Pending() == 0 {
+		c.close()
 	}
 }
 
@@ -279,6 +296,9 @@ func (c *client) Flushed(_ *evloop.Stream, err error) {
 // out: nobody knows what it would have become.
 func (c *client) Ended(s *evloop.Stream, err error) {
 	switch {
+	case c.persistent && err == io.EOF && !s.HungUp():
+		c.over = true
+		c.resume()
 	case c.phase == waiting:
 		// Only persistent connections are watched while a worker is busy for them.
 		c.gone = true

@@ -3,6 +3,7 @@ package evloop
 import (
 	"io"
 	"syscall"
+	"unsafe"
 )
 
 // StreamHandler is the owner of a Stream. All calls come on the loop.
@@ -139,6 +140,18 @@ func (s *Stream) end(err error) {
 	// What can fail here is watching for writability, and that was watched before.
 	_ = s.update(s.want &^ Readable)
 	s.handler.Ended(s, err)
+}
+
+// HungUp says whether the other side has closed both directions, so that nobody
+// reads what is written here. Over TCP that cannot be known, and is never so.
+func (s *Stream) HungUp() bool {
+	p := struct {
+		fd              int32
+		events, revents int16
+	}{fd: int32(s.fd)}
+	var atOnce syscall.Timespec
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&atOnce)), 0, 0, 0)
+	return errno == 0 && n == 1 && p.revents&(syscall.EPOLLHUP|syscall.EPOLLERR) != 0
 }
 
 // Sight is what Look sees.
