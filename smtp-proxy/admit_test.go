@@ -31,14 +31,14 @@ func TestGates(t *testing.T) {
 		args []string
 		want string
 	}{
-		{"load", []string{"--maxloadavg=1", "--loadavg-file=" + file("load", "2 2 2 1/1 1\n")}, "421 4.3.2 System load"},
+		{"load", []string{"--maxloadavg=1", "--loadavg-file=" + file("load", "2 2 2 1/1 1\n")}, "421 4.3.2 proxy.example System load"},
 		{"load below", []string{"--maxloadavg=3", "--loadavg-file=" + file("load", "2 2 2 1/1 1\n")}, "220"},
-		{"pressure", []string{"--max-pressure=io=10", "--pressure-dir=" + filepath.Dir(file("io", "some avg10=12.00 avg60=0 avg300=0 total=1\nfull avg10=0\n"))}, "421 4.3.2 System is too busy"},
+		{"pressure", []string{"--max-pressure=io=10", "--pressure-dir=" + filepath.Dir(file("io", "some avg10=12.00 avg60=0 avg300=0 total=1\nfull avg10=0\n"))}, "421 4.3.2 proxy.example System is too busy"},
 		{"pressure below", []string{"--max-pressure=io=13", "--pressure-dir=" + dir}, "220"},
 		{"pressure unknown", []string{"--max-pressure=cpu=1", "--pressure-dir=" + dir}, "220"},
-		{"refuse-file", []string{"--refuse-file=" + file("refuse", "Back at noon\nsecond line\n")}, "421 4.3.2 Back at noon"},
+		{"refuse-file", []string{"--refuse-file=" + file("refuse", "Back at noon\nsecond line\n")}, "421 4.3.2 proxy.example Back at noon"},
 		{"refuse-file absent", []string{"--refuse-file=" + filepath.Join(dir, "none")}, "220"},
-		{"stamp", []string{"--clientip-dir=" + filepath.Dir(file("stamps/192.0.2.1", ""))}, "421 4.7.0"},
+		{"stamp", []string{"--clientip-dir=" + filepath.Dir(file("stamps/192.0.2.1", ""))}, "421 4.7.0 proxy.example "},
 		{"stamp exempt", []string{"--clientip-dir=" + filepath.Join(dir, "stamps"), "--clientip-exempt=192.0.2.0/24 127.0.0.0/8"}, "220"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

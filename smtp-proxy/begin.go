@@ -23,9 +23,7 @@ func (s *session) begin() bool {
 		return false
 	}
 	if r := s.admit(); r != nil {
-		s.gate = r.gate
-		s.srv.meters.gate(r.gate)
-		s.conn.Reply(r.reply)
+		s.close(r.gate, r.reply)
 		s.flush()
 		return false
 	}
@@ -59,11 +57,11 @@ func (s *session) admit() *refusal {
 	case fits:
 		s.counted = true
 	case fullAddress:
-		return shut(gateAddress, reply(421, "4.7.0", s.conf.host+" has too many sessions from your address"))
+		return shut(gateAddress, reply(421, "4.7.0", "Too many sessions from your address"))
 	case fullRate:
-		return shut(gateRate, reply(421, "4.7.0", s.conf.host+" gets too many connections from your address, slow down"))
+		return shut(gateRate, reply(421, "4.7.0", "Too many connections from your address, slow down"))
 	default:
-		return shut(gateSessions, reply(421, "4.3.2", s.conf.host+" has too many sessions, try again later"))
+		return shut(gateSessions, reply(421, "4.3.2", "Too many sessions, try again later"))
 	}
 	return s.srv.admission.check(s.background(), s.client.Addr())
 }
@@ -109,7 +107,7 @@ func (s *session) listen(delay time.Duration) bool {
 			return false
 		}
 	}
-	s.refuse(gateEarly, reply(554, "5.5.0", "You talk before the greeting"))
+	s.close(gateEarly, reply(554, "5.5.0", "You talk before the greeting"))
 	s.flush()
 	return false
 }
@@ -117,8 +115,7 @@ func (s *session) listen(delay time.Duration) bool {
 // greet asks the filter about the client and greets it.
 func (s *session) greet() bool {
 	if r := s.askRelayok(); r != nil {
-		s.gate = gateFilter
-		s.conn.Reply(*r)
+		s.hangUp(gateFilter, *r)
 		s.flush()
 		return false
 	}

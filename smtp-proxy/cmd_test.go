@@ -105,7 +105,7 @@ func TestCMD_05(t *testing.T) {
 		}
 	}()
 	defer close(stop)
-	c.expect("421 4.4.2")
+	c.expect("421 4.4.2 proxy.example ")
 	if took := time.Since(began); took < 900*time.Millisecond || took > 10*time.Second {
 		t.Errorf("ended after %v, want a second", took)
 	}
@@ -545,13 +545,13 @@ func TestCMD_23(t *testing.T) {
 		c.cmd("XYZZY", "500")
 	}
 	c.cmd("XYZZY", "500")
-	c.expect("421 4.7.0")
+	c.expect("421 4.7.0 proxy.example ")
 	c.expectEnd()
 	c = greeted(t, p.addr)
 	for range 100 {
 		c.cmd("NOOP", "250")
 	}
-	c.expect("421 4.7.0")
+	c.expect("421 4.7.0 proxy.example ")
 	c.expectEnd()
 	c = greeted(t, p.addr)
 	c.cmd("MAIL FROM:<a@b.example>", "250")
@@ -571,7 +571,7 @@ func TestCMD_23(t *testing.T) {
 		c.send(smallMessage)
 		c.expect("250")
 	}
-	c.cmd("MAIL FROM:<a@b.example>", "421 4.7.0")
+	c.cmd("MAIL FROM:<a@b.example>", "421 4.7.0 proxy.example ")
 	c.expectEnd()
 }
 

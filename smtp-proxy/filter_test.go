@@ -486,3 +486,37 @@ func TestWorkerGateDoesNotQueue(t *testing.T) {
 		t.Errorf("asked %d times, want once for all that waited", asked)
 	}
 }
+
+// TestFilterEndsSession: 421 says that the connection is closed, also when it is the filter that says so.
+func TestFilterEndsSession(t *testing.T) {
+	for _, verb := range []string{"relayok", "helook", "senderok", "recipok", "scan"} {
+		t.Run(verb, func(t *testing.T) {
+			b := testenv.StartBackend(t)
+			pass := scanWith(t, "T421 4.7.0 Go\nF\n")
+			m := startMultiplexor(t, func(words []string) string {
+				if words[0] == verb && verb != "scan" {
+					return "ok -1 Go 421 4.7.0 0\n"
+				}
+				return pass(words)
+			})
+			p := startProxy(t, m.args(behind(b))...)
+			c := dial(t, p.addr)
+			lines := map[string]string{"helook": "EHLO a", "senderok": "MAIL FROM:<a@b.example>", "recipok": "RCPT TO:<c@d.example>", "scan": smallMessage[:len(smallMessage)-2]}
+			if verb != "relayok" {
+				c.expect("220 proxy.example ")
+				for _, step := range []string{"helook", "senderok", "recipok"} {
+					if step == verb {
+						break
+					}
+					c.cmd(lines[step], "250")
+				}
+				if verb == "scan" {
+					c.cmd("DATA", "354")
+				}
+				c.send(lines[verb] + "\r\n")
+			}
+			c.expect("421 4.7.0 proxy.example Go")
+			c.expectEnd()
+		})
+	}
+}

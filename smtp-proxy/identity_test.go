@@ -300,7 +300,7 @@ func TestXCL_03(t *testing.T) {
 	}
 	c.cmd("XCLIENT ADDR=192.0.2.2", "550")
 	c = greeted(t, p.addr)
-	c.cmd("XCLIENT ADDR=192.0.2.2", "421 4.7.0")
+	c.cmd("XCLIENT ADDR=192.0.2.2", "421 4.7.0 proxy.example ")
 	c.expectEnd()
 }
 
@@ -316,7 +316,7 @@ func TestXCL_03_filterAndLimits(t *testing.T) {
 	first := greeted(t, p.addr)
 	first.cmd("XCLIENT ADDR=192.0.2.1", "220")
 	second := greeted(t, p.addr)
-	second.cmd("XCLIENT ADDR=192.0.2.1", "421 4.7.0")
+	second.cmd("XCLIENT ADDR=192.0.2.1", "421 4.7.0 proxy.example ")
 	second.expectEnd()
 	third := greeted(t, p.addr)
 	third.cmd("XCLIENT ADDR=192.0.2.66", "554 5.7.1 Listed")

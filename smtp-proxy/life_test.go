@@ -31,7 +31,7 @@ func TestDrain(t *testing.T) {
 		close(drained)
 	}()
 	for _, c := range []*client{idle, fresh} {
-		c.expect("421 4.3.2")
+		c.expect("421 4.3.2 proxy.example ")
 		c.expectEnd()
 	}
 	late := dial(t, p.addr)
@@ -43,7 +43,7 @@ func TestDrain(t *testing.T) {
 	}
 	busy.send(smallMessage)
 	busy.expect("250")
-	busy.expect("421 4.3.2")
+	busy.expect("421 4.3.2 proxy.example ")
 	busy.expectEnd()
 	<-drained
 	if n := len(b.Messages()); n != 1 {
@@ -116,7 +116,7 @@ func TestRES_01(t *testing.T) {
 		dial(t, p.addr).expect("220")
 	}
 	c := dial(t, p.addr)
-	c.expect("421 4.7.0")
+	c.expect("421 4.7.0 proxy.example ")
 	c.expectEnd()
 	testenv.Eventually(t, 10*time.Second, "the log tells", func() bool { return strings.Contains(p.log.String(), "gate=address") })
 }
@@ -131,7 +131,7 @@ func TestRES_02(t *testing.T) {
 		open = append(open, c)
 	}
 	c := dial(t, p.addr)
-	c.expect("421 4.3.2")
+	c.expect("421 4.3.2 proxy.example ")
 	c.expectEnd()
 	open[0].Close()
 	testenv.Eventually(t, 10*time.Second, "a slot is free", func() bool { return p.crowd.sessions() == 2 })
@@ -145,7 +145,7 @@ func TestRES_03(t *testing.T) {
 	c.envelope()
 	c.cmd("DATA", "354")
 	c.send("Subject: x\r\n")
-	c.expect("421 4.4.2")
+	c.expect("421 4.4.2 proxy.example ")
 	c.expectEnd()
 	p = startProxy(t, behind(b), "--message-timeout=1s")
 	c = greeted(t, p.addr)
@@ -160,7 +160,7 @@ func TestRES_03(t *testing.T) {
 			break
 		}
 	}
-	c.expect("421 4.4.2")
+	c.expect("421 4.4.2 proxy.example ")
 	if n := len(b.Messages()); n != 0 {
 		t.Errorf("%d messages", n)
 	}
@@ -244,7 +244,7 @@ func TestRES_07(t *testing.T) {
 	dir := testenv.ShortDir(t)
 	p := startProxy(t, behind(b), "--multiplexor", dir+"/nobody", "--spool", dir)
 	c := dial(t, p.addr)
-	c.expect("421 4.3.2 No filter is free")
+	c.expect("421 4.3.2 proxy.example No filter is free")
 	c.expectEnd()
 	if n := b.Opened(); n != 0 {
 		t.Errorf("the server behind was connected to %d times", n)

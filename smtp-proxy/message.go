@@ -45,7 +45,7 @@ func (s *session) doData(arg string) {
 	case s.conn.Pending():
 		// DATA is the last of a group: RFC 2920, 3.1. What follows it before the 354 was not meant
 		// to be content by all who read it.
-		s.refuse(gateSync, reply(554, "5.5.0", "Protocol synchronization error"))
+		s.close(gateSync, reply(554, "5.5.0", "Protocol synchronization error"))
 		return
 	}
 	out, ready := s.prepareContent(tx)
@@ -290,7 +290,7 @@ func (s *session) finishMessage(tx *transaction, out sink, r *receiver) {
 	}
 	s.srv.meters.message(outcome, r.size)
 	s.logMessage(tx, outcome, verdict, r.size, queueID)
-	s.say(verdict)
+	s.verdict(verdict)
 	s.tx = nil
 	tx.remove(s.srv)
 	s.releaseUpstream()

@@ -25,7 +25,7 @@ func (s *session) readProxyHeader() bool {
 			s.client, s.local = h.Source, h.Destination
 		}
 		if s.conn.Buffered() > 0 && s.listener != listenSMTPS {
-			s.refuse(gateEarly, reply(554, "5.5.0", "You talk before the greeting"))
+			s.close(gateEarly, reply(554, "5.5.0", "You talk before the greeting"))
 			s.flush()
 			return false
 		}

@@ -136,7 +136,7 @@ func (srv *server) turnAway(nc net.Conn, name string) {
 		srv.log.Warn("too many sessions", "listener", name, "client", nc.RemoteAddr().String())
 	}
 	if name != listenSMTPS {
-		r := reply(421, "4.3.2", srv.conf.Load().host+" has too many sessions, try again later")
+		r := reply(421, "4.3.2", srv.conf.Load().host+" Too many sessions, try again later")
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
 		_, _ = nc.Write(r.AppendTo(nil))
 	}

@@ -52,6 +52,7 @@ type session struct {
 	gate      string
 	announced bool // listeners were told that it began
 	closing   bool // end the session once replies are flushed
+	silent    bool // the last words are said
 	secrets   bool // the last command was AUTH: what follows and is no command is not logged
 	stat      *statfile.File
 
@@ -88,7 +89,7 @@ func (s *session) step() bool {
 		return s.readFailed(err)
 	}
 	if bare && s.strict {
-		s.refuse(gateNewline, reply(500, "5.5.2", "Bare <LF> received"))
+		s.close(gateNewline, reply(500, "5.5.2", "Bare <LF> received"))
 		return true
 	}
 	cmd, err := smtp.ParseCommand(text)
@@ -164,6 +165,9 @@ func (s *session) readFailed(err error) bool {
 
 // say queues a reply behind those that still wait for the server.
 func (s *session) say(r smtp.Reply) {
+	if s.silent {
+		return
+	}
 	if len(s.pending) == 0 {
 		s.conn.Reply(r)
 		s.srv.meters.reply(r.Code)
@@ -188,13 +192,35 @@ func (s *session) useless(r smtp.Reply) {
 	}
 }
 
-// refuse ends the session with a reply that counts for a gate.
-func (s *session) refuse(gate string, r smtp.Reply) { s.close(gate, r) }
-
+// close ends the session with a reply that counts for a gate.
 func (s *session) close(gate string, r smtp.Reply) {
+	if !s.silent {
+		s.srv.meters.gate(gate)
+		s.hangUp(gate, r)
+	}
+}
+
+// hangUp says the last words of a session that a gate ends.
+func (s *session) hangUp(gate string, r smtp.Reply) {
+	s.say(s.named(r))
+	s.gate, s.closing, s.silent = gate, true, true
+}
+
+// named puts our name into a reply that ends the connection: RFC 5321, 4.2.2.
+func (s *session) named(r smtp.Reply) smtp.Reply {
+	if r.Code == 421 && len(r.Lines) > 0 {
+		r.Lines = append([]string{s.conf.host + " " + r.Lines[0]}, r.Lines[1:]...)
+	}
+	return r
+}
+
+// verdict answers a command with what the filter, or a gate, makes of it. 421 from a filter ends the session.
+func (s *session) verdict(r smtp.Reply) {
+	if r.Code == 421 {
+		s.hangUp(gateFilter, r)
+		return
+	}
 	s.say(r)
-	s.gate, s.closing = gate, true
-	s.srv.meters.gate(gate)
 }
 
 // flush sends the replies that wait; false says that the client does not read them.

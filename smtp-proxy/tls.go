@@ -48,7 +48,7 @@ func (s *session) doStartTLS(arg string) {
 	case s.conn.Pending():
 		// Bytes that follow in clear would be read by one side as clear and by the other as
 		// protected: CVE-2011-0411.
-		s.refuse(gateSync, reply(554, "5.5.0", "Protocol synchronization error"))
+		s.close(gateSync, reply(554, "5.5.0", "Protocol synchronization error"))
 		return
 	}
 	s.say(reply(220, "2.0.0", "Go ahead"))

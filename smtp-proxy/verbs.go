@@ -48,7 +48,7 @@ func (s *session) do(cmd smtp.Command) {
 		s.fail(reply(502, "5.5.1", "Command not implemented"))
 	case "GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "TRACE", "PATCH", "PRI", "PROXY":
 		// A browser was led here (RFC 9110, RFC 9113), or a load balancer that is not in proxy-from.
-		s.refuse(gateForeign, reply(554, "5.5.1", "This is a mail server"))
+		s.close(gateForeign, reply(554, "5.5.1", "This is a mail server"))
 	default:
 		s.fail(reply(500, "5.5.1", "Command not recognized"))
 	}
@@ -59,7 +59,7 @@ func (s *session) malformed(text []byte, err error) {
 	switch {
 	case len(text) > 0 && !startsWithLetter(text):
 		// Not even a word, such as a TLS ClientHello: whatever speaks here does not speak SMTP.
-		s.refuse(gateForeign, reply(554, "5.5.1", "This is a mail server"))
+		s.close(gateForeign, reply(554, "5.5.1", "This is a mail server"))
 	case errors.Is(err, smtp.ErrControlByte) && strings.ContainsRune(string(text), '\r'):
 		s.fail(reply(500, "5.5.2", "Bare <CR> in command"))
 	case errors.Is(err, smtp.ErrControlByte):
@@ -87,7 +87,7 @@ func (s *session) doHello(cmd smtp.Command) {
 	s.dropTransaction()
 	s.status(cmd.Verb + " " + cmd.Arg)
 	if r := s.askHelook(cmd.Arg); r != nil {
-		s.say(*r)
+		s.verdict(*r)
 		return
 	}
 	again := s.helo != ""
@@ -136,7 +136,7 @@ func (s *session) doMail(arg string) {
 	s.status("MAIL " + path.String())
 	if r := s.askSenderok(tx); r != nil {
 		tx.remove(s.srv)
-		s.say(*r)
+		s.verdict(*r)
 		return
 	}
 	s.tx = tx
@@ -195,7 +195,7 @@ func (s *session) recipient(rcpt recipient) {
 		tx.first = rcpt.path.String()
 	}
 	if r := s.askRecipok(rcpt); r != nil {
-		s.say(*r)
+		s.verdict(*r)
 		return
 	}
 	if tx.discard {

@@ -58,7 +58,7 @@ func (s *session) become(x xclient) {
 		return
 	}
 	if r := s.askRelayok(); r != nil {
-		s.close(gateFilter, *r)
+		s.hangUp(gateFilter, *r)
 		return
 	}
 	s.say(reply(220, "", s.conf.host+" ESMTP Postern"))
