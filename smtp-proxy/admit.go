@@ -25,6 +25,7 @@ const (
 	gateStamp     = "stamp"
 	gateEarly     = "early-talker"
 	gateErrors    = "errors"
+	gateRefusals  = "refusals"
 	gateJunk      = "junk"
 	gateMany      = "transactions"
 	gateTimeout   = "timeout"
@@ -39,7 +40,7 @@ const (
 
 var allGates = []string{
 	gateSessions, gateAddress, gateRate, gateProxy, gateRefuse, gateLoad, gatePressure, gateWorkers, gateStamp, gateEarly, gateErrors,
-	gateJunk, gateMany, gateTimeout, gateDrain, gateFilter, gateForeign, gateNewline, gateLine, gateSync, gateHandshake,
+	gateRefusals, gateJunk, gateMany, gateTimeout, gateDrain, gateFilter, gateForeign, gateNewline, gateLine, gateSync, gateHandshake,
 }
 
 // refusal is a gate that is shut: which, and what the client is told before the connection ends.

@@ -89,9 +89,7 @@ func (s *session) authDialog(mech, send, response string) {
 			return
 		default:
 			s.abandonUpstream() // a connection that has seen a password is nobody else's
-			if s.errors++; s.errors >= s.conf.MaxErrors {
-				s.close(gateErrors, reply(421, "4.7.0", "Too many errors"))
-			}
+			s.failed()
 			return
 		}
 		var ok bool

@@ -104,7 +104,9 @@ type LimitSettings struct {
 	MaxRecipients         int           `name:"max-recipients" default:"1000" placeholder:"N" help:"Most recipients of a message."`
 	MaxTransactions       int           `name:"max-transactions" default:"1000" placeholder:"N" help:"Most messages of a session; 0 for no limit."`
 	MaxErrors             int           `name:"max-errors" default:"10" placeholder:"N" help:"Session ends after so many commands in error."`
-	MaxJunk               int           `name:"max-junk" default:"100" placeholder:"N" help:"Session ends after so many commands without use (NOOP, RSET, VRFY, HELP) between two messages."`
+	MaxRefusals           int           `name:"max-refusals" default:"20" placeholder:"N" help:"Session ends after so many senders, recipients and messages were refused for good."`
+	ErrorDelay            time.Duration `name:"error-delay" default:"1s" placeholder:"TIME" help:"Wait so long after each error and each refusal beyond half of max-errors or max-refusals."`
+	MaxJunk               int           `name:"max-junk" default:"100" placeholder:"N" help:"Session ends after so many commands without use (NOOP, RSET, VRFY, HELP)."`
 	MaxMessageSize        config.Bytes  `name:"max-message-size" default:"100M" placeholder:"SIZE" help:"Largest message; 0 for no limit of our own."`
 	MaxHeaderSize         config.Bytes  `name:"max-header-size" default:"1M" placeholder:"SIZE" help:"Largest message header."`
 	MaxLineLength         int           `name:"max-line-length" default:"0" placeholder:"BYTES" help:"Longest line of a message; 0 for no limit."`
@@ -197,6 +199,8 @@ func (s *settings) checkNumbers() error {
 		{"max-recipients", int64(s.MaxRecipients), 1},
 		{"max-transactions", int64(s.MaxTransactions), 0},
 		{"max-errors", int64(s.MaxErrors), 1},
+		{"max-refusals", int64(s.MaxRefusals), 1},
+		{"error-delay", int64(s.ErrorDelay), 0},
 		{"max-junk", int64(s.MaxJunk), 1},
 		{"max-message-size", int64(s.MaxMessageSize), 0},
 		{"max-header-size", int64(s.MaxHeaderSize), 1024},

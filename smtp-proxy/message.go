@@ -291,6 +291,10 @@ func (s *session) finishMessage(tx *transaction, out sink, r *receiver) {
 	s.srv.meters.message(outcome, r.size)
 	s.logMessage(tx, outcome, verdict, r.size, queueID)
 	s.verdict(verdict)
+	if verdict.Positive() {
+		s.forgive()
+	}
+	s.refused(verdict)
 	s.tx = nil
 	tx.remove(s.srv)
 	s.releaseUpstream()

@@ -152,7 +152,7 @@ func (s *session) sendRecipient(rcpt recipient) {
 		s.say(*tx.broken)
 		return
 	case tx.mailRefused != nil:
-		s.say(*tx.mailRefused)
+		s.deny(*tx.mailRefused)
 		return
 	}
 	if err := s.connect(); err != nil {
@@ -350,6 +350,9 @@ func (s *session) answer(p *pendingReply) {
 	}
 	s.conn.Reply(p.reply)
 	s.srv.meters.reply(p.reply.Code)
+	if p.kind != replyKnown {
+		s.refused(p.reply)
+	}
 }
 
 // acceptRecipient takes a recipient that the server took. The filter must hear of it, or the recipient

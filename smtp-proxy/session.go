@@ -43,8 +43,10 @@ type session struct {
 	tx        *transaction
 	up        *upstream.Conn
 	pending   []pendingReply
-	errors    int
-	junk      int
+	errors    int // commands in error since a message was accepted; so for the next two
+	refusals  int // senders, recipients and messages that were refused for good
+	junk      int // commands of no use
+	owed      int // errors and refusals that the client has not waited for yet
 	messages  int
 	strict    bool // a bare LF is refused
 	open      bool // filter said: no more filtering on this connection
@@ -77,11 +79,17 @@ func (s *session) run() {
 
 // step waits for one command and carries it out; false ends the session without another word.
 func (s *session) step() bool {
+	if s.owed > 0 && !s.penance() {
+		return false
+	}
 	if !s.conn.HasLine() {
 		s.settle()
-		if !s.flush() || !s.rest() {
-			return false
-		}
+	}
+	if s.closing {
+		return true
+	}
+	if !s.conn.HasLine() && (!s.flush() || !s.rest()) {
+		return false
 	}
 	text, bare, err := s.conn.ReadLine(smtp.MaxAuth)
 	s.awake()
@@ -179,10 +187,69 @@ func (s *session) say(r smtp.Reply) {
 // fail answers a command in error. After too many of them the session ends.
 func (s *session) fail(r smtp.Reply) {
 	s.say(r)
-	if s.errors++; s.errors >= s.conf.MaxErrors {
+	s.failed()
+}
+
+func (s *session) failed() {
+	s.errors++
+	s.owe(s.errors, s.conf.MaxErrors)
+	if s.errors >= s.conf.MaxErrors {
 		s.close(gateErrors, reply(421, "4.7.0", "Too many errors"))
 	}
 }
+
+// deny answers MAIL or RCPT with a refusal of ours, or of the filter.
+func (s *session) deny(r smtp.Reply) {
+	if s.refusals+1 >= s.conf.MaxRefusals {
+		s.collect() // nothing is told behind the last refusal
+	}
+	s.verdict(r)
+	s.refused(r)
+}
+
+// refused counts what was refused for good: a client that guesses addresses learns by it. After too many
+// of them the session ends, and with it the transaction.
+func (s *session) refused(r smtp.Reply) {
+	if !r.Permanent() || s.silent {
+		return
+	}
+	s.refusals++
+	s.owe(s.refusals, s.conf.MaxRefusals)
+	if s.refusals < s.conf.MaxRefusals {
+		return
+	}
+	clear(s.pending)
+	s.pending = s.pending[:0]
+	farewell := reply(421, "4.7.0", "Too many refusals")
+	if s.tx != nil {
+		s.tx.broken = &farewell
+	}
+	s.close(gateRefusals, farewell)
+}
+
+// owe makes the client wait for what it did wrong, once that is more than half of what it may.
+func (s *session) owe(n, limit int) {
+	if n > limit/2 {
+		s.owed++
+	}
+}
+
+// penance is the waiting.
+func (s *session) penance() bool {
+	s.settle()
+	ok := s.flush()
+	if !s.closing && s.conf.ErrorDelay > 0 {
+		s.srv.pause(time.Duration(min(s.owed, owedMost)) * s.conf.ErrorDelay)
+	}
+	s.owed = 0
+	return ok
+}
+
+// owedMost bounds how often the delay of an error is waited for at a time.
+const owedMost = 10
+
+// forgive takes back what was held against a client: it has delivered mail.
+func (s *session) forgive() { s.errors, s.refusals, s.junk, s.owed = 0, 0, 0, 0 }
 
 // useless counts a command that moves nothing forward.
 func (s *session) useless(r smtp.Reply) {

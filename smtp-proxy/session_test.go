@@ -46,7 +46,7 @@ func (l *lockedLog) String() string {
 func parseSettings(t testing.TB, args ...string) *settings {
 	t.Helper()
 	s := &settings{}
-	args = append([]string{"--maxloadavg=0"}, append(args, "--config", "/dev/null", "--hostname", "proxy.example")...) // this machine may be busy
+	args = append([]string{"--maxloadavg=0", "--error-delay=0"}, append(args, "--config", "/dev/null", "--hostname", "proxy.example")...) // this machine may be busy
 	if err := readSettings(s, args, func(string) (string, bool) { return "", false }); err != nil {
 		t.Fatalf("settings %q: %v", args, err)
 	}

@@ -132,11 +132,10 @@ func (s *session) doMail(arg string) {
 		s.fail(*r)
 		return
 	}
-	s.junk = 0
 	s.status("MAIL " + path.String())
 	if r := s.askSenderok(tx); r != nil {
 		tx.remove(s.srv)
-		s.verdict(*r)
+		s.deny(*r)
 		return
 	}
 	s.tx = tx
@@ -188,14 +187,14 @@ func (s *session) recipient(rcpt recipient) {
 	tx := s.tx
 	if r := s.mayRelay(rcpt.path.Domain); r != nil {
 		s.srv.meters.gate(gateStamp)
-		s.say(*r)
+		s.deny(*r)
 		return
 	}
 	if tx.first == "" {
 		tx.first = rcpt.path.String()
 	}
 	if r := s.askRecipok(rcpt); r != nil {
-		s.verdict(*r)
+		s.deny(*r)
 		return
 	}
 	if tx.discard {
