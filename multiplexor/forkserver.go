@@ -130,6 +130,7 @@ func (f *forks) load() {
 	f.servers[s] = true
 	f.loop.Start(&s.timer, f.loadLimit)
 	go func() {
+		startBatch()
 		s.born <- f.program.startForkServer()
 		f.loop.Post(s.started)
 	}()

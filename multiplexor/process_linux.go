@@ -70,6 +70,7 @@ func newStarter(l *evloop.Loop, pr *program, max int) *starter {
 	s := &starter{loop: l, program: pr, todo: make(chan func(), max), done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
+		startBatch()
 		for f := range s.todo {
 			f()
 		}
