@@ -84,7 +84,7 @@ func (d *doorway) admit(fd int) {
 func refuseConnection(fd int) {
 	var b [4096]byte
 	_, _ = syscall.Read(fd, b[:]) // closing with something unread would reset the connection
-	_, _ = syscall.Write(fd, []byte("error: Too many connections\n"))
+	_, _ = syscall.Write(fd, []byte(mxproto.TooMany))
 	_ = syscall.Close(fd)
 }
 

@@ -69,11 +69,13 @@ func (c *Client) Ask(ctx context.Context, request string) (string, error) {
 
 func (c *Client) ask(ctx context.Context, request string) (string, error) {
 	if c.Persistent {
-		p, err := c.take(ctx)
-		if err != nil {
+		p, refusal, err := c.take(ctx)
+		switch {
+		case err != nil:
 			return "", err
-		}
-		if p != nil {
+		case refusal != "":
+			return refusal, nil
+		case p != nil:
 			return c.askPersistent(ctx, p, request)
 		}
 	}
@@ -120,51 +122,59 @@ func bind(ctx context.Context, conn net.Conn) (release func() bool) {
 	return context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 }
 
-// take gives an idle persistent connection or makes one. It gives nil if the
-// multiplexor does not know persistent connections.
-func (c *Client) take(ctx context.Context) (*persistent, error) {
+// take gives an idle persistent connection or makes one. It gives none if the
+// multiplexor does not know persistent connections, or refuses one: then the refusal
+// is the reply to whatever was to be asked.
+func (c *Client) take(ctx context.Context) (p *persistent, refusal string, err error) {
 	c.mu.Lock()
 	for len(c.idle) > 0 {
 		p := c.idle[len(c.idle)-1]
 		c.idle = c.idle[:len(c.idle)-1]
 		if p.r.Buffered() == 0 && quiet(p.Conn) {
 			c.mu.Unlock()
-			return p, nil
+			return p, "", nil
 		}
 		p.Close()
 	}
 	classic := time.Now().Before(c.classic)
 	c.mu.Unlock()
 	if classic {
-		return nil, nil
+		return nil, "", nil
 	}
 	return c.hello(ctx)
 }
 
-func (c *Client) hello(ctx context.Context) (*persistent, error) {
+// hello makes a persistent connection. Only the answer of a worker shows a multiplexor
+// that does not know them: one that is full, or is ending, does.
+func (c *Client) hello(ctx context.Context) (p *persistent, refusal string, err error) {
 	conn, err := c.Dial(ctx)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	release := bind(ctx, conn)
 	defer release()
-	p := &persistent{Conn: conn, r: bufio.NewReaderSize(conn, 1024)}
-	if _, err := io.WriteString(conn, Hello+"\n"); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("write: %w", err)
-	}
+	p = &persistent{Conn: conn, r: bufio.NewReaderSize(conn, 1024)}
+	_, werr := io.WriteString(conn, Hello+"\n") // one that refuses may have answered and closed
 	line, err := p.r.ReadSlice('\n')
-	if err == nil && string(line) == HelloOK {
-		return p, nil
+	if werr == nil && err == nil && string(line) == HelloOK {
+		return p, "", nil
 	}
 	conn.Close()
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
+	answer := string(line)
+	switch {
+	case ctx.Err() != nil:
+		return nil, "", ctx.Err()
+	case answer == TooMany || answer == NotAllowed:
+		return nil, answer, nil
+	case answer == "" && err == io.EOF:
+		return nil, "", ErrNoReply
+	case strings.HasPrefix(HelloOK, answer):
+		return nil, "", fmt.Errorf("read the answer to %s: %w", Hello, errors.Join(werr, err))
 	}
 	c.mu.Lock()
 	c.classic = time.Now().Add(helloAgain)
 	c.mu.Unlock()
-	return nil, nil
+	return nil, "", nil
 }
 
 func (c *Client) askPersistent(ctx context.Context, p *persistent, request string) (string, error) {

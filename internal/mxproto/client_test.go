@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"postern/internal/testenv"
 )
 
 // fake is a multiplexor: answer gives the reply to a request line. With
@@ -203,4 +205,69 @@ func FuzzReadFrame(f *testing.F) {
 			t.Errorf("%q read as %q, written and read again %q, %v", b, got, again, err)
 		}
 	})
+}
+
+// TestHelloThatIsNotAnswered: only a worker's answer to hello shows a multiplexor that
+// does not know it. From all others the client wants a persistent connection again.
+func TestHelloThatIsNotAnswered(t *testing.T) {
+	for name, tt := range map[string]struct {
+		answer  string // to the first connection
+		reply   string // to the request made then; "" = an error
+		classic bool
+	}{
+		"full":                        {TooMany, TooMany, false},
+		"not for us":                  {NotAllowed, NotAllowed, false},
+		"ending":                      {"", "", false},
+		"cut off":                     {HelloOK[:5], "", false},
+		"a worker":                    {"error: Unknown command\n", "got a\n", true},
+		"a worker without a line end": {"ok", "got a\n", true},
+		"no worker of an original":    {"error: No free workers\n", "got a\n", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("unix", testenv.ShortDir(t)+"/s")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			var hellos atomic.Int32
+			go func() {
+				for first := true; ; first = false {
+					conn, err := l.Accept()
+					if err != nil {
+						return
+					}
+					r := bufio.NewReader(conn)
+					line, _ := r.ReadString('\n')
+					switch {
+					case line != Hello+"\n":
+						io.WriteString(conn, echo(strings.TrimSuffix(line, "\n")))
+					case first:
+						hellos.Add(1)
+						io.WriteString(conn, tt.answer)
+					default:
+						hellos.Add(1)
+						io.WriteString(conn, HelloOK)
+						line, _ = r.ReadString('\n')
+						conn.Write(AppendFrame(nil, []byte(echo(strings.TrimSuffix(line, "\n")))))
+					}
+					conn.Close()
+				}
+			}()
+			c := &Client{Persistent: true, Dial: func(ctx context.Context) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", l.Addr().String())
+			}}
+			defer c.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if got, err := c.Ask(ctx, "a"); got != tt.reply || (err == nil) != (tt.reply != "") {
+				t.Errorf("first request: %q, %v, want %q", got, err, tt.reply)
+			}
+			if got, err := c.Ask(ctx, "b"); got != "got b\n" || err != nil {
+				t.Errorf("second request: %q, %v", got, err)
+			}
+			if n := hellos.Load(); (n == 1) != tt.classic {
+				t.Errorf("%d hellos, classic %v", n, tt.classic)
+			}
+		})
+	}
 }

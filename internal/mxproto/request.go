@@ -25,6 +25,11 @@ const (
 	// multiplexor that grants it. See multiplexor-protocol(7).
 	Hello   = "hello 2"
 	HelloOK = "hello 2 ok\n"
+
+	// What a multiplexor of ours says to a connection that it does not take, whatever
+	// the request.
+	TooMany    = "error: Too many connections\n"
+	NotAllowed = "error: Not allowed\n"
 )
 
 const (
