@@ -33,7 +33,10 @@ type forks struct {
 	waiting []pendingStart // for what becomes of next
 	failed  func(error)    // told when next cannot load what a reread asked for
 
-	loadLimit, forkLimit time.Duration
+	loadLimit, forkLimit, loadWait time.Duration
+
+	patience  evloop.Timer // while next is loading
+	impatient bool         // it takes too long: workers are started without it
 
 	deaths  int // of servers that had not run for long
 	retry   evloop.Timer
@@ -50,6 +53,10 @@ type pendingStart struct {
 const (
 	// A fork server must have loaded its filter within this time.
 	loadLimit = 60 * time.Second
+	// Requests do not wait that long for a worker: after this time one is started
+	// without the server. It has to load the filter itself, so that to try at once would
+	// be no faster, and cost the memory that a fork shares.
+	loadWait = 5 * time.Second
 	// A fork takes milliseconds. A server that does not answer is given up.
 	forkLimit = 10 * time.Second
 	// One that has died is replaced after a time that doubles, unless the last one
@@ -62,8 +69,9 @@ const (
 var errStopping = errors.New("the multiplexor is ending")
 
 func newForks(l *evloop.Loop, pr *program, exec func(*worker, func(child, error)), log *journal, events bool) *forks {
-	f := &forks{loop: l, program: pr, exec: exec, log: log, events: events, loadLimit: loadLimit, forkLimit: forkLimit, servers: map[*forkServer]bool{}}
+	f := &forks{loop: l, program: pr, exec: exec, log: log, events: events, loadLimit: loadLimit, forkLimit: forkLimit, loadWait: loadWait, servers: map[*forkServer]bool{}}
 	f.retry.Do = f.load
+	f.patience.Do = f.goOnWithout
 	return f
 }
 
@@ -73,8 +81,10 @@ func (f *forks) Start(w *worker, done func(child, error)) {
 	switch {
 	case f.stopped:
 		done(nil, errStopping)
-	case f.next != nil:
+	case f.next != nil && (!f.impatient || w.probes()):
 		f.waiting = append(f.waiting, st)
+	case f.next != nil:
+		f.exec(w, done)
 	case f.current != nil:
 		f.current.fork(st)
 	default:
@@ -82,8 +92,19 @@ func (f *forks) Start(w *worker, done func(child, error)) {
 	}
 }
 
+// probes says whether the process that is being started is to try new rules. No client
+// waits for it, and it should come from the server that has these rules.
+func (w *worker) probes() bool { return w.req != nil && w.req.origin == fromPool }
+
+// goOnWithout starts without the server what has waited long enough for it.
+func (f *forks) goOnWithout() {
+	f.impatient = true
+	f.event(levelInfo, fmt.Sprintf("The fork server is still loading the filter after %v: workers are started without it until it is ready", f.loadWait))
+	f.release()
+}
+
 // reread makes a new server load the filter. Workers started from now on have the
-// new rules: their start waits for that server. If it cannot load them, failed is
+// new rules: their start waits for that server, or they load them themselves. If it cannot load them, failed is
 // told, and workers have the rules of the old server, or are started without one.
 func (f *forks) reread(failed func(error)) {
 	f.loop.Timers.Stop(&f.retry)
@@ -129,6 +150,8 @@ func (f *forks) load() {
 	f.next = s
 	f.servers[s] = true
 	f.loop.Start(&s.timer, f.loadLimit)
+	f.impatient = false
+	f.loop.Start(&f.patience, f.loadWait)
 	go func() {
 		startBatch()
 		s.born <- f.program.startForkServer()
@@ -138,6 +161,7 @@ func (f *forks) load() {
 
 // loaded: the server has loaded the filter.
 func (f *forks) loaded(s *forkServer) {
+	f.loop.Timers.Stop(&f.patience)
 	old := f.current
 	f.current, f.next, f.failed = s, nil, nil
 	if !f.certain && f.before == nil {
@@ -170,6 +194,7 @@ func (f *forks) lost(s *forkServer, how string) {
 	case f.stopped:
 	case s == f.next:
 		f.next = nil
+		f.loop.Timers.Stop(&f.patience)
 		f.notLoaded(s, how)
 	case s == f.current:
 		f.current = nil
@@ -236,6 +261,7 @@ func (f *forks) revive() {
 func (f *forks) stop() {
 	f.stopped = true
 	f.loop.Timers.Stop(&f.retry)
+	f.loop.Timers.Stop(&f.patience)
 	if f.next != nil {
 		f.next.abandon()
 		f.next = nil

@@ -327,7 +327,7 @@ func TestForkServerTooSlow(t *testing.T) {
 			}
 			loop.Post(func() {
 				f.load()
-				f.Start(nil, func(child, error) {})
+				f.Start(&worker{}, func(child, error) {})
 			})
 			ended := make(chan error, 1)
 			go func() { ended <- loop.Run() }()
@@ -353,6 +353,33 @@ func TestForkServerTooSlow(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestForkServerStillLoading: requests do not wait for a server that takes its time,
+// and what tries new rules does.
+func TestForkServerStillLoading(t *testing.T) {
+	r := startForking(t, "hangs while it loads", "-x", "3")
+	if got := r.workerRules(); got != "" {
+		t.Errorf("a worker was forked with %q by nobody", got)
+	}
+	r.logged("workers are started without it until it is ready")
+	r.want("ping", "PONG\n")
+	r.rules("first")
+	r.want("reread", "Forced reread of filter rules\n")
+	testenv.Eventually(t, patience, "a worker that was forked", func() bool { return r.workerRules() == "first" })
+
+	r.rules("hangs while it loads")
+	r.want("reread", "Forced reread of filter rules\n")
+	busy := r.background("do sleep 9000") // one worker does that, and one place is for trying the rules
+	testenv.Eventually(t, patience, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
+	testenv.Eventually(t, patience, "another one, of no server", func() bool { return r.workerRules() == "" })
+	if strings.Count(r.proc.Output(), "New filter rules are in force") > 1 {
+		t.Error("rules that nobody could load are in force")
+	}
+	if got := <-busy; got != "ok did\n" {
+		t.Errorf("the request at hand was answered %q", got)
+	}
+	r.end()
 }
 
 // TestForkServerRepaired: without a server at first, with one after a reread.
