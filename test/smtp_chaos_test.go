@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,9 +15,27 @@ import (
 	"postern/internal/testenv"
 )
 
-// TestChaos has clients send messages through the proxy while the server behind refuses, stalls, cuts
-// connections and goes away, and the proxy is told to reload, and killed and started again. Every message that
-// was acknowledged must be at the server, whole; twice only if an attempt ended in doubt.
+// chaos is what the clients of TestChaos and its end share.
+type chaos struct {
+	t       *testing.T
+	address string
+	kills   atomic.Int64 // of the proxy, counted before each and behind it: while one is under way the number is odd
+
+	mu       sync.Mutex
+	outcomes map[string]outcome // of each attempt that sent the end of its message
+}
+
+// outcome is what a client learned of one attempt.
+type outcome struct {
+	code   string // of the last reply, with its enhanced code; "" if the connection broke
+	killed bool   // the proxy was killed meanwhile
+}
+
+// TestChaos has clients send messages through the proxy while the server behind refuses, stalls, cuts connections at any
+// byte and goes away, and while the proxy is told to reload, and is killed and started again. The listening socket is
+// passed to it, so that clients wait meanwhile. Every message that was acknowledged must be at the server, whole, and none
+// in half. Each attempt to send one is told from the others: it may be at the server without the client's knowing only
+// if the connection broke between the server's 250 and the client, by the proxy's or the server's end.
 func TestChaos(t *testing.T) {
 	const clients = 20
 	each := 500
@@ -26,24 +43,24 @@ func TestChaos(t *testing.T) {
 		each = 50
 	}
 	backend := newFlakyServer(t)
-	address := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
-	args := []string{"--config", "/dev/null", "--maxloadavg", "0", "--smtp", "tcp:" + address, "--upstream", "smtp://" + backend.address,
+	socket := testenv.Activate(t, "smtp")
+	args := []string{"--config", "/dev/null", "--maxloadavg", "0", "--upstream", "smtp://" + backend.address,
 		"--upstream-timeout", "2s", "--log-level", "error", "--max-transactions", "0"}
 	if account, drops := testenv.DaemonAccount(); drops {
 		args = append(args, "--user", account)
 	}
 	start := func() *testenv.Process {
-		return testenv.Start(t, exec.Command(testenv.Binary(t, "smtp-proxy"), args...))
+		return testenv.Start(t, socket.Command(testenv.Binary(t, "smtp-proxy"), args...))
 	}
+	c := &chaos{t: t, address: socket.Addr, outcomes: make(map[string]outcome)}
 	p := start()
 	var done atomic.Bool
 	var wg sync.WaitGroup
-	attempts := make([]sync.Map, clients)
 	for i := range clients {
 		wg.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(i), 7))
 			for n := range each {
-				sendUntilAcknowledged(t, address, fmt.Sprintf("m-%d-%d-", i, n), random, &attempts[i])
+				c.sendUntilAcknowledged(fmt.Sprintf("m-%d-%d", i, n), random)
 			}
 		})
 	}
@@ -51,7 +68,6 @@ func TestChaos(t *testing.T) {
 		wg.Wait()
 		done.Store(true)
 	}()
-	kills := 0
 	for round := 0; !done.Load(); round++ {
 		testenv.Eventually(t, time.Minute, "some messages pass", backend.progress(200, &done))
 		switch round % 4 {
@@ -60,232 +76,181 @@ func TestChaos(t *testing.T) {
 		case 1:
 			backend.cut()
 		case 2:
+			c.kills.Add(1)
 			p.Stop(syscall.SIGKILL)
 			p.Wait(10 * time.Second)
+			c.kills.Add(1)
 			p = start()
-			kills++
 		case 3:
 			backend.away()
 		}
 	}
 	wg.Wait()
 	// The last one may have been started only now; before it serves, SIGTERM simply ends it.
-	testenv.Eventually(t, time.Minute, "the proxy's greeting", func() bool { return greets(address) })
+	testenv.Eventually(t, time.Minute, "the proxy's greeting", func() bool { return greets(c.address) })
 	p.Stop(syscall.SIGTERM)
 	if status := p.Wait(20 * time.Second); status != 0 {
 		t.Errorf("the proxy ended with status %d", status)
 	}
-	copies := backend.copies()
-	twice := 0
+	c.settle(backend, clients, each)
+}
+
+// settle compares what the clients know with what the server has.
+func (c *chaos) settle(backend *flakyServer, clients, each int) {
+	acknowledged, twice := make(map[string]bool), 0
+	lost := map[string]int{} // copies that no client knows of, by the reason
+	for attempt, out := range c.outcomes {
+		id, _, _ := strings.Cut(attempt, "/")
+		got, at := backend.accepted[attempt]
+		switch {
+		case out.code == "250" && !at:
+			c.t.Errorf("%s was acknowledged and is not at the server", attempt)
+		case out.code == "250" && acknowledged[id]:
+			c.t.Errorf("%s was acknowledged twice", id)
+		case out.code == "250":
+			acknowledged[id] = true
+		case !at:
+		case out.code == "" && out.killed:
+			lost["the proxy was killed"]++
+		case strings.HasPrefix(out.code, "451 4.4.2") && (got.silent || got.conn.broken.Load()):
+			lost["the server's connection broke"]++
+		default:
+			c.t.Errorf("%s is at the server, and the client was told %q (killed %v)", attempt, out.code, out.killed)
+		}
+		if at && got.copies > 1 {
+			c.t.Errorf("%s is at the server %d times", attempt, got.copies)
+		}
+	}
 	for i := range clients {
 		for n := range each {
-			id := fmt.Sprintf("m-%d-%d-", i, n)
-			doubts := 0
-			if v, ok := attempts[i].Load(id); ok {
-				doubts = v.(int)
-			}
-			switch got := copies[id]; {
-			case got == 0:
-				t.Errorf("%s was acknowledged and is not at the server", id)
-			case got > 1+doubts:
-				t.Errorf("%s is at the server %d times, with %d attempts in doubt", id, got, doubts)
-			case got > 1:
-				twice++
+			if id := fmt.Sprintf("m-%d-%d", i, n); !acknowledged[id] {
+				c.t.Errorf("%s was not acknowledged", id)
 			}
 		}
 	}
-	t.Logf("%d messages, %d of them twice after a doubt; proxy killed %d times, %d faults of the server", clients*each, twice, kills, backend.faults.Load())
+	for attempt := range backend.accepted {
+		if _, known := c.outcomes[attempt]; !known {
+			c.t.Errorf("%s is at the server, and no client has sent it to its end", attempt)
+		}
+	}
+	for _, n := range lost {
+		twice += n
+	}
+	if len(backend.accepted) != clients*each+twice {
+		c.t.Errorf("%d copies at the server, want %d and %d that the client could not know of", len(backend.accepted), clients*each, twice)
+	}
+	faults := backend.faults.Load()
+	if c.kills.Load() == 0 || faults == 0 || backend.cuts.Load() == 0 || twice == 0 {
+		c.t.Error("there was no chaos")
+	}
+	c.t.Logf("%d messages, each acknowledged once; %d copies more, whose 250 did not reach the client: %v; proxy killed %d times, %d faults of the server, %d connections cut",
+		clients*each, twice, lost, c.kills.Load()/2, faults, backend.cuts.Load())
 }
 
-// sendUntilAcknowledged sends one message until it is accepted. It counts the attempts whose content was sent
-// to its end and whose outcome the client, or the proxy on its behalf, cannot know.
-func sendUntilAcknowledged(t *testing.T, address, id string, random *rand.Rand, doubts *sync.Map) {
-	body := strings.Repeat(id+"0123456789\r\n", 1+random.IntN(300))
-	message := "Subject: " + id + "\r\n\r\n" + body + "END " + id + "\r\n.\r\n"
-	for began := time.Now(); ; {
-		code, doubt := attempt(address, message)
-		if code == "250" {
+// sendUntilAcknowledged sends one message until it is accepted.
+func (c *chaos) sendUntilAcknowledged(id string, random *rand.Rand) {
+	began := time.Now()
+	for n := 1; ; n++ {
+		a := attempt{id: fmt.Sprintf("%s/%d", id, n), pipelined: random.IntN(2) == 0, chunked: random.IntN(3) == 0}
+		a.content = "Subject: " + a.id + "\r\n\r\n" + strings.Repeat(a.id+" 0123456789\r\n", 1+random.IntN(300)) + "END " + a.id + "\r\n"
+		before := c.kills.Load()
+		code, ended := a.run(c)
+		out := outcome{code, c.kills.Load() != before || before%2 == 1}
+		if ended {
+			c.mu.Lock()
+			c.outcomes[a.id] = out
+			c.mu.Unlock()
+		}
+		switch {
+		case ended && code == "250":
+			return
+		case code == "" && !out.killed:
+			c.t.Errorf("%s: the proxy broke the connection by itself", a.id)
+			return
+		case code != "" && code[0] == '5':
+			c.t.Errorf("%s was refused with %s", a.id, code)
+			return
+		case time.Since(began) > 2*time.Minute:
+			c.t.Errorf("%s did not get through", id)
 			return
 		}
-		if doubt {
-			n := 0
-			if v, ok := doubts.Load(id); ok {
-				n = v.(int)
-			}
-			doubts.Store(id, n+1)
-		}
-		if code != "" && code[0] == '5' {
-			t.Errorf("%s was refused with %s", id, code)
-			return
-		}
-		if time.Since(began) > 2*time.Minute {
-			t.Errorf("%s did not get through", id)
-			return
-		}
-		if code == "" {
-			time.Sleep(10 * time.Millisecond) // a client's pause before it connects again
-		}
+		time.Sleep(10 * time.Millisecond) // a client's pause before it tries again
 	}
 }
 
-// attempt gives the code of the reply that ended it, or nothing if the connection did.
-func attempt(address, message string) (code string, doubt bool) {
-	nc, err := net.DialTimeout("tcp4", address, 5*time.Second)
+// attempt is one session that sends one message.
+type attempt struct {
+	id, content        string
+	pipelined, chunked bool
+	r                  *bufio.Reader
+}
+
+// run gives the reply that ended the attempt, "" if the connection did, and says whether the message was sent to its end.
+func (a *attempt) run(c *chaos) (code string, ended bool) {
+	nc, err := net.DialTimeout("tcp4", c.address, 30*time.Second)
 	if err != nil {
-		return "", false
+		c.t.Errorf("nobody needs to be turned away: %v", err)
+		return "421", false
 	}
 	defer nc.Close()
-	nc.SetDeadline(time.Now().Add(30 * time.Second))
-	r := bufio.NewReader(nc)
-	read := func() string {
-		for {
-			line, err := r.ReadString('\n')
-			if err != nil {
-				return ""
-			}
-			if len(line) > 3 && line[3] == ' ' {
-				return line[:3]
-			}
-		}
-	}
-	if code := read(); code != "220" {
+	nc.SetDeadline(time.Now().Add(time.Minute))
+	a.r = bufio.NewReader(nc)
+	if code := a.reply(); code != "220" {
 		return code, false
 	}
-	for _, step := range []struct{ line, want string }{
-		{"EHLO client.example.org\r\n", "250"}, {"MAIL FROM:<ann@example.org>\r\n", "250"}, {"RCPT TO:<bob@example.net>\r\n", "250"}, {"DATA\r\n", "354"},
-	} {
-		if _, err := nc.Write([]byte(step.line)); err != nil {
-			return "", false
-		}
-		if code := read(); code != step.want {
-			return code, false
+	content := "DATA\r\n"
+	if a.chunked {
+		half := len(a.content) / 2
+		content = fmt.Sprintf("BDAT %d\r\n%s", half, a.content[:half])
+		a.content = fmt.Sprintf("BDAT %d LAST\r\n%s", len(a.content)-half, a.content[half:])
+	} else {
+		a.content += ".\r\n"
+	}
+	batches := [][]string{{"EHLO client.example.org\r\n"}, {"MAIL FROM:<ann@example.org>\r\n"}, {"RCPT TO:<bob@example.net>\r\n"}, {content}}
+	if a.pipelined {
+		batches = [][]string{batches[0], {batches[1][0], batches[2][0], content}}
+	}
+	for _, batch := range batches {
+		if code := a.say(nc, batch); code != "" {
+			return strings.TrimPrefix(code, "broken"), false
 		}
 	}
-	if _, err := nc.Write([]byte(message)); err != nil {
+	if _, err := nc.Write([]byte(a.content)); err != nil {
 		return "", true
 	}
-	code = read()
-	return code, code != "250"
+	return a.reply(), true
 }
 
-// flakyServer is an SMTP server that fails in many ways, and keeps what it has accepted.
-type flakyServer struct {
-	t       *testing.T
-	address string
-	faults  atomic.Int64
-	random  *rand.Rand
-
-	mu       sync.Mutex
-	servers  []*testenv.Backend
-	accepted map[string]int
-	last     int
-}
-
-func newFlakyServer(t *testing.T) *flakyServer {
-	f := &flakyServer{t: t, random: rand.New(rand.NewPCG(1, 2)), accepted: make(map[string]int)}
-	f.listen("127.0.0.1:0")
-	return f
-}
-
-// listen begins to answer; connections that are open elsewhere are not touched.
-func (f *flakyServer) listen(address string) {
-	var l net.Listener
-	testenv.Eventually(f.t, 20*time.Second, "the server's port is free", func() (ok bool) {
-		var err error
-		l, err = net.Listen("tcp4", address)
-		return err == nil
-	})
-	f.address = l.Addr().String()
-	b := testenv.ServeBackend(f.t, l)
-	b.Answer(f.answer)
-	f.mu.Lock()
-	f.servers = append(f.servers, b)
-	f.mu.Unlock()
-}
-
-// answer fails one command in a hundred or so.
-func (f *flakyServer) answer(a testenv.Asked) string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if a.Verb == "." {
-		id, ok := wholeMessage(a.Line)
-		if !ok {
-			f.t.Errorf("half a message came with an end of data: %.100q ... %q", a.Line, a.Line[max(0, len(a.Line)-50):])
-		}
-		switch f.random.IntN(60) {
-		case 0:
-			f.faults.Add(1)
-			return "close"
-		case 1:
-			f.faults.Add(1)
-			return "451 4.3.0 Not now"
-		}
-		f.accepted[id]++
-		return ""
+// say sends commands in one write and gives the first reply that is not a good one, "broken" if the connection is.
+func (a *attempt) say(nc net.Conn, batch []string) string {
+	if _, err := nc.Write([]byte(strings.Join(batch, ""))); err != nil {
+		return "broken"
 	}
-	switch f.random.IntN(200) {
-	case 0:
-		f.faults.Add(1)
-		return "close"
-	case 1:
-		f.faults.Add(1)
-		return "451 4.3.0 Not now"
-	case 2:
-		f.faults.Add(1)
-		return "421 4.3.2 Busy"
-	}
-	return ""
-}
-
-// wholeMessage gives the id of a message that came to its end.
-func wholeMessage(data string) (id string, ok bool) {
-	_, rest, _ := strings.Cut(data, "Subject: ")
-	id, _, ok = strings.Cut(rest, "\r\n")
-	return id, ok && strings.HasSuffix(data, "0123456789\r\nEND "+id+"\r\n")
-}
-
-// cut ends all connections at whatever byte they are.
-func (f *flakyServer) cut() {
-	f.mu.Lock()
-	b := f.servers[len(f.servers)-1]
-	f.mu.Unlock()
-	b.Close()
-	f.listen(f.address)
-}
-
-// away is cut, and nobody answers for a moment.
-func (f *flakyServer) away() {
-	f.mu.Lock()
-	b := f.servers[len(f.servers)-1]
-	f.mu.Unlock()
-	b.Close()
-	for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); {
-		if nc, err := net.DialTimeout("tcp4", f.address, 50*time.Millisecond); err == nil {
-			nc.Close()
+	bad := ""
+	for range batch {
+		code := a.reply()
+		if code == "" {
+			return "broken"
+		}
+		if code != "250" && code != "354" && bad == "" {
+			bad = code
 		}
 	}
-	f.listen(f.address)
+	return bad
 }
 
-// progress is a condition: so many more messages were accepted, or all are done.
-func (f *flakyServer) progress(n int, done *atomic.Bool) func() bool {
-	return func() bool {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		total := 0
-		for _, c := range f.accepted {
-			total += c
+// reply gives a reply: the code, and what is behind it unless it is 2xx or 3xx.
+func (a *attempt) reply() string {
+	for {
+		line, err := a.r.ReadString('\n')
+		if err != nil {
+			return ""
 		}
-		if total < f.last+n && !done.Load() {
-			return false
+		if len(line) > 3 && line[3] == ' ' {
+			if line[0] == '4' || line[0] == '5' {
+				return strings.TrimSpace(line)
+			}
+			return line[:3]
 		}
-		f.last = total
-		return true
 	}
-}
-
-func (f *flakyServer) copies() map[string]int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.accepted
 }
