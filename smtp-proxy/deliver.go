@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"postern/internal/smtp"
 	"postern/internal/workdir"
@@ -186,7 +187,9 @@ func (s *session) reissue(env *envelope) *smtp.Reply {
 		r := s.lost(err)
 		return &r
 	}
-	commands := []string{s.mailLine(env.from, env.params)}
+	// The filter may have changed the content: what the client announced is not its size any more.
+	params := slices.DeleteFunc(slices.Clone(env.params), func(p smtp.Param) bool { return p.Key == smtp.ParamSize })
+	commands := []string{s.mailLine(env.from, params)}
 	for _, rcpt := range env.rcpts {
 		commands = append(commands, s.rcptLine(rcpt))
 	}

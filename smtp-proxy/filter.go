@@ -40,7 +40,7 @@ func (f *filter) messages() bool { return f.stages.senderok || f.stages.recipok 
 
 // filtering gives the filter if the session's next step is to be filtered.
 func (s *session) filtering() *filter {
-	if s.srv.filter == nil || s.open {
+	if s.srv.filter == nil || s.open || s.openName {
 		return nil
 	}
 	return s.srv.filter
@@ -102,11 +102,13 @@ func (s *session) askRelayok() *smtp.Reply {
 	v := s.ask(f, mxproto.Relayok{
 		IP: s.clientIP(), Name: s.clientName(), Port: int(s.client.Port()), MyIP: s.localIP(), MyPort: int(s.local.Port()),
 	}.Line())
-	return s.hostVerdict(v)
+	s.open = v.Action == mxproto.Accept
+	return hostVerdict(v)
 }
 
-// askHelook asks about the name in HELO or EHLO.
+// askHelook asks about the name in HELO or EHLO. What the filter said of an earlier name does not count.
 func (s *session) askHelook(helo string) *smtp.Reply {
+	s.openName = false
 	f := s.filtering()
 	if f == nil || !f.stages.helook {
 		return nil
@@ -114,17 +116,14 @@ func (s *session) askHelook(helo string) *smtp.Reply {
 	v := s.ask(f, mxproto.Helook{
 		IP: s.clientIP(), Name: s.clientName(), Helo: helo, Port: int(s.client.Port()), MyIP: s.localIP(), MyPort: int(s.local.Port()),
 	}.Line())
-	return s.hostVerdict(v)
+	s.openName = v.Action == mxproto.Accept
+	return hostVerdict(v)
 }
 
-// hostVerdict carries out a verdict about a host: the rest of the connection goes unfiltered after
-// Accept. Discard means nothing here.
-func (s *session) hostVerdict(v mxproto.Verdict) *smtp.Reply {
-	switch v.Action {
-	case mxproto.Reject, mxproto.TempFail:
+// hostVerdict makes a reply of a verdict about a host. Discard means nothing here.
+func hostVerdict(v mxproto.Verdict) *smtp.Reply {
+	if v.Action == mxproto.Reject || v.Action == mxproto.TempFail {
 		return verdictReply(v.Code, v.DSN, v.Text)
-	case mxproto.Accept:
-		s.open = true
 	}
 	return nil
 }

@@ -221,11 +221,11 @@ func TestFilterEnvelope(t *testing.T) {
 	for _, tt := range []struct {
 		name, results, from, to string
 	}{
-		{"sender", "f<new@x.example>\nF\n", "<new@x.example> SIZE=100", "[<one@server.example> <two@server.example> NOTIFY=NEVER]"},
-		{"null sender", "f<>\nF\n", "<> SIZE=100", "[<one@server.example> <two@server.example> NOTIFY=NEVER]"},
-		{"add", "Rthree@server.example\nF\n", "<from@client.example> SIZE=100", "[<one@server.example> <two@server.example> NOTIFY=NEVER <three@server.example>]"},
-		{"delete", "S<one@server.example>\nF\n", "<from@client.example> SIZE=100", "[<two@server.example> NOTIFY=NEVER]"},
-		{"delete and add all", "Sone@server.example\nS<two@server.example>\nR<x@y.example>\nF\n", "<from@client.example> SIZE=100", "[<x@y.example>]"},
+		{"sender", "f<new@x.example>\nF\n", "<new@x.example>", "[<one@server.example> <two@server.example> NOTIFY=NEVER]"},
+		{"null sender", "f<>\nF\n", "<>", "[<one@server.example> <two@server.example> NOTIFY=NEVER]"},
+		{"add", "Rthree@server.example\nF\n", "<from@client.example>", "[<one@server.example> <two@server.example> NOTIFY=NEVER <three@server.example>]"},
+		{"delete", "S<one@server.example>\nF\n", "<from@client.example>", "[<two@server.example> NOTIFY=NEVER]"},
+		{"delete and add all", "Sone@server.example\nS<two@server.example>\nR<x@y.example>\nF\n", "<from@client.example>", "[<x@y.example>]"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := testenv.StartBackend(t)
@@ -517,6 +517,59 @@ func TestFilterEndsSession(t *testing.T) {
 			}
 			c.expect("421 4.7.0 proxy.example Go")
 			c.expectEnd()
+		})
+	}
+}
+
+// TestAcceptedNameIsNotAnother: that a filter accepts a name without further questions holds for that name, and
+// what it says of the client's address for as long as the address is the client's.
+func TestAcceptedNameIsNotAnother(t *testing.T) {
+	for _, tt := range []struct {
+		name, accept string
+		again        func(c *client) *client
+		asked        bool
+	}{
+		{"same name", "helook 127.0.0.1 127.0.0.1 friend ", func(c *client) *client { return c }, false},
+		{"another name", "helook 127.0.0.1 127.0.0.1 friend ", func(c *client) *client {
+			c.cmd("HELO stranger", "250")
+			return c
+		}, true},
+		{"within TLS", "helook 127.0.0.1 127.0.0.1 friend ", func(c *client) *client {
+			c = startTLS(c)
+			c.cmd("EHLO stranger", "250")
+			return c
+		}, true},
+		{"address", "relayok ", func(c *client) *client {
+			c = startTLS(c)
+			c.cmd("EHLO stranger", "250")
+			return c
+		}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := testenv.StartBackend(t)
+			pass := scanWith(t, "F\n")
+			m := startMultiplexor(t, func(words []string) string {
+				if strings.HasPrefix(strings.Join(words, " "), tt.accept) {
+					return "ok 2 ok 250 2.1.0 0\n"
+				}
+				return pass(words)
+			})
+			p := startProxy(t, m.args(append(certificate(t, t.TempDir(), "proxy.example"), behind(b))...)...)
+			c := dial(t, p.addr)
+			c.expect("220")
+			c.cmd("EHLO friend", "250")
+			for _, asked := range []bool{false, tt.asked} {
+				c.envelope()
+				c.cmd("DATA", "354")
+				c.send(smallMessage)
+				c.expect("250")
+				if got := strings.Contains(strings.Join(m.requests(), "\n"), "scan "); got != asked {
+					t.Errorf("scanned: %v, want %v; asked %q", got, asked, m.requests())
+				}
+				if len(b.Messages()) == 1 {
+					c = tt.again(c)
+				}
+			}
 		})
 	}
 }

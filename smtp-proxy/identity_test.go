@@ -344,3 +344,50 @@ func TestXCL_04(t *testing.T) {
 		}
 	}
 }
+
+// TestXClientIsAnotherClient: what was known of the client before XCLIENT is not said of the next one. What
+// XCLIENT commands in a row say goes together, as long as the first is.
+func TestXClientIsAnotherClient(t *testing.T) {
+	const auth = "AUTH PLAIN AG9sZAB4" // old
+	for _, tt := range []struct {
+		name, login, want string
+		lines             []string
+	}{
+		{"after AUTH", auth, "=_ [192.0.2.1] [192.0.2.1]\n", []string{"XCLIENT ADDR=192.0.2.1"}},
+		{"login given", auth, "=auth_authen fred\n=auth_type XCLIENT\n", []string{"XCLIENT ADDR=192.0.2.1 LOGIN=fred"}},
+		{"in a row", auth, "=_ a.example [192.0.2.1]\n=auth_authen fred\n=auth_type XCLIENT\n", []string{"XCLIENT NAME=a.example LOGIN=fred", "XCLIENT ADDR=127.0.0.1", "XCLIENT PORT=7 ADDR=192.0.2.1"}},
+		{"one after the other", "NOOP", "=_ [192.0.2.1] [192.0.2.1]\n", []string{"XCLIENT ADDR=127.0.0.1 NAME=a.example LOGIN=fred PORT=7", "EHLO a", "XCLIENT ADDR=192.0.2.1"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := testenv.StartBackend(t)
+			b.Extend("PIPELINING", "AUTH PLAIN")
+			commands := ""
+			pass := scanWith(t, "F\n")
+			m := startMultiplexor(t, func(words []string) string {
+				if words[0] == "scan" {
+					commands = readFile(t, words[2]+"/COMMANDS")
+				}
+				return pass(words)
+			})
+			p := startProxy(t, m.args(behind(b), "--xclient-from=127.0.0.1", "--xclient-login", "--auth-requires-tls=no", "--client-lookup=no")...)
+			c := greeted(t, p.addr)
+			c.cmd(tt.login, "2")
+			for _, line := range tt.lines {
+				c.cmd(line, "2")
+			}
+			c.cmd("EHLO a", "250")
+			c.envelope()
+			c.cmd("DATA", "354")
+			c.send(smallMessage)
+			c.expect("250")
+			got := strings.ReplaceAll(commands, "%20", " ")
+			if !strings.Contains(got, tt.want) || strings.Contains(got, "old") || strings.Contains(got, "PLAIN") ||
+				!strings.Contains(tt.want, "fred") && strings.Contains(got, "auth_") {
+				t.Errorf("COMMANDS\n%s\nwant %q", got, tt.want)
+			}
+			if strings.Contains(tt.name, "after") && !strings.Contains(got, "=client_port 0\n") {
+				t.Errorf("the port of another client in COMMANDS\n%s", got)
+			}
+		})
+	}
+}

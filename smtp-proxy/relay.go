@@ -129,7 +129,7 @@ func (s *session) abandonUpstream() {
 	s.up.Abort()
 	s.up = nil
 	if s.authed {
-		s.authed, s.login = false, ""
+		s.authed, s.login, s.authType = false, "", ""
 		s.closing = true
 	}
 }

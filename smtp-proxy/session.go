@@ -36,8 +36,9 @@ type session struct {
 	esmtp    bool
 	tls      *tls.ConnectionState
 	shown    *shown // the client's certificate; nil if it was not asked for one
-	login    string // the name that a trusted XCLIENT gave, or the mechanism of an AUTH that succeeded
-	authType string // the mechanism of AUTH
+	spoken   bool   // XCLIENT said who the client is, and the client has said nothing yet
+	login    string // the name that a trusted XCLIENT gave, or the client in an AUTH that succeeded
+	authType string // the mechanism of AUTH, or XCLIENT
 	authed   bool   // up is authenticated as the client and belongs to this session
 
 	tx        *transaction
@@ -49,7 +50,8 @@ type session struct {
 	owed      int // errors and refusals that the client has not waited for yet
 	messages  int
 	strict    bool // a bare LF is refused
-	open      bool // filter said: no more filtering on this connection
+	open      bool // filter accepted the client's address: no more filtering on this connection
+	openName  bool // filter accepted the name in HELO: no more filtering until the client says another
 	counted   bool // the address is counted in the crowd
 	gate      string
 	announced bool // listeners were told that it began

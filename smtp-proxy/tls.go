@@ -80,7 +80,7 @@ func (s *session) handshake() bool {
 	state := tc.ConnectionState()
 	s.tls, s.shown = &state, shownBy(here, &state)
 	s.conn.Upgrade(tc)
-	s.helo, s.esmtp = "", false
+	s.helo, s.esmtp, s.openName = "", false, false
 	return true
 }
 

@@ -91,7 +91,7 @@ func (s *session) doHello(cmd smtp.Command) {
 		return
 	}
 	again := s.helo != ""
-	s.helo, s.esmtp = cmd.Arg, cmd.Verb == smtp.Ehlo
+	s.helo, s.esmtp, s.spoken = cmd.Arg, cmd.Verb == smtp.Ehlo, false
 	r := reply(250, "", s.conf.host)
 	if s.esmtp {
 		r = smtp.Reply{Code: 250, Lines: s.greeting()}

@@ -30,7 +30,10 @@ func (s *session) doXClient(arg string) {
 		s.fail(reply(503, "5.5.1", "Not within a transaction"))
 		return
 	}
-	x := xclient{addr: s.client.Addr(), port: s.client.Port(), name: s.name, login: s.login}
+	x := xclient{addr: s.client.Addr()}
+	if s.spoken {
+		x.port, x.name, x.login = s.client.Port(), s.name, s.login
+	}
 	if err := x.parse(arg); err != nil {
 		s.fail(reply(501, "5.5.4", "XCLIENT: "+err.Error()))
 		return
@@ -38,9 +41,12 @@ func (s *session) doXClient(arg string) {
 	s.become(x)
 }
 
-// become makes the session one of another client: from here on it is as if that one had connected.
+// become makes the session one of another client: from here on it is as if that one had connected. What was
+// known of the client so far is not said of the next one, but what the commands of one row say goes together:
+// not all of it may fit into one line.
 func (s *session) become(x xclient) {
 	s.forgetUpstream()
+	s.spoken = true
 	if s.counted {
 		s.srv.crowd.leaveAddress(s.client.Addr())
 		s.counted = false
@@ -48,9 +54,9 @@ func (s *session) become(x xclient) {
 	s.client = netip.AddrPortFrom(x.addr, x.port)
 	s.name, s.looked = x.name, x.name != ""
 	s.helo, s.esmtp = "", false
-	s.open = false
-	if bool(s.conf.XClientLogin) {
-		s.login = x.login
+	s.open, s.openName = false, false
+	if s.login, s.authType = "", ""; x.login != "" && bool(s.conf.XClientLogin) {
+		s.login, s.authType = x.login, smtp.XClient // as Postfix calls it
 	}
 	s.strict = s.wantsStrict()
 	if r := s.admit(); r != nil {
