@@ -107,7 +107,7 @@ func stampAged(age time.Duration) func(t *testing.T, path string) {
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

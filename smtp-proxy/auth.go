@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/base64"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -132,11 +131,12 @@ func authName(mech, response string) string {
 
 // authLine reads the client's next line: base64, or * to give up.
 func (s *session) authLine() (string, bool) {
-	if !s.flush() || s.conn.SetDeadline(time.Now().Add(s.conf.CommandTimeout)) != nil {
+	if !s.flush() || !s.rest() {
 		s.closing = true
 		return "", false
 	}
 	text, _, err := s.conn.ReadLine(smtp.MaxAuth)
+	s.awake()
 	if err != nil {
 		s.closing = !s.readFailed(err) || s.closing
 		return "", false

@@ -96,10 +96,11 @@ func (s *session) openStatus() {
 // listen waits before the greeting. A client that talks now does not follow the protocol: RFC 5321, 3.1.
 func (s *session) listen(delay time.Duration) bool {
 	if s.conn.Buffered() == 0 {
-		if err := s.conn.SetDeadline(time.Now().Add(delay)); err != nil {
-			return false
+		if !s.await(forCommand, delay) {
+			return true // and be told
 		}
 		_, err := s.conn.Window()
+		s.awake()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return true
 		}

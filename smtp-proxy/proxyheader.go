@@ -1,15 +1,18 @@
 package main
 
 import (
-	"time"
-
 	"postern/internal/proxyheader"
 )
 
 // readProxyHeader takes the client's address from the load balancer. Nothing is sent before the header
 // is whole, and nothing at all if it is not right.
 func (s *session) readProxyHeader() bool {
-	err := s.conn.SetDeadline(time.Now().Add(s.conf.ProxyTimeout))
+	if !s.await(forCommand, s.conf.ProxyTimeout) {
+		s.gate = gateProxy
+		return false
+	}
+	defer s.awake()
+	var err error
 	for err == nil {
 		var window []byte
 		if window, err = s.conn.More(proxyheader.MaxSize); err != nil {

@@ -185,7 +185,7 @@ func (p *program) reload(env *daemon.Env, srv *server) {
 
 // newServer makes a server that can ask its gates and filter; with open it can take sessions.
 func newServer(ctx context.Context, s *settings, conf map[string]*tlsconf.Listener, log *slog.Logger) (*server, error) {
-	srv := &server{log: log, debug: log.Enabled(ctx, slog.LevelDebug), ctx: ctx, sessions: make(map[*session]struct{}), meters: newMeters()}
+	srv := &server{log: log, debug: log.Enabled(ctx, slog.LevelDebug), ctx: ctx, sessions: make(map[*session]struct{}), meters: newMeters(), drainGrace: 5 * time.Second}
 	srv.conf.Store(&live{settings: s, tls: conf})
 	options, err := s.Access.Options("CDAJTLFYZ", log)
 	if err != nil {

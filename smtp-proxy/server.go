@@ -67,11 +67,12 @@ type server struct {
 	meters    *meters
 	upName    string // of the server behind, for status files
 
-	draining atomic.Bool
-	mu       sync.Mutex
-	sessions map[*session]struct{}
-	running  sync.WaitGroup
-	quiet    logLimit
+	draining   atomic.Bool
+	drainGrace time.Duration // for the next command of a transaction
+	mu         sync.Mutex
+	sessions   map[*session]struct{}
+	running    sync.WaitGroup
+	quiet      logLimit
 }
 
 // Serve accepts connections on a listener of that name until it is closed. It may be called for several
@@ -108,7 +109,7 @@ func (srv *server) accept(nc net.Conn, name string) {
 		srv.turnAway(nc, name)
 		return
 	}
-	s := &session{srv: srv, conf: srv.conf.Load(), listener: name, started: time.Now(), conn: smtp.NewConn(nc)}
+	s := &session{srv: srv, conf: srv.conf.Load(), listener: name, started: time.Now(), conn: smtp.NewConn(nc), raw: nc}
 	s.peer, s.local = addrPort(nc.RemoteAddr()), addrPort(nc.LocalAddr())
 	s.client = s.peer
 	srv.mu.Lock()
@@ -143,7 +144,7 @@ func (srv *server) turnAway(nc net.Conn, name string) {
 	_ = nc.Close()
 }
 
-// Drain lets sessions end: idle ones at once, others after their message. What is left when the
+// Drain lets sessions end: idle ones at once, others after their message, if they go on with it. What is left when the
 // context ends is cut off.
 func (srv *server) Drain(ctx context.Context) {
 	srv.draining.Store(true)
@@ -156,7 +157,7 @@ func (srv *server) Drain(ctx context.Context) {
 	select {
 	case <-done:
 	case <-ctx.Done():
-		srv.each(func(s *session) { _ = s.conn.Net().Close() })
+		srv.each(func(s *session) { _ = s.raw.Close() })
 		<-done
 	}
 }

@@ -60,8 +60,9 @@ type session struct {
 	secrets   bool // the last command was AUTH: what follows and is no command is not logged
 	stat      *statfile.File
 
-	mu   sync.Mutex
-	idle bool // waiting for a command, outside of a transaction
+	raw   net.Conn // below TLS, if there is TLS
+	mu    sync.Mutex
+	waits waits
 }
 
 // reply makes a reply of one line.
@@ -118,37 +119,70 @@ func (s *session) step() bool {
 	return true
 }
 
-// rest marks the session as waiting. Outside of a transaction it can then be ended by a drain.
+// rest begins to wait for a command; false if the proxy ends and the session with it.
 func (s *session) rest() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.tx == nil && s.srv.draining.Load() {
-		return s.farewellLocked()
+	what := forCommand
+	switch {
+	case s.tx != nil && s.tx.chunks != nil:
+		what = forContent
+	case s.tx != nil:
+		what = forMore
 	}
-	s.idle = s.tx == nil
-	return s.conn.SetDeadline(time.Now().Add(s.conf.CommandTimeout)) == nil
-}
-
-func (s *session) awake() {
-	s.mu.Lock()
-	s.idle = false
-	s.mu.Unlock()
-}
-
-// wake ends the waiting of an idle session; called by the server that drains.
-func (s *session) wake() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.idle {
-		_ = s.conn.SetDeadline(time.Unix(1, 0))
+	if s.await(what, s.conf.CommandTimeout) {
+		return true
 	}
-}
-
-func (s *session) farewellLocked() bool {
-	s.close(gateDrain, reply(421, "4.3.2", "Service is going down, try again later"))
+	s.close(gateDrain, goingDown)
 	s.flush()
 	return false
 }
+
+// waits says what a session waits for the client for, and so what a drain makes of it.
+type waits uint8
+
+const (
+	forContent waits = iota // or for nothing: the drain waits, too
+	forMore                 // a command within a transaction: the drain waits a little
+	forCommand              // the beginning of a transaction, or of anything: the drain ends the session
+)
+
+// await begins to wait for the client, for d at most; false if that is not to be, because the proxy ends.
+func (s *session) await(what waits, d time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.srv.draining.Load() {
+		if what == forCommand {
+			return false
+		}
+		if what == forMore {
+			d = min(d, s.srv.drainGrace)
+		}
+	}
+	s.waits = what
+	return s.raw.SetReadDeadline(time.Now().Add(d)) == nil
+}
+
+// awake ends the waiting.
+func (s *session) awake() {
+	s.mu.Lock()
+	s.waits = forContent
+	s.mu.Unlock()
+}
+
+// wake ends the waiting of a session, or shortens it; called by the server that drains.
+func (s *session) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = s.raw.SetWriteDeadline(time.Now().Add(s.srv.drainGrace)) // a reply that is not read
+	switch s.waits {
+	case forCommand:
+		_ = s.raw.SetReadDeadline(time.Unix(1, 0))
+	case forMore:
+		_ = s.raw.SetReadDeadline(time.Now().Add(s.srv.drainGrace))
+	}
+}
+
+// goingDown is what a session is told that the drain ends.
+var goingDown = reply(421, "4.3.2", "Service is going down, try again later")
 
 // readFailed is the end of a session that could not read a command, unless it stayed in step.
 func (s *session) readFailed(err error) bool {
@@ -160,7 +194,7 @@ func (s *session) readFailed(err error) bool {
 		s.close(gateLine, reply(421, "4.7.0", "Line too long, closing the connection"))
 		return true
 	case errors.Is(err, os.ErrDeadlineExceeded) && s.srv.draining.Load():
-		s.close(gateDrain, reply(421, "4.3.2", "Service is going down, try again later"))
+		s.close(gateDrain, goingDown)
 		return true
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		s.close(gateTimeout, reply(421, "4.4.2", "Timeout, closing the connection"))
@@ -294,7 +328,11 @@ func (s *session) verdict(r smtp.Reply) {
 
 // flush sends the replies that wait; false says that the client does not read them.
 func (s *session) flush() bool {
-	err := s.conn.Flush(time.Now().Add(s.conf.WriteTimeout))
+	d := s.conf.WriteTimeout
+	if s.srv.draining.Load() {
+		d = min(d, s.srv.drainGrace)
+	}
+	err := s.conn.Flush(time.Now().Add(d))
 	if err != nil {
 		s.srv.log.Debug("write to client", "session", s.id, "error", err)
 	}

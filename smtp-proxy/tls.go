@@ -69,14 +69,17 @@ func (s *session) handshake() bool {
 	tc := tls.Server(nc, here.Config)
 	ctx, cancel := context.WithTimeout(s.background(), s.conf.TLS.Timeout)
 	defer cancel()
-	_ = nc.SetDeadline(time.Now().Add(s.conf.TLS.Timeout))
+	_ = nc.SetWriteDeadline(time.Now().Add(s.conf.TLS.Timeout))
+	if !s.await(forCommand, s.conf.TLS.Timeout) {
+		return false
+	}
+	defer s.awake()
 	if err := tc.HandshakeContext(ctx); err != nil {
 		s.gate = gateHandshake
 		s.srv.meters.gate(gateHandshake)
 		s.srv.log.Debug("TLS handshake", "session", s.id, "client", s.client.String(), "error", err)
 		return false
 	}
-	_ = nc.SetDeadline(time.Time{})
 	state := tc.ConnectionState()
 	s.tls, s.shown = &state, shownBy(here, &state)
 	s.conn.Upgrade(tc)
