@@ -82,8 +82,12 @@ type settings struct {
 	Map      []string `short:"N" help:"Sockets for Sendmail's socket map." placeholder:"SPEC"`
 	Notify   []string `short:"O" help:"Sockets for listeners of events." placeholder:"SPEC"`
 	Metrics  []string `help:"Sockets for Prometheus." placeholder:"SPEC"`
-	Backlog  number   `short:"I" help:"Connections that may wait to be accepted; 0 for the default." placeholder:"N" default:"0"`
-	Group    bool     `name:"group-access" short:"G" help:"Let the group use the sockets and read the files."`
+
+	RequestUsers []string `name:"request-users" sep:"none" placeholder:"NAME" help:"User who may use UNIX sockets for requests and maps; may be given several times. Default: all that can connect."`
+	StatusUsers  []string `name:"status-users" sep:"none" placeholder:"NAME" help:"User who may use UNIX sockets for status requests; may be given several times. Default: all that can connect."`
+
+	Backlog number `short:"I" help:"Connections that may wait to be accepted; 0 for the default." placeholder:"N" default:"0"`
+	Group   bool   `name:"group-access" short:"G" help:"Let the group use the sockets and read the files."`
 
 	Worker string `short:"f" help:"Program that workers run; absolute." placeholder:"FILE" default:"${worker}"`
 	Filter string `short:"F" help:"File the worker program is told to load (-f FILE)." placeholder:"FILE"`
@@ -112,7 +116,7 @@ type settings struct {
 	Ticks          number  `name:"tick-types" short:"P" help:"Kinds of tick requests, which run at the same time; 1 to 30." placeholder:"N" default:"1"`
 	Autoscale      bool    `short:"k" help:"Start and end workers by the share of busy ones."`
 
-	ScanBelow   bool   `name:"scan-below-spool" help:"Refuse scans of directories that are not below the spool directory."`
+	ScanBelow   bool   `name:"scan-below-spool" help:"Refuse scans of directories that are not below the spool directory." default:"${scanbelow}"`
 	PoisonLimit number `name:"poison-limit" help:"Workers that the scan of one working directory may end before it is refused; 0 for any number." placeholder:"N" default:"${poison}"`
 	KeepPoison  string `name:"keep-poison" help:"Directory to which such a working directory is copied." placeholder:"DIR"`
 
@@ -152,7 +156,7 @@ func parser(program string) *config.Parser {
 		Shorts:      map[string]rune{"version": 'v'},
 		Vars: map[string]string{
 			"spool": "/var/spool/postern", "requests": "/run/postern/multiplexor.sock", "worker": "/usr/libexec/postern/filter-basic",
-			"queue": "1024", "jitter": "10", "reload": "two-generation", "poison": "2", "log": "auto", "level": "info", "program": ourName,
+			"queue": "1024", "jitter": "10", "reload": "two-generation", "poison": "2", "scanbelow": "yes", "log": "auto", "level": "info", "program": ourName,
 		},
 	}
 	if program == theirName {
@@ -160,7 +164,7 @@ func parser(program string) *config.Parser {
 		p.Program, p.DefaultFile = theirName, "/nonexistent"
 		p.Vars = map[string]string{
 			"spool": "/var/spool/MIMEDefang", "requests": "", "worker": "/usr/bin/mimedefang.pl",
-			"queue": "0", "jitter": "0", "reload": "classic", "poison": "0", "log": "syslog", "level": "debug", "program": theirName,
+			"queue": "0", "jitter": "0", "reload": "classic", "poison": "0", "scanbelow": "no", "log": "syslog", "level": "debug", "program": theirName,
 		}
 	}
 	return p

@@ -156,6 +156,7 @@ func (d *multiplexor) live() int {
 // says why that failed; early, whether the original would have noticed before it
 // went into the background.
 func (d *multiplexor) prepare() (text string, early bool) {
+	var err error
 	s := d.settings
 	if s.Group {
 		syscall.Umask(0o027)
@@ -165,6 +166,9 @@ func (d *multiplexor) prepare() (text string, early bool) {
 	}
 	if text := d.becomeUser(); text != "" {
 		return text, true
+	}
+	if s.Spool, err = filepath.Abs(s.Spool); err != nil {
+		return fmt.Sprintf("%s: spool directory: %v", d.name, err), true
 	}
 	if err := os.Chdir(s.Spool); err != nil {
 		return fmt.Sprintf("%s: Unable to chdir(%s): %v", d.name, s.Spool, rootCause(err)), true
@@ -253,7 +257,9 @@ func (d *multiplexor) assemble() (err error) {
 	d.server = &server{loop: d.loop, pool: d.pool, log: d.journal, name: s.versionName(), began: d.began,
 		timeout: time.Duration(s.Client), maxLine: int(s.MaxRequestSize), commands: makeBuiltins(), reread: d.reread}
 	if s.ScanBelow {
-		d.server.spool = s.Spool
+		if d.server.guard, err = newScanGuard(s.Spool); err != nil {
+			return err
+		}
 	}
 	return d.openDoors()
 }
@@ -387,6 +393,9 @@ func (d *multiplexor) leave() {
 	}
 	if d.stats != nil {
 		d.stats.Close()
+	}
+	if d.server != nil && d.server.guard != nil {
+		d.server.guard.Close()
 	}
 	d.files.remove()
 	for _, t := range d.sockets {

@@ -49,7 +49,7 @@ type mapClient struct {
 }
 
 func (d *doorway) admitMap(fd int) {
-	if *d.open >= d.limit {
+	if *d.open >= d.limit || !d.knows(fd) {
 		d.server.loop.CloseFD(fd) // there is no reply that a client would read without having asked
 		return
 	}

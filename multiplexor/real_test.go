@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -160,7 +161,7 @@ func (r *real) end() {
 }
 
 func TestRealDialog(t *testing.T) {
-	r := startReal(t, "-x", "3")
+	r := startReal(t, "-x", "3", "--scan-below-spool=no")
 	r.want("ping", "PONG\n")
 	r.want("free", "3\n")
 	r.want("foo_no_such_command", "error: Unknown command\n")
@@ -840,26 +841,81 @@ func TestRealServiceManager(t *testing.T) {
 	}
 }
 
-// TestRealScanBelowSpool: MUX-02.
-func TestRealScanBelowSpool(t *testing.T) {
-	r := startReal(t, "--scan-below-spool")
-	if err := os.Mkdir(r.path("work"), 0o755); err != nil {
-		t.Fatal(err)
+// TestMUX_02_ScanOutsideTheSpool: a scan of a directory that is not below the spool is
+// refused, however it is written.
+func TestMUX_02_ScanOutsideTheSpool(t *testing.T) {
+	r := startReal(t, "-x", "2")
+	for _, dir := range []string{"msg", "msg/inner", "other dir"} {
+		if err := os.Mkdir(r.path(dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := os.Symlink("/etc", r.path("link")); err != nil {
-		t.Fatal(err)
+	for link, to := range map[string]string{"link": "/etc", "within": r.path("msg"), "msg/up": "../.."} {
+		if err := os.Symlink(to, r.path(link)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for _, dir := range []string{"/etc", "../../etc", "relative", "", r.dir, r.path("../d"), r.path("work/../../x"), r.path("link"), r.path("missing"), r.dir + "x"} {
+	for _, dir := range []string{"/etc", "../../etc", "relative", "", r.dir, r.dir + "/", r.dir + "//msg", r.path("../d"), r.dir + "/msg/../../x", r.path("link"), r.path("link/ssl"),
+		r.path("missing"), r.dir + "x", r.path("msg/up"), r.path("msg%00"), "%2Fetc", r.path("msg") + "\t/etc"} {
 		r.want("scan q "+dir, textOutside)
 	}
-	r.want("scan q "+r.path("work"), "ok got <scan q "+r.path("work")+">\n")
-	r.want("ping", "PONG\n")
+	// As mimedefang.pl reads a line, these are scans as well.
+	for _, line := range []string{"scan", "scan q", "SCAN q /etc", "Scan q /etc", "%73can q /etc", " scan q /etc", "scan\tq\t/etc", "scan q\t/etc " + r.path("msg"), "scan  q /etc", "\x0bscan q /etc x"} {
+		r.want(line, textOutside)
+	}
+	for _, dir := range []string{"msg", "msg/inner", "within", "other%20dir"} {
+		r.want("scan q "+r.path(dir), "ok got <scan q "+r.path(dir)+">\n")
+	}
+	for _, line := range []string{"ping", "senderok <a> 1 h h /etc q", "s", "scanner q /etc", "%2 x"} {
+		if got := r.ask(line); mxproto.IsError(got) {
+			t.Errorf("%q, which is no scan, answered %q", line, got)
+		}
+	}
+	// Over a persistent connection it is one answer like any other.
+	conn, err := net.Dial("unix", r.path("s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	frame := fmt.Sprintf("%d:%s,", len(textOutside), textOutside)
+	io.WriteString(conn, "hello 2\nscan q /etc\nscan q "+r.path("link")+"\nping\n")
+	want := mxproto.HelloOK + frame + frame + "5:PONG\n,"
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(conn, got); err != nil || string(got) != want {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	r.end()
+}
+
+// TestScanByAnotherName: the spool may be given by a symbolic link, and clients may
+// know it by either name; under the original's name nothing is refused.
+func TestScanByAnotherName(t *testing.T) {
+	r := prepare(t)
+	link := r.dir + "-link"
+	if err := errors.Join(os.Symlink(r.dir, link), os.Mkdir(r.path("msg"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	r.start(exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D", "-z"+link)...))
+	for _, dir := range []string{r.path("msg"), link + "/msg"} {
+		r.want("scan q "+dir, "ok got <scan q "+dir+">\n")
+	}
+	r.want("scan q /etc", textOutside)
+	r.end()
+
+	r = prepare(t)
+	theirs := r.path(theirName)
+	if err := os.Symlink(testenv.Binary(t, "multiplexor"), theirs); err != nil {
+		t.Fatal(err)
+	}
+	r.start(exec.Command(theirs, r.args("-D")...))
+	r.want("scan q /etc", "ok got <scan q /etc>\n")
 	r.end()
 }
 
 // TestRealMetrics reads the figures as Prometheus does.
 func TestRealMetrics(t *testing.T) {
-	r := startReal(t, "--metrics", "x", "-x", "3")
+	r := startReal(t, "--metrics", "x", "-x", "3", "--scan-below-spool=no")
 	r.want("scan q d", "ok got <scan q d>\n")
 	r.ask("do exit 1")
 	conn, err := net.Dial("unix", r.path("x"))
@@ -948,4 +1004,47 @@ func TestRealHalfClose(t *testing.T) {
 	}
 	testenv.Eventually(t, patience, "no connection left", func() bool { return countFDs(t, r.proc.Pid()) < 20 })
 	r.end()
+}
+
+// TestMUX_10_PeersOfTheWrongUser: who may connect to each kind of UNIX socket can be
+// said, and all others are refused.
+func TestMUX_10_PeersOfTheWrongUser(t *testing.T) {
+	me, other := strconv.Itoa(os.Getuid()), strconv.Itoa(os.Getuid()+1)
+	dial := func(r *real, name, text string) string {
+		conn, err := net.Dial("unix", r.path(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(patience))
+		io.WriteString(conn, text) // it may be refused before that
+		b := make([]byte, 100)
+		n, _ := conn.Read(b)
+		return string(b[:n])
+	}
+	for _, tt := range []struct {
+		name, settings string
+		want           [4]string // of a request, a lookup, a status request and a listener
+	}{
+		{"requests", "--request-users=" + other, [4]string{mxproto.NotAllowed, "", "2\n", "*OK\n"}},
+		{"status", "--status-users=" + other, [4]string{"PONG\n", "16:ok got <map a b>,", mxproto.NotAllowed, "*OK\n"}},
+		{"listeners", "--notify-users=" + other, [4]string{"PONG\n", "16:ok got <map a b>,", "2\n", "*ERR Not allowed\n"}},
+		{"one of several", "--request-users=nobody --request-users=" + me + " --status-users=" + me, [4]string{"PONG\n", "16:ok got <map a b>,", "2\n", "*OK\n"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := startReal(t, append([]string{"-N", "m", "-a", "u", "-O", "n"}, strings.Fields(tt.settings)...)...)
+			got := [4]string{dial(r, "s", "ping\n"), dial(r, "m", "3:a b,"), dial(r, "u", "free\n"), dial(r, "n", "")}
+			if got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			r.end()
+		})
+	}
+	t.Run("no such user", func(t *testing.T) {
+		r := prepare(t)
+		_, stderr, status := testenv.Run(t, patience, testenv.Binary(t, "multiplexor"), r.args("-D", "--request-users=no-such-user")...)
+		if status != 1 || !strings.Contains(stderr, `request-users "no-such-user": no such user`) {
+			t.Errorf("status %d, %s", status, stderr)
+		}
+	})
 }

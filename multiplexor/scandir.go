@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"path/filepath"
 	"strings"
+
+	"postern/internal/percent"
 )
 
 // textOutside is the answer to a scan of a directory that is not ours.
@@ -25,26 +28,93 @@ func reallyBelow(spool, dir string) bool {
 	return err == nil && below(realSpool, realDir)
 }
 
-// dispatchScan hands a scan to the pool if its directory is below the spool. The
-// disk is looked at outside the loop.
-func (c *client) dispatchScan() {
-	s := c.server
-	dir := c.req.word(2)
-	if !below(s.spool, dir) {
-		c.outcome([]byte(textOutside))
-		return
+// scanned gives the directory that a worker would scan for the line; ok is false if
+// it would scan none. Workers are lenient: mimedefang.pl takes any white space
+// between words, and the verb in any case and percent-encoded.
+func scanned(line []byte) (dir string, ok bool) {
+	first := bytes.TrimLeft(line, perlSpace)
+	if len(first) == 0 || !strings.ContainsRune("sS%", rune(first[0])) {
+		return "", false // nearly all lines that are none
 	}
+	words := bytes.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(perlSpace, r) })
+	if !strings.EqualFold(percent.Decode(string(words[0])), kindNames[kindScan]) {
+		return "", false
+	}
+	if len(words) < 3 {
+		return "", true
+	}
+	return percent.Decode(string(words[2])), true
+}
+
+// perlSpace is what separates words for a Perl program.
+const perlSpace = " \t\n\v\f\r"
+
+// scanGuard refuses scans of directories that are not below the spool.
+type scanGuard struct {
+	spool, real string // as it was given, and without symbolic links
+	dir         int    // the spool, open
+	looks       chan struct{}
+}
+
+// maxLooks bounds how many lookups may wait for the disk at a time: each has a
+// thread of its own.
+const maxLooks = 64
+
+// refuses says whether the line is a scan of a directory that is certainly not below
+// the spool, and unsure whether the disk has to be asked for dir.
+func (g *scanGuard) refuses(r *request) (refused bool, unsure string) {
+	dir, ok := scanned(r.bare())
+	if !ok {
+		return false, ""
+	}
+	if r.kind == kindScan && r.word(2) != dir {
+		return true, "" // nobody who means well puts white space there
+	}
+	for _, spool := range []string{g.spool, g.real} {
+		if !below(spool, dir) {
+			continue
+		}
+		if g.quick(strings.TrimPrefix(dir, strings.TrimSuffix(spool, "/")+"/")) {
+			return false, ""
+		}
+		return false, dir
+	}
+	return true, ""
+}
+
+// lookUp asks the disk for dir and calls done with the answer, from another
+// goroutine.
+func (g *scanGuard) lookUp(dir string, done func(fine bool)) {
 	go func() {
-		fine := reallyBelow(s.spool, dir)
-		s.loop.Post(func() {
-			switch {
-			case c.gone:
-				c.close()
-			case !fine:
-				c.outcome([]byte(textOutside))
-			default:
-				s.pool.submit(&c.req)
-			}
-		})
+		g.looks <- struct{}{}
+		defer func() { <-g.looks }()
+		done(reallyBelow(g.real, dir))
 	}()
+}
+
+// guarded hands a request to the pool unless the guard refuses it. The disk is
+// looked at outside the loop.
+func (c *client) guarded() {
+	s := c.server
+	refused, unsure := s.guard.refuses(&c.req)
+	switch {
+	case refused:
+		c.outcome([]byte(textOutside))
+	case unsure == "":
+		s.pool.submit(&c.req)
+	default:
+		s.guard.lookUp(unsure, func(fine bool) { s.loop.Post(func() { c.looked(fine) }) })
+	}
+}
+
+// looked goes on with a scan whose directory was looked at.
+func (c *client) looked(fine bool) {
+	switch {
+	case c.gone:
+		c.close()
+	case !fine:
+		c.outcome([]byte(textOutside))
+	default:
+		c.server.pool.submit(&c.req)
+	}
 }

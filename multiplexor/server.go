@@ -2,7 +2,10 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
+	"math"
+	"slices"
 	"syscall"
 	"time"
 
@@ -21,8 +24,8 @@ type server struct {
 	timeout time.Duration // for a request line to come, and for a reply to go
 	maxLine int           // bytes of a request line without its LF
 	reread  func()
-	usage   bool   // workerinfo tells memory and CPU
-	spool   string // scans must be of directories below this; "" = any
+	usage   bool       // workerinfo tells memory and CPU
+	guard   *scanGuard // nil: scans may be of any directory
 
 	commands map[string]builtin
 	scratch  []byte // for replies
@@ -46,6 +49,28 @@ type doorway struct {
 	restricted bool
 	open       *int
 	limit      int
+	users      []uint32 // who may connect to a UNIX socket; empty: all
+	strangers  lineGate // for the log
+}
+
+// knows asks the kernel who is at the other end of a UNIX socket. TCP peers are not
+// asked: they are a matter of the address listened on.
+func (d *doorway) knows(fd int) bool {
+	if len(d.users) == 0 {
+		return true
+	}
+	peer, err := syscall.GetsockoptUcred(fd, syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	if err != nil {
+		return false
+	}
+	const nobody = math.MaxUint32 // what is said of TCP peers
+	if peer.Uid == nobody || slices.Contains(d.users, peer.Uid) {
+		return true
+	}
+	if log, _ := d.strangers.pass(d.server.loop.Now()); log {
+		d.server.log.add(levelWarning, fmt.Sprintf("connection of user %d (pid %d) refused", peer.Uid, peer.Pid))
+	}
+	return false
 }
 
 // maxRestricted is how many connections may be open on the status socket: anyone
@@ -55,8 +80,12 @@ const maxRestricted = 1000
 // admit makes a new descriptor a client.
 func (d *doorway) admit(fd int) {
 	s := d.server
-	if *d.open >= d.limit {
-		refuseConnection(fd)
+	switch {
+	case !d.knows(fd):
+		s.refuseConnection(fd, mxproto.NotAllowed)
+		return
+	case *d.open >= d.limit:
+		s.refuseConnection(fd, mxproto.TooMany)
 		return
 	}
 	c := s.spare
@@ -79,13 +108,13 @@ func (d *doorway) admit(fd int) {
 	}
 }
 
-// refuseConnection is for more connections than are allowed. The text fits into
-// any socket's buffer, so that nothing has to wait.
-func refuseConnection(fd int) {
+// refuseConnection is for connections that are not taken. The text fits into any
+// socket's buffer, so that nothing has to wait.
+func (s *server) refuseConnection(fd int, text string) {
 	var b [4096]byte
 	_, _ = syscall.Read(fd, b[:]) // closing with something unread would reset the connection
-	_, _ = syscall.Write(fd, []byte(mxproto.TooMany))
-	_ = syscall.Close(fd)
+	_, _ = syscall.Write(fd, []byte(text))
+	s.loop.CloseFD(fd)
 }
 
 // clientPhase is what a connection waits for.
@@ -198,8 +227,8 @@ func (c *client) dispatch(line []byte) {
 		_ = c.stream.Watch(false)
 	}
 	c.req.set(line, fromClient, c)
-	if c.req.kind == kindScan && c.server.spool != "" {
-		c.dispatchScan()
+	if c.server.guard != nil {
+		c.guarded()
 		return
 	}
 	p.submit(&c.req)

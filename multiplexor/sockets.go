@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"postern/internal/listen"
+	"postern/internal/notify"
 )
 
 // taken is a listener whose connections the loop accepts.
@@ -57,9 +58,17 @@ func (d *multiplexor) openSockets() error {
 
 // openDoors makes the loop accept connections.
 func (d *multiplexor) openDoors() error {
-	requests := &doorway{server: d.server, open: new(int), limit: int(d.settings.MaxConnections)}
-	status := &doorway{server: d.server, open: new(int), limit: maxRestricted, restricted: true}
-	maps := &doorway{server: d.server, open: new(int), limit: int(d.settings.MaxConnections)}
+	mayAsk, err := notify.LookupUsers("request-users", d.settings.RequestUsers)
+	if err != nil {
+		return err
+	}
+	mayLook, err := notify.LookupUsers("status-users", d.settings.StatusUsers)
+	if err != nil {
+		return err
+	}
+	requests := &doorway{server: d.server, open: new(int), limit: int(d.settings.MaxConnections), users: mayAsk}
+	status := &doorway{server: d.server, open: new(int), limit: maxRestricted, restricted: true, users: mayLook}
+	maps := &doorway{server: d.server, open: new(int), limit: int(d.settings.MaxConnections), users: mayAsk}
 	d.server.doors = []*doorway{requests, status, maps}
 	for i, t := range d.sockets {
 		var admit func(fd int)

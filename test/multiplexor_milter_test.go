@@ -35,7 +35,7 @@ func TestMilterThroughOurMultiplexor(t *testing.T) {
 	if err := os.WriteFile(filter, []byte(milterFilter), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	mx := startMultiplexor(t, ourMultiplexor(t), worker, "-F", filter, "-x", "3", "-m", "1", "-Z", "-l")
+	mx := startMultiplexor(t, ourMultiplexor(t), worker, "-F", filter, "-x", "3", "-m", "1", "-Z", "-l", "--scan-below-spool")
 	port := testenv.FreePort(t)
 	account, _ := testenv.DaemonAccount()
 	m := testenv.Start(t, exec.Command(milter, "-D", "-U", account, "-p", fmt.Sprintf("inet:%d@127.0.0.1", port), "-m", mx.path("s"), "-z", mx.dir, "-r", "-H", "-s", "-t"))

@@ -15,22 +15,32 @@ type Access struct {
 }
 
 // Options are those of a hub with this access, which publishes the given
-// letters. A user is a name or a number; one that does not exist is an error.
+// letters.
 func (a Access) Options(letters string, log *slog.Logger) (Options, error) {
 	o := Options{Letters: letters, MaxListeners: a.NotifyLimit, Log: log}
 	if a.NotifyLimit < 1 {
 		return Options{}, fmt.Errorf("notify-limit %d: below one", a.NotifyLimit)
 	}
-	for _, name := range a.NotifyUsers {
+	var err error
+	if o.Users, err = LookupUsers("notify-users", a.NotifyUsers); err != nil {
+		return Options{}, err
+	}
+	return o, nil
+}
+
+// LookupUsers gives the ids of the users in a setting. A user is a name or a number;
+// one that does not exist is an error.
+func LookupUsers(setting string, names []string) (ids []uint32, err error) {
+	for _, name := range names {
 		id := name
 		if u, err := user.Lookup(name); err == nil {
 			id = u.Uid
 		}
 		uid, err := strconv.ParseUint(id, 10, 32)
 		if err != nil {
-			return Options{}, fmt.Errorf("notify-users %q: no such user", name)
+			return nil, fmt.Errorf("%s %q: no such user", setting, name)
 		}
-		o.Users = append(o.Users, uint32(uid))
+		ids = append(ids, uint32(uid))
 	}
-	return o, nil
+	return ids, nil
 }
