@@ -117,7 +117,7 @@ func (s *session) deliver(tx *transaction, m *message, env *envelope) smtp.Reply
 	if !drop {
 		ours = s.receivedField(tx)
 	}
-	w := upstreamWriter{s.up.Content()}
+	w := s.serverContent(tx)
 	_, err := w.Write(m.finalHeader(ours, drop))
 	if err == nil {
 		err = copyBody(w, m.body)

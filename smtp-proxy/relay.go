@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"time"
 
@@ -37,6 +36,10 @@ type pendingReply struct {
 // the log under it.
 func (s *session) lost(err error) smtp.Reply {
 	r := upstream.ReplyFor(err)
+	if r.Code == 421 {
+		s.closing = true
+		return s.named(r)
+	}
 	if r.Code/100 != 4 || len(r.Lines) != 1 {
 		return r
 	}
@@ -69,17 +72,15 @@ func (s *session) connect() error {
 	if err != nil {
 		return err
 	}
-	if s.tx != nil && s.tx.utf8 && !up.Capabilities().SMTPUTF8 {
-		// It stands in for a server that knows it. RFC 6531, 3.2: such mail must not go there.
-		up.Release()
-		return errNoUTF8
+	if s.tx != nil {
+		if err := s.tx.lacking(up.Capabilities()); err != nil {
+			up.Release()
+			return err
+		}
 	}
 	s.up = up
 	return nil
 }
-
-// errNoUTF8 says that a message needs what the server that could be had does not know.
-var errNoUTF8 = errors.New("server knows no SMTPUTF8")
 
 // identity is what the server behind may be told about the client.
 func (s *session) identity() upstream.Client {
@@ -155,7 +156,14 @@ func (s *session) sendRecipient(rcpt recipient) {
 		s.deny(*tx.mailRefused)
 		return
 	}
-	if err := s.connect(); err != nil {
+	noticed := tx.notify
+	tx.notify = noticed || rcpt.wantsNotice()
+	err := s.connect()
+	if err == nil {
+		err = tx.lacking(s.up.Capabilities())
+	}
+	if err != nil {
+		tx.notify = noticed
 		s.upstreamFault("connect", err)
 		s.say(s.lost(err))
 		return

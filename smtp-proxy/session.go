@@ -34,6 +34,7 @@ type session struct {
 	looked   bool           // the name was looked up
 	helo     string
 	esmtp    bool
+	offered  offer // in reply to EHLO
 	tls      *tls.ConnectionState
 	shown    *shown // the client's certificate; nil if it was not asked for one
 	spoken   bool   // XCLIENT said who the client is, and the client has said nothing yet

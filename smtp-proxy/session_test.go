@@ -357,7 +357,7 @@ func TestUTF8NotForOthers(t *testing.T) {
 	c := greeted(t, p.addr)
 	c.cmd("MAIL FROM:<gr\xc3\xbcn@b.example> SMTPUTF8", "250")
 	first.Close()
-	c.cmd("RCPT TO:<c@d.example>", "451")
+	c.cmd("RCPT TO:<c@d.example>", "451 4.6.7")
 	c.cmd("DATA", "554")
 	if n := transactions(second); n != 0 {
 		t.Errorf("the second server saw %q", second.Commands())

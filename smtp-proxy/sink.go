@@ -23,7 +23,7 @@ func (s *session) newSink(tx *transaction) sink {
 		return newFilterSink(s, tx)
 	}
 	gate := &headerGate{
-		next: upstreamWriter{s.up.Content()}, limit: int(s.conf.MaxHeaderSize), hops: s.conf.MaxHops, drop: bool(s.conf.Droppath),
+		next: s.serverContent(tx), limit: int(s.conf.MaxHeaderSize), hops: s.conf.MaxHops, drop: bool(s.conf.Droppath),
 	}
 	if !gate.drop {
 		gate.add = s.receivedField(tx)

@@ -18,6 +18,7 @@ type transaction struct {
 	size    int64        // announced; -1 if it was not
 	utf8    bool
 	eight   bool // BODY=8BITMIME
+	notify  bool // a recipient has a NOTIFY that the server must know
 
 	accepted []recipient
 	tried    int    // RCPT commands that were well-formed
@@ -117,28 +118,6 @@ func (s *session) rcptParams(rest string) ([]smtp.Param, *smtp.Reply) {
 		}
 	}
 	return params, nil
-}
-
-// offers says whether EHLO offered the extension that a parameter belongs to.
-func (s *session) offers(key string) bool {
-	if key == smtp.ParamSize {
-		return true
-	}
-	caps, err := s.capabilities()
-	if err != nil {
-		return false
-	}
-	switch key {
-	case smtp.ParamBody:
-		return caps.EightBitMIME
-	case smtp.ParamUTF8:
-		return caps.SMTPUTF8
-	case smtp.ParamRet, smtp.ParamEnvID, smtp.ParamNotify, smtp.ParamOrigRcpt:
-		return caps.DSN
-	case smtp.ParamAuth:
-		return s.authMechanisms(caps) != ""
-	}
-	return false
 }
 
 func refusalOf(code int, enhanced, text string) *smtp.Reply {

@@ -268,6 +268,7 @@ func (s *session) greeting() []string {
 	if s.conf.MaxTransactions > 0 {
 		limits += " MAILMAX=" + strconv.Itoa(s.conf.MaxTransactions)
 	}
+	s.offered = offer{eight: caps.EightBitMIME, utf8: caps.SMTPUTF8, dsn: caps.DSN, auth: s.authMechanisms(caps) != ""}
 	return append(lines, limits)
 }
 
