@@ -187,6 +187,7 @@ func (s *session) reissue(env *envelope) *smtp.Reply {
 		r := s.lost(err)
 		return &r
 	}
+	s.up.AllowRecipients(len(env.rcpts))
 	// The filter may have changed the content: what the client announced is not its size any more.
 	params := slices.DeleteFunc(slices.Clone(env.params), func(p smtp.Param) bool { return p.Key == smtp.ParamSize })
 	commands := []string{s.mailLine(env.from, params)}

@@ -573,3 +573,33 @@ func TestAcceptedNameIsNotAnother(t *testing.T) {
 		})
 	}
 }
+
+// TestFilterAddsToLMTP: the limit on the recipients that a client may name is none for those that the filter adds.
+func TestFilterAddsToLMTP(t *testing.T) {
+	for _, tt := range []struct {
+		name, answers, reply string
+		delivered            int // as the server counts
+	}{
+		{"all", "250 2.0.0 one\r\n250 2.0.0 two", "250 2.0.0 one", 1},
+		{"one later", "250 2.0.0 one\r\n451 4.0.0 two", "451 4.3.0", 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := testenv.StartBackend(t)
+			b.Answer(func(a testenv.Asked) string { return onVerb(a, ".", tt.answers) })
+			m := startMultiplexor(t, scanWith(t, "Rarchive@server.example\nF\n"))
+			p := startProxy(t, m.args("--upstream=lmtp://"+b.Addr)...)
+			c := greeted(t, p.addr)
+			c.envelope()
+			c.cmd("RCPT TO:<other@server.example>", "452 4.5.3")
+			c.cmd("DATA", "354")
+			c.send(smallMessage)
+			c.expect(tt.reply)
+			if got := b.Messages(); len(got) != tt.delivered || fmt.Sprint(got[0].To) != "[<to@server.example> <archive@server.example>]" {
+				t.Errorf("delivered %+v", got)
+			}
+			b.Answer(nil)
+			c.envelope()
+			c.cmd("RCPT TO:<other@server.example>", "452 4.5.3") // the limit stands for what follows
+		})
+	}
+}

@@ -61,6 +61,7 @@ type Conn struct {
 	mails  int  // messages sent on it
 	rcpts  int  // recipients the server took in this transaction
 	asked  int  // RCPT commands whose replies are due
+	most   int  // recipients that the transaction may have in any case
 	sent   int  // replies that are due to commands that were sent
 	inAuth bool // the server waits for a line of an AUTH dialog
 	dot    smtp.DotWriter
@@ -299,7 +300,7 @@ func (c *Conn) after(e expect, r smtp.Reply) {
 		c.inAuth = r.Code == 334
 	case expectContent:
 		c.phase = phaseCommands
-		c.open, c.rcpts = false, 0
+		c.open, c.rcpts, c.most = false, 0, 0
 		if c.mails++; c.caps.MailMax > 0 && c.mails >= c.caps.MailMax {
 			c.spent = true // RFC 9422: another one would be refused
 		}
@@ -335,7 +336,7 @@ func (c *Conn) Release() {
 		c.quit()
 		return
 	}
-	c.rcpts, c.asked, c.due, c.held = 0, 0, nil, nil
+	c.rcpts, c.asked, c.most, c.due, c.held = 0, 0, 0, nil, nil
 	c.srv.put(c)
 }
 

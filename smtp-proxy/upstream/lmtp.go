@@ -24,12 +24,18 @@ import (
 //	                    it twice (the warning in the log says how many)
 //	some 2xx, some 5xx  the first 5xx: the client reports the message as undeliverable though some have got
 //	                    it; trying again would not help, and silence would lose it
+//
+// So are those to a message that has more recipients than its client has named, because a filter added some: nobody
+// could send it again for those alone.
 var replyOneRecipient = smtp.NewReply(452, "4.5.3", "Too many recipients, send the rest in another message")
+
+// AllowRecipients lets the next transaction have n recipients, whatever [Config.LMTPRecipients] says.
+func (c *Conn) AllowRecipients(n int) { c.most = n }
 
 // mayAskFor says whether a command can be sent now, or is refused in place of the server, or neither: then it
 // must be known first whether the recipients in front of it are taken.
 func (c *Conn) mayAskFor(e expect) (send, refuse bool) {
-	most := c.srv.conf.LMTPRecipients
+	most := max(c.srv.conf.LMTPRecipients, c.most)
 	switch {
 	case !c.srv.lmtp || e != expectRcpt:
 		return true, false
