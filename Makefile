@@ -47,6 +47,7 @@ fuzz:
 bench: build
 	CGO_ENABLED=0 $(GO) run ./test/bench
 	CGO_ENABLED=0 $(GO) run ./test/bench/notify
+	POSTERN_STREAM_GIB=10 CGO_ENABLED=0 $(GO) test -count=1 -timeout=30m -run '^TestStreamsInConstantMemory$$' -v ./test
 
 demo: build
 	@CGO_ENABLED=0 $(GO) run ./test/demo

@@ -36,7 +36,10 @@ func TestIdleSessionsAreCheap(t *testing.T) {
 }
 
 // resident gives the resident memory of a process in bytes.
-func resident(t *testing.T, pid int) int {
+func resident(t *testing.T, pid int) int { return statusBytes(t, pid, "VmRSS") }
+
+// statusBytes gives a field of the status of a process that is in KiB, in bytes.
+func statusBytes(t *testing.T, pid int, field string) int {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -44,10 +47,10 @@ func resident(t *testing.T, pid int) int {
 	}
 	for line := range strings.Lines(string(status)) {
 		var kib int
-		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kib); n == 1 {
+		if n, _ := fmt.Sscanf(line, field+": %d kB", &kib); n == 1 {
 			return kib << 10
 		}
 	}
-	t.Fatalf("no VmRSS in the status of process %d", pid)
+	t.Fatalf("no %s in the status of process %d", field, pid)
 	return 0
 }

@@ -27,10 +27,14 @@ func dialSMTP(t *testing.T, address string) *smtpClient {
 	}
 	t.Cleanup(func() { nc.Close() })
 	nc.SetDeadline(time.Now().Add(time.Minute))
-	c := &smtpClient{nc, t, bufio.NewReader(nc)}
+	c := newSMTPClient(t, nc)
 	c.expect("220")
 	c.say("EHLO client.example.org\r\n", "250")
 	return c
+}
+
+func newSMTPClient(t *testing.T, nc net.Conn) *smtpClient {
+	return &smtpClient{nc, t, bufio.NewReader(nc)}
 }
 
 // expect reads a whole reply and gives its last line.
