@@ -22,6 +22,9 @@ TMPFILESDIR ?= /usr/lib/tmpfiles.d
 # How long each fuzz test runs.
 FUZZTIME ?= 1m
 
+# Flags and parts of the benchmark, such as BENCH='-quick smtp'; all by default.
+BENCH ?=
+
 DAEMONS  = smtp-proxy multiplexor pop3-stamp
 TOOLS    = notify-cat notify-exec notify-wait
 SBIN     = $(DAEMONS) mx-ctrl
@@ -45,9 +48,9 @@ fuzz:
 	@test/fuzz.sh $(FUZZTIME)
 
 bench: build
-	CGO_ENABLED=0 $(GO) run ./test/bench
-	CGO_ENABLED=0 $(GO) run ./test/bench/notify
-	POSTERN_STREAM_GIB=10 CGO_ENABLED=0 $(GO) test -count=1 -timeout=30m -run '^TestStreamsInConstantMemory$$' -v ./test
+	@test/peers.sh bench
+	CGO_ENABLED=0 $(GO) build -o bin/bench ./test/bench
+	bin/bench $(BENCH)
 
 demo: build
 	@CGO_ENABLED=0 $(GO) run ./test/demo

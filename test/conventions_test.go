@@ -78,12 +78,11 @@ var layers = map[string]layer{
 	"internal/sockspec":    leaf,
 	"internal/tlsconf":     leaf,
 
-	"internal/testenv":  testing_,
-	"test":              testing_,
-	"test/bench":        program,
-	"test/bench/notify": program,
-	"test/demo":         program,
-	"test/report":       program,
+	"internal/testenv": testing_,
+	"test":             testing_,
+	"test/bench":       program,
+	"test/demo":        program,
+	"test/report":      program,
 }
 
 // below says which layers the packages of a layer may import.

@@ -1,8 +1,13 @@
 #!/bin/sh
 # Installs the programs that the tests run Postern against: the original
 # MIMEDefang, mail servers behind it, clients before it, and the tools that the
-# tests use. On Debian (or one of its children) as root only; everywhere else it
-# says so and succeeds, and the tests say what they had to leave out.
+# tests use:
+#
+#	test/peers.sh		for the tests
+#	test/peers.sh bench	for the benchmark, which compares with other proxies
+#
+# On Debian (or one of its children) as root only; everywhere else it says so
+# and succeeds, and the tests say what they had to leave out.
 #
 # No service of a package is started: the tests start their own, on loopback
 # with settings of their own. When everything is there already, nothing is done.
@@ -15,6 +20,11 @@ PACKAGES='
 
 # Mail servers that exclude Postfix as packages.
 UNPACKED='exim4-daemon-light opensmtpd'
+
+if [ "${1:-}" = bench ]; then
+	PACKAGES='gcc haproxy libc6-dev libnginx-mod-mail make mimedefang nginx postfix proxsmtp'
+	UNPACKED=
+fi
 
 POLICY=/usr/sbin/policy-rc.d
 

@@ -15,7 +15,7 @@ import (
 )
 
 // streamGiB names the variable with the size of the message that TestStreamsInConstantMemory sends, in GiB; 1 if it is
-// not set. make bench sends 10.
+// not set; make bench sends 10 beside HAProxy, without looking at the bytes.
 const streamGiB = "POSTERN_STREAM_GIB"
 
 // streamGrowth is what the largest message may take in memory beyond a small one, in bytes.

@@ -31,14 +31,6 @@ type outcome struct {
 
 func (o *outcome) rate() float64 { return float64(len(o.latency)) / o.elapsed.Seconds() }
 
-// percentile gives a latency, 0 < p < 1.
-func (o *outcome) percentile(p float64) time.Duration {
-	if len(o.latency) == 0 {
-		return 0
-	}
-	return o.latency[int(p*float64(len(o.latency)))]
-}
-
 // caller is one of the connections.
 type caller struct {
 	fd    int
@@ -98,19 +90,9 @@ func (l load) run() (*outcome, error) {
 // openKept makes the persistent connections, before any request.
 func (r *runner) openKept() error {
 	for range r.clients {
-		fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		fd, err := connectKept(r.socket)
 		if err != nil {
 			return err
-		}
-		if err := syscall.Connect(fd, &syscall.SockaddrUnix{Name: r.socket}); err != nil {
-			return fmt.Errorf("connect: %w", err)
-		}
-		if _, err := syscall.Write(fd, []byte(mxproto.Hello+"\n")); err != nil {
-			return err
-		}
-		answer := make([]byte, len(mxproto.HelloOK))
-		if n, err := syscall.Read(fd, answer); err != nil || string(answer[:n]) != mxproto.HelloOK {
-			return fmt.Errorf("ask for a persistent connection: %q, %v", answer[:n], err)
 		}
 		if err := syscall.SetNonblock(fd, true); err != nil {
 			return err
@@ -120,6 +102,55 @@ func (r *runner) openKept() error {
 		}
 	}
 	return nil
+}
+
+// connect makes a connection.
+func connect(socket string) (fd int, err error) {
+	fd, err = syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := syscall.Connect(fd, &syscall.SockaddrUnix{Name: socket}); err != nil {
+		syscall.Close(fd)
+		return -1, fmt.Errorf("connect: %w", err)
+	}
+	return fd, nil
+}
+
+// connectKept makes a persistent connection, which blocks.
+func connectKept(socket string) (fd int, err error) {
+	if fd, err = connect(socket); err != nil {
+		return -1, err
+	}
+	if _, err := syscall.Write(fd, []byte(mxproto.Hello+"\n")); err != nil {
+		syscall.Close(fd)
+		return -1, err
+	}
+	answer := make([]byte, len(mxproto.HelloOK))
+	if n, err := syscall.Read(fd, answer); err != nil || string(answer[:n]) != mxproto.HelloOK {
+		syscall.Close(fd)
+		return -1, fmt.Errorf("ask for a persistent connection: %q, %v", answer[:max(n, 0)], err)
+	}
+	return fd, nil
+}
+
+// hold makes connections that say nothing; they are closed by release.
+func hold(socket string, n int, persistent bool) (release func(), err error) {
+	var fds []int
+	release = func() {
+		for _, fd := range fds {
+			syscall.Close(fd)
+		}
+	}
+	for range n {
+		fd, err := pick(persistent, connectKept, connect)(socket)
+		if err != nil {
+			release()
+			return nil, err
+		}
+		fds = append(fds, fd)
+	}
+	return release, nil
 }
 
 // open connects a caller, which asks at once.
@@ -133,10 +164,10 @@ func (r *runner) open(c *caller) (err error) {
 	if err != nil {
 		return err
 	}
-	return r.connect(c)
+	return r.dial(c)
 }
 
-func (r *runner) connect(c *caller) error {
+func (r *runner) dial(c *caller) error {
 	switch err := syscall.Connect(c.fd, &syscall.SockaddrUnix{Name: r.socket}); err {
 	case nil:
 	case syscall.EAGAIN: // the backlog is full: tried again after the next answers
@@ -192,7 +223,7 @@ func (r *runner) wait() error {
 	waiting := r.waiting
 	r.waiting = nil
 	for _, c := range waiting {
-		if err := r.connect(c); err != nil {
+		if err := r.dial(c); err != nil {
 			return err
 		}
 	}

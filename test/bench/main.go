@@ -2,11 +2,21 @@
 // each, in turns, and the ratio of the medians. Rates of a single run are worth
 // little, as the load, the peers and everything else share the machine.
 //
-//	bench [-rounds N] [-quick] [dispatch] [smtp]
+//	bench [-rounds N] [-quick] [-full] [PART...]
 //
-// dispatch is requests through multiplexor and through Debian's
-// mimedefang-multiplexor; smtp is messages through smtp-proxy and through
-// HAProxy in TCP mode. A peer that is not installed is left out.
+// The parts are
+//
+//	dispatch   requests through multiplexor and Debian's mimedefang-multiplexor
+//	pool       what many workers, idle connections and long queues cost them, and a cold start
+//	smtp       messages through smtp-proxy, HAProxy, nginx, Postfix and proxsmtpd
+//	idle       memory of idle SMTP sessions, and whether the proxy still answers
+//	large      one message of 10 GiB
+//	storm      what many listeners cost the pool
+//	latency    how soon listeners hear of a change
+//
+// and all of them without an argument. At the end there is a table of what was
+// aimed at and what was reached; the exit status says only whether everything
+// could be measured. A peer that is not installed is left out.
 package main
 
 import (
@@ -14,100 +24,149 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"syscall"
 	"time"
 )
 
 // bench is what all measurements share.
 type bench struct {
-	bin    string // the programs as built
-	dir    string // scratch, removed at the end
-	rounds int
-	quick  bool
-	procs  processes
+	bin      string // the programs as built
+	dir      string // scratch, removed at the end
+	rounds   int
+	quick    bool
+	full     bool
+	worker   string // the C worker
+	children processes
+	goals    goals
+}
+
+// parts are the measurements in the order in which they are made.
+var parts = []struct {
+	name    string
+	measure func(*bench) error
+}{
+	{"dispatch", (*bench).dispatch},
+	{"pool", (*bench).pool},
+	{"smtp", (*bench).smtp},
+	{"idle", (*bench).idle},
+	{"large", (*bench).large},
+	{"storm", (*bench).storm},
+	{"latency", (*bench).latency},
 }
 
 func main() {
-	b := bench{}
-	flag.StringVar(&b.bin, "bin", "bin", "`directory` of the built programs")
-	flag.IntVar(&b.rounds, "rounds", 5, "how often each row is measured")
-	flag.BoolVar(&b.quick, "quick", false, "few points and short runs")
-	flag.Parse()
 	runtime.LockOSThread() // the kernel ends our children with the thread that started them
-	if err := b.run(flag.Args()); err != nil {
-		fmt.Fprintln(os.Stderr, "bench: error:", err)
-		os.Exit(1)
+	if os.Getenv(listenersEnv) != "" {
+		os.Exit(status("listeners", listeners()))
 	}
+	b := bench{dir: os.Getenv(scratchEnv)}
+	if b.dir == "" {
+		os.Exit(guard(os.Args[1:]))
+	}
+	flag.StringVar(&b.bin, "bin", "bin", "`directory` of the built programs")
+	flag.IntVar(&b.rounds, "rounds", 0, "how often each row is measured; 0 for 5, or 3 with -quick")
+	flag.BoolVar(&b.quick, "quick", false, "few points and short runs")
+	flag.BoolVar(&b.full, "full", false, "every size, number of sessions and kind of session in smtp")
+	flag.Parse()
+	endWithGuard(b.dir)
+	os.Exit(status("bench", b.run(flag.Args())))
 }
 
-func (b *bench) run(parts []string) (err error) {
+// status prints an error and gives the exit status.
+func status(who string, err error) int {
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(os.Stderr, "%s: error: %v\n", who, err)
+	return 1
+}
+
+func (b *bench) run(names []string) (err error) {
+	if b.rounds == 0 {
+		b.rounds = pick(b.quick, 3, 5)
+	}
 	if b.bin, err = filepath.Abs(b.bin); err != nil {
 		return err
 	}
-	if b.dir, err = os.MkdirTemp("", "postern-bench-"); err != nil {
+	chosen, err := choose(names)
+	if err != nil {
 		return err
 	}
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		<-interrupted
-		b.procs.stop()
-		os.RemoveAll(b.dir)
-		os.Exit(130)
-	}()
-	defer os.RemoveAll(b.dir)
-	defer b.procs.stop()
-	if err := os.Chmod(b.dir, 0o755); err != nil {
+	if b.worker, err = b.compile("worker"); err != nil {
 		return err
 	}
-	all := map[string]func() error{"dispatch": b.dispatch, "smtp": b.smtp}
-	if len(parts) == 0 {
-		parts = []string{"dispatch", "smtp"}
-	}
-	for _, part := range parts {
-		measure, ok := all[part]
-		if !ok {
-			return fmt.Errorf("no measurement %q", part)
+	defer b.children.stop()
+	for _, i := range chosen {
+		b.goals.part = parts[i].name
+		begin := time.Now()
+		if err := parts[i].measure(b); err != nil {
+			return fmt.Errorf("%s: %w", parts[i].name, err)
 		}
-		if err := measure(); err != nil {
-			return fmt.Errorf("%s: %w", part, err)
-		}
+		b.children.stop()
+		fmt.Printf("\n(%s took %.0f s)\n", parts[i].name, time.Since(begin).Seconds())
 	}
+	fmt.Printf("\n%s", b.goals.table())
 	return nil
 }
 
-// missing says that a peer is not there, and that its row is left out.
+// choose gives the indexes of parts, all if none is named.
+func choose(names []string) (chosen []int, err error) {
+	for _, name := range names {
+		n := len(chosen)
+		for i, part := range parts {
+			if part.name == name {
+				chosen = append(chosen, i)
+			}
+		}
+		if n == len(chosen) {
+			return nil, fmt.Errorf("no measurement %q", name)
+		}
+	}
+	for i := range parts {
+		if len(names) == 0 {
+			chosen = append(chosen, i)
+		}
+	}
+	return chosen, nil
+}
+
+// compile builds a helper in C from testdata where every account may execute it.
+func (b *bench) compile(name string, flags ...string) (string, error) {
+	path, err := os.MkdirTemp(b.dir, name)
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(path, 0o755); err != nil {
+		return "", err
+	}
+	path = filepath.Join(path, name)
+	args := append([]string{"-O2", "-Wall", "-pthread", "-o", path}, flags...)
+	out, err := exec.Command("cc", append(args, filepath.Join("test", "bench", "testdata", name+".c"))...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("compile %s: %w\n%s", name, err, out)
+	}
+	return path, nil
+}
+
+// missing says that a program or file of a peer is not there, and that its row
+// is left out.
 func missing(peer string) bool {
-	if _, err := exec.LookPath(peer); err != nil {
+	_, err := exec.LookPath(peer)
+	if filepath.IsAbs(peer) {
+		_, err = os.Stat(peer)
+	}
+	if err != nil {
 		fmt.Printf("(no %s here: its row is left out)\n", peer)
 		return true
 	}
 	return false
 }
 
-// median sorts values and gives the middle one.
-func median(values []float64) float64 {
-	slices.Sort(values)
-	switch n := len(values); {
-	case n == 0:
-		return 0
-	case n%2 == 1:
-		return values[n/2]
-	default:
-		return (values[n/2-1] + values[n/2]) / 2
+// pick gives the first value if cond, else the second.
+func pick[T any](cond bool, yes, no T) T {
+	if cond {
+		return yes
 	}
-}
-
-// await calls ready until it is true.
-func await(what string, ready func() bool) error {
-	for deadline := time.Now().Add(10 * time.Second); !ready(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%s does not answer", what)
-		}
-	}
-	return nil
+	return no
 }

@@ -7,7 +7,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -15,14 +14,11 @@ import (
 // account is who the daemons become when the benchmark runs as root.
 const account = "nobody"
 
-// ticksPerSecond is the unit of times in /proc/PID/stat. It is 100 on every
-// Linux that Go runs on.
-const ticksPerSecond = 100
-
 // processes are the children that are to be ended.
 type processes []*exec.Cmd
 
-// start runs a program with its output in a log file.
+// start runs a program in a process group of its own, with its output in a log
+// file.
 func (p *processes) start(log, name string, args ...string) (pid int, err error) {
 	cmd := exec.Command(name, args...)
 	out, err := os.Create(log)
@@ -31,6 +27,11 @@ func (p *processes) start(log, name string, args ...string) (pid int, err error)
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
+	return p.run(cmd)
+}
+
+// run starts a command that is ended with us.
+func (p *processes) run(cmd *exec.Cmd) (pid int, err error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return 0, err
@@ -41,41 +42,60 @@ func (p *processes) start(log, name string, args ...string) (pid int, err error)
 
 // stop ends all children, the last one first.
 func (p *processes) stop() {
-	for i := len(*p) - 1; i >= 0; i-- {
-		cmd := (*p)[i]
-		cmd.Process.Signal(syscall.SIGTERM)
-		killer := time.AfterFunc(5*time.Second, func() { cmd.Process.Kill() })
-		cmd.Wait()
-		killer.Stop()
+	for len(*p) > 0 {
+		last := len(*p) - 1
+		stop((*p)[last])
+		*p = (*p)[:last]
 	}
-	*p = nil
 }
 
-// cpu gives the CPU time that a process has used, without its children.
-func cpu(pid int) time.Duration {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
+// end ends one of the children before the others.
+func (p *processes) end(pid int) {
+	for i, cmd := range *p {
+		if cmd.Process.Pid == pid {
+			stop(cmd)
+			*p = append((*p)[:i], (*p)[i+1:]...)
+			return
+		}
 	}
-	// The second field, the name, may contain anything but ends at the last
-	// parenthesis. utime and stime are fields 14 and 15. proc(5)
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	ticks := 0
-	for _, field := range fields[11:13] {
-		n, _ := strconv.Atoi(field)
-		ticks += n
-	}
-	return time.Duration(ticks) * time.Second / ticksPerSecond
 }
 
-// memory gives the resident memory of a process in bytes.
-func memory(pid int) int {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		return 0
+// stop ends a child, and what it leaves behind in its process group.
+func stop(cmd *exec.Cmd) {
+	cmd.Process.Signal(syscall.SIGTERM)
+	killer := time.AfterFunc(5*time.Second, func() { cmd.Process.Kill() })
+	cmd.Wait()
+	killer.Stop()
+	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+}
+
+// await calls ready until it is true.
+func await(what string, ready func() bool) error {
+	for deadline := time.Now().Add(20 * time.Second); !ready(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s does not answer", what)
+		}
 	}
-	pages, _ := strconv.Atoi(strings.Fields(string(text))[1])
-	return pages * os.Getpagesize()
+	return nil
+}
+
+// awaitChild calls ready until it is true or the child has ended.
+func awaitChild(name string, pid int, log string, ready func() bool) error {
+	ended := false
+	err := await(name, func() bool {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		entry, _ := parseStat(string(text))
+		ended = err != nil || entry.zombie
+		return ended || ready()
+	})
+	if ended {
+		err = fmt.Errorf("%s has ended", name)
+	}
+	if err != nil {
+		text, _ := os.ReadFile(log)
+		err = fmt.Errorf("%w\n%s", err, text)
+	}
+	return err
 }
 
 func asRoot() bool { return os.Geteuid() == 0 }
@@ -83,16 +103,24 @@ func asRoot() bool { return os.Geteuid() == 0 }
 // scratch makes a directory that the daemons may write to.
 func (b *bench) scratch(name string) (string, error) {
 	dir := filepath.Join(b.dir, name)
-	if err := os.MkdirAll(dir, 0o755); err != nil || !asRoot() {
-		return dir, err
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	return dir, giveTo(account, dir)
+}
+
+// giveTo makes an account the owner of a file, as far as we may.
+func giveTo(account, path string) error {
+	if !asRoot() {
+		return nil
 	}
 	u, err := user.Lookup(account)
 	if err != nil {
-		return "", err
+		return err
 	}
 	uid, err := strconv.Atoi(u.Uid)
 	if err != nil {
-		return "", err
+		return err
 	}
-	return dir, os.Chown(dir, uid, -1)
+	return os.Chown(path, uid, -1)
 }

@@ -1,8 +1,13 @@
 /* The least that a filter worker can do, so that a measurement is of the
  * multiplexor: it answers each request line at once. "sleepok N" waits N
- * microseconds first, to have many workers busy at the same time. */
+ * microseconds first, to have many workers busy at the same time.
+ *
+ * With LOADING_US it takes so long before it is ready, as a filter in Perl does
+ * that has yet to be compiled, and says in each answer when that was. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static void say(const char *s)
@@ -16,7 +21,16 @@ static void say(const char *s)
 int main(void)
 {
 	static char buf[65536];
+	char answer[64] = "ok 1\n";
 	size_t have = 0;
+
+#ifdef LOADING_US
+	struct timespec now;
+
+	usleep(LOADING_US);
+	clock_gettime(CLOCK_REALTIME, &now);
+	snprintf(answer, sizeof answer, "ok 1 %lld\n", (long long)now.tv_sec * 1000000000 + now.tv_nsec);
+#endif
 
 	for (;;) {
 		char *nl;
@@ -39,7 +53,7 @@ int main(void)
 		} else {
 			if (strncmp(buf, "sleepok ", 8) == 0)
 				usleep((useconds_t)atol(buf + 8));
-			say("ok 1\n");
+			say(answer);
 		}
 		memmove(buf, buf + used, have - used);
 		have -= used;

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,9 +31,18 @@ type listener struct {
 	closed   atomic.Bool
 }
 
-// listen is the other process: it opens listeners, a tenth of which never
-// reads, says "ready", and after "finish" on standard input what came of them.
-func listen(socket string, n int, mix []string) error {
+// listenersEnv names the socket, in the process that is only listeners.
+const listenersEnv = "POSTERN_BENCH_LISTENERS"
+
+// listeners is that process: it opens listeners, a tenth of which never reads,
+// says "ready", and after "finish" on standard input what came of them. Its
+// arguments are how many, and their interest lines.
+func listeners() error {
+	n, err := strconv.Atoi(os.Args[1])
+	if err != nil {
+		return err
+	}
+	socket, mix := os.Getenv(listenersEnv), strings.Fields(os.Args[2])
 	var readers []*listener
 	var silent []net.Conn
 	var all sync.WaitGroup
@@ -67,7 +77,7 @@ func listen(socket string, n int, mix []string) error {
 	if err != nil {
 		return err
 	}
-	report(readers, last, start)
+	fmt.Println(report(readers, last, start).line())
 	for _, l := range readers {
 		l.conn.Close()
 	}
@@ -98,16 +108,57 @@ func lastNumber(socket string) (uint64, error) {
 	}
 }
 
-// report waits until every reader has all it should get, and prints it.
-func report(readers []*listener, last uint64, start time.Time) {
-	complete := func(l *listener, edges uint64) bool {
-		if l.extended && strings.Contains(l.interest, "*") {
-			return l.at.Load() == last
-		}
-		return !hasEdges(l.interest) || l.edges.Load() == edges
+// heard is what listeners got, in sum.
+type heard struct {
+	published, edges int // messages, and how many of them were Y or Z
+	readers          int
+	got              int // messages read
+	short            int // readers that do not have all they should
+	wrong            int // that have not every Y and Z in order
+	gaps             int // numbers that are missing where all were asked for
+	lost             int // messages that were reported lost in the extended form
+	closed           int // readers that were closed
+	millis           int // after the end until they had it
+}
+
+// fields are in the order of the line that one process tells the other.
+func (h *heard) fields() []any {
+	return []any{&h.published, &h.edges, &h.readers, &h.got, &h.short, &h.wrong, &h.gaps, &h.lost, &h.closed, &h.millis}
+}
+
+func (h heard) line() string {
+	var text []string
+	for _, field := range h.fields() {
+		text = append(text, strconv.Itoa(*field.(*int)))
 	}
+	return strings.Join(text, " ")
+}
+
+func parseHeard(line string) (h heard, err error) {
+	if _, err := fmt.Sscan(line, h.fields()...); err != nil {
+		return h, fmt.Errorf("listeners: %q: %w", line, err)
+	}
+	return h, nil
+}
+
+// plus adds what was heard in another storm.
+func (h heard) plus(o heard) heard {
+	theirs := o.fields()
+	for i, field := range h.fields() {
+		*field.(*int) += *theirs[i].(*int)
+	}
+	return h
+}
+
+func (h heard) String() string {
+	return fmt.Sprintf("published %d, %d of them Y or Z; %d readers got %d, all within %d ms of the end: incomplete %d, Y and Z wrong %d, numbers missing %d, reported lost %d, closed %d",
+		h.published, h.edges, h.readers, h.got, h.millis, h.short, h.wrong, h.gaps, h.lost, h.closed)
+}
+
+// report waits until every reader has all it should get, and says what they got.
+func report(readers []*listener, last uint64, start time.Time) heard {
 	var edges, sum uint64
-	for deadline := start.Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := start.Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		edges, sum = 0, 0
 		for _, l := range readers {
 			if l.at.Load() == last && hasEdges(l.interest) {
@@ -115,32 +166,33 @@ func report(readers []*listener, last uint64, start time.Time) {
 				break
 			}
 		}
-		missing := 0
-		for _, l := range readers {
-			if !complete(l, edges) {
-				missing++
-			}
-		}
-		if missing == 0 {
+		if !slices.ContainsFunc(readers, func(l *listener) bool { return !l.complete(last, edges) }) {
 			break
 		}
 	}
-	var got, lost, gaps, short, wrong, closed uint64
+	h := heard{published: int(last), edges: int(edges), readers: len(readers), millis: int(time.Since(start).Milliseconds())}
 	for _, l := range readers {
-		got += l.messages.Load()
-		lost += l.lost.Load()
-		gaps += l.gaps.Load()
+		h.got += int(l.messages.Load())
+		h.lost += int(l.lost.Load())
+		h.gaps += int(l.gaps.Load())
 		if l.closed.Load() {
-			closed++
+			h.closed++
 		}
-		if !complete(l, edges) {
-			short++
+		if !l.complete(last, edges) {
+			h.short++
 		} else if hasEdges(l.interest) && l.sum.Load() != sum {
-			wrong++
+			h.wrong++
 		}
 	}
-	fmt.Printf("published %d, %d of them Y or Z; readers got %d, all within %.1f s of the end\n", last, edges, got, time.Since(start).Seconds())
-	fmt.Printf("readers %d: incomplete %d, Y and Z wrong %d, numbers missing %d, reported lost %d, closed %d\n", len(readers), short, wrong, gaps, lost, closed)
+	return h
+}
+
+// complete says whether a listener has the last message, or as many edges.
+func (l *listener) complete(last, edges uint64) bool {
+	if l.extended && strings.Contains(l.interest, "*") {
+		return l.at.Load() == last
+	}
+	return !hasEdges(l.interest) || l.edges.Load() == edges
 }
 
 func hasEdges(interest string) bool {
