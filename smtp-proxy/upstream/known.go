@@ -10,8 +10,9 @@ import (
 type known struct {
 	mu     sync.Mutex
 	caps   Capabilities
-	at     time.Time // zero while nothing is known
-	asking chan struct{}
+	at     time.Time     // zero while nothing is known
+	asking chan struct{} // nil unless somebody asks
+	err    error         // of the last one who did
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -53,51 +54,42 @@ func (k *known) get(now time.Time, fresh time.Duration) (Capabilities, knownStat
 	return k.caps, knownFresh
 }
 
-// background runs ask, unless somebody asks already or the Set is closed.
-func (k *known) background(ask func(context.Context)) {
+// ask runs probe, unless it runs already or the Set is closed. What it gives is closed when that is over. Nobody's
+// patience ends a probe: with the first server out of reach it takes longer than a client waits.
+func (k *known) ask(probe func(context.Context) error) <-chan struct{} {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.asking != nil || k.ctx.Err() != nil {
-		return
+	if k.asking != nil {
+		return k.asking
 	}
 	done := make(chan struct{})
-	k.asking = done
-	k.wg.Add(1)
-	go func() {
-		defer k.wg.Done()
-		ask(k.ctx)
-		k.answered(done)
-	}()
-}
-
-func (k *known) answered(done chan struct{}) {
-	k.mu.Lock()
-	k.asking = nil
-	k.mu.Unlock()
-	close(done)
-}
-
-// wait asks, or waits for the one who does; if that one gets no answer, the next one asks.
-func (k *known) wait(ctx context.Context, ask func() (Capabilities, error)) (Capabilities, error) {
-	for {
-		k.mu.Lock()
-		if !k.at.IsZero() {
-			defer k.mu.Unlock()
-			return k.caps, nil
-		}
-		other := k.asking
-		if other == nil {
-			done := make(chan struct{})
-			k.asking = done
-			k.mu.Unlock()
-			defer k.answered(done)
-			return ask()
-		}
-		k.mu.Unlock()
-		select {
-		case <-other:
-		case <-ctx.Done():
-			return Capabilities{}, &Error{Reply: replyDown, Err: ctx.Err()}
-		}
+	if k.ctx.Err() != nil {
+		k.err = &Error{Reply: replyDown, Err: ErrClosed}
+		close(done)
+		return done
 	}
+	k.asking = done
+	k.wg.Go(func() {
+		err := probe(k.ctx)
+		k.mu.Lock()
+		k.asking, k.err = nil, err
+		k.mu.Unlock()
+		close(done)
+	})
+	return done
+}
+
+// wait asks, or waits for the one who does.
+func (k *known) wait(ctx context.Context, probe func(context.Context) error) (Capabilities, error) {
+	select {
+	case <-k.ask(probe):
+	case <-ctx.Done():
+		return Capabilities{}, &Error{Reply: replyDown, Err: ctx.Err()}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.at.IsZero() {
+		return Capabilities{}, k.err
+	}
+	return k.caps, nil
 }

@@ -95,30 +95,29 @@ func (set *Set) Close() {
 
 // Capabilities gives what the server behind offers. It is asked once; from then on every connection that is
 // opened brings the answer up to date, and an old answer is given while another one is fetched. An error
-// means that no server ever answered.
+// means that no server ever answered, or none by the end of ctx; then they are asked on.
 func (set *Set) Capabilities(ctx context.Context) (Capabilities, error) {
 	caps, state := set.known.get(time.Now(), set.conf.FreshTime)
 	switch state {
 	case knownFresh:
 		return caps, nil
 	case knownStale:
-		set.known.background(func(ctx context.Context) { _, _ = set.probe(ctx) })
+		set.known.ask(set.probe)
 		return caps, nil
 	}
-	return set.known.wait(ctx, func() (Capabilities, error) { return set.probe(ctx) })
+	return set.known.wait(ctx, set.probe)
 }
 
 // probe opens a connection to see what its server offers. With the PROXY protocol the
 // connection is in our own name.
-func (set *Set) probe(ctx context.Context) (Capabilities, error) {
+func (set *Set) probe(ctx context.Context) error {
 	c, err := set.get(ctx, Client{}, true)
 	if err != nil {
-		return Capabilities{}, err
+		return err
 	}
-	caps := c.caps
-	set.known.learn(caps)
+	set.known.learn(c.caps)
 	c.Release()
-	return caps, nil
+	return nil
 }
 
 // Stats are figures of one server.

@@ -1,0 +1,49 @@
+package upstream
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"postern/internal/testenv"
+)
+
+// RES-08: a server whose host does not answer costs a session connect-timeout, twice; from then on the next server is
+// taken at once.
+func TestRES_08_blackhole(t *testing.T) {
+	p := startPeer(t, good)
+	set := newSet(t, Config{URLs: []string{"smtp://" + testenv.Blackhole(t), p.url()}, ConnectTimeout: second / 2, RetryTime: time.Minute})
+	for i := range 4 {
+		began := time.Now()
+		c := get(t, set, Client{})
+		took := time.Since(began)
+		if c.Server() != p.url() {
+			t.Errorf("connection is to %s", c.Server())
+		}
+		if waits := i < 2; waits != (took >= second/2) || took > 5*second {
+			t.Errorf("session %d got its connection after %v", i+1, took)
+		}
+		c.Abort()
+	}
+	alone := newSet(t, Config{URLs: []string{"smtp://" + testenv.Blackhole(t)}, ConnectTimeout: second / 2})
+	if r, err := getError(t, alone, Client{}); r.Enhanced != "4.4.1" {
+		t.Errorf("got %v, %v", r, err)
+	}
+}
+
+// What the next server offers is learned though no client waits so long for the first one.
+func TestCapabilitiesBehindBlackhole(t *testing.T) {
+	p := startPeer(t, good)
+	set := newSet(t, Config{URLs: []string{"smtp://" + testenv.Blackhole(t), p.url()}, ConnectTimeout: second, RetryTime: time.Minute})
+	ask := func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), second/10)
+		defer cancel()
+		_, err := set.Capabilities(ctx)
+		return err
+	}
+	failed(t, ask(), 451, "4.4.1")
+	testenv.Eventually(t, 10*second, "the capabilities of the second server", func() bool { return ask() == nil })
+	if n := p.count(); n != 1 {
+		t.Errorf("%d connections, want 1", n)
+	}
+}
