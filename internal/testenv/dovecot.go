@@ -54,6 +54,7 @@ type POP3Server struct {
 	TLSPort int    // POP3 over TLS
 	Maildir string // of the only user
 	Cert    string // certificate that it shows
+	Auth    string // UNIX socket where a Postfix may ask for SASL
 	Process *Process
 }
 
@@ -90,6 +91,9 @@ userdb {
 }
 service anvil {
   chroot =
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
 }
 service pop3-login {
   chroot =
@@ -99,6 +103,11 @@ service pop3-login {
   inet_listener pop3s {
     port = %[5]d
     ssl = yes
+  }
+}
+service auth {
+  unix_listener %[1]s/run/sasl {
+    mode = 0666
   }
 }
 service stats {
@@ -117,6 +126,7 @@ func StartDovecot(t testing.TB) *POP3Server {
 	NeedRoot(t)
 	dir := ShortDir(t)
 	s := &POP3Server{Port: FreePort(t), TLSPort: FreePort(t), Maildir: filepath.Join(dir, "Maildir")}
+	s.Auth = filepath.Join(dir, "run", "sasl")
 	var key string
 	s.Cert, key = Certificate(t, dir)
 	for _, d := range []string{dir, filepath.Join(dir, "run"), filepath.Join(dir, "state"), s.Maildir,
