@@ -106,6 +106,7 @@ func (s *session) carryOut(f *filter, tx *transaction, m *message, results *work
 	switch results.Verdict {
 	case workdir.Reject, workdir.TempFail:
 		s.srv.meters.gate(gateFilter)
+		tx.gate = gateFilter
 		return *verdictReply(results.Code, results.DSN, results.Text)
 	case workdir.Discard:
 		return (&voidSink{tx}).finish()

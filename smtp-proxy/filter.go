@@ -66,7 +66,6 @@ func (s *session) ask(f *filter, request string) mxproto.Verdict {
 	}
 	if v.Action == mxproto.Reject || v.Action == mxproto.TempFail {
 		s.srv.meters.gate(gateFilter)
-		s.srv.log.Info("filter refused", "session", s.id, "request", clip(request), "reply", clip(v.Code+" "+v.DSN+" "+v.Text))
 	}
 	return v
 }
@@ -103,7 +102,7 @@ func (s *session) askRelayok() *smtp.Reply {
 		IP: s.clientIP(), Name: s.clientName(), Port: int(s.client.Port()), MyIP: s.localIP(), MyPort: int(s.local.Port()),
 	}.Line())
 	s.open = v.Action == mxproto.Accept
-	return hostVerdict(v)
+	return s.hostVerdict(s.helo, v)
 }
 
 // askHelook asks about the name in HELO or EHLO. What the filter said of an earlier name does not count.
@@ -117,15 +116,17 @@ func (s *session) askHelook(helo string) *smtp.Reply {
 		IP: s.clientIP(), Name: s.clientName(), Helo: helo, Port: int(s.client.Port()), MyIP: s.localIP(), MyPort: int(s.local.Port()),
 	}.Line())
 	s.openName = v.Action == mxproto.Accept
-	return hostVerdict(v)
+	return s.hostVerdict(helo, v)
 }
 
 // hostVerdict makes a reply of a verdict about a host. Discard means nothing here.
-func hostVerdict(v mxproto.Verdict) *smtp.Reply {
-	if v.Action == mxproto.Reject || v.Action == mxproto.TempFail {
-		return verdictReply(v.Code, v.DSN, v.Text)
+func (s *session) hostVerdict(helo string, v mxproto.Verdict) *smtp.Reply {
+	if v.Action != mxproto.Reject && v.Action != mxproto.TempFail {
+		return nil
 	}
-	return nil
+	r := verdictReply(v.Code, v.DSN, v.Text)
+	s.logRefusedHost(helo, *r)
+	return r
 }
 
 // askSenderok makes the working directory and asks about the sender.

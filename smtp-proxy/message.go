@@ -272,18 +272,18 @@ func (s *session) finishMessage(tx *transaction, out sink, r *receiver) {
 	} else {
 		verdict = out.finish()
 	}
-	queueID, outcome := "", "refused"
+	queueID, outcome := "", outcomeRefused
 	switch {
 	case verdict.Positive():
-		outcome = "accepted"
+		outcome = outcomeAccepted
 		if tx.discarded {
-			outcome = "discarded"
+			outcome = outcomeDiscarded
 		} else {
 			queueID = upstream.QueueID(verdict)
 		}
 		s.srv.publish('A', s.id, tx.qid, strconv.FormatInt(r.size, 10), strconv.Itoa(len(tx.accepted)))
 	case verdict.Temporary():
-		outcome = "deferred"
+		outcome = outcomeDeferred
 		s.srv.publish('T', s.id, strconv.Itoa(verdict.Code))
 	default:
 		s.srv.publish('J', s.id, strconv.Itoa(verdict.Code))
@@ -298,23 +298,4 @@ func (s *session) finishMessage(tx *transaction, out sink, r *receiver) {
 	s.tx = nil
 	tx.remove(s.srv)
 	s.releaseUpstream()
-}
-
-// logMessage writes the line of a message.
-func (s *session) logMessage(tx *transaction, outcome string, r smtp.Reply, size int64, queueID string) {
-	attrs := []any{"session", s.id, "qid", tx.qid, "outcome", outcome, "client", s.client.Addr().String(), "helo", clip(s.helo),
-		"from", clip(tx.from.Address), "recipients", len(tx.accepted), "size", size, "duration", time.Since(tx.started).Round(time.Millisecond)}
-	if len(tx.accepted) > 0 {
-		attrs = append(attrs, "to", clip(tx.accepted[0].path.Address))
-	}
-	if r.Code != 0 {
-		attrs = append(attrs, "reply", clip(r.String()))
-	}
-	if queueID != "" {
-		attrs = append(attrs, "queue", clip(queueID))
-	}
-	if s.tls != nil {
-		attrs = append(attrs, "tls", true)
-	}
-	s.srv.log.Info("message", attrs...)
 }

@@ -19,7 +19,15 @@ type meters struct {
 	loadBad     atomic.Uint64
 }
 
-var outcomes = []string{"accepted", "discarded", "deferred", "refused"}
+// What becomes of a message, in the log and as label of the metrics.
+const (
+	outcomeAccepted  = "accepted"
+	outcomeDiscarded = "discarded"
+	outcomeDeferred  = "deferred"
+	outcomeRefused   = "refused"
+)
+
+var outcomes = []string{outcomeAccepted, outcomeDiscarded, outcomeDeferred, outcomeRefused}
 
 func newMeters() *meters {
 	m := &meters{connections: map[string]*atomic.Uint64{}, gates: map[string]*atomic.Uint64{}, messages: map[string]*atomic.Uint64{}}

@@ -153,7 +153,7 @@ func (s *session) sendRecipient(rcpt recipient) {
 		s.say(*tx.broken)
 		return
 	case tx.mailRefused != nil:
-		s.deny(*tx.mailRefused)
+		s.deny(tx, "", rcpt.path.Address, *tx.mailRefused)
 		return
 	}
 	noticed := tx.notify
@@ -358,7 +358,8 @@ func (s *session) answer(p *pendingReply) {
 	}
 	s.conn.Reply(p.reply)
 	s.srv.meters.reply(p.reply.Code)
-	if p.kind != replyKnown {
+	if p.kind != replyKnown && !p.reply.Positive() {
+		s.logRefused(tx, "", p.rcpt.path.Address, p.reply)
 		s.refused(p.reply)
 	}
 }

@@ -4,11 +4,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -45,6 +43,7 @@ type session struct {
 	tx        *transaction
 	up        *upstream.Conn
 	pending   []pendingReply
+	wrong     int // errors and refusals in all
 	errors    int // commands in error since a message was accepted; so for the next two
 	refusals  int // senders, recipients and messages that were refused for good
 	junk      int // commands of no use
@@ -235,8 +234,9 @@ func (s *session) failed() {
 	}
 }
 
-// deny answers MAIL or RCPT with a refusal of ours, or of the filter.
-func (s *session) deny(r smtp.Reply) {
+// deny answers MAIL or RCPT with a refusal that is not the server's. to is the recipient, or empty.
+func (s *session) deny(tx *transaction, gate, to string, r smtp.Reply) {
+	s.logRefused(tx, gate, to, r)
 	if s.refusals+1 >= s.conf.MaxRefusals {
 		s.collect() // nothing is told behind the last refusal
 	}
@@ -266,6 +266,7 @@ func (s *session) refused(r smtp.Reply) {
 
 // owe makes the client wait for what it did wrong, once that is more than half of what it may.
 func (s *session) owe(n, limit int) {
+	s.wrong++
 	if n > limit/2 {
 		s.owed++
 	}
@@ -361,23 +362,7 @@ func (s *session) end() {
 	if s.announced {
 		s.srv.publish('D', s.id, addressText(s.client.Addr()), seconds(took))
 	}
-	attrs := []any{"session", s.id, "listener", s.listener, "client", s.client.String(), "helo", clip(s.helo), "messages", s.messages,
-		"errors", s.errors, "duration", took.Round(time.Millisecond)}
-	if s.peer != s.client {
-		attrs = append(attrs, "peer", s.peer.String())
-	}
-	if s.tls != nil {
-		attrs = append(attrs, "tls", tls.VersionName(s.tls.Version), "cipher", tls.CipherSuiteName(s.tls.CipherSuite))
-		attrs = append(attrs, s.shown.log()...)
-	}
-	level := slog.LevelInfo
-	if s.gate != "" {
-		attrs = append(attrs, "gate", s.gate)
-		if !s.srv.logGate(s.gate) {
-			level = slog.LevelDebug
-		}
-	}
-	s.srv.log.Log(s.srv.ctx, level, "session", attrs...)
+	s.logEnd(took)
 }
 
 // closeGently ends a TCP connection so that the last reply arrives: unread input at close time would
@@ -404,44 +389,4 @@ func (s *session) status(text string) {
 		return
 	}
 	_ = s.stat.Update(text) // the directory tells of its own troubles, once per change
-}
-
-// clip shortens a text from outside for the log.
-func clip(text string) string {
-	const limit = 200
-	if len(text) > limit {
-		return text[:limit] + "..."
-	}
-	return text
-}
-
-// logCommand writes a command to the log. Behind AUTH a line that is no command is what the client would
-// have said in its dialog.
-func (s *session) logCommand(cmd smtp.Command) {
-	if slices.Contains(plainVerbs, cmd.Verb) {
-		s.secrets = cmd.Verb == smtp.Auth
-	}
-	if s.secrets && cmd.Verb != smtp.Auth {
-		cmd = smtp.Command{Verb: "?"}
-	}
-	s.srv.log.Debug("command", "session", s.id, "verb", cmd.Verb, "argument", maskArgument(cmd))
-}
-
-// plainVerbs are the commands that a client may go on with when AUTH has failed.
-var plainVerbs = []string{
-	smtp.Ehlo, smtp.Helo, smtp.Mail, smtp.Rcpt, smtp.Data, smtp.Bdat, smtp.Rset, smtp.Noop, smtp.Quit, smtp.StartTLS, smtp.Auth,
-	smtp.XClient, smtp.Vrfy, smtp.Help, smtp.Expn,
-}
-
-// maskArgument gives the argument of a command as it may be logged: never a secret.
-func maskArgument(cmd smtp.Command) string {
-	if cmd.Verb != smtp.Auth {
-		return clip(cmd.Arg)
-	}
-	for i := range len(cmd.Arg) {
-		if cmd.Arg[i] == ' ' {
-			return clip(cmd.Arg[:i]) + " ****"
-		}
-	}
-	return clip(cmd.Arg)
 }

@@ -61,6 +61,13 @@ func startProxy(t testing.TB, args ...string) *proxy {
 
 func startProxyAs(t testing.TB, listener string, args ...string) *proxy {
 	t.Helper()
+	return startProxyWith(t, listener, func(w *lockedLog) slog.Handler {
+		return slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})
+	}, args...)
+}
+
+func startProxyWith(t testing.TB, listener string, handler func(*lockedLog) slog.Handler, args ...string) *proxy {
+	t.Helper()
 	s := parseSettings(t, args...)
 	conf, err := loadTLS(s)
 	if err != nil {
@@ -68,7 +75,7 @@ func startProxyAs(t testing.TB, listener string, args ...string) *proxy {
 	}
 	out := &lockedLog{}
 	ctx, cancel := context.WithCancel(context.Background())
-	srv, err := newServer(ctx, s, conf, slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	srv, err := newServer(ctx, s, conf, slog.New(handler(out)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,8 @@ type transaction struct {
 	chunks  *chunked     // BDAT has begun
 
 	discarded bool // and it was
+
+	gate string // that refused the message
 }
 
 // recipient is one that the client named.

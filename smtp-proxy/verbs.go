@@ -135,7 +135,7 @@ func (s *session) doMail(arg string) {
 	s.status("MAIL " + path.String())
 	if r := s.askSenderok(tx); r != nil {
 		tx.remove(s.srv)
-		s.deny(*r)
+		s.deny(tx, gateFilter, "", *r)
 		return
 	}
 	s.tx = tx
@@ -187,14 +187,14 @@ func (s *session) recipient(rcpt recipient) {
 	tx := s.tx
 	if r := s.mayRelay(rcpt.path.Domain); r != nil {
 		s.srv.meters.gate(gateStamp)
-		s.deny(*r)
+		s.deny(tx, gateStamp, rcpt.path.Address, *r)
 		return
 	}
 	if tx.first == "" {
 		tx.first = rcpt.path.String()
 	}
 	if r := s.askRecipok(rcpt); r != nil {
-		s.deny(*r)
+		s.deny(tx, gateFilter, rcpt.path.Address, *r)
 		return
 	}
 	if tx.discard {

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"crypto/tls"
+	"log/slog"
+	"slices"
+	"time"
+
+	"postern/internal/smtp"
+)
+
+// The lines that tell what became of a session, a message, and who was refused before there was one. Their
+// fields are described in smtp-proxy(8), LOG.
+
+// logEnd writes the line of a session.
+func (s *session) logEnd(took time.Duration) {
+	attrs := []any{"session", s.id, "listener", s.listener, "client", s.client.String(), "helo", clip(s.helo), "messages", s.messages,
+		"errors", s.wrong, "duration", took.Round(time.Millisecond)}
+	if s.peer != s.client {
+		attrs = append(attrs, "peer", s.peer.String())
+	}
+	if s.authType != "" {
+		attrs = append(attrs, "auth", clip(s.authType), "login", clip(s.login))
+	}
+	if s.tls != nil {
+		attrs = append(attrs, "tls", tls.VersionName(s.tls.Version), "cipher", tls.CipherSuiteName(s.tls.CipherSuite))
+		attrs = append(attrs, s.shown.log()...)
+	}
+	level := slog.LevelInfo
+	if s.gate != "" {
+		attrs = append(attrs, "gate", s.gate)
+		if !s.srv.logGate(s.gate) {
+			level = slog.LevelDebug
+		}
+	}
+	s.srv.log.Log(s.srv.ctx, level, "session", attrs...)
+}
+
+// logMessage writes the line of a message. queueID is the server's name for it.
+func (s *session) logMessage(tx *transaction, outcome string, r smtp.Reply, size int64, queueID string) {
+	attrs := append(s.whose(tx), "outcome", outcome, "recipients", len(tx.accepted), "size", size,
+		"duration", time.Since(tx.started).Round(time.Millisecond))
+	if len(tx.accepted) > 0 {
+		attrs = append(attrs, "to", clip(tx.accepted[0].path.Address))
+	}
+	if r.Code != 0 {
+		attrs = append(attrs, "reply", clip(r.String()))
+	}
+	if queueID != "" {
+		attrs = append(attrs, "queue", clip(queueID))
+	}
+	if s.up != nil {
+		attrs = append(attrs, "server", s.up.Server())
+	}
+	if gate := firstOf(tx.gate, s.gate); gate != "" && outcome != outcomeAccepted {
+		attrs = append(attrs, "gate", gate)
+	}
+	s.srv.log.Info("message", attrs...)
+}
+
+// logRefusedHost writes the line of a client that the filter refused, by its address or by its name in HELO.
+func (s *session) logRefusedHost(helo string, r smtp.Reply) {
+	if s.srv.logGate("refused") {
+		s.srv.log.Info("refused", "session", s.id, "client", s.client.Addr().String(), "helo", clip(helo), "reply", clip(r.String()), "gate", gateFilter)
+	}
+}
+
+// logRefused writes the line of a sender or recipient that was refused, for now or for good: there may never be a
+// message whose line tells of it. gate is empty if it was the server.
+func (s *session) logRefused(tx *transaction, gate, to string, r smtp.Reply) {
+	level := slog.LevelInfo
+	if !s.srv.logGate("refused") {
+		level = slog.LevelDebug
+	}
+	attrs := s.whose(tx)
+	if to != "" {
+		attrs = append(attrs, "to", clip(to))
+	}
+	attrs = append(attrs, "reply", clip(r.String()))
+	switch {
+	case gate != "":
+		attrs = append(attrs, "gate", gate)
+	case s.up != nil:
+		attrs = append(attrs, "server", s.up.Server())
+	}
+	s.srv.log.Log(s.srv.ctx, level, "refused", attrs...)
+}
+
+// whose gives the fields that say whose message it is.
+func (s *session) whose(tx *transaction) []any {
+	attrs := []any{"session", s.id, "client", s.client.Addr().String(), "helo", clip(s.helo)}
+	if tx != nil {
+		attrs = append(attrs, "qid", tx.qid, "from", clip(tx.from.Address))
+	}
+	if s.tls != nil {
+		attrs = append(attrs, "tls", tls.VersionName(s.tls.Version))
+	}
+	if s.authType != "" {
+		attrs = append(attrs, "login", clip(s.login))
+	}
+	return attrs
+}
+
+func firstOf(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// clip shortens a text from outside for the log.
+func clip(text string) string {
+	const limit = 200
+	if len(text) > limit {
+		return text[:limit] + "..."
+	}
+	return text
+}
+
+// logCommand writes a command to the log. Behind AUTH a line that is no command is what the client would
+// have said in its dialog.
+func (s *session) logCommand(cmd smtp.Command) {
+	if slices.Contains(plainVerbs, cmd.Verb) {
+		s.secrets = cmd.Verb == smtp.Auth
+	}
+	if s.secrets && cmd.Verb != smtp.Auth {
+		cmd = smtp.Command{Verb: "?"}
+	}
+	s.srv.log.Debug("command", "session", s.id, "verb", cmd.Verb, "argument", maskArgument(cmd))
+}
+
+// plainVerbs are the commands that a client may go on with when AUTH has failed.
+var plainVerbs = []string{
+	smtp.Ehlo, smtp.Helo, smtp.Mail, smtp.Rcpt, smtp.Data, smtp.Bdat, smtp.Rset, smtp.Noop, smtp.Quit, smtp.StartTLS, smtp.Auth,
+	smtp.XClient, smtp.Vrfy, smtp.Help, smtp.Expn,
+}
+
+// maskArgument gives the argument of a command as it may be logged: never a secret.
+func maskArgument(cmd smtp.Command) string {
+	if cmd.Verb != smtp.Auth {
+		return clip(cmd.Arg)
+	}
+	for i := range len(cmd.Arg) {
+		if cmd.Arg[i] == ' ' {
+			return clip(cmd.Arg[:i]) + " ****"
+		}
+	}
+	return clip(cmd.Arg)
+}
