@@ -141,6 +141,7 @@ func (p *program) mind(ctx context.Context, env *daemon.Env, srv *server) {
 		case <-env.Hangup:
 			p.reload(env, srv)
 		case <-tick.C:
+			srv.watch()
 			n := srv.crowd.sessions()
 			env.Status(fmt.Sprintf("%d sessions", n))
 			if max(n-trimmed, trimmed-n) >= trimStep {
@@ -151,6 +152,9 @@ func (p *program) mind(ctx context.Context, env *daemon.Env, srv *server) {
 		}
 	}
 }
+
+// watch looks at gates that change while nobody comes: listeners are to hear of it all the same.
+func (srv *server) watch() { srv.admission.load.closed() }
 
 // trimStep is by how many the number of sessions must have changed to give memory back to the system: a
 // collection more is nothing against what so many sessions cost.

@@ -1,7 +1,9 @@
 package test
 
 import (
+	"bufio"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,4 +76,40 @@ func TestHangupChangesLimits(t *testing.T) {
 	p.Stop(syscall.SIGHUP)
 	p.WaitOutput(10*time.Second, "settings are not reloaded")
 	dialSMTP(t, address).say("MAIL FROM:<ann@example.org> SIZE=500\r\n", "552")
+}
+
+// TestLoadGateIsHeardOf listens to the real proxy while the load rises and falls and no client comes.
+func TestLoadGateIsHeardOf(t *testing.T) {
+	dir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))
+	load, socket := filepath.Join(dir, "load"), filepath.Join(dir, "n")
+	setLoad := func(text string) {
+		if err := os.WriteFile(load, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	setLoad("0.1 0 0 1/1 1\n")
+	startProxyTo(t, "smtp://127.0.0.1:1", "--maxloadavg", "5", "--loadavg-file", load, "--notify", socket)
+	nc, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	fmt.Fprint(nc, "?L+\n")
+	heard := bufio.NewReader(nc)
+	await := func(end string) {
+		t.Helper()
+		if err := nc.SetReadDeadline(time.Now().Add(answersWithin)); err != nil {
+			t.Fatal(err)
+		}
+		for line := ""; !strings.HasSuffix(line, end); {
+			if line, err = heard.ReadString('\n'); err != nil {
+				t.Fatalf("%q was not heard: %v", end, err)
+			}
+		}
+	}
+	await(" L 0\n") // the snapshot
+	setLoad("7 0 0 1/1 1\n")
+	await(" L 1\n")
+	setLoad("0.1 0 0 1/1 1\n")
+	await(" L 0\n")
 }
