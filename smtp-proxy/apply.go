@@ -111,11 +111,6 @@ func (s *session) carryOut(f *filter, tx *transaction, m *message, results *work
 	case workdir.Discard:
 		return (&voidSink{tx}).finish()
 	}
-	if results.Hold != "" {
-		// There is no queue to hold it in, and letting it through is not what the filter wants.
-		s.srv.log.Warn("filter wants the message held", "session", s.id, "qid", tx.qid, "reason", clip(results.Hold))
-		return reply(451, "4.7.1", "Message is held back, try again later")
-	}
 	if results.NewBody {
 		if err := m.replaceBody(tx.dir); err != nil {
 			tx.dir.Keep(err.Error())
@@ -133,6 +128,9 @@ func (s *session) carryOut(f *filter, tx *transaction, m *message, results *work
 		return (&voidSink{tx}).finish() // all recipients were deleted: delivered to nobody
 	}
 	m.changes, m.scannedBy = results.Changes, f.scannedBy
+	if results.Hold != "" {
+		return s.hold(tx, m, env, results.Hold)
+	}
 	return s.deliver(tx, m, env)
 }
 

@@ -70,6 +70,7 @@ type FilterSettings struct {
 	FilterTimeout     time.Duration `name:"filter-timeout" default:"10m" help:"How long the filter may take for one answer."`
 	FilterMaxDelay    time.Duration `name:"filter-max-delay" default:"1m" help:"Longest delay of a reply that a filter may ask for."`
 	OnFailure         string        `name:"on-failure" enum:"tempfail,accept,reject" default:"tempfail" help:"What to do with a message when the filter does not work: tempfail, accept (unfiltered) or reject."`
+	Hold              string        `name:"hold" placeholder:"URL" help:"Where messages go that the filter wants held, as with upstream: such as maildir:/PATH. Default: they are refused for now."`
 	WorkerGate        config.Switch `name:"worker-gate" default:"yes" help:"Refuse new sessions while no worker is free and the multiplexor's queue is full."`
 	ScannedBy         string        `name:"scanned-by" placeholder:"TEXT" help:"Text of an X-Scanned-By field added to scanned messages. Default: no such field."`
 	ClientLookup      config.Switch `name:"client-lookup" default:"yes" help:"Look up the client's name in the DNS when the filter or a status file wants it."`

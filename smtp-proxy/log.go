@@ -49,10 +49,13 @@ func (s *session) logMessage(tx *transaction, outcome string, r smtp.Reply, size
 	if queueID != "" {
 		attrs = append(attrs, "queue", clip(queueID))
 	}
-	if s.up != nil {
+	switch {
+	case tx.held != "":
+		attrs = append(attrs, "server", tx.held)
+	case s.up != nil:
 		attrs = append(attrs, "server", s.up.Server())
 	}
-	if gate := firstOf(tx.gate, s.gate); gate != "" && outcome != outcomeAccepted {
+	if gate := firstOf(tx.gate, s.gate); gate != "" && !r.Positive() {
 		attrs = append(attrs, "gate", gate)
 	}
 	s.srv.log.Info("message", attrs...)

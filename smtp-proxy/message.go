@@ -276,10 +276,11 @@ func (s *session) finishMessage(tx *transaction, out sink, r *receiver) {
 	switch {
 	case verdict.Positive():
 		outcome = outcomeAccepted
-		if tx.discarded {
-			outcome = outcomeDiscarded
-		} else {
-			queueID = upstream.QueueID(verdict)
+		switch queueID = upstream.QueueID(verdict); {
+		case tx.discarded:
+			queueID, outcome = "", outcomeDiscarded
+		case tx.held != "":
+			outcome = outcomeHeld
 		}
 		s.srv.publish('A', s.id, tx.qid, strconv.FormatInt(r.size, 10), strconv.Itoa(len(tx.accepted)))
 	case verdict.Temporary():

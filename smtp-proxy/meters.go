@@ -22,12 +22,13 @@ type meters struct {
 // What becomes of a message, in the log and as label of the metrics.
 const (
 	outcomeAccepted  = "accepted"
+	outcomeHeld      = "held"
 	outcomeDiscarded = "discarded"
 	outcomeDeferred  = "deferred"
 	outcomeRefused   = "refused"
 )
 
-var outcomes = []string{outcomeAccepted, outcomeDiscarded, outcomeDeferred, outcomeRefused}
+var outcomes = []string{outcomeAccepted, outcomeHeld, outcomeDiscarded, outcomeDeferred, outcomeRefused}
 
 func newMeters() *meters {
 	m := &meters{connections: map[string]*atomic.Uint64{}, gates: map[string]*atomic.Uint64{}, messages: map[string]*atomic.Uint64{}}

@@ -129,7 +129,7 @@ func (s *session) abandonUpstream() {
 	}
 	s.up.Abort()
 	s.up = nil
-	if s.authed {
+	if s.authed && !s.holding {
 		s.authed, s.login, s.authType = false, "", ""
 		s.closing = true
 	}
@@ -222,7 +222,7 @@ func (s *session) mailLine(from smtp.Path, params []smtp.Param) string {
 		case smtp.ParamRet, smtp.ParamEnvID:
 			ok = caps.DSN
 		case smtp.ParamAuth:
-			ok = s.authed
+			ok = s.authed && !s.holding
 		}
 		if ok {
 			b.WriteByte(' ')

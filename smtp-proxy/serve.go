@@ -216,6 +216,11 @@ func (srv *server) open(behind *tls.Config) error {
 	if srv.ups, err = newUpstreams(s, behind, srv.log); err != nil {
 		return fmt.Errorf("upstream: %w", err)
 	}
+	if s.Hold != "" {
+		if srv.holds, err = upstream.New(upstream.Config{URLs: []string{s.Hold}, Helo: s.host, LMTPRecipients: s.MaxRecipients, Log: srv.log}); err != nil {
+			return fmt.Errorf("hold: %w", err)
+		}
+	}
 	srv.upName = serverName(s.Upstream[0])
 	if s.Statdir != "" {
 		if srv.stats, err = statfile.Open(s.Statdir, programName); err != nil {
@@ -273,6 +278,9 @@ func (srv *server) followWorkers(ctx context.Context, spec sockspec.Spec) {
 func (srv *server) close() {
 	if srv.ups != nil {
 		srv.ups.Close()
+	}
+	if srv.holds != nil {
+		srv.holds.Close()
 	}
 	if srv.filter != nil {
 		srv.filter.client.Close()

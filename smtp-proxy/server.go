@@ -61,7 +61,8 @@ type server struct {
 	admission *admission
 	crowd     *crowd
 	ups       *upstream.Set
-	filter    *filter // nil: nothing is filtered
+	holds     *upstream.Set // where messages go that the filter wants held; nil: nowhere
+	filter    *filter       // nil: nothing is filtered
 	hub       *notify.Hub
 	stats     *statfile.Dir // nil: no status files
 	meters    *meters

@@ -41,6 +41,7 @@ type session struct {
 	authed   bool   // up is authenticated as the client and belongs to this session
 
 	tx        *transaction
+	holding   bool // up is not the server behind, but where messages are held
 	up        *upstream.Conn
 	pending   []pendingReply
 	wrong     int // errors and refusals in all

@@ -34,7 +34,8 @@ type transaction struct {
 	discard bool         // the filter wants the message thrown away
 	chunks  *chunked     // BDAT has begun
 
-	discarded bool // and it was
+	discarded bool   // and it was
+	held      string // where the filter has it held; empty if it has not
 
 	gate string // that refused the message
 }

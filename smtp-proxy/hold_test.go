@@ -1,0 +1,83 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"postern/internal/testenv"
+)
+
+// TestHold: what the filter wants held is in the Maildir, changed as the filter wants it, and the server behind has
+// nothing of it.
+func TestHold(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Extend("PIPELINING", "AUTH PLAIN")
+	results := "Qlook%20at%0Ait\nHX-Example yes\nRthree@server.example\nf<new@x.example>\nF\n"
+	pass := scanWith(t, results)
+	release := scanWith(t, "F\n")
+	hold := true
+	m := startMultiplexor(t, func(words []string) string {
+		if !hold {
+			return release(words)
+		}
+		return pass(words)
+	})
+	dir := filepath.Join(t.TempDir(), "held")
+	p := startProxyWith(t, listenSMTP, jsonLog, m.args(behind(b), "--hold=maildir:"+dir, "--auth-requires-tls=no")...)
+	c := greeted(t, p.addr)
+	c.cmd("AUTH PLAIN AGZyZWQAeA==", "235")
+	c.envelope()
+	c.cmd("DATA", "354")
+	c.send(smallMessage)
+	c.expect("250 2.0.0")
+	files, err := os.ReadDir(filepath.Join(dir, "new"))
+	must(t, err)
+	if len(files) != 1 {
+		t.Fatalf("%d messages are held", len(files))
+	}
+	text := readFile(t, filepath.Join(dir, "new", files[0].Name()))
+	for _, want := range []string{
+		"Return-Path: <new@x.example>\nDelivered-To: to@server.example\nDelivered-To: three@server.example\nX-Postern-Hold: look at it\nReceived: from client.example ", " with ESMTPA id ",
+		"\nSubject: test\nX-Example: yes\n\nHello\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("held is\n%s\nwithout %q", text, want)
+		}
+	}
+	if n := len(b.Messages()); n != 0 {
+		t.Errorf("%d messages reached the server", n)
+	}
+	checkRecord(t, logged(t, p, "message", 1)[0], map[string]any{"outcome": "held", "server": "maildir:" + dir, "queue": files[0].Name(), "gate": ""})
+	// The session goes on, authenticated as it was.
+	hold = false
+	c.envelope()
+	c.cmd("DATA", "354")
+	c.send(smallMessage)
+	c.expect("250")
+	if got := b.Messages(); len(got) != 1 || got[0].Conn != 1 && fmt.Sprint(got[0].To) != "[<to@server.example>]" {
+		t.Errorf("delivered %+v", got)
+	}
+}
+
+// TestHoldFails: what cannot be held is neither lost nor let through.
+func TestHoldFails(t *testing.T) {
+	b := testenv.StartBackend(t)
+	m := startMultiplexor(t, scanWith(t, "Qlook\nF\n"))
+	dir := filepath.Join(t.TempDir(), "held")
+	p := startProxy(t, m.args(behind(b), "--hold=maildir:"+dir)...)
+	must(t, os.RemoveAll(dir))
+	for range 2 {
+		c := greeted(t, p.addr)
+		c.envelope()
+		c.cmd("DATA", "354")
+		c.send(smallMessage)
+		c.expect("451")
+		c.cmd("QUIT", "221")
+	}
+	if n := len(b.Messages()); n != 0 {
+		t.Errorf("%d messages reached the server", n)
+	}
+}
