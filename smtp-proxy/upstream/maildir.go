@@ -79,7 +79,7 @@ func (m *maildirServer) dial(ctx context.Context) (*stream, error) {
 		return nil, err
 	}
 	select {
-	case m.conns <- theirs:
+	case m.conns <- worded{theirs}:
 		return newStream(ours), nil
 	case <-m.done:
 		err = ErrClosed
@@ -88,6 +88,26 @@ func (m *maildirServer) dial(ctx context.Context) (*stream, error) {
 	}
 	_, _ = ours.Close(), theirs.Close()
 	return nil, err
+}
+
+// worded says to MAIL and RCPT what other servers say, with the codes of RFC 3463, 3.2. The server half has no other way
+// to choose the words of these replies, each of which it writes at once; and clients hear them.
+type worded struct{ net.Conn }
+
+var wording = []struct{ theirs, ours []byte }{
+	{[]byte("250 2.0.0 Roger, accepting mail from <"), []byte("250 2.1.0 Ok\r\n")},
+	{[]byte("250 2.0.0 I'll make sure <"), []byte("250 2.1.5 Ok\r\n")},
+}
+
+// Write writes a reply.
+func (w worded) Write(p []byte) (int, error) {
+	for _, word := range wording {
+		if bytes.HasPrefix(p, word.theirs) && bytes.IndexByte(p, '\n') == len(p)-1 {
+			_, err := w.Conn.Write(word.ours)
+			return len(p), err
+		}
+	}
+	return w.Conn.Write(p)
 }
 
 func (m *maildirServer) close() {

@@ -145,3 +145,18 @@ func TestMaildirAbort(t *testing.T) {
 		t.Errorf("%d files in new", n)
 	}
 }
+
+// Replies that clients hear are in our own words.
+func TestMaildirReplies(t *testing.T) {
+	set := newSet(t, Config{URLs: []string{"maildir:" + filepath.Join(testenv.ShortDir(t), "Maildir")}})
+	c := get(t, set, Client{})
+	defer c.Release()
+	for _, line := range envelope {
+		c.Command(line)
+	}
+	for i, want := range []string{"250 2.1.0 Ok", "250 2.1.5 Ok"} {
+		if r, err := c.Reply(5 * second); err != nil || r.String() != want {
+			t.Errorf("reply to %q is %q, %v; want %q", envelope[i], r.String(), err, want)
+		}
+	}
+}
