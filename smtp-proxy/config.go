@@ -12,6 +12,7 @@ import (
 	"postern/internal/daemon"
 	"postern/internal/notify"
 	"postern/internal/smtp"
+	"postern/internal/sockspec"
 	"postern/internal/tlsconf"
 )
 
@@ -186,6 +187,9 @@ func (s *settings) Validate() error {
 	if err := s.checkNumbers(); err != nil {
 		return err
 	}
+	if err := s.checkPlaces(); err != nil {
+		return err
+	}
 	return s.parseNetworks()
 }
 
@@ -228,6 +232,27 @@ func (s *settings) checkNumbers() error {
 	}
 	if s.MaxRatePerAddress < 0 {
 		return errors.New("max-rate-per-address: value is too small")
+	}
+	return nil
+}
+
+// checkPlaces looks at the names of servers and sockets, of which none is opened.
+func (s *settings) checkPlaces() error {
+	if _, err := s.upstreamConfig(); err != nil {
+		return fmt.Errorf("upstream: %w", err)
+	}
+	if s.Hold != "" {
+		if err := s.holdConfig().Check(); err != nil {
+			return fmt.Errorf("hold: %w", err)
+		}
+	}
+	for _, place := range []struct{ key, spec string }{{"multiplexor", s.Multiplexor}, {"multiplexor-notify", s.MultiplexorNotify}} {
+		if place.spec == "" {
+			continue
+		}
+		if _, err := sockspec.Parse(place.spec); err != nil {
+			return fmt.Errorf("%s: %w", place.key, err)
+		}
 	}
 	return nil
 }

@@ -56,13 +56,23 @@ func (p *program) listeners() []listen.Request {
 	}
 }
 
-// check is what --check can see beyond the settings: that certificates can be read.
+// check is what --check can see beyond the settings: that certificates can be read and users exist.
 func (p *program) check() error {
 	if _, err := loadTLS(&p.settings); err != nil {
 		return err
 	}
-	_, err := p.settings.UpstreamFiles.Load()
-	return err
+	if _, err := p.settings.UpstreamFiles.Load(); err != nil {
+		return err
+	}
+	srv, err := newServer(context.Background(), &p.settings, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer srv.close()
+	if srv.filter != nil {
+		return srv.filter.spool.Check()
+	}
+	return nil
 }
 
 // open reads the keys, still as root.
@@ -217,7 +227,9 @@ func (srv *server) open(behind *tls.Config) error {
 		return fmt.Errorf("upstream: %w", err)
 	}
 	if s.Hold != "" {
-		if srv.holds, err = upstream.New(upstream.Config{URLs: []string{s.Hold}, Helo: s.host, LMTPRecipients: s.MaxRecipients, Log: srv.log}); err != nil {
+		c := s.holdConfig()
+		c.Log = srv.log
+		if srv.holds, err = upstream.New(c); err != nil {
 			return fmt.Errorf("hold: %w", err)
 		}
 	}
@@ -297,10 +309,20 @@ func (srv *server) use(conf *live) {
 }
 
 func newUpstreams(s *settings, files *tls.Config, log *slog.Logger) (*upstream.Set, error) {
+	c, err := s.upstreamConfig()
+	if err != nil {
+		return nil, err
+	}
+	c.TLSConfig, c.Log = files, log
+	return upstream.New(c)
+}
+
+// upstreamConfig gives what the settings say of the servers behind.
+func (s *settings) upstreamConfig() (upstream.Config, error) {
 	c := upstream.Config{
 		URLs: s.Upstream, TLS: upstream.TLS(s.UpstreamTLS), Helo: s.UpstreamHelo, ClientIP: upstream.ClientIP(s.UpstreamClientIP),
-		MaxConns: s.UpstreamConnections, ConnectTimeout: s.ConnectTimeout, TLSConfig: files, LMTPRecipients: s.LMTPRecipients,
-		HelloTimeout: min(s.UpstreamTimeout, time.Minute), WriteTimeout: min(s.UpstreamTimeout, 3*time.Minute), Log: log,
+		MaxConns: s.UpstreamConnections, ConnectTimeout: s.ConnectTimeout, LMTPRecipients: s.LMTPRecipients,
+		HelloTimeout: min(s.UpstreamTimeout, time.Minute), WriteTimeout: min(s.UpstreamTimeout, 3*time.Minute),
 	}
 	if c.Helo == "" {
 		c.Helo = s.host
@@ -308,11 +330,16 @@ func newUpstreams(s *settings, files *tls.Config, log *slog.Logger) (*upstream.S
 	if s.UpstreamSource != "" {
 		addr, err := netip.ParseAddr(s.UpstreamSource)
 		if err != nil {
-			return nil, fmt.Errorf("source address: %w", err)
+			return c, fmt.Errorf("source address: %w", err)
 		}
 		c.Source = addr
 	}
-	return upstream.New(c)
+	return c, c.Check()
+}
+
+// holdConfig gives where messages go that the filter wants held.
+func (s *settings) holdConfig() upstream.Config {
+	return upstream.Config{URLs: []string{s.Hold}, Helo: s.host, LMTPRecipients: s.MaxRecipients}
 }
 
 // serverName gives the name of the server behind for status files: what a URL has behind its scheme.

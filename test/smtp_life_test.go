@@ -113,3 +113,21 @@ func TestLoadGateIsHeardOf(t *testing.T) {
 	setLoad("0.1 0 0 1/1 1\n")
 	await(" L 0\n")
 }
+
+// TestCheckFindsWhatIsWrong: settings with which the proxy could not start do not pass --check.
+func TestCheckFindsWhatIsWrong(t *testing.T) {
+	for _, tt := range []struct{ flag, value string }{
+		{"upstream", "bogus://x"}, {"upstream", "smtp://localhost:99999"}, {"upstream-source", "nonsense"}, {"hold", "foo:"}, {"multiplexor", "inet:x"},
+		{"multiplexor-notify", "tcp:x"}, {"clientip-owner", "no-such-user"}, {"notify-users", "no-such-user"}, {"smtp", "inet:x"}, {"upstream-helo", "a b"},
+		{"spool-group", "no-such-group"},
+	} {
+		args := []string{"--check", "--config", "/dev/null", "--upstream", "maildir:/nowhere", "--clientip-dir", "/nowhere", "--" + tt.flag, tt.value}
+		if tt.flag == "spool-group" {
+			args = append(args, "--multiplexor", "/nowhere")
+		}
+		_, stderr, status := testenv.Run(t, 10*time.Second, testenv.Binary(t, "smtp-proxy"), args...)
+		if status != 78 {
+			t.Errorf("%s %s: status %d, want 78\n%s", tt.flag, tt.value, status, stderr)
+		}
+	}
+}

@@ -84,19 +84,13 @@ func (s *Spool) openLocked() (*os.Root, error) {
 	if s.root != nil {
 		return s.root, nil
 	}
-	if !filepath.IsAbs(s.Dir) {
-		return nil, fmt.Errorf("open spool %q: not an absolute path: %w", s.Dir, fs.ErrInvalid)
+	gid, err := s.check()
+	if err != nil {
+		return nil, err
 	}
 	if !s.Insecure {
 		if err := safedir.Private(s.Dir); err != nil {
 			return nil, fmt.Errorf("open spool: %w", err)
-		}
-	}
-	gid := -1
-	if s.Group != "" {
-		var err error
-		if gid, err = lookupGroup(s.Group); err != nil {
-			return nil, fmt.Errorf("open spool %q: %w", s.Dir, err)
 		}
 	}
 	root, err := os.OpenRoot(s.Dir)
@@ -107,6 +101,26 @@ func (s *Spool) openLocked() (*os.Root, error) {
 	// What cannot be removed harms nobody but the disk.
 	_, _ = s.sweep(root, crashAge)
 	return root, nil
+}
+
+// Check says what is wrong with a Spool, as far as that shows without its directory.
+func (s *Spool) Check() error {
+	_, err := s.check()
+	return err
+}
+
+// check gives the workers' group, or -1.
+func (s *Spool) check() (gid int, err error) {
+	if !filepath.IsAbs(s.Dir) {
+		return -1, fmt.Errorf("open spool %q: not an absolute path: %w", s.Dir, fs.ErrInvalid)
+	}
+	if s.Group == "" {
+		return -1, nil
+	}
+	if gid, err = lookupGroup(s.Group); err != nil {
+		return -1, fmt.Errorf("open spool %q: %w", s.Dir, err)
+	}
+	return gid, nil
 }
 
 // crashAge is how old a working directory is that nobody uses any more.

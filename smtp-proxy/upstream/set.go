@@ -15,6 +15,19 @@ type Set struct {
 	known   known
 }
 
+// Check says what is wrong with a Config, as far as that shows without opening anything.
+func (c Config) Check() error {
+	if _, err := c.withDefaults(); err != nil {
+		return err
+	}
+	for _, u := range c.URLs {
+		if _, err := parseEndpoint(u); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // New makes a Set. Nothing is connected yet; Maildirs are made if they are missing.
 func New(conf Config) (*Set, error) {
 	conf, err := conf.withDefaults()
