@@ -221,6 +221,10 @@ func (p *pool) endScan(w *worker, scan bool) {
 // something after the verb.
 func (r *request) logged() bool { return r.kind == kindScan && len(r.line) > len("scan \n") }
 
+// busyReason is why a worker that does not answer in time is killed. It may be the
+// message and not the worker that is to blame.
+const busyReason = "Busy timeout"
+
 func (p *pool) busyTimeout(w *worker) {
 	why := failTimeout
 	if p.count[busy] > 3 {
@@ -231,7 +235,7 @@ func (p *pool) busyTimeout(w *worker) {
 	if client {
 		p.publish('B', "")
 	}
-	p.kill(w, "Busy timeout", true)
+	p.kill(w, busyReason, true)
 	p.endScan(w, scan)
 }
 

@@ -217,6 +217,7 @@ type fakeChild struct {
 	signals  []string
 	look     outputState
 	slow     bool // lines do not fit into the pipe
+	unread   bool // they do, but are not read
 	deaf     bool // the pipe is broken
 	released bool
 	rss      int64
@@ -231,6 +232,7 @@ func (c *fakeChild) Send(line []byte) error {
 	return nil
 }
 func (c *fakeChild) Waiting() bool             { return c.slow }
+func (c *fakeChild) Unread() bool              { return c.slow || c.unread }
 func (c *fakeChild) CloseInput()               { c.signals = append(c.signals, "EOF") }
 func (c *fakeChild) Look() outputState         { return c.look }
 func (c *fakeChild) Signal(sig syscall.Signal) { c.signals = append(c.signals, sigName(sig)) }

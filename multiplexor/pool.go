@@ -325,6 +325,9 @@ func (p *pool) kill(w *worker, reason string, disgrace bool) {
 	p.event(levelInfo, "Killing %s worker %d (pid %d) req=%d age=%d req_age=%d: %s", lowerStates[was], w.n, w.pid(), w.requests, p.age(w), p.firstAge(w), reason)
 	p.statistic(w, "KillWorker", fmt.Sprintf("req=%d age=%d reason=%q", w.requests, p.age(w), reason))
 	w.child.Signal(syscall.SIGCONT)
+	if disgrace && p.young(w) && reason != busyReason {
+		p.diedYoung(reason)
+	}
 	if disgrace {
 		w.child.Signal(syscall.SIGTERM)
 		w.arm(phaseKill, killWait)

@@ -27,6 +27,9 @@ type child interface {
 	// later and reported by inputFlushed; Waiting says whether that is so.
 	Send(line []byte) error
 	Waiting() bool
+	// Unread says whether there is something of the line that the process has not
+	// read: then what it writes cannot be the answer.
+	Unread() bool
 	CloseInput()
 	// Look says whether standard output is as it should be between requests.
 	Look() outputState

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -259,6 +260,16 @@ func (c *osChild) Pid() int { return c.pid }
 func (c *osChild) Send(line []byte) error { return c.in.Write(line) }
 func (c *osChild) Waiting() bool          { return c.in.Pending() > 0 }
 func (c *osChild) CloseInput()            { c.in.Close() }
+
+// Unread asks how much is in the pipe. ioctl_pipe(2)
+func (c *osChild) Unread() bool {
+	if c.Waiting() {
+		return true
+	}
+	var n int32
+	_, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(c.in.FD()), unix.TIOCINQ, uintptr(unsafe.Pointer(&n)))
+	return errno == 0 && n > 0
+}
 
 // Look reads what is there: asking costs a system call, and an answer given to
 // the wrong request would cost far more.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -259,95 +258,6 @@ func TestRealFraming(t *testing.T) {
 	r.end()
 }
 
-func TestRealRestrictedSocket(t *testing.T) {
-	r := startReal(t, "-a", "u")
-	sock := r.path("u")
-	if st, err := os.Stat(sock); err != nil || st.Mode().Perm() != 0o777 {
-		t.Errorf("mode %v, %v; want 0777", st.Mode(), err)
-	}
-	if st, err := os.Stat(r.path("s")); err != nil || st.Mode().Perm() != 0o700 {
-		t.Errorf("mode of the main socket %v, %v; want 0700", st.Mode(), err)
-	}
-	for _, line := range []string{"help", "free", "version", "status", "workers", "slaves", "load", "load1 10", "hload", "histo", "msgs", "workerinfo 0", "tick", "foo_no_such_command"} {
-		if got := askAt(t, sock, line+"\n"); got == "" || got == textPrivileged {
-			t.Errorf("%s: %q", line, got)
-		}
-	}
-	for _, line := range []string{"reread", "scan a b", "ping", "relayok x", "autoscale", "", strings.Repeat("x", 20<<10), mxproto.Hello} {
-		if got := askAt(t, sock, line+"\n"); got != textPrivileged {
-			t.Errorf("%.20q: %q, want the refusal", line, got)
-		}
-	}
-	r.end()
-}
-
-func TestRealUglyWorkers(t *testing.T) {
-	t.Parallel()
-	r := startReal(t, "-x", "2", "-b", "2", "-M", "4000000")
-	const broken, died, timeout = "ERR Worker broke the protocol\n", "ERR No response from worker\n", "ERR Filter timed out - check filter rules or system load\n"
-	tests := []struct{ name, line, want string }{
-		{"exit in mid-request", "do exit 3", died},
-		{"killed", "do die", died},
-		{"half an answer and exit", "do raw ok+1;exit 0", died},
-		{"two lines", `do raw one\ntwo\n;mute`, broken},
-		{"answer of 1 MiB", "do long 1048576", broken},
-		{"answer of 60 KiB", "do long 61440", strings.Repeat("l", 61440) + "\n"},
-		{"closes its output", "do close;sleep 60000", died},
-		{"hangs", "do sleep 60000", timeout},
-		{"part of a line, then hangs", "do raw part;sleep 60000", timeout},
-		{"floods standard error", "do flood 100000", "ok did\n"},
-		{"is fine", "x", "ok got <x>\n"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			r.t = t
-			reply := r.background(tt.line)
-			// Meanwhile everything else goes on.
-			r.ask("free")
-			r.want("ping", "PONG\n")
-			if got := <-reply; got != tt.want {
-				t.Errorf("got %.100q, want %.100q", got, tt.want)
-			}
-			r.want("ping", "PONG\n")
-		})
-	}
-	r.t = t
-	r.end()
-}
-
-// TestRealUnaskedLine: the original gave the second line to the next client.
-func TestRealUnaskedLine(t *testing.T) {
-	r := startReal(t, "-x", "1")
-	r.want("do later 100", "ok did\n")
-	testenv.Eventually(t, patience, "the end of the worker that spoke unasked", func() bool {
-		return strings.Contains(r.proc.Output(), "although it had no request")
-	})
-	r.want("ping", "PONG\n")
-	r.end()
-}
-
-func TestRealWorkerSurroundings(t *testing.T) {
-	r := prepare(t)
-	cmd := exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D", "-Z", "-F", "/etc/rules", "-M", "5000000")...)
-	cmd.Env = append(os.Environ(), "LD_PRELOAD=", "PERL5OPT=-w", "NOTIFY_SOCKET=/nonexistent", "KEEP_ME=1", "MULTIPLEXOR_MAX_WORKERS=3")
-	r.start(cmd)
-	about := r.ask("do about")
-	for _, want := range []string{"argv=worker,-f,/etc/rules,-serveru ", " fds=0=pipe,1=pipe,2=pipe,3=pipe ", " umask=077 ", " space=5120000000 ", " dir=" + r.dir + " ", " group=own ", "KEEP_ME"} {
-		if !strings.Contains(about, want) {
-			t.Errorf("a worker lacks %q:\n%s", want, about)
-		}
-	}
-	for _, bad := range []string{"LD_PRELOAD", "PERL5OPT", "NOTIFY_SOCKET", "MULTIPLEXOR_"} {
-		if strings.Contains(about, bad) {
-			t.Errorf("a worker has %s:\n%s", bad, about)
-		}
-	}
-	if !strings.HasPrefix(r.ask("status"), "ISS ") {
-		t.Errorf("the environment's MULTIPLEXOR_MAX_WORKERS=3 was not taken: %s", r.ask("status"))
-	}
-	r.end()
-}
-
 // TestRealWorkerSignals has a shell as worker: a Go program changes the signals it
 // inherits.
 func TestRealWorkerSignals(t *testing.T) {
@@ -406,19 +316,6 @@ func TestRealStatusTag(t *testing.T) {
 	r.end()
 }
 
-func TestRealStubbornWorkers(t *testing.T) {
-	t.Parallel()
-	r := startReal(t, "-b", "1", "-x", "1")
-	r.want("do stubborn", "ok did\n")
-	r.want("do sleep 60000", "ERR Filter timed out - check filter rules or system load\n")
-	if got, _, _ := strings.Cut(r.ask("status"), " "); !strings.Contains(got, "K") {
-		t.Errorf("workers %s, want one killed", got)
-	}
-	r.waitStatus("S") // after SIGKILL
-	r.want("ping", "PONG\n")
-	r.end()
-}
-
 func TestRealSignals(t *testing.T) {
 	r := startReal(t, "-x", "1", "-O", "n")
 	before := r.ask("workerinfo 0")
@@ -439,44 +336,6 @@ func TestRealSignals(t *testing.T) {
 	if status := r.proc.Wait(patience); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
-}
-
-func TestRealMissingWorkerProgram(t *testing.T) {
-	r := prepare(t)
-	if err := os.Remove(r.worker); err != nil {
-		t.Fatal(err)
-	}
-	r.start(exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D")...))
-	r.want("ping", "error: Unable to activate worker\n")
-	r.want("ping", "error: Unable to activate worker\n")
-	r.want("status", "SS 0 0 1024 0 "+strings.Fields(r.ask("status"))[5]+"\n")
-	r.proc.WaitOutput(patience, r.worker+": no such file or directory")
-	r.proc.WaitOutput(patience, "check the worker program")
-	r.end()
-}
-
-func TestRealWorkerExitsAtOnce(t *testing.T) {
-	r := prepare(t)
-	if err := os.WriteFile(r.path("false"), []byte("#!/bin/sh\nexit 7\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	os.Chmod(r.path("false"), 0o755)
-	r.worker = r.path("false")
-	r.start(exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D", "-l")...))
-	errors := []string{"error: Unable to activate worker\n", "ERR No response from worker\n", "error: Error talking to worker process\n"}
-	for range 50 {
-		if got := r.ask("ping"); !slices.Contains(errors, got) {
-			t.Fatalf("got %q", got)
-		}
-	}
-	// Without back-off there would be one or two for each. On a busy machine some
-	// are started before the end of the first ones is noticed.
-	if n := strings.Count(r.proc.Output(), "Starting worker"); n > 25 {
-		t.Errorf("%d processes for 50 requests: a fork storm", n)
-	}
-	r.proc.WaitOutput(patience, "check the worker program")
-	r.proc.WaitOutput(patience, "exited normally with status 7")
-	r.end()
 }
 
 func TestRealBackground(t *testing.T) {
@@ -841,53 +700,6 @@ func TestRealServiceManager(t *testing.T) {
 	}
 }
 
-// TestMUX_02_ScanOutsideTheSpool: a scan of a directory that is not below the spool is
-// refused, however it is written.
-func TestMUX_02_ScanOutsideTheSpool(t *testing.T) {
-	r := startReal(t, "-x", "2")
-	for _, dir := range []string{"msg", "msg/inner", "other dir"} {
-		if err := os.Mkdir(r.path(dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for link, to := range map[string]string{"link": "/etc", "within": r.path("msg"), "msg/up": "../.."} {
-		if err := os.Symlink(to, r.path(link)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, dir := range []string{"/etc", "../../etc", "relative", "", r.dir, r.dir + "/", r.dir + "//msg", r.path("../d"), r.dir + "/msg/../../x", r.path("link"), r.path("link/ssl"),
-		r.path("missing"), r.dir + "x", r.path("msg/up"), r.path("msg%00"), "%2Fetc", r.path("msg") + "\t/etc"} {
-		r.want("scan q "+dir, textOutside)
-	}
-	// As mimedefang.pl reads a line, these are scans as well.
-	for _, line := range []string{"scan", "scan q", "SCAN q /etc", "Scan q /etc", "%73can q /etc", " scan q /etc", "scan\tq\t/etc", "scan q\t/etc " + r.path("msg"), "scan  q /etc", "\x0bscan q /etc x"} {
-		r.want(line, textOutside)
-	}
-	for _, dir := range []string{"msg", "msg/inner", "within", "other%20dir"} {
-		r.want("scan q "+r.path(dir), "ok got <scan q "+r.path(dir)+">\n")
-	}
-	for _, line := range []string{"ping", "senderok <a> 1 h h /etc q", "s", "scanner q /etc", "%2 x"} {
-		if got := r.ask(line); mxproto.IsError(got) {
-			t.Errorf("%q, which is no scan, answered %q", line, got)
-		}
-	}
-	// Over a persistent connection it is one answer like any other.
-	conn, err := net.Dial("unix", r.path("s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
-	frame := fmt.Sprintf("%d:%s,", len(textOutside), textOutside)
-	io.WriteString(conn, "hello 2\nscan q /etc\nscan q "+r.path("link")+"\nping\n")
-	want := mxproto.HelloOK + frame + frame + "5:PONG\n,"
-	got := make([]byte, len(want))
-	if _, err := io.ReadFull(conn, got); err != nil || string(got) != want {
-		t.Errorf("got %q, %v, want %q", got, err, want)
-	}
-	r.end()
-}
-
 // TestScanByAnotherName: the spool may be given by a symbolic link, and clients may
 // know it by either name; under the original's name nothing is refused.
 func TestScanByAnotherName(t *testing.T) {
@@ -1004,47 +816,4 @@ func TestRealHalfClose(t *testing.T) {
 	}
 	testenv.Eventually(t, patience, "no connection left", func() bool { return countFDs(t, r.proc.Pid()) < 20 })
 	r.end()
-}
-
-// TestMUX_10_PeersOfTheWrongUser: who may connect to each kind of UNIX socket can be
-// said, and all others are refused.
-func TestMUX_10_PeersOfTheWrongUser(t *testing.T) {
-	me, other := strconv.Itoa(os.Getuid()), strconv.Itoa(os.Getuid()+1)
-	dial := func(r *real, name, text string) string {
-		conn, err := net.Dial("unix", r.path(name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(patience))
-		io.WriteString(conn, text) // it may be refused before that
-		b := make([]byte, 100)
-		n, _ := conn.Read(b)
-		return string(b[:n])
-	}
-	for _, tt := range []struct {
-		name, settings string
-		want           [4]string // of a request, a lookup, a status request and a listener
-	}{
-		{"requests", "--request-users=" + other, [4]string{mxproto.NotAllowed, "", "2\n", "*OK\n"}},
-		{"status", "--status-users=" + other, [4]string{"PONG\n", "16:ok got <map a b>,", mxproto.NotAllowed, "*OK\n"}},
-		{"listeners", "--notify-users=" + other, [4]string{"PONG\n", "16:ok got <map a b>,", "2\n", "*ERR Not allowed\n"}},
-		{"one of several", "--request-users=nobody --request-users=" + me + " --status-users=" + me, [4]string{"PONG\n", "16:ok got <map a b>,", "2\n", "*OK\n"}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			r := startReal(t, append([]string{"-N", "m", "-a", "u", "-O", "n"}, strings.Fields(tt.settings)...)...)
-			got := [4]string{dial(r, "s", "ping\n"), dial(r, "m", "3:a b,"), dial(r, "u", "free\n"), dial(r, "n", "")}
-			if got != tt.want {
-				t.Errorf("got %q, want %q", got, tt.want)
-			}
-			r.end()
-		})
-	}
-	t.Run("no such user", func(t *testing.T) {
-		r := prepare(t)
-		_, stderr, status := testenv.Run(t, patience, testenv.Binary(t, "multiplexor"), r.args("-D", "--request-users=no-such-user")...)
-		if status != 1 || !strings.Contains(stderr, `request-users "no-such-user": no such user`) {
-			t.Errorf("status %d, %s", status, stderr)
-		}
-	})
 }

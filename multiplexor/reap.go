@@ -26,6 +26,12 @@ func (p *pool) diedYoung(how string) {
 	p.timers.Start(&p.gapTimer, wait)
 }
 
+// young says whether a worker that is of no use has never been of any: then the
+// program or its rules are broken.
+func (p *pool) young(w *worker) bool {
+	return !p.stopping && w.answers == 0 && p.timers.Now()-w.started < youngAge
+}
+
 // exited is told when the process of w is gone.
 func (w *worker) exited(e exit) {
 	p := w.pool
@@ -42,7 +48,7 @@ func (w *worker) exited(e exit) {
 		p.publish('U', "")
 	}
 	how := p.logReap(w, e, expected)
-	young := !expected && w.answers == 0 && p.timers.Now()-w.started < youngAge
+	young := !expected && p.young(w)
 	w.child.Release()
 	w.child = nil
 	w.dying = false

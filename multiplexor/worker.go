@@ -152,8 +152,9 @@ func (w *worker) gotOutput(b []byte) (taken int) {
 	switch {
 	case i < 0 && len(b) <= p.limits.MaxAnswer:
 		return 0
-	case w.phase == phaseWrite && w.child.Waiting():
-		// What is left of the request would be in front of the next one.
+	case w.child.Unread():
+		// It was not meant for this client, and what is left of the request would be in
+		// front of the next one.
 		p.log.add(levelError, fmt.Sprintf("Worker %d (pid %d) wrote %q before it had read its request", w.n, w.pid(), head(b)))
 	case i < 0 || i+1 > p.limits.MaxAnswer:
 		p.log.add(levelError, fmt.Sprintf("Worker %d (pid %d) wrote an answer of more than %d bytes", w.n, w.pid(), p.limits.MaxAnswer))
@@ -234,12 +235,13 @@ func tagText(encoded string) string {
 
 // printable makes every byte a space that is not printable ASCII.
 func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return ' '
+	b := []byte(s)
+	for i, c := range b {
+		if c < ' ' || c > '~' {
+			b[i] = ' '
 		}
-		return r
-	}, strings.ToValidUTF8(s, " "))
+	}
+	return string(b)
 }
 
 // gotStatus takes bytes of the status pipe: each line becomes the tag.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strconv"
 	"strings"
@@ -89,6 +90,23 @@ func work(args []string, in *os.File, out *os.File) int {
 				lines = bufio.NewScanner(neverEnds{in})
 			case "about":
 				answer = about(args)
+			case "memory":
+				hoard := make([]byte, n<<20)
+				for i := 0; i < len(hoard); i += 4096 {
+					hoard[i] = 1
+				}
+			case "spin":
+				for {
+					n++
+				}
+			case "brood": // a child that keeps the pipes, and says which it is
+				child := exec.Command("sleep", "3600")
+				child.Stdin, child.Stdout, child.Stderr = in, out, os.Stderr
+				if err := child.Start(); err != nil {
+					answer = err.Error()
+					break
+				}
+				answer = strconv.Itoa(child.Process.Pid)
 			case "later":
 				time.AfterFunc(time.Duration(n)*time.Millisecond, func() { fmt.Fprintln(out, "unasked") })
 			}
@@ -153,6 +171,14 @@ func TestAnswerBeforeRequestIsRead(t *testing.T) {
 	b.child(0).slow = true
 	a := b.ask("map " + strings.Repeat("x", 100000))
 	b.reply(0, "ok\n")
+	b.wantAnswer(a, failureTexts[failAnswer])
+	b.wantStates("KS")
+
+	b = newBench(t, nil)
+	b.warm(1)
+	b.child(0).unread = true
+	a = b.ask("x")
+	b.reply(0, "what nobody asked for\n")
 	b.wantAnswer(a, failureTexts[failAnswer])
 	b.wantStates("KS")
 }

@@ -33,6 +33,8 @@ var wantedCases = map[string]struct {
 	"TLS": {14, nil},
 	"PRX": {9, nil},
 	"XCL": {5, nil},
+	"WRK": {20, nil},
+	"MUX": {10, nil},
 }
 
 var (

@@ -1,0 +1,407 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"postern/internal/mxproto"
+	"postern/internal/testenv"
+)
+
+// TestMUX_01_RequestLines: whatever is sent, or not sent, is answered or closed within
+// its limits, and other requests go on.
+func TestMUX_01_RequestLines(t *testing.T) {
+	t.Parallel()
+	r := startReal(t, "-c", "1", "-x", "1")
+	for _, tt := range []struct{ name, send, want string }{
+		{"1 MiB", strings.Repeat("x", 1<<20) + "\n", textTooLong},
+		{"NUL", "pi\x00ng\n", "ok got <pi>\n"},
+		{"only NUL", "\x00\n", "ok got <>\n"},
+		{"CR", "ping\r\n", "PONG\n"},
+		{"empty", "\n", "ok got <>\n"},
+		{"unknown", "no such command\n", "ok got <no such command>\n"},
+		{"8 bit", "\xff\xfe\n", "ok got <\xff\xfe>\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := askAt(t, r.path("s"), tt.send); got != tt.want {
+				t.Errorf("got %.100q, want %.100q", got, tt.want)
+			}
+		})
+	}
+	t.Run("no line end", func(t *testing.T) {
+		for _, text := range []string{"", "free", strings.Repeat("x", 1<<20)} {
+			if got := askAt(t, r.path("s"), text); got != "" { // after --client-timeout
+				t.Errorf("%.20q answered %q", text, got)
+			}
+		}
+	})
+	t.Run("a byte now and then", func(t *testing.T) {
+		conn, err := net.Dial("unix", r.path("s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		began := time.Now()
+		for err == nil && time.Since(began) < patience {
+			_, err = io.WriteString(conn, "x")
+			time.Sleep(50 * time.Millisecond)
+		}
+		if err == nil {
+			t.Error("bytes prolong the time for a line")
+		}
+	})
+	r.end()
+}
+
+// TestMUX_01_IdleConnections: 10 000 of them cost little, and requests go on.
+func TestMUX_01_IdleConnections(t *testing.T) {
+	r := startReal(t, "-x", "1")
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	n := min(10000, int(limit.Cur)-200)
+	if n < 10000 {
+		t.Logf("only %d, the limit of descriptors is %d", n, limit.Cur)
+	}
+	before := residentKB(t, r.proc.Pid())
+	conns := make([]net.Conn, 0, n)
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	for i := range n {
+		conn, err := net.Dial("unix", r.path("s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, conn)
+		switch i % 4 {
+		case 1:
+			io.WriteString(conn, "half a li")
+		case 2:
+			io.WriteString(conn, mxproto.Hello+"\n")
+		case 3:
+			io.WriteString(conn, mxproto.Hello+"\nfr")
+		}
+	}
+	r.want("ping", "PONG\n")
+	r.want("free", "1\n")
+	if grown := residentKB(t, r.proc.Pid()) - before; grown > 4*n {
+		t.Errorf("%d KiB for %d connections", grown, n)
+	}
+	r.end()
+}
+
+// TestMUX_02_ScanOutsideTheSpool: a scan of a directory that is not below the spool is
+// refused, however it is written.
+func TestMUX_02_ScanOutsideTheSpool(t *testing.T) {
+	r := startReal(t, "-x", "2")
+	for _, dir := range []string{"msg", "msg/inner", "other dir"} {
+		if err := os.Mkdir(r.path(dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, to := range map[string]string{"link": "/etc", "within": r.path("msg"), "msg/up": "../.."} {
+		if err := os.Symlink(to, r.path(link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{"/etc", "../../etc", "relative", "", r.dir, r.dir + "/", r.dir + "//msg", r.path("../d"), r.dir + "/msg/../../x", r.path("link"), r.path("link/ssl"),
+		r.path("missing"), r.dir + "x", r.path("msg/up"), r.path("msg%00"), "%2Fetc", r.path("msg") + "\t/etc"} {
+		r.want("scan q "+dir, textOutside)
+	}
+	// As mimedefang.pl reads a line, these are scans as well.
+	for _, line := range []string{"scan", "scan q", "SCAN q /etc", "Scan q /etc", "%73can q /etc", " scan q /etc", "scan\tq\t/etc", "scan q\t/etc " + r.path("msg"), "scan  q /etc", "\x0bscan q /etc x"} {
+		r.want(line, textOutside)
+	}
+	for _, dir := range []string{"msg", "msg/inner", "within", "other%20dir"} {
+		r.want("scan q "+r.path(dir), "ok got <scan q "+r.path(dir)+">\n")
+	}
+	for _, line := range []string{"ping", "senderok <a> 1 h h /etc q", "s", "scanner q /etc", "%2 x"} {
+		if got := r.ask(line); mxproto.IsError(got) {
+			t.Errorf("%q, which is no scan, answered %q", line, got)
+		}
+	}
+	// Over a persistent connection it is one answer like any other.
+	conn, err := net.Dial("unix", r.path("s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	frame := fmt.Sprintf("%d:%s,", len(textOutside), textOutside)
+	io.WriteString(conn, "hello 2\nscan q /etc\nscan q "+r.path("link")+"\nping\n")
+	want := mxproto.HelloOK + frame + frame + "5:PONG\n,"
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(conn, got); err != nil || string(got) != want {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	r.end()
+}
+
+// TestMUX_03_StatusSocket: it answers what only looks, and refuses the rest.
+func TestMUX_03_StatusSocket(t *testing.T) {
+	r := startReal(t, "-a", "u")
+	sock := r.path("u")
+	if st, err := os.Stat(sock); err != nil || st.Mode().Perm() != 0o777 {
+		t.Errorf("mode %v, %v; want 0777", st.Mode(), err)
+	}
+	if st, err := os.Stat(r.path("s")); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("mode of the main socket %v, %v; want 0700", st.Mode(), err)
+	}
+	for _, line := range []string{"help", "free", "version", "status", "workers", "slaves", "load", "load1 10", "hload", "histo", "msgs", "workerinfo 0", "tick", "foo_no_such_command"} {
+		if got := askAt(t, sock, line+"\n"); got == "" || got == textPrivileged {
+			t.Errorf("%s: %q", line, got)
+		}
+	}
+	for _, line := range []string{"reread", "scan a b", "ping", "relayok x", "autoscale", "scan /x", "map a b", "REREAD", "tick 1", "", strings.Repeat("x", 20<<10), mxproto.Hello} {
+		if got := askAt(t, sock, line+"\n"); got != textPrivileged {
+			t.Errorf("%.20q: %q, want the refusal", line, got)
+		}
+	}
+	r.end()
+}
+
+// TestMUX_04_Sockets: modes, and what is done with a path that is taken. That a socket
+// never has a wider mode is looked at where sockets are made, in package listen.
+func TestMUX_04_Sockets(t *testing.T) {
+	for _, group := range []bool{false, true} {
+		want, more := os.FileMode(0o700), []string(nil)
+		if group {
+			want, more = 0o770, []string{"-G"}
+		}
+		r := startReal(t, append(more, "-a", "u", "-N", "m", "-O", "n", "--metrics", "x")...)
+		for name, mode := range map[string]os.FileMode{"s": want, "m": want, "n": want, "x": want, "u": 0o777} {
+			if st, err := os.Stat(r.path(name)); err != nil || st.Mode().Perm() != mode {
+				t.Errorf("-G %v: mode of %s: %v, %v; want %v", group, name, st.Mode(), err, mode)
+			}
+		}
+		// A live one is not taken over.
+		_, stderr, status := testenv.Run(t, patience, testenv.Binary(t, "multiplexor"), r.args("-D")...)
+		if status == 0 || !strings.Contains(stderr, "Unable to create listening socket") {
+			t.Errorf("a second instance: status %d, %s", status, stderr)
+		}
+		r.want("ping", "PONG\n")
+		// One that a killed instance has left is replaced.
+		r.proc.Stop(syscall.SIGKILL)
+		r.proc.Wait(patience)
+		if _, err := os.Lstat(r.path("s")); err != nil {
+			t.Fatal(err)
+		}
+		r.start(exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D")...))
+		r.want("ping", "PONG\n")
+		r.end()
+		// What is no socket stays.
+		r.write(r.path("s"), "a letter")
+		_, stderr, status = testenv.Run(t, patience, testenv.Binary(t, "multiplexor"), r.args("-D")...)
+		if text, _ := os.ReadFile(r.path("s")); status == 0 || !strings.Contains(stderr, "no socket") || string(text) != "a letter" {
+			t.Errorf("a file at the path: status %d, %s, and it holds %q", status, stderr, text)
+		}
+	}
+}
+
+// TestMUX_05_ListenersOfTheWholeNetwork need the name that says so, and a warning is
+// logged.
+func TestMUX_05_ListenersOfTheWholeNetwork(t *testing.T) {
+	for _, tt := range []struct {
+		form string
+		warn bool
+	}{{"inet:%d", false}, {"inet_any:%d", true}, {"tcp:0.0.0.0:%d", true}} {
+		r := startReal(t, "-O", fmt.Sprintf(tt.form, testenv.FreePort(t)))
+		r.want("ping", "PONG\n")
+		if got := strings.Contains(r.proc.Output(), "level=WARN"); got != tt.warn {
+			t.Errorf("%s: warned %v, want %v:\n%s", tt.form, got, tt.warn, r.proc.Output())
+		}
+		r.end()
+	}
+}
+
+// listener connects to the notification socket and reads the greeting.
+func (r *real) listener(interest string) (net.Conn, *bufio.Reader) {
+	r.t.Helper()
+	conn, err := net.Dial("unix", r.path("n"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	in := bufio.NewReader(conn)
+	if line, err := in.ReadString('\n'); line != "*OK\n" {
+		r.t.Fatalf("greeting %q, %v", line, err)
+	}
+	io.WriteString(conn, interest)
+	return conn, in
+}
+
+// TestMUX_06_ListenerThatNeverReads holds up nobody, and others hear every Y and Z in
+// order. What becomes of the slow one itself is in package notify.
+func TestMUX_06_ListenerThatNeverReads(t *testing.T) {
+	r := startReal(t, "-x", "1", "-O", "n")
+	for range 10 {
+		r.listener("?*\n")
+	}
+	_, in := r.listener("?YZ+\n")
+	// The extended form begins with the present state, so that nothing is missed.
+	for {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(line, "*") || strings.Contains(line, " Y") {
+			break
+		}
+	}
+	const requests = 5000
+	for range requests {
+		r.want("ping", "PONG\n")
+	}
+	edges := ""
+	for len(edges) < 2*requests {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			t.Fatalf("%v after %d edges", err, len(edges))
+		}
+		if words := strings.Fields(line); len(words) == 3 && (words[2] == "Y" || words[2] == "Z") {
+			edges += words[2]
+		}
+	}
+	if strings.Contains(edges, "YY") || strings.Contains(edges, "ZZ") {
+		t.Errorf("edges out of order: %.200s", edges)
+	}
+	r.end()
+}
+
+// TestMUX_07_ListenerLimit: one beyond it is told so.
+func TestMUX_07_ListenerLimit(t *testing.T) {
+	r := startReal(t, "-O", "n", "--notify-limit", "3")
+	for range 3 {
+		r.listener("")
+	}
+	conn, err := net.Dial("unix", r.path("n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	if reply, err := io.ReadAll(conn); err != nil || string(reply) != "*ERR No free listening slots\n" {
+		t.Errorf("one too many got %q, %v", reply, err)
+	}
+	r.want("ping", "PONG\n")
+	r.end()
+}
+
+// TestMUX_08_InterestLines: the last line that begins with a question mark counts, with
+// the capital letters in it; none is too long.
+func TestMUX_08_InterestLines(t *testing.T) {
+	r := startReal(t, "-O", "n", "-x", "1")
+	for _, tt := range []struct{ name, send, first string }{
+		{"a NUL in it", "?\x00YZ\n", "Z\n"},
+		{"lower case", "?yz\n?F\n", "F 0\n"},
+		{"no question mark", "YZ\n?F\n", "F 0\n"},
+		{"the last one counts", "?*\n?F\n", "F 0\n"},
+		{"of 1 MiB", "?" + strings.Repeat("q", 1<<20) + "\n?F\n", "F 0\n"},
+		{"without an end", "?F\n?Z", "F 0\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			conn, in := r.listener(tt.send)
+			// The interest is not answered: ask until an event comes.
+			for range 200 {
+				r.want("ping", "PONG\n")
+				conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+				if line, err := in.ReadString('\n'); err == nil {
+					if line != tt.first && line != "F 1\n" && line != "Y\n" { // the first request may have come in between
+						t.Errorf("heard %q, want %q", line, tt.first)
+					}
+					return
+				}
+			}
+			t.Error("heard nothing")
+		})
+	}
+	r.end()
+}
+
+// TestMUX_09_ForgedEvents: a worker's text with a line feed is one S event; who wants
+// only Z hears nothing of it.
+func TestMUX_09_ForgedEvents(t *testing.T) {
+	r := startReal(t, "-Z", "-O", "n", "-x", "3")
+	_, all := r.listener("?S+\n")
+	conn, edges := r.listener("?Z+\n")
+	for !strings.Contains(r.ask("do status 1:%20>%20step%0AZ%0A;sleep 50"), "ok did") {
+		t.Fatal("no answer")
+	}
+	for {
+		line, err := all.ReadString('\n')
+		if err != nil {
+			t.Fatalf("no event with the worker's text: %v", err)
+		}
+		if strings.HasSuffix(line, " S 0 1: > step Z \n") {
+			break
+		}
+	}
+	conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	for {
+		line, err := edges.ReadString('\n')
+		if err != nil {
+			break
+		}
+		if strings.Contains(line, " Z") && !strings.HasPrefix(line, "*") {
+			t.Errorf("who wants Z heard %q", line)
+		}
+	}
+	r.end()
+}
+
+// TestMUX_10_PeersOfTheWrongUser: who may connect to each kind of UNIX socket can be
+// said, and all others are refused.
+func TestMUX_10_PeersOfTheWrongUser(t *testing.T) {
+	me, other := strconv.Itoa(os.Getuid()), strconv.Itoa(os.Getuid()+1)
+	dial := func(r *real, name, text string) string {
+		conn, err := net.Dial("unix", r.path(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(patience))
+		io.WriteString(conn, text) // it may be refused before that
+		b := make([]byte, 100)
+		n, _ := conn.Read(b)
+		return string(b[:n])
+	}
+	for _, tt := range []struct {
+		name, settings string
+		want           [4]string // of a request, a lookup, a status request and a listener
+	}{
+		{"requests", "--request-users=" + other, [4]string{mxproto.NotAllowed, "", "2\n", "*OK\n"}},
+		{"status", "--status-users=" + other, [4]string{"PONG\n", "16:ok got <map a b>,", mxproto.NotAllowed, "*OK\n"}},
+		{"listeners", "--notify-users=" + other, [4]string{"PONG\n", "16:ok got <map a b>,", "2\n", "*ERR Not allowed\n"}},
+		{"one of several", "--request-users=nobody --request-users=" + me + " --status-users=" + me, [4]string{"PONG\n", "16:ok got <map a b>,", "2\n", "*OK\n"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := startReal(t, append([]string{"-N", "m", "-a", "u", "-O", "n"}, strings.Fields(tt.settings)...)...)
+			got := [4]string{dial(r, "s", "ping\n"), dial(r, "m", "3:a b,"), dial(r, "u", "free\n"), dial(r, "n", "")}
+			if got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			r.end()
+		})
+	}
+	t.Run("no such user", func(t *testing.T) {
+		r := prepare(t)
+		_, stderr, status := testenv.Run(t, patience, testenv.Binary(t, "multiplexor"), r.args("-D", "--request-users=no-such-user")...)
+		if status != 1 || !strings.Contains(stderr, `request-users "no-such-user": no such user`) {
+			t.Errorf("status %d, %s", status, stderr)
+		}
+	})
+}
