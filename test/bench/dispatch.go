@@ -31,7 +31,7 @@ func (b *bench) dispatch() error {
 		rows = rows[1:]
 	}
 	fmt.Printf("\nRequests through the pool, medians of %d runs in turns; \"kept\" is persistent connections.\n", b.rounds)
-	fmt.Printf("Ratios are to the first row. CPU is the multiplexor's for a request, without its workers.\n\n")
+	fmt.Printf("Ratios are to the first row. CPU is the multiplexor's for a request that was answered, without its workers.\n\n")
 	fmt.Printf("%-8s %-8s %-12s %10s %6s %9s %6s %9s %6s %9s %8s\n", "workers", "clients", "row",
 		"requests/s", "ratio", "p99 us", "ratio", "CPU us", "ratio", "RSS MiB", "refused")
 	goals := dispatchGoals{rate: extreme{atLeast: true, limit: 1}, kept: extreme{atLeast: true, limit: 2},
@@ -72,7 +72,7 @@ func (b *bench) dispatchPoint(rows []dispatchRow, clients, requests int, goals *
 			f := &figures[i]
 			f.rate = append(f.rate, o.rate())
 			f.p99 = append(f.p99, micro(percentile(o.latency, 0.99)))
-			f.cpu = append(f.cpu, cpu)
+			f.cpu = append(f.cpu, cpu*float64(requests)/float64(len(o.latency)))
 			f.refused = append(f.refused, 100*float64(o.refused)/float64(requests))
 		}
 	}

@@ -83,7 +83,7 @@ func endWithGuard(dir string) {
 func endBelow(pid int) (alive bool) {
 	table := processTable()
 	for _, p := range table.tree(pid) {
-		if p != pid && !table[p].zombie {
+		if p != pid && table[p].state != 'Z' {
 			syscall.Kill(p, syscall.SIGKILL)
 			alive = true
 		}

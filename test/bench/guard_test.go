@@ -89,7 +89,11 @@ func TestNothingIsLeftBehind(t *testing.T) {
 				cmd.Process.Kill()
 				t.Fatalf("it says %q, %v", line, err)
 			}
-			pids := append([]string{fields[0]}, fields[2:]...)
+			var pids []int
+			for _, field := range append([]string{fields[0]}, fields[2:]...) {
+				pid, _ := strconv.Atoi(field)
+				pids = append(pids, pid)
+			}
 			if c.how == "write" {
 				out.Close()
 			}
@@ -97,15 +101,14 @@ func TestNothingIsLeftBehind(t *testing.T) {
 				cmd.Process.Signal(c.guard)
 			}
 			if c.bench != 0 {
-				pid, _ := strconv.Atoi(pids[0])
-				syscall.Kill(pid, c.bench)
+				syscall.Kill(pids[0], c.bench)
 			}
 			cmd.Wait()
 			if got := cmd.ProcessState.ExitCode(); got != c.status && c.status != -2 {
 				t.Errorf("exit status %d, want %d", got, c.status)
 			}
 			for _, pid := range pids {
-				testenv.Eventually(t, 20*time.Second, "process "+pid+" to end", func() bool { return ended(pid) })
+				testenv.Eventually(t, 20*time.Second, fmt.Sprintf("process %d to end", pid), func() bool { return gone(pid) })
 			}
 			testenv.Eventually(t, 20*time.Second, "the directory to go", func() bool {
 				_, err := os.Stat(fields[1])
@@ -113,13 +116,6 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			})
 		})
 	}
-}
-
-// ended says whether a process is there no more but for its parent's knowing.
-func ended(pid string) bool {
-	text, err := os.ReadFile("/proc/" + pid + "/stat")
-	entry, _ := parseStat(string(text))
-	return err != nil || entry.zombie
 }
 
 // testBench is a benchmark with a directory of its own, that ends its children

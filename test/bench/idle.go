@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	spareSessions = 20 // that our proxy takes beside those that are idle
-	idleEach      = 8  // KiB of resident memory that a session may take
+	spareSessions = 20  // that our proxy takes beside those that are idle
+	idleEach      = 8   // KiB of resident memory that a session may take
+	probes        = 500 // of each thing that has to answer meanwhile
 	quickly       = 10 * time.Millisecond
 )
 
@@ -76,7 +77,7 @@ func (b *bench) idleAt(p *proxy, n int) error {
 	held := snapshot(p)
 	each := func(after, before int) float64 { return float64(after-before) / 1024 / float64(n) }
 	rss := each(held.rss, before.rss)
-	greetings, err := timed(100, func() error { return visit(p.port) })
+	greetings, err := timed(probes, func() error { return visit(p.port) })
 	if err != nil {
 		return err
 	}
@@ -91,7 +92,7 @@ func (b *bench) idleAt(p *proxy, n int) error {
 
 // idleOurs is what is measured of our proxy alone.
 func (b *bench) idleOurs(p *proxy, before resources, sessions []*client) error {
-	figures, err := timed(100, func() error { _, err := goroutines(p.metrics); return err })
+	figures, err := timed(probes, func() error { _, err := goroutines(p.metrics); return err })
 	if err != nil {
 		return err
 	}
@@ -206,7 +207,7 @@ func refused(port int) ([]time.Duration, error) {
 			break
 		}
 	}
-	return timed(100, func() error {
+	return timed(probes, func() error {
 		c, line, err := greet(port)
 		if err != nil {
 			return err

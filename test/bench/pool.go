@@ -30,16 +30,15 @@ type costRow struct {
 
 // runCosts measures the CPU time of requests in turns and prints it.
 func (b *bench) runCosts(rows []*costRow, clients, requests int, unit string) error {
-	for _, row := range rows {
-		row.cpu = nil
-	}
-	for range b.rounds {
+	for round := range b.rounds + 1 {
 		for _, row := range rows {
 			_, cpu, err := row.server.measured(load{request: relayok, clients: clients, requests: requests, persistent: row.persistent})
 			if err != nil {
 				return fmt.Errorf("%s, %d %s: %w", row.name, row.many, unit, err)
 			}
-			row.cpu = append(row.cpu, cpu)
+			if row.cpu = append(row.cpu, cpu); round == 0 {
+				row.cpu = nil // it also warmed the caches
+			}
 		}
 	}
 	fmt.Printf("\nCPU of the multiplexor for a request, %d client%s at a time\n\n%-12s %-18s %9s %6s\n",

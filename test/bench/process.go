@@ -81,14 +81,8 @@ func await(what string, ready func() bool) error {
 
 // awaitChild calls ready until it is true or the child has ended.
 func awaitChild(name string, pid int, log string, ready func() bool) error {
-	ended := false
-	err := await(name, func() bool {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		entry, _ := parseStat(string(text))
-		ended = err != nil || entry.zombie
-		return ended || ready()
-	})
-	if ended {
+	err := await(name, func() bool { return gone(pid) || ready() })
+	if gone(pid) {
 		err = fmt.Errorf("%s has ended", name)
 	}
 	if err != nil {

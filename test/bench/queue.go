@@ -50,6 +50,9 @@ func (b *bench) backlog(there bool) error {
 			return err
 		}
 		syscall.Kill(s.pid, syscall.SIGSTOP)
+		if err := await("the stop of a multiplexor", func() bool { return state(s.pid) == 'T' }); err != nil {
+			return err
+		}
 		n, err := connectUntilFull(s.socket, 6000)
 		syscall.Kill(s.pid, syscall.SIGCONT)
 		if err != nil {

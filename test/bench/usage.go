@@ -17,7 +17,7 @@ const ticksPerSecond = 100
 // A processEntry is what /proc/PID/stat says of a process.
 type processEntry struct {
 	parent int
-	zombie bool
+	state  byte          // as ps(1) shows it
 	cpu    time.Duration // to the hundredth of a second, ended threads included
 	reaped time.Duration // of children that have ended
 }
@@ -53,7 +53,7 @@ func parseStat(text string) (e processEntry, ok bool) {
 		return time.Duration(n) * time.Second / ticksPerSecond
 	}
 	e.parent, _ = strconv.Atoi(fields[1])
-	e.zombie = fields[0] == "Z"
+	e.state = fields[0][0]
 	e.cpu, e.reaped = ticks(14)+ticks(15), ticks(16)+ticks(17)
 	return e, true
 }
@@ -69,6 +69,19 @@ func (m processMap) tree(pid int) []int {
 		found = append(found, children[found[i]]...)
 	}
 	return found
+}
+
+// state gives the state of a process, 0 if it is gone.
+func state(pid int) byte {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	entry, _ := parseStat(string(text))
+	return entry.state
+}
+
+// gone says whether a process has ended, or is but for its parent's knowing.
+func gone(pid int) bool {
+	s := state(pid)
+	return s == 0 || s == 'Z'
 }
 
 // cpu gives the CPU time that a process has used, without its children.

@@ -9,7 +9,7 @@ import (
 
 func TestParseStat(t *testing.T) {
 	got, ok := parseStat("42 (a ) Z (b) S 7 42 42 0 -1 4194304 100 0 0 0 150 50 30 20 20 0 1 0 12345 1 1\n")
-	want := processEntry{parent: 7, cpu: 2 * time.Second, reaped: 500 * time.Millisecond}
+	want := processEntry{parent: 7, state: 'S', cpu: 2 * time.Second, reaped: 500 * time.Millisecond}
 	if !ok || got != want {
 		t.Errorf("got %+v, %t, want %+v", got, ok, want)
 	}
