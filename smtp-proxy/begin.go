@@ -19,10 +19,21 @@ func (s *session) begin() bool {
 	s.strict = s.wantsStrict()
 	s.announced = true
 	s.srv.publish('C', s.id, addressText(s.client.Addr()))
-	if s.listener == listenSMTPS && !s.handshake() {
-		return false
+	r := s.count() // handshakes are expensive: there are not more of them than sessions
+	if s.listener == listenSMTPS {
+		if r != nil {
+			s.gate = r.gate
+			s.srv.meters.gate(r.gate)
+			return false // nothing can be said to a client that expects TLS
+		}
+		if !s.handshake() {
+			return false
+		}
 	}
-	if r := s.admit(); r != nil {
+	if r == nil {
+		r = s.srv.admission.check(s.background(), s.client.Addr())
+	}
+	if r != nil {
 		s.close(r.gate, r.reply)
 		s.flush()
 		return false
@@ -51,8 +62,16 @@ func (s *session) identify() bool {
 	return true
 }
 
-// admit asks the gates that look at the client's address only, again after XCLIENT changed it.
+// admit asks the gates that look at the client's address only, after XCLIENT changed it.
 func (s *session) admit() *refusal {
+	if r := s.count(); r != nil {
+		return r
+	}
+	return s.srv.admission.check(s.background(), s.client.Addr())
+}
+
+// count counts the session with others from its address.
+func (s *session) count() *refusal {
 	switch s.srv.crowd.enterAddress(s.client.Addr(), time.Now()) {
 	case fits:
 		s.counted = true
@@ -63,7 +82,7 @@ func (s *session) admit() *refusal {
 	default:
 		return shut(gateSessions, reply(421, "4.3.2", "Too many sessions, try again later"))
 	}
-	return s.srv.admission.check(s.background(), s.client.Addr())
+	return nil
 }
 
 // wantsStrict decides how bare line feeds of this client are taken.

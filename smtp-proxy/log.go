@@ -24,8 +24,8 @@ func (s *session) logEnd(took time.Duration) {
 	}
 	if s.tls != nil {
 		attrs = append(attrs, "tls", tls.VersionName(s.tls.Version), "cipher", tls.CipherSuiteName(s.tls.CipherSuite))
-		attrs = append(attrs, s.shown.log()...)
 	}
+	attrs = append(attrs, s.shown.log()...)
 	level := slog.LevelInfo
 	if s.gate != "" {
 		attrs = append(attrs, "gate", s.gate)

@@ -75,9 +75,8 @@ func (s *session) handshake() bool {
 	}
 	defer s.awake()
 	if err := tc.HandshakeContext(ctx); err != nil {
-		s.gate = gateHandshake
+		s.gate, s.shown = gateHandshake, &shown{fault: err}
 		s.srv.meters.gate(gateHandshake)
-		s.srv.log.Debug("TLS handshake", "session", s.id, "client", s.client.String(), "error", err)
 		return false
 	}
 	state := tc.ConnectionState()
@@ -89,9 +88,9 @@ func (s *session) handshake() bool {
 
 // shown is what came of asking a client for its certificate.
 type shown struct {
-	verify          string // OK; FAIL: it is not good; NO: there is none. As Sendmail has it
+	verify          string // OK; FAIL: it is not good; NO: there is none, as Sendmail has it; "" if there is no TLS
 	subject, issuer string // distinguished names, RFC 4514
-	fault           error  // why it is not good
+	fault           error  // why it is not good, or there is no TLS
 }
 
 // shownBy looks at the certificate of a client; nil if it was not asked for one.
@@ -114,8 +113,10 @@ func (c *shown) log() []any {
 	switch {
 	case c == nil || c.verify == "NO":
 		return nil
+	case c.verify == "":
+		return []any{"fault", clip(c.fault.Error())} // of the whole handshake
 	case c.fault != nil:
-		return []any{"certificate", clip(c.subject), "fault", c.fault}
+		return []any{"certificate", clip(c.subject), "fault", clip(c.fault.Error())}
 	}
 	return []any{"certificate", clip(c.subject)}
 }

@@ -209,6 +209,25 @@ func TestTLS_11(t *testing.T) {
 	}
 }
 
+// TLS-11: handshakes count for the limit per address, from their beginning.
+func TestTLS_11_crowd(t *testing.T) {
+	b := testenv.StartBackend(t)
+	args := append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--smtps=inet:1", "--max-sessions-per-address=3", "--tls-timeout=1m")
+	p := startProxyAs(t, listenSMTPS, args...)
+	for range 3 {
+		dial(t, p.addr).send("\x16\x03\x01") // and no more
+	}
+	testenv.Eventually(t, 10*time.Second, "three sessions", func() bool { return p.crowd.sessions() == 3 })
+	c := dial(t, p.addr)
+	must(t, c.SetDeadline(time.Now().Add(10*time.Second)))
+	c.expectEnd()
+	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}}
+	nc, err := from.Dial("tcp", p.addr)
+	must(t, err)
+	defer nc.Close()
+	secured(&client{nc, t, bufio.NewReader(nc)}).expect("220")
+}
+
 func TestTLS_13(t *testing.T) {
 	b := testenv.StartBackend(t)
 	args := append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--smtps=inet:1", "--proxy-from=127.0.0.0/8", "--proxy-timeout=1s")
@@ -342,6 +361,9 @@ func TestClientCertificateRequired(t *testing.T) {
 			}
 		}
 	}
+	testenv.Eventually(t, 10*time.Second, "the causes are in the log", func() bool {
+		return strings.Count(p.log.String(), ` fault="tls: `) >= 3
+	})
 	c.cmd("STARTTLS", "220")
 	c, err := c.shows(&tls.Config{Certificates: []tls.Certificate{ca.Issue("good.example", time.Hour)}})
 	must(t, err)

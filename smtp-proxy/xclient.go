@@ -55,6 +55,7 @@ func (s *session) become(x xclient) {
 	s.name, s.looked = x.name, x.name != ""
 	s.helo, s.esmtp = "", false
 	s.open, s.openName = false, false
+	s.shown = nil // it is that of who speaks for the client
 	if s.login, s.authType = "", ""; x.login != "" && bool(s.conf.XClientLogin) {
 		s.login, s.authType = x.login, smtp.XClient // as Postfix calls it
 	}

@@ -35,8 +35,7 @@ type Listener struct {
 	Required bool // a client must begin TLS before anything else
 }
 
-// Check looks at the settings for these listeners, of which the last is the one with TLS from the first byte. It reads
-// no file.
+// Check looks at the settings for these listeners. It reads no file.
 func (s *Server) Check(listeners ...string) error {
 	switch {
 	case len(s.Key) > 0 && len(s.Key) != len(s.Cert):
