@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -66,16 +67,23 @@ func fail(what string, err error) int {
 }
 
 // endWithGuard does the guard's work when the guard itself was killed, which
-// the kernel tells us with SIGTERM.
-func endWithGuard(dir string) {
+// the kernel tells us with SIGTERM. Before the program ends by itself it calls
+// settle, which does not return if that work has begun: what we measure fails
+// then, and would end us too early.
+func endWithGuard(dir string) (settle func()) {
+	var ending sync.Mutex
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGTERM)
 	go func() {
 		<-ended
-		endBelow(os.Getpid())
+		ending.Lock()
+		for end := time.Now().Add(5 * time.Second); endBelow(os.Getpid()) && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
 		os.RemoveAll(dir)
 		os.Exit(128 + int(syscall.SIGTERM))
 	}()
+	return ending.Lock
 }
 
 // endBelow kills everything below a process, and says whether there was

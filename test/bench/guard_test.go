@@ -35,7 +35,8 @@ func TestMain(m *testing.M) {
 // our process group and out of sight of the parent-death signal, and says
 // which they are.
 func guardedBenchmark(dir, how string) int {
-	endWithGuard(dir)
+	settle := endWithGuard(dir)
+	defer settle()
 	var children processes
 	list := filepath.Join(dir, "pids")
 	script := fmt.Sprintf("sleep 600 & a=$!; setsid sleep 600 & echo $$ $a $! >%s.new; mv %[1]s.new %[1]s; wait", list)
@@ -47,11 +48,14 @@ func guardedBenchmark(dir, how string) int {
 		return 1
 	}
 	fmt.Printf("%d %s %s\n", os.Getpid(), dir, strings.TrimSpace(string(text)))
-	for how != "end" {
-		if how == "write" {
+	switch how {
+	case "wait": // ends when its child does, as a measurement that fails
+		children[0].Wait()
+	case "write":
+		for {
 			fmt.Println("more")
+			time.Sleep(10 * time.Millisecond)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	return 3
 }

@@ -69,8 +69,10 @@ func main() {
 	flag.BoolVar(&b.quick, "quick", false, "few points and short runs")
 	flag.BoolVar(&b.full, "full", false, "every size, number of sessions and kind of session in smtp")
 	flag.Parse()
-	endWithGuard(b.dir)
-	os.Exit(status("bench", b.run(flag.Args())))
+	settle := endWithGuard(b.dir)
+	err := b.run(flag.Args())
+	settle()
+	os.Exit(status("bench", err))
 }
 
 // status prints an error and gives the exit status.
