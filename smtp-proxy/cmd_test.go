@@ -527,7 +527,7 @@ func TestCMD_21(t *testing.T) {
 func TestCMD_22(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
-	hello := "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n"
+	hello := "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" // no line, and none to come
 	for _, line := range []string{"GET / HTTP/1.1\r\n", "POST /mail HTTP/1.1\r\n", "CONNECT host:25 HTTP/1.1\r\n", "\x80\x00\r\n", "{\"json\": 1}\r\n", hello} {
 		c := greeted(t, p.addr)
 		c.send(line)

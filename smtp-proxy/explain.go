@@ -126,7 +126,7 @@ func (e *explanation) envelope(from string, to []string) {
 	s := e.s
 	path, err := explainAddress(from, s.conf.check())
 	if err != nil {
-		e.say("sender", refusalOf(501, "5.1.7", "Sender "+err.Error()))
+		e.say("sender", refusalOf(501, "5.1.7", "Sender: "+err.Error()))
 		return
 	}
 	tx, r := s.newTransaction(path, "")
@@ -151,10 +151,10 @@ func (e *explanation) recipient(address string) *smtp.Reply {
 	s := e.s
 	path, err := explainAddress(address, s.conf.check())
 	if err == nil && path.Null() {
-		err = errors.New("is empty")
+		err = errors.New("address is empty")
 	}
 	if err != nil {
-		return refusalOf(501, "5.1.3", "Recipient "+err.Error())
+		return refusalOf(501, "5.1.3", "Recipient: "+err.Error())
 	}
 	if r := s.mayRelay(path.Domain); r != nil {
 		return r

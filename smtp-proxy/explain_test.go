@@ -52,6 +52,21 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+func TestReplyClasses(t *testing.T) {
+	p := startProxy(t, behind(testenv.StartBackend(t)))
+	c := greeted(t, p.addr)
+	c.envelope()
+	c.cmd("DATA", "354")
+	c.send(smallMessage)
+	c.expect("250")
+	c.cmd("XYZZY", "500")
+	for class, want := range map[int]uint64{2: 5, 3: 1, 4: 0, 5: 1} {
+		if got := p.meters.replies[class].Load(); got != want {
+			t.Errorf("%d replies of class %d, want %d", got, class, want)
+		}
+	}
+}
+
 // TestMetrics also looks for what clients choose: it must not be in a label, LOG-03.
 func TestMetrics(t *testing.T) {
 	b := testenv.StartBackend(t)

@@ -28,9 +28,7 @@ func (s *session) hold(tx *transaction, m *message, env *envelope, reason string
 	m.changes = append(m.changes, workdir.Change{Letter: 'N', Name: holdField, Value: reason})
 	env.same = false
 	r := s.deliver(tx, m, env)
-	if r.Positive() {
-		tx.held = up.Server()
-	}
+	tx.held = r.Positive()
 	if s.up != nil {
 		s.up.Release()
 	}

@@ -49,11 +49,8 @@ func (s *session) logMessage(tx *transaction, outcome string, r smtp.Reply, size
 	if queueID != "" {
 		attrs = append(attrs, "queue", clip(queueID))
 	}
-	switch {
-	case tx.held != "":
-		attrs = append(attrs, "server", tx.held)
-	case s.up != nil:
-		attrs = append(attrs, "server", s.up.Server())
+	if tx.server != "" {
+		attrs = append(attrs, "server", tx.server)
 	}
 	if gate := firstOf(tx.gate, s.gate); gate != "" && !r.Positive() {
 		attrs = append(attrs, "gate", gate)

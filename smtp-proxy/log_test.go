@@ -128,9 +128,25 @@ func TestLogTellsGate(t *testing.T) {
 	c.cmd("XYZZY", "500")
 	c.expect("421")
 	messages := logged(t, p, "message", 2)
-	checkRecord(t, messages[0], map[string]any{"outcome": "refused", "reply": "554 5.7.1 Virus", "gate": "filter", "tls": "", "login": ""})
+	checkRecord(t, messages[0], map[string]any{"outcome": "refused", "reply": "554 5.7.1 Virus", "gate": "filter", "tls": "", "login": "", "server": ""})
 	checkRecord(t, messages[1], map[string]any{"outcome": "refused", "reply": "*", "gate": "bare-newline"})
 	sessions := logged(t, p, "session", 2)
 	checkRecord(t, sessions[0], map[string]any{"gate": "bare-newline", "messages": 2.0})
 	checkRecord(t, sessions[1], map[string]any{"gate": "errors", "errors": 1.0, "tls": ""})
+}
+
+// TestLogTellsRefusedData: a server may refuse a message before it has seen it.
+func TestLogTellsRefusedData(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Answer(func(a testenv.Asked) string { return onVerb(a, "DATA", "554 5.7.1 Not from you") })
+	p := startProxyWith(t, listenSMTP, jsonLog, behind(b), "--max-refusals=2")
+	c := greeted(t, p.addr)
+	for range 2 {
+		c.envelope()
+		c.cmd("DATA", "554 5.7.1 Not from you")
+	}
+	c.expect("421 4.7.0")
+	checkRecord(t, logged(t, p, "refused", 2)[1], map[string]any{
+		"from": "from@client.example", "to": "", "reply": "554 5.7.1 Not from you", "server": "smtp://" + b.Addr, "gate": "",
+	})
 }

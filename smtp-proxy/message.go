@@ -53,7 +53,7 @@ func (s *session) doData(arg string) {
 		return
 	}
 	s.status("DATA")
-	s.conn.Reply(reply(354, "", "End data with <CR><LF>.<CR><LF>"))
+	s.say(reply(354, "", "End data with <CR><LF>.<CR><LF>"))
 	if !s.flush() {
 		out.abort()
 		s.closing = true
@@ -96,7 +96,8 @@ func (s *session) prepareContent(tx *transaction) (out sink, ready bool) {
 		}
 		return nil, false
 	case direct && verdict.Code != 354:
-		s.say(passOn(verdict))
+		r := passOn(verdict)
+		s.deny(tx, "", "", r)
 		s.dropTransaction()
 		return nil, false
 	}
@@ -279,7 +280,7 @@ func (s *session) finishMessage(tx *transaction, out sink, r *receiver) {
 		switch queueID = upstream.QueueID(verdict); {
 		case tx.discarded:
 			queueID, outcome = "", outcomeDiscarded
-		case tx.held != "":
+		case tx.held:
 			outcome = outcomeHeld
 		}
 		s.srv.publish('A', s.id, tx.qid, strconv.FormatInt(r.size, 10), strconv.Itoa(len(tx.accepted)))

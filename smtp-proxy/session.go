@@ -191,6 +191,10 @@ func (s *session) readFailed(err error) bool {
 	case errors.Is(err, smtp.ErrLineTooLong):
 		s.fail(reply(500, "5.5.2", "Line too long"))
 		return true
+	case errors.Is(err, smtp.ErrNotText):
+		// Whatever speaks here, such as a TLS ClientHello, does not speak SMTP.
+		s.close(gateForeign, reply(554, "5.5.1", "This is a mail server"))
+		return true
 	case errors.Is(err, smtp.ErrLineEndless):
 		s.close(gateLine, reply(421, "4.7.0", "Line too long, closing the connection"))
 		return true

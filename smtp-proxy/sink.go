@@ -97,6 +97,7 @@ func (s *session) endContent() smtp.Reply {
 		s.abandonUpstream()
 		return s.lost(err)
 	}
+	s.tx.server = s.up.Server()
 	if r.Code == 421 {
 		s.abandonUpstream()
 	}

@@ -34,10 +34,11 @@ type transaction struct {
 	discard bool         // the filter wants the message thrown away
 	chunks  *chunked     // BDAT has begun
 
-	discarded bool   // and it was
-	held      string // where the filter has it held; empty if it has not
+	discarded bool // and it was
+	held      bool // the filter has it held
 
-	gate string // that refused the message
+	gate   string // that refused the message
+	server string // that answered it
 }
 
 // recipient is one that the client named.

@@ -124,7 +124,7 @@ func (s *session) doMail(arg string) {
 	}
 	path, rest, err := smtp.ParsePath(rest, s.conf.check())
 	if err != nil {
-		s.fail(reply(501, "5.1.7", "Sender "+err.Error()))
+		s.fail(reply(501, "5.1.7", "Sender: "+err.Error()))
 		return
 	}
 	tx, r := s.newTransaction(path, rest)
@@ -159,10 +159,10 @@ func (s *session) doRcpt(arg string) {
 	}
 	path, rest, err := smtp.ParsePath(rest, s.conf.check())
 	if err == nil && path.Null() {
-		err = errors.New("is empty")
+		err = errors.New("address is empty")
 	}
 	if err != nil {
-		s.fail(reply(501, "5.1.3", "Recipient "+err.Error()))
+		s.fail(reply(501, "5.1.3", "Recipient: "+err.Error()))
 		return
 	}
 	if path.UTF8 && !s.tx.utf8 {

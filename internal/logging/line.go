@@ -95,7 +95,7 @@ func newLineHandler(o Options, send sender) slog.Handler {
 		if len(groups) == 0 && isBuiltin(a) {
 			return slog.Attr{}
 		}
-		return cut(a)
+		return cut(inSeconds(a, o.Format))
 	}}
 	if h.json {
 		h.inner = slog.NewJSONHandler(&h.out.buf, options)

@@ -124,12 +124,20 @@ func stderrHandler(o Options) slog.Handler {
 		if level, ok := a.Value.Any().(slog.Level); ok && level == LevelNotice {
 			a.Value = slog.StringValue("NOTICE")
 		}
-		return cut(a)
+		return cut(inSeconds(a, o.Format))
 	}}
 	if o.Format == JSON {
 		return slog.NewJSONHandler(o.Output, options)
 	}
 	return slog.NewTextHandler(o.Output, options)
+}
+
+// inSeconds makes a duration in JSON a number of seconds. The standard library writes nanoseconds.
+func inSeconds(a slog.Attr, format string) slog.Attr {
+	if format == JSON && a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.Float64Value(a.Value.Duration().Seconds())
+	}
+	return a
 }
 
 // facilities are the names of syslog.conf(5).

@@ -176,9 +176,9 @@ func TestStderr(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log.Log(t.Context(), LevelNotice, "x", "k", 1)
+	log.Log(t.Context(), LevelNotice, "x", "k", 1, "took", 1500*time.Millisecond)
 	var got map[string]any
-	if err := json.Unmarshal(out.Bytes(), &got); err != nil || got["msg"] != "x" || got["level"] != "NOTICE" || got["k"] != 1.0 {
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil || got["msg"] != "x" || got["level"] != "NOTICE" || got["k"] != 1.0 || got["took"] != 1.5 {
 		t.Errorf("record %q, %v", out.String(), err)
 	}
 }

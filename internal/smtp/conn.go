@@ -18,12 +18,14 @@ const (
 	discardLimit  = 64 << 10 // how much of an over-long line is thrown away before the peer is given up
 )
 
-// Errors of [Conn.ReadLine] that leave the connection in step.
+// Errors of [Conn.ReadLine]. Only the first leaves the connection in step.
 var (
 	// ErrLineTooLong says that a line was longer than allowed; its rest was thrown away.
 	ErrLineTooLong = errors.New("line too long")
 	// ErrLineEndless says that a line was longer than 64 KiB; the connection is of no more use.
 	ErrLineEndless = errors.New("line without end")
+	// ErrNotText says that what began was no line of text, such as a TLS ClientHello; nothing was used of it.
+	ErrNotText = errors.New("not a line of text")
 )
 
 var (
@@ -123,6 +125,9 @@ func (c *Conn) ReadLine(limit int) (line []byte, bare bool, err error) {
 	for {
 		if c.buf != nil {
 			window := (*c.buf)[c.r:c.w]
+			if scanned == 0 && dropped == 0 && len(window) > 0 && isBinary(window[0]) {
+				return nil, false, ErrNotText
+			}
 			if i := bytes.IndexByte(window[scanned:], '\n'); i >= 0 {
 				end := scanned + i
 				c.r += end + 1
@@ -149,6 +154,10 @@ func (c *Conn) ReadLine(limit int) (line []byte, bare bool, err error) {
 		}
 	}
 }
+
+// isBinary says whether a line of text cannot begin with b. Those who speak in such bytes may never send an
+// end of line.
+func isBinary(b byte) bool { return b < ' ' && b != '\r' && b != '\n' && b != '\t' }
 
 // Window gives the bytes that were read and not used, at least one, waiting for them if need be. They
 // stay until Discard.
