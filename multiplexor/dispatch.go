@@ -166,7 +166,7 @@ func (p *pool) answer(w *worker, line []byte) {
 	}
 	scan := r.logged()
 	if r.origin != fromPool {
-		p.counters.answer(r.kind, p.timers.Now()-w.begun)
+		p.counters.answer(r.kind)
 	}
 	r.asker.answered(line)
 	p.conclude(w, r)
@@ -201,6 +201,7 @@ func (p *pool) conclude(w *worker, r *request) {
 		return
 	}
 	w.requests++
+	p.timings.ended(r.kind, p.timers.Now()-w.begun)
 	if r.kind == kindScan {
 		w.scans++
 		p.messages++

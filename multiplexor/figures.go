@@ -11,7 +11,6 @@ import (
 // counters are what has happened since the start, for metrics. All counters only grow.
 type counters struct {
 	answered [kinds + 1]uint64 // by kind, the last for all others
-	took     [kinds + 1]time.Duration
 	failed   [failures]uint64
 	died     uint64 // workers that ended by themselves
 }
@@ -24,10 +23,38 @@ func (p *pool) tell(r *request, why failure) {
 	r.asker.failed(why)
 }
 
-func (c *counters) answer(k kind, took time.Duration) {
-	i := min(int(k), kinds)
-	c.answered[i]++
-	c.took[i] += took
+func (c *counters) answer(k kind) { c.answered[min(int(k), kinds)]++ }
+
+// timings are histograms, which are kept only if somebody can read them.
+type timings struct {
+	requests *metrics.Histograms
+	waits    *metrics.Histogram
+}
+
+// The upper bounds of the buckets, in seconds: a filter takes milliseconds for an
+// address and seconds for a large message; the queue's longest time is ten minutes.
+var (
+	requestBounds = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120}
+	waitBounds    = []float64{.001, .01, .1, .5, 1, 2.5, 5, 10, 30, 60, 120, 600}
+)
+
+func newTimings(r *metrics.Registry, kinds []string) *timings {
+	return &timings{
+		requests: r.Histograms("request_seconds", "Time from handing a request to a worker to its end, also if that is an error.", "kind", kinds, requestBounds...),
+		waits:    r.Histogram("queue_wait_seconds", "Time in the queue of requests that had to wait there, also if they were refused in the end.", waitBounds...),
+	}
+}
+
+func (t *timings) ended(k kind, took time.Duration) {
+	if t != nil {
+		t.requests.Observe(kindLabel(min(int(k), kinds)), took.Seconds())
+	}
+}
+
+func (t *timings) waited(d time.Duration) {
+	if t != nil {
+		t.waits.Observe(d.Seconds())
+	}
 }
 
 // failureNames are label values.
@@ -68,15 +95,15 @@ func newFigures(l *evloop.Loop, p *pool, s *server) *metrics.Registry {
 		{Name: "queue_size", Help: "Requests that may wait for a worker."},
 		{Name: "connections", Help: "Open connections on the request sockets."},
 		{Name: "requests_total", Help: "Requests that workers answered.", Counter: true, Label: "kind", Values: kindLabels},
-		{Name: "request_seconds_total", Help: "Time that workers took for these requests.", Counter: true, Label: "kind", Values: kindLabels},
 		{Name: "failures_total", Help: "Requests that got no answer of a worker.", Counter: true, Label: "reason", Values: failureNames[:]},
 		{Name: "activations_total", Help: "Worker processes started.", Counter: true},
 		{Name: "deaths_total", Help: "Worker processes that ended without being told to.", Counter: true},
 		{Name: "messages_total", Help: "Scans finished.", Counter: true},
-		{Name: "log_lines_dropped", Help: "Log and statistics lines dropped since one was last written, because the log was too slow."},
+		{Name: "log_lines_dropped_total", Help: "Log and statistics lines dropped because the log or the disk was too slow.", Counter: true},
 		{Name: "worker_resident_bytes", Help: "Resident memory of a worker, shared pages included.", Label: "worker", Values: workerNames},
-		{Name: "worker_cpu_seconds", Help: "Processor time of the process in a worker slot.", Label: "worker", Values: workerNames},
+		{Name: "worker_cpu_seconds_total", Help: "Processor time of the process in a worker slot; it begins again with each process.", Counter: true, Label: "worker", Values: workerNames},
 	}
+	p.timings = newTimings(r, kindLabels)
 	r.Read(figures, func(put func(name, label string, v float64)) {
 		// The values come over a channel: a reader that has given up is not to be
 		// written to.
@@ -113,7 +140,6 @@ func (p *pool) putFigures(put func(name, label string, v float64)) {
 	put("queue_size", "", float64(p.limits.QueueSize))
 	for i, n := range p.counters.answered {
 		put("requests_total", kindLabel(i), float64(n))
-		put("request_seconds_total", kindLabel(i), p.counters.took[i].Seconds())
 	}
 	for why, n := range p.counters.failed {
 		put("failures_total", failureNames[why], float64(n))
@@ -121,14 +147,14 @@ func (p *pool) putFigures(put func(name, label string, v float64)) {
 	put("activations_total", "", float64(p.activations))
 	put("deaths_total", "", float64(p.counters.died))
 	put("messages_total", "", float64(p.messages))
-	put("log_lines_dropped", "", float64(p.log.errands.dropped.Load()))
+	put("log_lines_dropped_total", "", float64(p.log.errands.lost.Load()))
 	for _, w := range p.workers {
 		if w.child == nil {
 			continue
 		}
 		if u, ok := w.child.Usage(); ok {
 			put("worker_resident_bytes", strconv.Itoa(w.n), float64(u.Resident))
-			put("worker_cpu_seconds", strconv.Itoa(w.n), u.CPU.Seconds())
+			put("worker_cpu_seconds_total", strconv.Itoa(w.n), u.CPU.Seconds())
 		}
 	}
 }

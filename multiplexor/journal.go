@@ -28,7 +28,8 @@ type errands struct {
 	ending  bool
 	more    chan struct{} // has room for one: there is something to do, or the end has come
 	done    chan struct{}
-	dropped atomic.Int64
+	dropped atomic.Int64 // since that was last logged
+	lost    atomic.Int64 // since the start
 }
 
 // errandRoom bounds how many lines wait.
@@ -66,6 +67,7 @@ func (e *errands) run() {
 func (e *errands) add(f func()) {
 	if !e.put(f, errandRoom) {
 		e.dropped.Add(1)
+		e.lost.Add(1)
 	}
 }
 

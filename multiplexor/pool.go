@@ -73,6 +73,7 @@ type pool struct {
 	histogram   []int
 	history     history
 	counters    counters
+	timings     *timings       // nil: nobody asks
 	domains     map[string]int // recipok running for a domain, if that is limited
 
 	lastStart time.Duration

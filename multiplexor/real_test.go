@@ -729,7 +729,8 @@ func TestScanByAnotherName(t *testing.T) {
 func TestRealMetrics(t *testing.T) {
 	r := startReal(t, "--metrics", "x", "-x", "3", "--scan-below-spool=no")
 	r.want("scan q d", "ok got <scan q d>\n")
-	r.ask("do exit 1")
+	r.want("do exit 1", noResponse)
+	r.want("ping", "PONG\n")
 	conn, err := net.Dial("unix", r.path("x"))
 	if err != nil {
 		t.Fatal(err)
@@ -742,15 +743,51 @@ func TestRealMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{`postern_multiplexor_requests_total{kind="scan"} 1`, `postern_multiplexor_failures_total{reason="died"} 1`, `postern_multiplexor_deaths_total 1`,
+		`postern_multiplexor_request_seconds_bucket{kind="scan",le="120"} 1`, `postern_multiplexor_request_seconds_count{kind="command"} 2`, `postern_multiplexor_queue_wait_seconds_count 0`,
+		`postern_multiplexor_log_lines_dropped_total 0`, `postern_multiplexor_worker_cpu_seconds_total{worker="0"}`, `postern_multiplexor_worker_resident_bytes{worker="0"}`,
 		`postern_multiplexor_workers_max 3`, `postern_multiplexor_workers{state="stopped"}`, "postern_multiplexor_connections 0"} {
 		if !strings.Contains(string(page), want+"\n") && !strings.Contains(string(page), want+" ") {
 			t.Errorf("no line %s", want)
 		}
 	}
+	lintFigures(t, string(page))
 	if t.Failed() {
 		t.Logf("%s", page)
 	}
 	r.end()
+}
+
+// lintFigures sees that our figures are named as Prometheus wants it: what only grows
+// ends in _total and nothing else does, histograms are of a unit, which is a base unit,
+// and each has a help text.
+func lintFigures(t *testing.T, page string) {
+	t.Helper()
+	n := 0
+	for line := range strings.Lines(page) {
+		words := strings.Fields(line)
+		if len(words) != 4 || words[1] != "TYPE" || !strings.HasPrefix(words[2], "postern_multiplexor_") {
+			continue
+		}
+		n++
+		name, kind := words[2], words[3]
+		if (kind == "counter") != strings.HasSuffix(name, "_total") {
+			t.Errorf("%s is a %s", name, kind)
+		}
+		if kind == "histogram" && !strings.HasSuffix(name, "_seconds") && !strings.HasSuffix(name, "_bytes") {
+			t.Errorf("the histogram %s has no unit", name)
+		}
+		for _, unit := range []string{"_ms", "_milliseconds", "_kb", "_kilobytes", "_minutes", "_percent"} {
+			if strings.Contains(name+"_", unit+"_") {
+				t.Errorf("%s is not of a base unit", name)
+			}
+		}
+		if !strings.Contains(page, "# HELP "+name+" ") || strings.ToLower(name) != name {
+			t.Errorf("%s has no help text, or capital letters", name)
+		}
+	}
+	if n < 15 {
+		t.Errorf("%d figures", n)
+	}
 }
 
 func countFDs(t *testing.T, pid int) int {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"time"
 
 	"postern/internal/evloop"
 	"postern/internal/mxproto"
@@ -99,6 +100,7 @@ type request struct {
 	list       *queue
 	queued     bool
 	pool       *pool // that it waits for
+	since      time.Duration
 	wait       evloop.Timer
 }
 

@@ -33,7 +33,7 @@ func (p *pool) enqueue(r *request, why failure) {
 	if r.wait.Do == nil {
 		r.wait.Do = func() { r.pool.waitedTooLong(r) }
 	}
-	r.pool = p
+	r.pool, r.since = p, p.timers.Now()
 	p.timers.Start(&r.wait, p.limits.QueueTimeout)
 }
 
@@ -76,6 +76,7 @@ func (p *pool) room() {
 // waitedTooLong refuses a request whose time in the queue is over.
 func (p *pool) waitedTooLong(r *request) {
 	p.queue.remove(r)
+	p.timings.waited(p.timers.Now() - r.since)
 	p.tell(r, failQueue)
 	p.room()
 }
@@ -104,6 +105,7 @@ func (p *pool) serveQueue() {
 		if w == nil {
 			return
 		}
+		p.timings.waited(p.timers.Now() - r.since)
 		p.withdraw(r)
 		if r.kind == kindRecipok && p.domainFull(r) {
 			p.unacquire(w)

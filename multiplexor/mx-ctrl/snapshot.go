@@ -15,12 +15,13 @@ import (
 // load1 knows.
 const recentSeconds = 10
 
-// snapshot is what top shows: three replies, asked for one after the other.
+// snapshot is what top shows: replies asked for one after the other.
 type snapshot struct {
 	at      time.Time
 	status  poolStatus
 	workers []worker
 	load    recentLoad
+	usage   map[int]usage // of some slots; nil if the multiplexor does not tell
 }
 
 // worker is one line of the reply to workers.
@@ -57,6 +58,7 @@ func (c *client) take(ctx context.Context) (*snapshot, error) {
 			return nil, &badReply{part.request, reply}
 		}
 	}
+	c.takeUsage(ctx, s)
 	s.at = time.Now()
 	return s, nil
 }

@@ -237,7 +237,7 @@ func TestTopOnATerminal(t *testing.T) {
 	p := startTop(t, f)
 	frame := p.frame()
 	for _, want := range []string{reverse + "mx-ctrl top  " + f.socket + " ", "Workers 5: 2 busy, 1 idle, 1 killed, 1 stopped",
-		reverse + tableHead, "   1 busy       6787  1m15s relayok  relayok  relayok 1.2.3.4\r\n"} {
+		reverse + "SLOT STATE       PID    FOR NOW      LAST     DOING", "   1 busy       6787  1m15s relayok  relayok  relayok 1.2.3.4\r\n"} {
 		if !strings.Contains(frame, want) {
 			t.Errorf("no %q in\n%q", want, frame)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -58,7 +59,12 @@ func TestParseWorkers(t *testing.T) {
 
 // topFake answers the three requests of top.
 func topFake(t *testing.T, workers func() string) *fake {
-	return answer(t, func(request string) string {
+	return answer(t, topReplies(workers))
+}
+
+// topReplies answers the requests of top as the original does.
+func topReplies(workers func() string) func(request string) string {
+	return func(request string) string {
 		switch request {
 		case "status\n":
 			return "BBISK 1234 5 3 2 93784\n"
@@ -68,8 +74,8 @@ func topFake(t *testing.T, workers func() string) *fake {
 			return "12 2.500000 142.250000 3 1.000000 0.400000 0 0.000000 0.000000 4 3.000000 1.000000 " +
 				"2 1 1 1 1234 5 3 2 93784 10 1 1 0 0\n"
 		}
-		return "error: unexpected " + request
-	})
+		return "Worker 1\nState Busy\nPID 6787\nNumRequests 1\nNumScans 1\nAge 1\nFirstReqAge 1\nLastStateChangeAge 0\nStatusTag \n"
+	}
 }
 
 const topPlain = `Up 1d02h, 1234 scans done, 5 workers started
@@ -103,8 +109,53 @@ func TestTopWithoutTerminal(t *testing.T) {
 	if d := cmp.Diff(topPlain, rest); d != "" || got.stderr != "" || got.status != 0 {
 		t.Errorf("%v, differs (-want +got):\n%s", got, d)
 	}
-	if sent := f.requests(); !slices.Equal(sent, []string{"status\n", "workers\n", "load1 10\n"}) {
+	// The multiplexor does not know its workers' usage: it is asked for one only.
+	if sent := f.requests(); !slices.Equal(sent, []string{"status\n", "workers\n", "load1 10\n", "workerinfo 1\n"}) {
 		t.Errorf("sent %q", sent)
+	}
+}
+
+// TestTopShowsUsage: memory and processor time of workers, where the multiplexor tells
+// them and the process is still the same.
+func TestTopShowsUsage(t *testing.T) {
+	const info = "Worker %d\nState Busy\nPID %s\nNumRequests 1\nNumScans 1\nAge 1\nFirstReqAge 1\nLastStateChangeAge 0\nStatusTag ResidentKB 1\nResidentKB %d\nCPUMilliseconds %d\n"
+	plain := topReplies(func() string { return workersReply })
+	f := answer(t, func(request string) string {
+		switch request {
+		case "workerinfo 0\n":
+			return fmt.Sprintf(info, 0, "6786", 512, 1234)
+		case "workerinfo 1\n":
+			return fmt.Sprintf(info, 1, "6787", 25<<10, 75000)
+		case "workerinfo 2\n":
+			return fmt.Sprintf(info, 2, "9999", 1, 1) // another process by now
+		case "workerinfo 4\n":
+			return "Worker 4\nState Killed\nPID 17714\n"
+		}
+		return plain(request)
+	})
+	got := runAs(own, "", "-s", f.socket, "top")
+	want := `SLOT STATE       PID    FOR MEMORY    CPU NOW      LAST     DOING
+   1 busy       6787  1m15s  25.0M  1m15s relayok  relayok  relayok 1.2.3.4
+   0 busy       6786     0s   512K  1.23s scan     scan     scan QQ
+   4 killed    17714  2d07h
+   2 idle       6788  1h00m                        recipok
+   3 stopped             0s
+`
+	if _, table, _ := strings.Cut(got.stdout, "\n\nSLOT"); "SLOT"+table != want || got.status != 0 {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestSizes(t *testing.T) {
+	for kib, want := range map[int64]string{0: "0K", 999: "999K", 1000: "0.9M", 1023999: "999.9M", 1024000: "0.9G", 1 << 40: ">999G"} {
+		if got := size(kib); got != want {
+			t.Errorf("size(%d) = %q, want %q", kib, got, want)
+		}
+	}
+	for d, want := range map[time.Duration]string{0: "0.00s", 59999 * time.Millisecond: "59.99s", time.Hour: "1h00m"} {
+		if got := cpuTime(d); got != want {
+			t.Errorf("cpuTime(%v) = %q, want %q", d, got, want)
+		}
 	}
 }
 
@@ -187,13 +238,13 @@ func TestViewFitsTheScreen(t *testing.T) {
 func TestViewHead(t *testing.T) {
 	v := testView(t)
 	_, got := texts(v.lines(40, 24))
-	want := []string{"mx-ctrl top  /s                 12:00:00", tableHead[:40]}
+	want := []string{"mx-ctrl top  /s                 12:00:00", v.tableHead()[:40]}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	v.paused, v.failure, v.now = true, errors.New("gone\x1b[2J"), v.now.Add(90*time.Second)
 	_, got = texts(v.lines(40, 24))
-	want = []string{"mx-ctrl top  /s         PAUSED  12:01:30", "No answer for 1m30s: gone?[2J", tableHead[:40]}
+	want = []string{"mx-ctrl top  /s         PAUSED  12:01:30", "No answer for 1m30s: gone?[2J", v.tableHead()[:40]}
 	if !slices.Equal(got, want) {
 		t.Errorf("paused and failed: got %q, want %q", got, want)
 	}

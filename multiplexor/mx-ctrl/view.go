@@ -30,7 +30,7 @@ func (v *view) lines(columns, rows int) []line {
 	for _, text := range slices.Concat(v.summary(), v.averages()) {
 		all = append(all, line{text, false})
 	}
-	all = append(all, line{}, line{fmt.Sprintf("%-*s", columns, tableHead), true})
+	all = append(all, line{}, line{fmt.Sprintf("%-*s", columns, v.tableHead()), true})
 	for _, text := range v.table(rows, len(all)) {
 		all = append(all, line{text, false})
 	}
@@ -93,28 +93,54 @@ func (v *view) averages() []string {
 	}
 }
 
-const tableHead = "SLOT STATE       PID    FOR NOW      LAST     DOING"
+// tableHead names the columns; those of memory and processor time are there if the
+// multiplexor tells about them.
+func (v *view) tableHead() string {
+	if v.current.usage == nil {
+		return "SLOT STATE       PID    FOR NOW      LAST     DOING"
+	}
+	return "SLOT STATE       PID    FOR MEMORY    CPU NOW      LAST     DOING"
+}
 
-// order is which workers come first when not all fit.
-var order = map[byte]int{'B': 0, 'K': 1, 'I': 2, 'S': 3}
+// uses words what a worker uses, as two columns.
+func (v *view) uses(w worker) string {
+	if v.current.usage == nil {
+		return ""
+	}
+	u, ok := v.current.usage[w.slot]
+	if !ok {
+		return fmt.Sprintf(" %6s %6s", "", "")
+	}
+	return fmt.Sprintf(" %6s %6s", size(u.memory), cpuTime(u.cpu))
+}
 
-// table lists the workers, busy ones first, the longest busy before the others.
-// If they do not all fit into rows, of which used are taken, the last row says how
-// many are left out.
-func (v *view) table(rows, used int) []string {
-	sorted := slices.Clone(v.current.workers)
+// inOrder sorts workers as they are shown: busy ones first, the longest busy before
+// the others.
+func inOrder(workers []worker) []worker {
+	sorted := slices.Clone(workers)
 	slices.SortStableFunc(sorted, func(a, b worker) int {
 		if a.state == b.state && a.state == 'B' {
 			return cmp.Compare(b.ago, a.ago)
 		}
 		return cmp.Compare(order[a.state], order[b.state])
 	})
+	return sorted
+}
+
+// order is which workers come first when not all fit.
+var order = map[byte]int{'B': 0, 'K': 1, 'I': 2, 'S': 3}
+
+// table lists the workers in order.
+// If they do not all fit into rows, of which used are taken, the last row says how
+// many are left out.
+func (v *view) table(rows, used int) []string {
+	sorted := inOrder(v.current.workers)
 	var all []string
 	for i, w := range sorted {
 		if rows > 0 && used+i >= rows-1 && i < len(sorted)-1 {
 			return append(all, "... and "+count(sorted[i:], false))
 		}
-		text := fmt.Sprintf("%4d %-8s %6s %6s %-8s %-8s %s", w.slot, stateNames[w.state], safeLine(w.pid), age(w.ago), safeLine(w.now), safeLine(w.last), safeLine(w.tag))
+		text := fmt.Sprintf("%4d %-8s %6s %6s%s %-8s %-8s %s", w.slot, stateNames[w.state], safeLine(w.pid), age(w.ago), v.uses(w), safeLine(w.now), safeLine(w.last), safeLine(w.tag))
 		all = append(all, strings.TrimRight(text, " "))
 	}
 	return all
