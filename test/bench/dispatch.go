@@ -18,7 +18,7 @@ type dispatchGoals struct{ rate, kept, p99, cpu, refused extreme }
 
 // dispatch measures requests through the pool of workers, which answer at once.
 func (b *bench) dispatch() error {
-	workers, clients, requests := []int{4, 16, 64}, []int{1, 8, 64, 256}, 20000
+	workers, clients, requests := []int{4, 16, 64}, []int{1, 8, 64, 256}, 40000
 	if b.quick {
 		workers, clients, requests = []int{4}, []int{1, 64}, 8000
 	}
@@ -63,18 +63,20 @@ func (b *bench) dispatch() error {
 func (b *bench) dispatchPoint(rows []dispatchRow, clients, requests int, goals *dispatchGoals) error {
 	figures := make([]dispatchFigures, len(rows))
 	workers := rows[0].server.workers
-	for range b.rounds {
-		for i, row := range rows {
-			o, cpu, err := row.server.measured(load{request: relayok, clients: clients, requests: requests, persistent: row.persistent})
-			if err != nil {
-				return fmt.Errorf("%s, %d workers, %d clients: %w", row.name, workers, clients, err)
-			}
-			f := &figures[i]
-			f.rate = append(f.rate, o.rate())
-			f.p99 = append(f.p99, micro(percentile(o.latency, 0.99)))
-			f.cpu = append(f.cpu, cpu*float64(requests)/float64(len(o.latency)))
-			f.refused = append(f.refused, 100*float64(o.refused)/float64(requests))
+	err := inTurns(b.rounds, len(rows), func(_, i int) error {
+		row, f := rows[i], &figures[i]
+		o, cpu, err := row.server.measured(load{request: relayok, clients: clients, requests: requests, persistent: row.persistent})
+		if err != nil {
+			return fmt.Errorf("%s, %d workers, %d clients: %w", row.name, workers, clients, err)
 		}
+		f.rate = append(f.rate, o.rate())
+		f.p99 = append(f.p99, micro(percentile(o.latency, 0.99)))
+		f.cpu = append(f.cpu, cpu*float64(requests)/float64(len(o.latency)))
+		f.refused = append(f.refused, 100*float64(o.refused)/float64(requests))
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	first := figures[0].medians()
 	for i := range figures {

@@ -79,6 +79,19 @@ func (e *extreme) addTo(g *goals, about, unit string) {
 	g.add(e.met == e.points, about, want, "%d of %d points; worst %.3g%s at %s", e.met, e.points, e.value, unit, e.where)
 }
 
+// inTurns measures n rows in so many rounds. Each round begins with another row,
+// so that none is always measured after the same one.
+func inTurns(rounds, n int, measure func(round, row int) error) error {
+	for round := range rounds {
+		for i := range n {
+			if err := measure(round, (round+i)%n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // median sorts values and gives the middle one, 0 if there is none.
 func median(values []float64) float64 {
 	slices.Sort(values)

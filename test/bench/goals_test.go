@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,5 +86,19 @@ func TestGoalsTableCounts(t *testing.T) {
 		if !strings.Contains(table, want) {
 			t.Errorf("no %q in\n%s", want, table)
 		}
+	}
+}
+
+func TestInTurns(t *testing.T) {
+	var order []int
+	inTurns(3, 3, func(round, row int) error {
+		order = append(order, row)
+		if want := len(order) - 1; round != want/3 {
+			t.Errorf("measurement %d is in round %d", want, round)
+		}
+		return nil
+	})
+	if want := []int{0, 1, 2, 1, 2, 0, 2, 0, 1}; !slices.Equal(order, want) {
+		t.Errorf("order %v, want %v", order, want)
 	}
 }

@@ -20,12 +20,14 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 )
 
@@ -99,17 +101,30 @@ func (b *bench) run(names []string) (err error) {
 		return err
 	}
 	defer b.children.stop()
+	fmt.Println(machine())
+	var failed []error
 	for _, i := range chosen {
 		b.goals.part = parts[i].name
 		begin := time.Now()
 		if err := parts[i].measure(b); err != nil {
-			return fmt.Errorf("%s: %w", parts[i].name, err)
+			// The others are not lost, nor what has been measured.
+			failed = append(failed, fmt.Errorf("%s: %w", parts[i].name, err))
+			first, _, _ := strings.Cut(err.Error(), "\n")
+			b.goals.unmeasured("the rest of this part", "", first)
 		}
 		b.children.stop()
 		fmt.Printf("\n(%s took %.0f s)\n", parts[i].name, time.Since(begin).Seconds())
 	}
 	fmt.Printf("\n%s", b.goals.table())
-	return nil
+	return errors.Join(failed...)
+}
+
+// machine describes what we run on, and whether it has anything else to do.
+func machine() string {
+	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	load, _ := os.ReadFile("/proc/loadavg")
+	return fmt.Sprintf("%d processors, Linux %s, %s, %d descriptors a process; load before: %s",
+		runtime.NumCPU(), strings.TrimSpace(string(release)), runtime.Version(), descriptorLimit(), strings.TrimSpace(string(load)))
 }
 
 // choose gives the indexes of parts, all if none is named.

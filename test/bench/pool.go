@@ -30,16 +30,19 @@ type costRow struct {
 
 // runCosts measures the CPU time of requests in turns and prints it.
 func (b *bench) runCosts(rows []*costRow, clients, requests int, unit string) error {
-	for round := range b.rounds + 1 {
-		for _, row := range rows {
-			_, cpu, err := row.server.measured(load{request: relayok, clients: clients, requests: requests, persistent: row.persistent})
-			if err != nil {
-				return fmt.Errorf("%s, %d %s: %w", row.name, row.many, unit, err)
-			}
-			if row.cpu = append(row.cpu, cpu); round == 0 {
-				row.cpu = nil // it also warmed the caches
-			}
+	err := inTurns(b.rounds+1, len(rows), func(round, i int) error {
+		row := rows[i]
+		_, cpu, err := row.server.measured(load{request: relayok, clients: clients, requests: requests, persistent: row.persistent})
+		if err != nil {
+			return fmt.Errorf("%s, %d %s: %w", row.name, row.many, unit, err)
 		}
+		if row.cpu = append(row.cpu, cpu); round == 0 {
+			row.cpu = nil // it also warmed the caches
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	fmt.Printf("\nCPU of the multiplexor for a request, %d client%s at a time\n\n%-12s %-18s %9s %6s\n",
 		clients, pick(clients > 1, "s", ""), "row", unit, "CPU us", "ratio")
