@@ -135,6 +135,13 @@ func (b *Backend) Breaches() []string {
 	return slices.Clone(b.breaches)
 }
 
+// Forget forgets messages and commands: a test that goes on for long has looked at them.
+func (b *Backend) Forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.messages, b.commands = nil, nil
+}
+
 // Forgive forgets the breaches: the test has looked at them.
 func (b *Backend) Forgive() {
 	b.mu.Lock()
