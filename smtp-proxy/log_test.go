@@ -124,6 +124,7 @@ func TestLogTellsGate(t *testing.T) {
 		c.expect("55")
 	}
 	c.expectEnd()
+	logged(t, p, "session", 1) // or the next one may end first
 	c = greeted(t, p.addr)
 	c.cmd("XYZZY", "500")
 	c.expect("421")

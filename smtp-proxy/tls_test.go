@@ -228,6 +228,27 @@ func TestTLS_11_crowd(t *testing.T) {
 	secured(&client{nc, t, bufio.NewReader(nc)}).expect("220")
 }
 
+// TLS-11: a thousand handshakes that stall at once keep nobody else out, and all end.
+func TestTLS_11_thousand(t *testing.T) {
+	b := testenv.StartBackend(t)
+	args := append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--smtps=inet:1", "--max-sessions-per-address=0", "--tls-timeout=3s")
+	p := startProxyAs(t, listenSMTPS, args...)
+	var stalled []*client
+	for range 1000 {
+		c := dial(t, p.addr)
+		c.send("\x16\x03\x01")
+		stalled = append(stalled, c)
+	}
+	c := secured(dial(t, p.addr))
+	c.expect("220")
+	c.cmd("EHLO client.example", "250")
+	c.envelope()
+	for _, c := range stalled {
+		c.expectEnd()
+	}
+	testenv.Eventually(t, 10*time.Second, "only the good one is left", func() bool { return p.crowd.sessions() == 1 })
+}
+
 func TestTLS_13(t *testing.T) {
 	b := testenv.StartBackend(t)
 	args := append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--smtps=inet:1", "--proxy-from=127.0.0.0/8", "--proxy-timeout=1s")
@@ -240,6 +261,8 @@ func TestTLS_13(t *testing.T) {
 	if !strings.Contains(p.log.String(), "verb=EHLO") {
 		t.Error("no EHLO in the log")
 	}
+	c.cmd("PROXY TCP4 192.0.2.8 192.0.2.25 4444 465", "554") // another one is no command
+	c.expectEnd()
 	// Within TLS it is too late.
 	c = dial(t, p.addr)
 	tc := tls.Client(c.Conn, &tls.Config{InsecureSkipVerify: true})

@@ -91,6 +91,7 @@ func StartLMTP(t testing.TB) *LMTPServer {
 func (s *LMTPServer) Start() {
 	s.t.Helper()
 	s.Process = Start(s.t, exec.Command(Path(s.t, "Dovecot as LMTP server", "dovecot"), "-F", "-c", filepath.Join(s.Dir, "conf")))
+	s.t.Cleanup(s.Process.Kill) // now and then its master waits long for a child
 	awaitGreeting(s.t, s.Process, "unix", s.Socket, s.Log)
 }
 

@@ -101,6 +101,12 @@ func (p *Process) Stop(sig os.Signal) {
 	}
 }
 
+// Kill ends the process and its group at once, and waits: for programs of others, which may take their time to end.
+func (p *Process) Kill() {
+	syscall.Kill(-p.Pid(), syscall.SIGKILL)
+	<-p.done
+}
+
 // Wait waits for the process to end and gives its exit status, 128 plus the
 // number of the signal that killed it. It fails the test if the process still
 // runs after d.
