@@ -62,12 +62,13 @@ func guardedBenchmark(dir, how string) int {
 
 // TestNothingIsLeftBehind ends a benchmark in every way there is.
 func TestNothingIsLeftBehind(t *testing.T) {
+	testenv.Need(t, "processes that leave their group", "setsid")
 	for _, c := range []struct {
 		name   string
 		how    string
 		guard  syscall.Signal // sent to the guard
 		bench  syscall.Signal // sent to the benchmark
-		status int            // -1: killed
+		status int            // -1: killed, -2: either of two
 	}{
 		{name: "end", how: "end", status: 3},
 		{name: "terminal interrupts both", guard: syscall.SIGINT, bench: syscall.SIGINT, status: -2},
