@@ -3,14 +3,17 @@ package main
 import (
 	"bytes"
 	"io"
+	"math"
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"postern/internal/evloop"
+	"postern/internal/percent"
 )
 
 // FuzzNetstring holds that what is taken for a netstring is one, that nothing is
@@ -161,6 +164,87 @@ func FuzzRequestLine(f *testing.F) {
 		line, _, whole := bytes.Cut(text, []byte("\n"))
 		if whole && string(line) == "free" && !bytes.HasPrefix(reply, []byte("2\n")) {
 			t.Errorf("%q answered %q", text, reply)
+		}
+	})
+}
+
+// FuzzTag: whatever a client or worker says, a tag is printable, begins like no change of
+// state, and is what was said when it is decoded.
+func FuzzTag(f *testing.F) {
+	for _, s := range []string{"scan%20Q", "StateChange%20Idle", "%2553tateChange", "a%250Ab", "100%25", "%", "\xff%00", " %53tateChange %"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		tag := tagText(raw)
+		if printable(tag) != tag || strings.HasPrefix(strings.TrimLeft(tag, " "), changeWord) {
+			t.Errorf("%q is the tag %q", raw, tag)
+		}
+		if got, want := percent.Decode(tag), printable(percent.Decode(raw)); got != want {
+			t.Errorf("%q is the tag %q, which is %q decoded, want %q", raw, tag, got, want)
+		}
+	})
+}
+
+// FuzzScanned: a line that any worker could take for a scan is seen as one, with the
+// directory that it would take.
+func FuzzScanned(f *testing.F) {
+	for _, s := range []string{"scan q /d", "SCAN q /d", "%73can\tq\v/d x", " scan", "senderok <a>", "scan%20q /d", "s", "%", ""} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		dir, ok := scanned([]byte(line))
+		var words []string
+		for _, w := range regexp.MustCompile("[ \t\n\v\f\r]+").Split(line, -1) {
+			if w != "" {
+				words = append(words, percent.Decode(w))
+			}
+		}
+		want, wantDir := len(words) > 0 && strings.EqualFold(words[0], "scan"), ""
+		if want && len(words) > 2 {
+			wantDir = words[2]
+		}
+		if ok != want || dir != wantDir {
+			t.Errorf("%q: scan %v of %q, want %v of %q", line, ok, dir, want, wantDir)
+		}
+	})
+}
+
+// FuzzForkServerLine: whatever a fork server says, each start that waits for it comes to
+// one end.
+func FuzzForkServerLine(f *testing.F) {
+	f.Add("hello 1\nfailed 1 x\nfailed 2\n")
+	f.Add("hello 1\nchild 1 1 0 1 2\n")
+	f.Add("child 1 99999999999999999999 0 1 2\nhello 1\nhello 1\n")
+	f.Fuzz(func(t *testing.T, said string) {
+		loop, err := evloop.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer loop.Close()
+		errands := newErrands()
+		defer errands.Close()
+		told := 0
+		exec := func(_ *worker, done func(child, error)) { done(nil, errStopping) }
+		fs := newForks(loop, &program{}, exec, &journal{errands: errands}, false)
+		// No process has this number, so that nothing is found, or ended, by mistake.
+		s := &forkServer{forks: fs, pid: math.MaxInt32, born: make(chan birth, 1), sent: map[int]pendingStart{}}
+		fs.next = s
+		fs.servers[s] = true
+		for range 2 {
+			fs.Start(&worker{}, func(child, error) { told++ })
+		}
+		for line := range strings.Lines(said) {
+			if !s.buried {
+				s.line(strings.TrimSuffix(line, "\n"))
+			}
+		}
+		if fs.servers[s] {
+			fs.lost(s, "has ended")
+		}
+		fs.stop()
+		fs.burials.Wait()
+		if told != 2 {
+			t.Errorf("%q: %d of 2 starts came to an end", said, told)
 		}
 	})
 }

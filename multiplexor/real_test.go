@@ -607,17 +607,32 @@ func TestRealSoak(t *testing.T) {
 	r.waitStatus("ISSSSSSS")
 	before := countFDs(t, pid)
 	ways := []string{"do exit 1", "do die", `do raw one\ntwo\n;mute`, "do close"}
+	client := &mxproto.Client{Persistent: true, Dial: func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", r.path("s"))
+	}}
+	ask := func(line string) string { return askAt(t, r.path("s"), line+"\n") }
+	askAgain := func(line string) string { // over one of the connections there are
+		reply, err := client.Ask(t.Context(), line)
+		if err != nil {
+			t.Errorf("%q: %v", line, err)
+		}
+		return reply
+	}
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	count := map[string]int{}
 	for i := range 16 {
+		ask := ask
+		if i%2 == 1 {
+			ask = askAgain
+		}
 		wg.Go(func() {
 			for j := range requests / 16 {
 				line := fmt.Sprintf("r %d %d", i, j)
 				if j%500 == 499 {
 					line = ways[(i+j)%len(ways)]
 				}
-				reply := askAt(t, r.path("s"), line+"\n")
+				reply := ask(line)
 				what := "good"
 				switch {
 				case strings.HasPrefix(line, "do "):
@@ -636,6 +651,7 @@ func TestRealSoak(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	client.Close()
 	t.Log(count)
 	if count["good"] < requests*99/100 {
 		t.Errorf("only %d good answers of %d requests", count["good"], requests)
