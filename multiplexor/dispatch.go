@@ -285,11 +285,11 @@ func (p *pool) settle(w *worker) {
 		p.idle.add(w)
 		p.serveQueue()
 	case p.tooBig(w):
-		p.kill(w, "Worker uses too much memory", false)
+		p.retire(w, "Worker uses too much memory")
 	case w.requests >= w.limit:
-		p.kill(w, fmt.Sprintf("Worker has processed %d requests", w.requests), false)
+		p.retire(w, fmt.Sprintf("Worker has processed %d requests", w.requests))
 	case p.limits.MaxLifetime > 0 && age > p.limits.MaxLifetime:
-		p.kill(w, fmt.Sprintf("Worker has exceeded maximum lifetime of %d seconds", p.limits.MaxLifetime/time.Second), false)
+		p.retire(w, fmt.Sprintf("Worker has exceeded maximum lifetime of %d seconds", p.limits.MaxLifetime/time.Second))
 	case p.old(w) && !p.reload.active:
 		p.kill(w, "New generation -- forcing reread of filter rules", false)
 	default:

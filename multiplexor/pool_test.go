@@ -159,6 +159,31 @@ func TestRetirement(t *testing.T) {
 			t.Errorf("log lacks %q:\n%s", want, b.logged())
 		}
 	})
+	t.Run("the next one is started before", func(t *testing.T) {
+		b := newBench(t, func(l *limits) { l.Max, l.MaxRequests, l.ClassicReload = 2, 2, false })
+		b.warm(1)
+		a := b.ask("x")
+		b.events = nil
+		b.reply(0, "ok\n")
+		b.wantAnswer(a, "ok\n")
+		// It is not idle before it has loaded its rules.
+		b.wantStates("KB")
+		if got := b.child(1).lines; len(got) != 1 || got[0] != "ping\n" {
+			t.Errorf("the new worker was asked %q", got)
+		}
+		b.reply(1, "PONG\n")
+		b.wantStates("KI")
+		b.wantAnswer(b.ask("y"), "")
+		b.wantStates("KB")
+		b.reply(1, "ok\n") // no place for a third: it leaves, and a request starts the next
+		b.wantStates("KI")
+		if b.p.workers[1].requests != 1 || b.p.messages != 0 {
+			t.Errorf("the ping was counted: %d requests", b.p.workers[1].requests)
+		}
+		b.ask("y")
+		b.reply(1, "ok\n")
+		b.wantStates("KK")
+	})
 	t.Run("put off while requests wait", func(t *testing.T) {
 		b := newBench(t, func(l *limits) { l.Max, l.MaxRequests, l.QueueSize = 1, 2, 20 })
 		var all []*fakeAsker

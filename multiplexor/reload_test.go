@@ -140,7 +140,7 @@ func TestReloadGivenUp(t *testing.T) {
 	b.wantStates("BBBS")
 	b.reply(2, "ok\n")
 	b.reply(0, "ok\n")
-	b.wantStates("KBIS")
+	b.wantStates("KBIB") // the last one is to take the place of the first
 }
 
 // TestReloadDiesInTheMiddle: a new worker that is started but dies before it
