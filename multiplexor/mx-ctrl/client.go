@@ -24,7 +24,9 @@ const maxReply = 16 << 20
 type client struct {
 	dial    func(context.Context) (net.Conn, error)
 	timeout time.Duration // for a request from start to end; 0 = none
-	noUsage bool          // it does not tell what its workers use
+
+	maxUsages int  // of how many workers a snapshot has what they use
+	noUsage   bool // it does not tell
 }
 
 // ask sends a line and gives the whole reply. An empty reply is no error here:

@@ -25,6 +25,7 @@ type settings struct {
 	Interactive bool          `short:"i" help:"Read commands from standard input, one a line, and send them as they are."`
 	Timeout     time.Duration `placeholder:"TIME" default:"0s" help:"Give up a request after this time, such as 10s; 0 waits as long as the multiplexor does (${default})."`
 	Interval    time.Duration `placeholder:"TIME" default:"2s" help:"How often top asks (${default})."`
+	JSON        bool          `name:"json" help:"With top: print once, as JSON, all that is known of the workers."`
 	Help        bool          `short:"h" help:"Show this help and leave."`
 	Words       []string      `arg:"" optional:"" name:"command" passthrough:"partial" help:"What to ask, see below."`
 
@@ -114,6 +115,8 @@ func (s *settings) check() (err error) {
 		return fmt.Errorf("--timeout: %v is negative", s.Timeout)
 	case s.Interval < minInterval:
 		return fmt.Errorf("--interval: %v is less than %v", s.Interval, minInterval)
+	case s.JSON && !s.top:
+		return errors.New("--json is for top")
 	case s.top && len(s.Words) > 0:
 		return fmt.Errorf("top takes no argument %q", s.Words[0])
 	case !s.top && !s.Interactive && len(s.Words) == 0:

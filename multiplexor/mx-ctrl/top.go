@@ -21,6 +21,10 @@ func runTop(s *settings, c client, std stdio) int {
 	if c.timeout == 0 {
 		c.timeout = answerWithin
 	}
+	if s.JSON {
+		return runJSON(c, std)
+	}
+	c.maxUsages = viewUsages
 	first, err := c.take(context.Background())
 	if err != nil {
 		io.WriteString(std.err, errorLine(err))

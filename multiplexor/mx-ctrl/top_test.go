@@ -146,6 +146,29 @@ func TestTopShowsUsage(t *testing.T) {
 	}
 }
 
+// TestTopAsJSON: all workers, with what they use, safe to be shown.
+func TestTopAsJSON(t *testing.T) {
+	plain := topReplies(func() string { return strings.Replace(workersReply, "scan QQ", "scan \x1b[2J\"", 1) })
+	f := answer(t, func(request string) string {
+		if request == "workerinfo 1\n" {
+			return "Worker 1\nPID 6787\nResidentKB 2\nCPUMilliseconds 1500\n"
+		}
+		return plain(request)
+	})
+	got := runAs(own, "", "-s", f.socket, "top", "--json")
+	head, rest, _ := strings.Cut(got.stdout, `","uptime_seconds"`)
+	if _, err := time.Parse(time.RFC3339, strings.TrimPrefix(head, `{"time":"`)); err != nil {
+		t.Errorf("%q: %v", head, err)
+	}
+	want := `:93784,"messages":1234,"activations":5,"queue_size":3,"queued_requests":2,"workers":[` +
+		`{"slot":0,"state":"busy","pid":"6786","state_seconds":0,"now":"scan","last":"scan","doing":"scan \u001b[2J\""},` +
+		`{"slot":1,"state":"busy","pid":"6787","state_seconds":75,"now":"relayok","last":"relayok","doing":"relayok 1.2.3.4","resident_bytes":2048,"cpu_seconds":1.5},` +
+		`{"slot":2,"state":"idle","pid":"6788","state_seconds":3600,"last":"recipok"},{"slot":3,"state":"stopped","state_seconds":0},{"slot":4,"state":"killed","pid":"17714","state_seconds":200000}]}` + "\n"
+	if rest != want || got.status != 0 || got.stderr != "" {
+		t.Errorf("%v\nwant %s", got, want)
+	}
+}
+
 func TestSizes(t *testing.T) {
 	for kib, want := range map[int64]string{0: "0K", 999: "999K", 1000: "0.9M", 1023999: "999.9M", 1024000: "0.9G", 1 << 40: ">999G"} {
 		if got := size(kib); got != want {

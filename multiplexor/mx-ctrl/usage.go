@@ -14,9 +14,9 @@ type usage struct {
 	cpu    time.Duration
 }
 
-// maxUsages bounds for how many workers top asks what they use: a request each, and
-// a screen does not show many more.
-const maxUsages = 64
+// viewUsages bounds for how many workers the view asks what they use: a request each,
+// and a screen does not show many more.
+const viewUsages = 64
 
 // takeUsage asks what the processes of the workers use, the first ones of the view
 // first. A multiplexor that does not tell, as the original, is not asked again.
@@ -25,7 +25,7 @@ func (c *client) takeUsage(ctx context.Context, s *snapshot) {
 		return
 	}
 	for _, w := range inOrder(s.workers) {
-		if w.pid == "" || len(s.usage) == maxUsages {
+		if w.pid == "" || len(s.usage) >= c.maxUsages {
 			continue
 		}
 		reply, err := c.ask(ctx, fmt.Sprintf("workerinfo %d", w.slot))
