@@ -71,14 +71,18 @@ func (s *session) doData(arg string) {
 // If it is not ready, the client was told why.
 func (s *session) prepareContent(tx *transaction) (out sink, ready bool) {
 	direct := !tx.discard && tx.dir == nil
-	asked := direct && s.up != nil && tx.mailAsked && tx.mailRefused == nil && s.up.Capabilities().Pipelining
+	asked := direct && len(s.pending) > 0 && s.up != nil && tx.mailAsked && tx.mailRefused == nil && s.up.Capabilities().Pipelining
 	if asked {
 		s.askData()
 	}
 	verdict := s.collect()
-	if direct && !asked && tx.broken == nil && len(tx.accepted) > 0 {
-		s.askData()
-		verdict, asked = s.collect(), true
+	later := direct && !asked && tx.broken == nil && len(tx.accepted) > 0
+	if later {
+		// The recipients are certain. The client may send its content while the server makes up its mind.
+		s.up.Command(smtp.Data)
+		if err := s.up.Flush(); err != nil {
+			s.loseTransaction(err)
+		}
 	}
 	switch {
 	case tx.broken != nil:
@@ -95,13 +99,13 @@ func (s *session) prepareContent(tx *transaction) (out sink, ready bool) {
 			s.dropTransaction()
 		}
 		return nil, false
-	case direct && verdict.Code != 354:
+	case asked && verdict.Code != 354:
 		r := passOn(verdict)
 		s.deny(tx, "", "", r)
 		s.dropTransaction()
 		return nil, false
 	}
-	return s.newSink(tx), true
+	return s.newSink(tx, later), true
 }
 
 // askData sends DATA; collect gives its reply.
@@ -222,7 +226,10 @@ func (s *session) violated(r *receiver, err error) {
 // contentRefusal turns an error on the way of the content into the reply to the message.
 func (s *session) contentRefusal(err error) *smtp.Reply {
 	var r smtp.Reply
+	var no *refusedContent
 	switch {
+	case errors.As(err, &no):
+		r = passOn(no.reply)
 	case errors.Is(err, errHops), errors.Is(err, errHeaderTooLong), errors.Is(err, workdir.ErrHeader):
 		r = refuseHeader(err)
 	case errors.Is(err, workdir.ErrNoSpace):

@@ -344,10 +344,7 @@ func TestUpstreamDiesWithinTransaction(t *testing.T) {
 				c.cmd("RCPT TO:<c@d.example>", "451")
 				c.cmd("RCPT TO:<e@d.example>", "451")
 				c.cmd("DATA", "451")
-			case "DATA":
-				c.cmd("RCPT TO:<c@d.example>", "250")
-				c.cmd("DATA", "451")
-			case ".":
+			case "DATA", ".":
 				c.cmd("RCPT TO:<c@d.example>", "250")
 				c.cmd("DATA", "354")
 				c.send(smallMessage)
@@ -446,4 +443,34 @@ func TestStatusFile(t *testing.T) {
 		files, _ := filepath.Glob(filepath.Join(dir, "*"))
 		return len(files) == 0
 	})
+}
+
+// TestServerRefusesData: the client was told 354 while the server made up its mind, and gets the
+// refusal behind its content, of which the server sees nothing. The connection stays in step.
+func TestServerRefusesData(t *testing.T) {
+	for _, content := range []string{smallMessage, ".\r\n"} {
+		b := testenv.StartBackend(t)
+		refuse := true
+		b.Answer(func(a testenv.Asked) string {
+			if a.Verb == "DATA" && refuse {
+				refuse = false
+				return "452 4.3.1 Disk is full"
+			}
+			return ""
+		})
+		p := startProxy(t, behind(b))
+		c := greeted(t, p.addr)
+		c.envelope()
+		c.cmd("DATA", "354")
+		c.send(content)
+		c.expect("452 4.3.1 Disk is full")
+		c.envelope()
+		c.cmd("DATA", "354")
+		c.send(smallMessage)
+		c.expect("250")
+		c.cmd("QUIT", "221")
+		if n, sessions := len(b.Messages()), b.Opened(); n != 1 || sessions != 1 {
+			t.Errorf("%d messages in %d sessions of the server, want 1 in 1", n, sessions)
+		}
+	}
 }

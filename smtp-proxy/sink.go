@@ -14,21 +14,22 @@ import (
 var errUpstream = errors.New("write to server")
 
 // newSink says where the content of a message goes. For a message that is not filtered the server has
-// just said 354.
-func (s *session) newSink(tx *transaction) sink {
+// just said 354, or, if due says so, has still to reply to DATA.
+func (s *session) newSink(tx *transaction, due bool) sink {
 	switch {
 	case tx.discard:
 		return &voidSink{tx}
 	case tx.dir != nil:
 		return newFilterSink(s, tx)
 	}
+	ahead := &goAhead{s: s, w: s.serverContent(tx), due: due}
 	gate := &headerGate{
-		next: s.serverContent(tx), limit: int(s.conf.MaxHeaderSize), hops: s.conf.MaxHops, drop: bool(s.conf.Droppath),
+		next: ahead, limit: int(s.conf.MaxHeaderSize), hops: s.conf.MaxHops, drop: bool(s.conf.Droppath),
 	}
 	if !gate.drop {
 		gate.add = s.receivedField(tx)
 	}
-	return &streamSink{headerGate: gate, s: s}
+	return &streamSink{headerGate: gate, s: s, ahead: ahead}
 }
 
 // receivedField makes our Received field.
@@ -71,14 +72,54 @@ func (u upstreamWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// goAhead holds content back until the server has said 354 to DATA.
+type goAhead struct {
+	s       *session
+	w       io.Writer
+	due     bool // the reply to DATA was not read yet
+	refused bool // and was another one
+}
+
+func (g *goAhead) Write(p []byte) (int, error) {
+	if err := g.wait(); err != nil {
+		return 0, err
+	}
+	return g.w.Write(p)
+}
+
+func (g *goAhead) wait() error {
+	if !g.due {
+		return nil
+	}
+	g.due = false
+	r, err := g.s.up.Reply(g.s.replyTimeout())
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUpstream, err)
+	}
+	if g.refused = r.Code != 354; g.refused {
+		return &refusedContent{r}
+	}
+	return nil
+}
+
+// refusedContent is the server's reply to DATA where it is not 354.
+type refusedContent struct{ reply smtp.Reply }
+
+func (e *refusedContent) Error() string { return "server refused DATA: " + e.reply.String() }
+
 // streamSink passes a message on as it comes.
 type streamSink struct {
 	*headerGate
-	s *session
+	s     *session
+	ahead *goAhead
 }
 
 func (k *streamSink) finish() smtp.Reply {
-	if err := k.Close(); err != nil {
+	err := k.Close()
+	if err == nil {
+		err = k.ahead.wait() // there was no content at all
+	}
+	if err != nil {
 		r := k.s.contentRefusal(err)
 		k.abort()
 		return *r
@@ -86,7 +127,11 @@ func (k *streamSink) finish() smtp.Reply {
 	return k.s.endContent()
 }
 
-func (k *streamSink) abort() { k.s.abandonUpstream() }
+func (k *streamSink) abort() {
+	if !k.ahead.refused { // else the server waits for commands
+		k.s.abandonUpstream()
+	}
+}
 
 // endContent ends the content at the server and gives its reply: the only place where a 250 for a
 // message comes from.

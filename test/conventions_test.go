@@ -30,7 +30,8 @@ const module = "postern"
 type layer int
 
 const (
-	leaf     layer = iota // the standard library alone
+	system   layer = iota // system calls, for a package above that needs them
+	leaf                  // the standard library alone, and system calls
 	format                // a wire or file format; plumbing and formats do not know each other
 	plumbing              // what every daemon rests on
 	skeleton              // the life of a daemon
@@ -69,6 +70,8 @@ var layers = map[string]layer{
 	"internal/statfile": format,
 	"internal/workdir":  format,
 
+	"internal/rawio": system,
+
 	"internal/atomicfile":  leaf,
 	"internal/evloop":      leaf,
 	"internal/percent":     leaf,
@@ -87,12 +90,13 @@ var layers = map[string]layer{
 
 // below says which layers the packages of a layer may import.
 var below = map[layer][]layer{
-	leaf:     {},
+	system:   {},
+	leaf:     {system},
 	format:   {leaf},
 	plumbing: {leaf},
 	skeleton: {plumbing, leaf},
 	public:   {format, leaf},
-	part:     {format, leaf},
+	part:     {format, leaf, system},
 	program:  {part, public, skeleton, plumbing, format, leaf},
 	testing_: {part, public, skeleton, plumbing, format, leaf},
 }
@@ -172,6 +176,9 @@ func walk(root string, f func(name string) error) error {
 		name, err := filepath.Rel(root, file)
 		if err != nil {
 			return err
+		}
+		if name == ".git" && !entry.IsDir() {
+			return nil // of a linked work tree
 		}
 		if entry.IsDir() {
 			_, otherModule := os.Stat(filepath.Join(file, "go.mod"))

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"postern/internal/rawio"
 )
 
 // Events of a descriptor.
@@ -160,7 +162,7 @@ type wakeup struct{ l *Loop }
 func (w wakeup) Ready(Events) {
 	l := w.l
 	var b [8]byte
-	_, _ = read(l.wake, b[:])
+	_, _ = rawio.Read(l.wake, b[:])
 	l.mu.Lock()
 	calls := l.posted
 	l.posted = l.spare[:0]
@@ -241,30 +243,4 @@ func (l *Loop) wait(events []syscall.EpollEvent) (int, error) {
 		return 0, os.NewSyscallError("epoll_wait", err)
 	}
 	return k, nil
-}
-
-// read and write are system calls without notice to Go's scheduler, which is
-// right for descriptors that never block.
-func read(fd int, b []byte) (int, syscall.Errno) {
-	return raw(syscall.SYS_READ, fd, b)
-}
-
-func write(fd int, b []byte) (int, syscall.Errno) {
-	return raw(syscall.SYS_WRITE, fd, b)
-}
-
-func raw(call uintptr, fd int, b []byte) (int, syscall.Errno) {
-	if len(b) == 0 {
-		return 0, 0
-	}
-	for {
-		n, _, errno := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
-		if errno == syscall.EINTR {
-			continue
-		}
-		if errno != 0 {
-			return 0, errno
-		}
-		return int(n), 0
-	}
 }

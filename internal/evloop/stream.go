@@ -4,6 +4,8 @@ import (
 	"io"
 	"syscall"
 	"unsafe"
+
+	"postern/internal/rawio"
 )
 
 // StreamHandler is the owner of a Stream. All calls come on the loop.
@@ -100,7 +102,7 @@ func (s *Stream) ReadMore() bool {
 		return false
 	}
 	buf := s.loop.scratch
-	n, errno := read(s.fd, buf)
+	n, errno := rawio.Read(s.fd, buf)
 	switch {
 	case errno == syscall.EAGAIN:
 	case errno != 0:
@@ -167,7 +169,7 @@ const (
 // there is lost.
 func (s *Stream) Look() Sight {
 	var b [1]byte
-	n, errno := read(s.fd, b[:])
+	n, errno := rawio.Read(s.fd, b[:])
 	switch {
 	case errno == syscall.EAGAIN:
 		return LookQuiet
@@ -185,7 +187,7 @@ func (s *Stream) Write(b []byte) error {
 		return syscall.EBADF
 	}
 	if len(s.out) == 0 {
-		n, errno := write(s.fd, b)
+		n, errno := rawio.Write(s.fd, b)
 		if errno != 0 && errno != syscall.EAGAIN {
 			return errno
 		}
@@ -201,7 +203,7 @@ func (s *Stream) Write(b []byte) error {
 func (s *Stream) Pending() int { return len(s.out) }
 
 func (s *Stream) flush() {
-	n, errno := write(s.fd, s.out)
+	n, errno := rawio.Write(s.fd, s.out)
 	if errno == syscall.EAGAIN {
 		return
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"postern/internal/rawio"
 )
 
 // Sizes of the buffers a [Conn] borrows, in bytes.
@@ -44,6 +46,7 @@ var (
 // A Conn is for one goroutine.
 type Conn struct {
 	nc     net.Conn
+	direct *rawio.Conn // nc, or nil if that has no descriptor
 	raw    syscall.RawConn
 	try    func(fd uintptr) bool // c.tryRead, kept so that a wait allocates nothing
 	buf    *[]byte
@@ -63,11 +66,10 @@ func NewConn(nc net.Conn) *Conn {
 }
 
 func (c *Conn) use(nc net.Conn) {
-	c.nc, c.raw, c.try = nc, nil, nil
-	if sc, ok := nc.(syscall.Conn); ok {
-		if raw, err := sc.SyscallConn(); err == nil {
-			c.raw, c.try = raw, c.tryRead
-		}
+	c.nc, c.direct, c.raw, c.try = nc, nil, nil, nil
+	if direct, ok := rawio.New(nc); ok {
+		c.direct, c.try = direct, c.tryRead
+		c.raw, _ = direct.SyscallConn()
 	}
 }
 
@@ -253,25 +255,20 @@ func (c *Conn) tryRead(fd uintptr) bool {
 	if c.buf == nil {
 		c.borrow(c.want)
 	}
-	for {
-		n, err := syscall.Read(int(fd), (*c.buf)[c.w:])
-		switch {
-		case err == syscall.EINTR:
-			continue
-		case err == syscall.EAGAIN:
-			if c.r == c.w {
-				c.giveBack()
-			}
-			return c.poll
-		case err != nil:
-			c.err = err
-		case n <= 0:
-			c.err = io.EOF
-		default:
-			c.w += n
+	n, errno := rawio.Read(int(fd), (*c.buf)[c.w:])
+	switch {
+	case errno == syscall.EAGAIN:
+		if c.r == c.w {
+			c.giveBack()
 		}
-		return true
+		return c.poll
+	case errno != 0:
+		c.err = errno
+	case n == 0:
+		c.err = io.EOF
 	}
+	c.w += n
+	return true
 }
 
 func (c *Conn) borrow(size int) {
@@ -344,6 +341,10 @@ func (c *Conn) Flush(deadline time.Time) error {
 	}
 	defer c.giveBackOut()
 	if err := c.nc.SetWriteDeadline(deadline); err != nil {
+		return err
+	}
+	if c.direct != nil {
+		_, err := c.direct.Write(*c.out)
 		return err
 	}
 	_, err := c.nc.Write(*c.out)

@@ -48,11 +48,12 @@ type Conn struct {
 	caps   Capabilities
 	log    *slog.Logger // nil unless the dialog is logged
 
-	born  time.Time
-	idle  time.Time // since when
-	spent bool      // must not be used for another session
-	ended bool
-	err   error // sticky
+	born   time.Time
+	idle   time.Time // since when
+	spent  bool      // must not be used for another session
+	looked bool      // nothing was said up to now, and nothing was asked since
+	ended  bool
+	err    error // sticky
 
 	due    []due
 	held   []string // commands that wait for earlier replies
@@ -135,7 +136,7 @@ func (c *Conn) put(e expect, line string) {
 }
 
 // Flush sends all commands in one write. If no reply is due to earlier ones, the server must not have said
-// anything since; if it has, or the connection ended, the error says so and nothing was sent.
+// anything since (see certain); if it has, or the connection ended, the error says so and nothing was sent.
 func (c *Conn) Flush() error {
 	if c.err != nil {
 		return c.err
@@ -143,16 +144,24 @@ func (c *Conn) Flush() error {
 	if c.stream.unsent() == 0 {
 		return nil
 	}
-	if c.sent == 0 {
+	if c.sent == 0 && !c.certain() {
 		if err := c.quiet(); err != nil {
 			return err
 		}
 	}
+	c.looked = false
 	if err := c.stream.flush(c.srv.conf.WriteTimeout); err != nil {
 		return c.failWrite(err)
 	}
 	c.sent = c.inFlight()
 	return nil
+}
+
+// certain says that it need not be looked whether the server has talked: that was just done, when the connection
+// was taken out of the pool; or the command is DATA, to whose reply none but 354 and refusals will pass, and
+// a 354 that came too early is found out before the end of data is sent.
+func (c *Conn) certain() bool {
+	return c.looked || len(c.due) == 1 && c.due[0].expect == expectData
 }
 
 // inFlight counts the replies that are due to commands that are sent or on their way.

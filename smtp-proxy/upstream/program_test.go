@@ -73,7 +73,7 @@ func TestProgram(t *testing.T) {
 		c.Release()
 	}
 	c := get(t, set, Client{})
-	p := c.stream.sock.(*program)
+	p := programOf(c.stream)
 	c.Abort()
 	testenv.Eventually(t, 5*second, "the program ends", func() bool {
 		select {
@@ -91,6 +91,9 @@ func TestProgram(t *testing.T) {
 	}
 }
 
+// programOf is the program at the other end.
+func programOf(st *stream) *program { return st.direct.Conn.(*program) }
+
 // A program that does not end with its input is killed, with all that it started.
 func TestProgramKilled(t *testing.T) {
 	url := script(t, "trap '' TERM HUP PIPE\nsleep 1000 &\nprintf '220 a\\r\\n'\nread -r line\nprintf '250 a\\r\\n'\nwait\n")
@@ -98,12 +101,12 @@ func TestProgramKilled(t *testing.T) {
 	set.servers[0].dialer = func(context.Context) (*stream, error) {
 		st, err := startProgram(set.servers[0].endpoint, set.conf.Log)
 		if err == nil {
-			st.sock.(*program).grace = second / 20
+			programOf(st).grace = second / 20
 		}
 		return st, err
 	}
 	c := get(t, set, Client{})
-	p := c.stream.sock.(*program)
+	p := programOf(c.stream)
 	c.Abort()
 	testenv.Eventually(t, 5*second, "the program is killed", func() bool {
 		select {

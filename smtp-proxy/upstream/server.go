@@ -128,7 +128,7 @@ func (s *server) take(client Client, fresh bool) *Conn {
 			return nil
 		}
 		if now.Sub(c.idle) < s.keepTime(c) && s.good(c, now) && c.stream.quiet() == nil {
-			c.ended = false
+			c.ended, c.looked = false, true
 			return c
 		}
 		c.close()

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"postern/internal/rawio"
 	"postern/internal/smtp"
 )
 
@@ -31,15 +32,15 @@ var (
 // stream is a connection with buffers that are borrowed while something is in them.
 type stream struct {
 	nc   net.Conn
-	sock net.Conn        // nc, or what is below its TLS
-	raw  syscall.RawConn // the socket, also below TLS; nil if there is none
-	tls  bool
-	r    *bufio.Reader
-	out  *[]byte
-	big  bool      // out is of contentPool
-	pair [2][]byte // for writev
-	vec  net.Buffers
-	peek struct {
+	sock net.Conn // nc, or what is below its TLS
+
+	direct *rawio.Conn     // sock, or nil if that has no descriptor
+	raw    syscall.RawConn // the socket, also below TLS; nil if there is none
+	tls    bool
+	r      *bufio.Reader
+	out    *[]byte
+	big    bool // out is of contentPool
+	peek   struct {
 		b   [1]byte
 		n   int
 		err error
@@ -49,10 +50,9 @@ type stream struct {
 
 func newStream(nc net.Conn) *stream {
 	s := &stream{nc: nc, sock: nc}
-	if sc, ok := nc.(syscall.Conn); ok {
-		if raw, err := sc.SyscallConn(); err == nil {
-			s.raw = raw
-		}
+	if direct, ok := rawio.New(nc); ok {
+		s.nc, s.sock, s.direct = direct, direct, direct
+		s.raw, _ = direct.SyscallConn()
 	}
 	s.peek.f = s.tryPeek
 	return s
@@ -191,7 +191,7 @@ func (s *stream) content(p []byte, timeout time.Duration) error {
 
 // writeBoth writes what is buffered and what comes behind it, in one system call where the connection can do that.
 func (s *stream) writeBoth(buffered, p []byte, timeout time.Duration) error {
-	if s.tls || len(buffered) == 0 {
+	if s.tls || s.direct == nil {
 		if err := s.write(buffered, timeout); err != nil {
 			return err
 		}
@@ -200,10 +200,7 @@ func (s *stream) writeBoth(buffered, p []byte, timeout time.Duration) error {
 	if err := s.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
-	s.pair = [2][]byte{buffered, p}
-	s.vec = s.pair[:]
-	_, err := s.vec.WriteTo(s.nc)
-	s.pair = [2][]byte{}
+	_, err := s.direct.WriteBoth(buffered, p)
 	return err
 }
 
