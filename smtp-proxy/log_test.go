@@ -136,18 +136,26 @@ func TestLogTellsGate(t *testing.T) {
 	checkRecord(t, sessions[1], map[string]any{"gate": "errors", "errors": 1.0, "tls": ""})
 }
 
-// TestLogTellsRefusedData: a server may refuse a message before it has seen it.
+// TestLogTellsRefusedData: a server may refuse a message before it has seen it; the client learns that at
+// once if DATA came with its recipients, and behind the content if not.
 func TestLogTellsRefusedData(t *testing.T) {
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string { return onVerb(a, "DATA", "554 5.7.1 Not from you") })
 	p := startProxyWith(t, listenSMTP, jsonLog, behind(b), "--max-refusals=2")
 	c := greeted(t, p.addr)
-	for range 2 {
-		c.envelope()
-		c.cmd("DATA", "554 5.7.1 Not from you")
+	c.send("MAIL FROM:<from@client.example>\r\nRCPT TO:<to@server.example>\r\nDATA\r\n")
+	for _, want := range []string{"250", "250", "554 5.7.1 Not from you"} {
+		c.expect(want)
 	}
+	c.envelope()
+	c.cmd("DATA", "354")
+	c.send(smallMessage)
+	c.expect("554 5.7.1 Not from you")
 	c.expect("421 4.7.0")
-	checkRecord(t, logged(t, p, "refused", 2)[1], map[string]any{
+	want := map[string]any{
 		"from": "from@client.example", "to": "", "reply": "554 5.7.1 Not from you", "server": "smtp://" + b.Addr, "gate": "",
-	})
+	}
+	checkRecord(t, logged(t, p, "refused", 1)[0], want)
+	want["to"], want["outcome"] = "to@server.example", "refused"
+	checkRecord(t, logged(t, p, "message", 1)[0], want)
 }

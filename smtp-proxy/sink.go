@@ -97,6 +97,7 @@ func (g *goAhead) wait() error {
 		return fmt.Errorf("%w: %w", errUpstream, err)
 	}
 	if g.refused = r.Code != 354; g.refused {
+		g.s.tx.server = g.s.up.Server()
 		return &refusedContent{r}
 	}
 	return nil
