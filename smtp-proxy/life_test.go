@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -300,8 +301,52 @@ func TestRES_05(t *testing.T) {
 	}
 }
 
-// TestRES_06 has no room for working directories.
+// TestRES_06 has a small disk for working directories, which gets full, in blocks and in files, and empty again.
 func TestRES_06(t *testing.T) {
+	testenv.NeedRoot(t)
+	b := testenv.StartBackend(t)
+	m := startMultiplexor(t, scanWith(t, "F\n"))
+	if err := syscall.Mount("tmpfs", m.spool, "tmpfs", 0, "size=512k,nr_inodes=30,mode=0700"); err != nil {
+		testenv.LeaveOut(t, "full disk", err.Error())
+	}
+	t.Cleanup(func() { must(t, syscall.Unmount(m.spool, 0)) })
+	p := startProxy(t, m.args(behind(b))...)
+	c := greeted(t, p.addr)
+	small := func() {
+		t.Helper()
+		c.envelope()
+		c.cmd("DATA", "354")
+		c.send(smallMessage)
+		c.expect("250")
+	}
+	for range 2 {
+		c.envelope()
+		c.cmd("DATA", "354")
+		c.send("Subject: large\r\n\r\n" + strings.Repeat("0123456789abcdef\r\n", 100000) + ".\r\n")
+		c.expect("452 4.3.1")
+		small() // the large one left nothing behind
+	}
+	var made []string
+	for {
+		f, err := os.CreateTemp(m.spool, "other")
+		if err != nil {
+			break
+		}
+		made = append(made, f.Name())
+		f.Close()
+	}
+	c.cmd("MAIL FROM:<a@b.example>", "452 4.3.1")
+	for _, name := range made {
+		must(t, os.Remove(name))
+	}
+	small()
+	if n := len(b.Messages()); n != 3 {
+		t.Errorf("%d messages, want 3", n)
+	}
+}
+
+// TestRES_06_noDirectory has no directory for working directories.
+func TestRES_06_noDirectory(t *testing.T) {
 	b := testenv.StartBackend(t)
 	m := startMultiplexor(t, scanWith(t, "F\n"))
 	p := startProxy(t, m.args(behind(b))...)
@@ -313,6 +358,28 @@ func TestRES_06(t *testing.T) {
 	c.cmd("DATA", "354")
 	c.send(smallMessage)
 	c.expect("250")
+}
+
+// TestRES_10 connects and says nothing, many times: most of it is not worth a line at the usual level.
+func TestRES_10(t *testing.T) {
+	p := startProxy(t, behind(testenv.StartBackend(t)))
+	began := time.Now()
+	const connections = 500
+	for range connections {
+		dial(t, p.addr).Close()
+	}
+	testenv.Eventually(t, 10*time.Second, "sessions end", func() bool {
+		return strings.Count(p.log.String(), "msg=session ") == connections
+	})
+	seconds := int(time.Since(began).Seconds()) + 2
+	if n := strings.Count(p.log.String(), "level=INFO msg=session "); n > 20*seconds || n == 0 {
+		t.Errorf("%d lines within %d seconds", n, seconds)
+	}
+	p.crowd.mu.Lock()
+	defer p.crowd.mu.Unlock()
+	if n := len(p.crowd.seen); n != 0 {
+		t.Errorf("%d addresses are kept", n)
+	}
 }
 
 func TestRES_07(t *testing.T) {

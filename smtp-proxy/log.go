@@ -26,12 +26,14 @@ func (s *session) logEnd(took time.Duration) {
 		attrs = append(attrs, "tls", tls.VersionName(s.tls.Version), "cipher", tls.CipherSuiteName(s.tls.CipherSuite))
 	}
 	attrs = append(attrs, s.shown.log()...)
-	level := slog.LevelInfo
+	level, reason := slog.LevelInfo, s.gate
 	if s.gate != "" {
 		attrs = append(attrs, "gate", s.gate)
-		if !s.srv.logGate(s.gate) {
-			level = slog.LevelDebug
-		}
+	} else if s.helo == "" {
+		reason = "nothing was said" // a flood of connections, or somebody who looks for open ports
+	}
+	if reason != "" && !s.srv.logGate(reason) {
+		level = slog.LevelDebug
 	}
 	s.srv.log.Log(s.srv.ctx, level, "session", attrs...)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -130,4 +131,69 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 			t.Errorf("%s %s: status %d, want 78\n%s", tt.flag, tt.value, status, stderr)
 		}
 	}
+}
+
+// TestNoDescriptorLeft has the real proxy run out of descriptors: RES-06. It goes on serving who is there, does not
+// spin, and takes new clients once others have left.
+func TestNoDescriptorLeft(t *testing.T) {
+	port := testenv.FreePort(t)
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	user := ""
+	if account, drops := testenv.DaemonAccount(); drops {
+		user = "--user " + account
+	}
+	p := testenv.Start(t, exec.Command("/bin/sh", "-c", fmt.Sprintf("ulimit -n 40; exec %s --config /dev/null --maxloadavg 0 --smtp tcp:%s --upstream smtp://127.0.0.1:1 %s",
+		testenv.Binary(t, "smtp-proxy"), address, user)))
+	testenv.Eventually(t, answersWithin, "the proxy's greeting", func() bool { return greets(address) })
+	var open []net.Conn
+	for range 60 {
+		nc, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		open = append(open, nc)
+	}
+	p.WaitOutput(answersWithin, "too many open files")
+	before := processorTime(t, p.Pid())
+	say := bufio.NewReader(open[0])
+	if _, err := say.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 { // each takes a while on a machine that is busy; nothing else is to be done meanwhile
+		fmt.Fprint(open[0], "NOOP\r\n")
+		if line, err := say.ReadString('\n'); err != nil || !strings.HasPrefix(line, "250") {
+			t.Fatalf("reply %q, %v", line, err)
+		}
+	}
+	if n := strings.Count(p.Output(), "too many open files"); n > 100 {
+		t.Errorf("%d lines about one shortage", n)
+	}
+	for _, nc := range open {
+		nc.Close()
+	}
+	testenv.Eventually(t, answersWithin, "the proxy greets again", func() bool { return greets(address) })
+	if spent := processorTime(t, p.Pid()) - before; spent > time.Second {
+		t.Errorf("the proxy spent %v of processor time", spent)
+	}
+}
+
+// processorTime gives what all threads of a process have used of the processor: proc_pid_stat(5).
+func processorTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, fields, _ := strings.Cut(string(text), ") ")
+	words := strings.Fields(fields)
+	if len(words) < 13 {
+		t.Fatalf("%q is no status of a process", text)
+	}
+	var user, system int64
+	if _, err := fmt.Sscan(words[11]+" "+words[12], &user, &system); err != nil {
+		t.Fatal(err)
+	}
+	const tick = time.Second / 100
+	return time.Duration(user+system) * tick
 }
