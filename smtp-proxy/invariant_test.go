@@ -63,11 +63,13 @@ func checkInvariants(t *testing.T, b *testenv.Backend, p *proxy, random *rand.Ra
 	}
 	_ = c.Conn.(*net.TCPConn).CloseWrite()
 	text := string(<-replies)
-	mails, acknowledged := 1, 0 // envelope's MAIL was answered by 250
+	mails, rcpts, acknowledged := 1, 1, 0 // those of the envelope were answered by 250
 	for line := range strings.Lines(text) {
 		switch {
 		case strings.HasPrefix(line, "250 2.1.0"):
 			mails++
+		case strings.HasPrefix(line, "250 2.1.5"):
+			rcpts++
 		case strings.HasPrefix(line, "250 2.0.0 Ok: queued"):
 			acknowledged++
 		}
@@ -76,14 +78,16 @@ func checkInvariants(t *testing.T, b *testenv.Backend, p *proxy, random *rand.Ra
 	if len(arrived) != acknowledged {
 		t.Errorf("%d messages were acknowledged, %d arrived; replies %q", acknowledged, len(arrived), text)
 	}
-	sent := 0
 	for _, command := range b.Commands()[commands:] {
-		if strings.HasPrefix(command, "MAIL") {
-			sent++
+		switch {
+		case strings.HasPrefix(command, "MAIL"):
+			mails--
+		case strings.HasPrefix(command, "RCPT"):
+			rcpts--
 		}
 	}
-	if sent > mails {
-		t.Errorf("%d MAIL went to the server, %d were answered by 2xx; replies %q", sent, mails, text)
+	if mails < 0 || rcpts < 0 {
+		t.Errorf("%d MAIL and %d RCPT went to the server that were not answered by 2xx; replies %q", -mails, -rcpts, text)
 	}
 	for _, m := range arrived {
 		if n := strings.Count("\r\n"+m.Wire, "\r\n.\r\n"); n != 1 || !strings.HasSuffix("\r\n"+m.Wire, "\r\n.\r\n") {

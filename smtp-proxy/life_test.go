@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"runtime"
@@ -177,6 +179,93 @@ func TestNothingIsLeft(t *testing.T) {
 		kept := p.ups.Stats()[0].Idle
 		return runtime.NumGoroutine() <= goroutines+kept && descriptors(t) <= files+2*kept
 	})
+}
+
+// TestNothingIsLeftOfAnybody has clients do anything, in any order, and leave at any moment, in front of a server and
+// a filter that do the like: INV-07.
+func TestNothingIsLeftOfAnybody(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	b := testenv.StartBackend(t)
+	b.Answer(func(a testenv.Asked) string {
+		return map[uint64]string{0: "close", 1: "451 4.0.0 Later", 2: "550 5.0.0 No"}[hash(seed, a.Line)%20]
+	})
+	pass := scanWith(t, "HX-A b\nRx@y.example\nF\n")
+	m := startMultiplexor(t, func(words []string) string {
+		switch hash(seed, strings.Join(words, " ")) % 20 {
+		case 0:
+			return "ok 3\n"
+		case 1:
+			return "error: no\n"
+		case 2:
+			return "half an ans"
+		case 3:
+			return "ok 0 No 550 5.0.0 0\n"
+		}
+		return pass(words)
+	})
+	stats := t.TempDir()
+	p := startProxy(t, m.args(append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--statdir="+stats, "--client-lookup=no", "--max-sessions-per-address=0")...)...)
+	work := func(round uint64) {
+		var wg sync.WaitGroup
+		for i := range uint64(20) {
+			wg.Go(func() { anything(p.addr, rand.New(rand.NewPCG(seed+round, i))) })
+		}
+		wg.Wait()
+		testenv.Eventually(t, 20*time.Second, "sessions end", func() bool { return p.crowd.sessions() == 0 })
+	}
+	work(0)
+	goroutines, files := runtime.NumGoroutine(), descriptors(t)
+	for round := range uint64(4) {
+		work(1 + round)
+	}
+	testenv.Eventually(t, 10*time.Second, "goroutines and descriptors go back", func() bool {
+		kept := p.ups.Stats()[0].Idle
+		return runtime.NumGoroutine() <= goroutines+kept && descriptors(t) <= files+2*kept
+	})
+	for _, dir := range []string{m.spool, stats} {
+		testenv.Eventually(t, 10*time.Second, "files are removed", func() bool {
+			left, err := os.ReadDir(dir)
+			return err == nil && len(left) == 0
+		})
+	}
+	p.crowd.mu.Lock()
+	defer p.crowd.mu.Unlock()
+	if n := len(p.crowd.seen); n != 0 {
+		t.Errorf("%d addresses are kept", n)
+	}
+	b.Forgive() // it hangs up within commands
+}
+
+func hash(seed uint64, text string) uint64 {
+	h := fnv.New64a()
+	fmt.Fprint(h, seed, text)
+	return h.Sum64()
+}
+
+// anything is a client that knows what SMTP looks like, and no more.
+func anything(addr string, random *rand.Rand) {
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		return
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+	said := []string{
+		"EHLO a\r\n", "EHLO a\r\n", "HELO b\r\n", "MAIL FROM:<a@b.example>\r\n", "MAIL FROM:<a@b.example>\r\n", "MAIL FROM:<> SIZE=10\r\n", "RCPT TO:<c@d.example>\r\n",
+		"RCPT TO:<c@d.example>\r\n", "RCPT TO:<e@d.example> NOTIFY=NEVER\r\n", "DATA\r\n", "DATA\r\n", "Subject: x\r\n\r\n", "text\r\n.\r\n", ".\r\n", "BDAT 5\r\nabcde", "BDAT 5 LAST\r\nabcde",
+		"BDAT 100000\r\n", "RSET\r\n", "NOOP\r\n", "STARTTLS\r\n", "AUTH PLAIN\r\n", "XCLIENT ADDR=1.2.3.4\r\n", "half a li", "\x16\x03\x01", strings.Repeat("z", 5000), "QUIT\r\n",
+	}
+	buf := make([]byte, 4096)
+	for range 1 + random.IntN(25) {
+		if _, err := io.WriteString(nc, said[random.IntN(len(said))]); err != nil {
+			return
+		}
+		if random.IntN(3) > 0 {
+			_ = nc.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+			_, _ = nc.Read(buf)
+		}
+	}
 }
 
 func descriptors(t *testing.T) int {

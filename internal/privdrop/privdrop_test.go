@@ -2,6 +2,7 @@ package privdrop
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"runtime"
@@ -36,6 +37,10 @@ func TestMain(m *testing.M) {
 const childThreads = 20
 
 func child(user, mode string) int {
+	if mode == "child of one who dropped" {
+		anyWay()
+		return 0
+	}
 	// Threads of our own, each in its own state: busy, in a system call, new.
 	stop := make(chan struct{})
 	var running sync.WaitGroup
@@ -74,6 +79,10 @@ func child(user, mode string) int {
 	if err != nil {
 		fmt.Println("error:", err)
 		return 1
+	}
+	if mode == "any way" {
+		anyWay()
+		return anyWayOfChild()
 	}
 	printThreads()
 	printBack()
@@ -174,6 +183,82 @@ func TestDrop(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNoWayBack becomes users taken at random and tries every way to any other id that the kernel has, on all
+// threads and in a child: INV-08.
+func TestNoWayBack(t *testing.T) {
+	testenv.NeedRoot(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 8))
+	for range 15 {
+		user := fmt.Sprintf("%d.%d", 1+random.IntN(65000), 1+random.IntN(65000))
+		out, status := runChild(t, user, "any way")
+		if status != 0 || strings.Contains(out, "got away") || strings.Count(out, "stayed\n") != 2 {
+			t.Fatalf("as %s, status %d:\n%s", user, status, out)
+		}
+	}
+}
+
+// anyWay tries what a process could do to become somebody else.
+func anyWay() {
+	const same = ^uintptr(0)
+	var uid, gid uintptr // not as they are, but as they should be
+	if _, err := fmt.Sscanf(os.Getenv(userVariable), "%d.%d", &uid, &gid); err != nil {
+		fmt.Println("error:", err)
+	}
+	calls := []struct {
+		number uintptr
+		keep   uintptr
+	}{{syscall.SYS_SETRESUID, uid}, {syscall.SYS_SETREUID, uid}, {syscall.SYS_SETUID, uid}, {syscall.SYS_SETRESGID, gid}, {syscall.SYS_SETREGID, gid}, {syscall.SYS_SETGID, gid}}
+	var wg sync.WaitGroup
+	for range childThreads {
+		wg.Go(func() {
+			runtime.LockOSThread()
+			for _, call := range calls {
+				for _, id := range []uintptr{0, 1, 65534} {
+					if id == call.keep {
+						continue
+					}
+					for args := range 7 { // id at every set of the three places
+						a := [3]uintptr{same, same, same}
+						for i := range a {
+							if (args+1)>>i&1 == 1 {
+								a[i] = id
+							}
+						}
+						if call.number == syscall.SYS_SETUID || call.number == syscall.SYS_SETGID {
+							a[0] = id
+						}
+						if (call.number == syscall.SYS_SETREUID || call.number == syscall.SYS_SETREGID) && a[0] == same && a[1] == same {
+							continue // nothing is asked for
+						}
+						if _, _, err := syscall.RawSyscall(call.number, a[0], a[1], a[2]); err == 0 {
+							fmt.Println("got away by call", call.number, a)
+						}
+					}
+				}
+			}
+			group := uint32(0)
+			if _, _, err := syscall.RawSyscall(syscall.SYS_SETGROUPS, 1, uintptr(unsafe.Pointer(&group)), 0); err == 0 {
+				fmt.Println("got away into a group")
+			}
+		})
+	}
+	wg.Wait()
+	fmt.Println("stayed")
+}
+
+func anyWayOfChild() int {
+	cmd := exec.Command("/proc/self/exe") // whose path may be closed to the new user
+	cmd.Env = append(os.Environ(), modeVariable+"=child of one who dropped")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
+	if err := cmd.Run(); err != nil {
+		fmt.Println("error:", err)
+		return 1
+	}
+	return 0
 }
 
 // FS-13.

@@ -318,6 +318,9 @@ func (s *backendSession) transaction(verb, arg, line string) bool {
 		s.breach("malformed %q", line)
 	}
 	usual := "250 2.1.0 Ok"
+	if verb == "RCPT" {
+		usual = "250 2.1.5 Ok"
+	}
 	switch {
 	case verb != "MAIL" && s.message == nil:
 		usual = "503 5.5.1 MAIL first"
