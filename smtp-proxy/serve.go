@@ -92,6 +92,7 @@ func (p *program) open(env *daemon.Env) error {
 func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 	hard, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	becomeBatch()
 	srv, err := newServer(hard, &p.settings, p.tls, env.Log)
 	if err != nil {
 		return err
