@@ -599,6 +599,7 @@ func TestSlowStart(t *testing.T) {
 	})
 }
 
+// RES-09: questions about the recipients of one domain do not take all workers.
 func TestDomainLimit(t *testing.T) {
 	b := newBench(t, func(l *limits) { l.Max, l.PerDomain = 8, 2 })
 	const refused = "ok -1 Per-domain%20recipok%20limit%20hit;%20please%20try%20again%20later\n"

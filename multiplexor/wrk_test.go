@@ -337,6 +337,7 @@ func (r *real) write(path, text string) {
 
 // TestWRK_18_WhatAWorkerInherits: pipes and nothing else, an environment without what is
 // not meant for it, its own group.
+// FS-15.
 func TestWRK_18_WhatAWorkerInherits(t *testing.T) {
 	r := prepare(t)
 	cmd := exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D", "-Z", "-F", "/etc/rules", "-M", "5000000")...)

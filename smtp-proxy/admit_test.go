@@ -55,6 +55,7 @@ func TestGates(t *testing.T) {
 	}
 }
 
+// FS-05: what is no regular file, or is somebody else's, is no stamp.
 func TestStampGate(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

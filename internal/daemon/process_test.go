@@ -91,7 +91,8 @@ func openDir(t *testing.T) string {
 	return dir
 }
 
-// A whole life as root: order, drop, service manager, reload, drain.
+// A whole life as root: order, drop, service manager, reload, drain. FS-14: rights, umask and core size; that no
+// new privileges can be had is for the unit to set.
 func TestLife(t *testing.T) {
 	testenv.NeedRoot(t)
 	dir := openDir(t)

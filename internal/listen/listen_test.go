@@ -98,6 +98,7 @@ func TestOpenErrors(t *testing.T) {
 }
 
 // MUX-04: what is at the path when a socket is bound there.
+// FS-11.
 func TestPathTaken(t *testing.T) {
 	tests := []struct {
 		name  string
@@ -202,6 +203,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// FS-11.
 func TestWorldWritableDirectory(t *testing.T) {
 	dir := testenv.ShortDir(t)
 	path := filepath.Join(dir, "s")

@@ -41,6 +41,7 @@ func TestSocketActivate(t *testing.T) {
 	}
 }
 
+// FS-16.
 func TestSocketActivateRefused(t *testing.T) {
 	tool := testenv.Path(t, "socket activation", "systemd-socket-activate")
 	tests := []struct {

@@ -43,6 +43,7 @@ func check(t *testing.T, path string) {
 	}
 }
 
+// FS-03: the file is whole, of the one who wrote it, with rights that do not depend on the umask.
 func TestWriteAndRemove(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.pid")
 	defer syscall.Umask(syscall.Umask(0o077))

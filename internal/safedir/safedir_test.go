@@ -9,6 +9,7 @@ import (
 	"testing"
 )
 
+// FS-06.
 func TestCheck(t *testing.T) {
 	base := t.TempDir()
 	path := func(p string) string { return filepath.Join(base, p) }

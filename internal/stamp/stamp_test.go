@@ -151,6 +151,7 @@ func TestFreshAge(t *testing.T) {
 }
 
 // TestNotAStamp puts other kinds of files at the stamp's name.
+// FS-05.
 func TestNotAStamp(t *testing.T) {
 	target := filepath.Join(t.TempDir(), "target")
 	if err := os.WriteFile(target, nil, 0o600); err != nil {
@@ -218,6 +219,7 @@ func TestOwner(t *testing.T) {
 	}
 }
 
+// FS-06.
 func TestDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	s, err := OpenDir(dir, 0, "")

@@ -202,6 +202,7 @@ func TestNil(t *testing.T) {
 	f.Remove()
 }
 
+// FS-07: what lies at the name of a status file is left alone.
 func TestForeignFiles(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "target")
 	if err := os.WriteFile(outside, []byte("x"), 0o600); err != nil {
@@ -244,6 +245,7 @@ func TestForeignFiles(t *testing.T) {
 	}
 }
 
+// FS-07.
 func TestOwnStaleFileIsReplaced(t *testing.T) {
 	dir := t.TempDir()
 	d := open(t, dir)
@@ -297,6 +299,7 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
+// FS-06.
 func TestOpenInsecure(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o777); err != nil {
@@ -311,6 +314,7 @@ func TestOpenInsecure(t *testing.T) {
 }
 
 // TestBrokenDirectory removes the directory while sessions run: they get errors, the log one line for each change.
+// FS-08.
 func TestBrokenDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	if err := os.Mkdir(dir, 0o700); err != nil {

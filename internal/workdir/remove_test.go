@@ -24,6 +24,7 @@ func names(t *testing.T, dir string) []string {
 }
 
 // TestRemoveStaysInside has a worker leave links to directories outside, and directories without rights.
+// FS-09.
 func TestRemoveStaysInside(t *testing.T) {
 	outside := t.TempDir()
 	victim := filepath.Join(outside, "victim")

@@ -139,6 +139,7 @@ func TestEnvelopeLines(t *testing.T) {
 	}
 }
 
+// FS-09.
 func TestCreateRights(t *testing.T) {
 	s := newSpool(t)
 	d := newDir(t, s)
@@ -169,6 +170,7 @@ func TestCreateRights(t *testing.T) {
 	}
 }
 
+// FS-09.
 func TestCreateNames(t *testing.T) {
 	s := newSpool(t)
 	one, err := s.Create("AB12")

@@ -91,6 +91,26 @@ func TestProgram(t *testing.T) {
 	}
 }
 
+// TestProgramInherits looks at what a program gets from us: FS-15.
+func TestProgramInherits(t *testing.T) {
+	t.Setenv("LD_PRELOAD", "")
+	t.Setenv("NOTIFY_SOCKET", "/nonexistent")
+	t.Setenv("LISTEN_FDS", "3")
+	t.Setenv("IFS", "/")
+	var said syncBuffer
+	set := newSet(t, Config{URLs: []string{script(t, "env >&2; ls /proc/self/fd >&2; umask >&2; echo the end >&2\n"+shellServer)}, Log: slog.New(slog.NewTextHandler(&said, nil))})
+	get(t, set, Client{}).Release()
+	testenv.Eventually(t, 5*second, "the program has said it", func() bool { return strings.Contains(said.String(), "the end") })
+	if got := said.String(); strings.Contains(got, "LD_PRELOAD") || strings.Contains(got, "NOTIFY_SOCKET") || strings.Contains(got, "LISTEN_FDS") || strings.Contains(got, "IFS=/") || !strings.Contains(got, "PATH=/") {
+		t.Errorf("environment:\n%s", got)
+	}
+	for _, number := range []string{"text=4", "text=5", "text=6", "text=7", "text=8", "text=9"} { // 3 is what ls itself has open
+		if strings.Contains(said.String(), number+"\n") {
+			t.Errorf("the program has a descriptor too many:\n%s", said.String())
+		}
+	}
+}
+
 // programOf is the program at the other end.
 func programOf(st *stream) *program { return st.direct.Conn.(*program) }
 
