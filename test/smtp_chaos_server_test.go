@@ -63,14 +63,14 @@ func (f *flakyServer) answer(a testenv.Asked, conns *[]*cutConn) string {
 	if a.Verb == "." {
 		return f.take(a.Line, (*conns)[a.Conn-1])
 	}
-	switch f.random.IntN(300) {
-	case 0:
+	switch n := f.random.IntN(1500); {
+	case n < 5:
 		return f.fault("close")
-	case 1:
+	case n < 10:
 		return f.fault("451 4.3.0 Not now")
-	case 2:
+	case n < 15:
 		return f.fault("421 4.3.2 Busy")
-	case 3:
+	case n < 16:
 		return f.fault("hang")
 	}
 	return ""

@@ -45,7 +45,7 @@ func TestChaos(t *testing.T) {
 	backend := newFlakyServer(t)
 	socket := testenv.Activate(t, "smtp")
 	args := []string{"--config", "/dev/null", "--maxloadavg", "0", "--upstream", "smtp://" + backend.address,
-		"--upstream-timeout", "2s", "--log-level", "error", "--max-transactions", "0"}
+		"--upstream-timeout", "5s", "--log-level", "error", "--max-transactions", "0"}
 	if account, drops := testenv.DaemonAccount(); drops {
 		args = append(args, "--user", account)
 	}

@@ -304,6 +304,48 @@ func TestRES_08_breaker(t *testing.T) {
 	}
 }
 
+// RES-08: a server that takes no new connections is used over those that there are; and when it takes new ones again, all
+// sessions get one, though the first ones to come found kept connections.
+func TestRES_08_kept(t *testing.T) {
+	var refuse atomic.Bool
+	p := startPeer(t, func(c *peerConn) {
+		if refuse.Load() {
+			c.say("421 not now\r\n")
+			return
+		}
+		good(c)
+	})
+	set := newSet(t, Config{URLs: []string{p.url()}, RetryTime: second / 10})
+	held := get(t, set, Client{})
+	refuse.Store(true)
+	for !set.servers[0].breaker.shut(time.Now()) {
+		getError(t, set, Client{})
+	}
+	held.Release()
+	for range 5 {
+		c := get(t, set, Client{})
+		if code, _ := send(t, c, "a@a.test", "b@b.test", "x\r\n"); code != 250 {
+			t.Errorf("code %d", code)
+		}
+		getError(t, set, Client{}) // there is but one
+		c.Release()
+	}
+	refuse.Store(false)
+	testenv.Eventually(t, 5*second, "new connections", func() bool {
+		one := get(t, set, Client{})
+		defer one.Release()
+		two, err := set.Get(t.Context(), Client{})
+		if err != nil {
+			return false
+		}
+		two.Release()
+		return true
+	})
+	if s := set.Stats()[0]; s.Shut {
+		t.Errorf("still left alone: %+v", s)
+	}
+}
+
 // RES-08: nobody waits longer for a server than the settings, or the caller's context, say.
 func TestRES_08_deadlines(t *testing.T) {
 	silent := startPeer(t, func(c *peerConn) { c.line() })

@@ -56,6 +56,10 @@ func (s *server) find(ctx context.Context, client Client, fresh bool) (*Conn, er
 			return nil, ctx.Err()
 		}
 	}
+	// Kept connections are no sign that there can be new ones: only those are tried, or not.
+	if !s.breaker.allow(time.Now()) {
+		return nil, errShut
+	}
 	s.makeRoom()
 	c, err := s.dial(ctx, client)
 	if err != nil {
@@ -85,6 +89,14 @@ func (s *server) wrap(err error) error {
 func (s *server) acquire(ctx context.Context) error {
 	if s.slots == nil {
 		return nil
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	if s.breaker.shut(time.Now()) {
+		return &Error{Server: s.name, Reply: replyDown, Err: errShut} // not worth waiting for
 	}
 	timer := time.NewTimer(s.conf.ConnectTimeout)
 	defer timer.Stop()

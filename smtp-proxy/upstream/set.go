@@ -72,12 +72,6 @@ func (set *Set) Get(ctx context.Context, client Client) (*Conn, error) {
 func (set *Set) get(ctx context.Context, client Client, fresh bool) (*Conn, error) {
 	var first error
 	for _, s := range set.servers {
-		if !s.breaker.allow(time.Now()) {
-			if first == nil {
-				first = &Error{Server: s.name, Reply: replyDown, Err: errShut}
-			}
-			continue
-		}
 		c, err := s.get(ctx, client, fresh)
 		if err == nil {
 			return c, nil
@@ -88,7 +82,7 @@ func (set *Set) get(ctx context.Context, client Client, fresh bool) (*Conn, erro
 		if ctx.Err() != nil {
 			break
 		}
-		if len(set.servers) > 1 {
+		if len(set.servers) > 1 && !errors.Is(err, errShut) {
 			set.conf.Log.Warn("server cannot be used", "error", err)
 		}
 	}
