@@ -102,6 +102,7 @@ func (s *session) prepareContent(tx *transaction) (out sink, ready bool) {
 	case asked && verdict.Code != 354:
 		r := passOn(verdict)
 		s.deny(tx, "", "", r)
+		s.deferred(r)
 		s.dropTransaction()
 		return nil, false
 	}

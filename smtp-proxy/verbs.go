@@ -88,6 +88,8 @@ func (s *session) doHello(cmd smtp.Command) {
 	s.status(cmd.Verb + " " + cmd.Arg)
 	if r := s.askHelook(cmd.Arg); r != nil {
 		s.verdict(*r)
+		s.refused(*r)
+		s.deferred(*r)
 		return
 	}
 	again := s.helo != ""
@@ -136,6 +138,7 @@ func (s *session) doMail(arg string) {
 	if r := s.askSenderok(tx); r != nil {
 		tx.remove(s.srv)
 		s.deny(tx, gateFilter, "", *r)
+		s.deferred(*r)
 		return
 	}
 	s.tx = tx
@@ -174,7 +177,11 @@ func (s *session) doRcpt(arg string) {
 		s.fail(*r)
 		return
 	}
-	if s.tx.tried++; s.tx.tried > s.conf.MaxRecipients {
+	switch s.tx.tried++; {
+	case s.tx.tried > 2*s.conf.MaxRecipients:
+		s.fail(reply(452, "4.5.3", "Too many recipients")) // nobody has so many by chance
+		return
+	case s.tx.tried > s.conf.MaxRecipients:
 		s.say(reply(452, "4.5.3", "Too many recipients"))
 		return
 	}

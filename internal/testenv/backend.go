@@ -236,7 +236,7 @@ func (s *backendSession) run() {
 	for {
 		line, err := s.r.ReadString('\n')
 		if err != nil {
-			if line != "" {
+			if line != "" && err == io.EOF { // it was the other side that ended it there
 				s.breach("half a command: %q", line)
 			}
 			return

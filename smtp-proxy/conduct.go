@@ -1,0 +1,97 @@
+package main
+
+import (
+	"time"
+
+	"postern/internal/smtp"
+)
+
+// What is held against a client, and what that leads to.
+
+// fail answers a command in error. After too many of them the session ends.
+func (s *session) fail(r smtp.Reply) {
+	s.say(r)
+	s.failed()
+}
+
+func (s *session) failed() {
+	s.errors++
+	s.owe(s.errors, s.conf.MaxErrors)
+	if s.errors >= s.conf.MaxErrors {
+		s.close(gateErrors, reply(421, "4.7.0", "Too many errors"))
+	}
+}
+
+// deny answers MAIL or RCPT with a refusal that is not the server's. to is the recipient, or empty.
+func (s *session) deny(tx *transaction, gate, to string, r smtp.Reply) {
+	s.logRefused(tx, gate, to, r)
+	if s.refusals+1 >= s.conf.MaxRefusals {
+		s.collect() // nothing is told behind the last refusal
+	}
+	s.verdict(r)
+	s.refused(r)
+}
+
+// refused counts what was refused for good: a client that guesses addresses learns by it. After too many
+// of them the session ends, and with it the transaction.
+func (s *session) refused(r smtp.Reply) {
+	if !r.Permanent() || s.silent {
+		return
+	}
+	s.refusals++
+	s.owe(s.refusals, s.conf.MaxRefusals)
+	if s.refusals < s.conf.MaxRefusals {
+		return
+	}
+	clear(s.pending)
+	s.pending = s.pending[:0]
+	farewell := reply(421, "4.7.0", "Too many refusals")
+	if s.tx != nil {
+		s.tx.broken = &farewell
+	}
+	s.close(gateRefusals, farewell)
+}
+
+// useless answers a command that moves nothing forward.
+func (s *session) useless(r smtp.Reply) {
+	s.say(r)
+	s.junked()
+}
+
+// deferred counts a reply for now to what is asked once for each message: so the question was of no use.
+func (s *session) deferred(r smtp.Reply) {
+	if r.Temporary() {
+		s.junked()
+	}
+}
+
+func (s *session) junked() {
+	if s.junk++; s.junk >= s.conf.MaxJunk {
+		s.close(gateJunk, reply(421, "4.7.0", "Too many commands without a message"))
+	}
+}
+
+// owe makes the client wait for what it did wrong, once that is more than half of what it may.
+func (s *session) owe(n, limit int) {
+	s.wrong++
+	if n > limit/2 {
+		s.owed++
+	}
+}
+
+// penance is the waiting.
+func (s *session) penance() bool {
+	s.settle()
+	ok := s.flush()
+	if !s.closing && s.conf.ErrorDelay > 0 {
+		s.srv.pause(time.Duration(min(s.owed, owedMost)) * s.conf.ErrorDelay)
+	}
+	s.owed = 0
+	return ok
+}
+
+// owedMost bounds how often the delay of an error is waited for at a time.
+const owedMost = 10
+
+// forgive takes back what was held against a client: it has delivered mail.
+func (s *session) forgive() { s.errors, s.refusals, s.junk, s.owed = 0, 0, 0, 0 }

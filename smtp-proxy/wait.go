@@ -1,0 +1,72 @@
+package main
+
+import "time"
+
+// How a session waits for its client, and what a drain makes of that.
+
+// rest begins to wait for a command; false if the proxy ends and the session with it.
+func (s *session) rest() bool {
+	what := forCommand
+	switch {
+	case s.tx != nil && s.tx.chunks != nil:
+		what = forContent
+	case s.tx != nil:
+		what = forMore
+	}
+	if s.await(what, s.conf.CommandTimeout) {
+		return true
+	}
+	if s.srv.draining.Load() {
+		s.close(gateDrain, goingDown)
+		s.flush()
+	}
+	return false
+}
+
+// waits says what a session waits for the client for, and so what a drain makes of it.
+type waits uint8
+
+const (
+	forContent waits = iota // or for nothing: the drain waits, too
+	forMore                 // a command within a transaction: the drain waits a little
+	forCommand              // the beginning of a transaction, or of anything: the drain ends the session
+)
+
+// await begins to wait for the client, for d at most; false if that is not to be, because the proxy ends.
+func (s *session) await(what waits, d time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.srv.draining.Load() {
+		if what == forCommand {
+			return false
+		}
+		if what == forMore {
+			d = min(d, s.srv.drainGrace)
+		}
+	}
+	s.waits = what
+	return s.raw.SetReadDeadline(time.Now().Add(d)) == nil
+}
+
+// awake ends the waiting.
+func (s *session) awake() {
+	s.mu.Lock()
+	s.waits = forContent
+	s.mu.Unlock()
+}
+
+// wake ends the waiting of a session, or shortens it; called by the server that drains.
+func (s *session) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = s.raw.SetWriteDeadline(time.Now().Add(s.srv.drainGrace)) // a reply that is not read
+	switch s.waits {
+	case forCommand:
+		_ = s.raw.SetReadDeadline(time.Unix(1, 0))
+	case forMore:
+		_ = s.raw.SetReadDeadline(time.Now().Add(s.srv.drainGrace))
+	}
+}
+
+// goingDown is what a session is told that the drain ends.
+var goingDown = reply(421, "4.3.2", "Service is going down, try again later")

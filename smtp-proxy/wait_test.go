@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"postern/internal/smtp"
+	"postern/internal/testenv"
+)
+
+func TestDrain(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, behind(b))
+	idle := greeted(t, p.addr)
+	fresh := dial(t, p.addr)
+	fresh.expect("220")
+	busy := greeted(t, p.addr)
+	busy.envelope()
+	busy.cmd("DATA", "354")
+	drained := make(chan struct{})
+	go func() {
+		p.Drain(context.Background())
+		close(drained)
+	}()
+	for _, c := range []*client{idle, fresh} {
+		c.expect("421 4.3.2 proxy.example ")
+		c.expectEnd()
+	}
+	late := dial(t, p.addr)
+	late.expect("421")
+	select {
+	case <-drained:
+		t.Fatal("drained while a message is on its way")
+	default:
+	}
+	busy.send(smallMessage)
+	busy.expect("250")
+	busy.expect("421 4.3.2 proxy.example ")
+	busy.expectEnd()
+	<-drained
+	if n := len(b.Messages()); n != 1 {
+		t.Errorf("%d messages, want 1", n)
+	}
+}
+
+// TestDrainWaitsForContentOnly: whoever says nothing is not waited for, whatever they are in the middle of.
+func TestDrainWaitsForContentOnly(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Extend("PIPELINING", "AUTH LOGIN")
+	b.Answer(func(a testenv.Asked) string { return onVerb(a, "AUTH", "334 VXNlcm5hbWU6") })
+	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--auth-requires-tls=no", "--max-junk=100000000")...)
+	p.drainGrace = 50 * time.Millisecond
+	sender := greeted(t, p.addr)
+	sender.cmd("MAIL FROM:<a@b.example>", "250")
+	recipient := greeted(t, p.addr)
+	recipient.envelope()
+	login := greeted(t, p.addr)
+	login.cmd("AUTH LOGIN", "334")
+	handshake := greeted(t, p.addr)
+	handshake.cmd("STARTTLS", "220")
+	chunks := greeted(t, p.addr)
+	chunks.envelope()
+	chunks.send("BDAT 3\r\nA: ")
+	chunks.expect("250")
+	deaf := greeted(t, p.addr)
+	deaf.fill("HELP\r\n")
+	drained := make(chan struct{})
+	go func() {
+		p.Drain(context.Background())
+		close(drained)
+	}()
+	for _, c := range []*client{sender, recipient, login} {
+		c.expect("421 4.3.2 proxy.example ")
+		c.expectEnd()
+	}
+	handshake.expectEnd()
+	testenv.Eventually(t, 10*time.Second, "only content is waited for", func() bool { return p.crowd.sessions() == 1 })
+	chunks.send("BDAT 5 LAST\r\nb\r\n\r\n")
+	chunks.expect("250")
+	chunks.expect("421 4.3.2 proxy.example ")
+	<-drained
+}
+
+// fill sends commands and reads no reply, until the other side does not take any more.
+func (c *client) fill(command string) {
+	c.t.Helper()
+	must(c.t, c.Conn.(*net.TCPConn).SetReadBuffer(4<<10))
+	many := strings.Repeat(command, 2000)
+	for {
+		must(c.t, c.SetWriteDeadline(time.Now().Add(300*time.Millisecond)))
+		if n, err := io.WriteString(c, many); err != nil && n == 0 {
+			return
+		}
+	}
+}
+
+// TestDrainNotHeldByOne: a client that does not read its 421 does not keep the others from theirs.
+func TestDrainNotHeldByOne(t *testing.T) {
+	p := startProxy(t, behind(testenv.StartBackend(t)))
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	s := &session{srv: p.server, conf: p.conf.Load(), raw: near, conn: smtp.NewConn(near)}
+	p.draining.Store(true)
+	go s.rest()
+	if _, err := far.Read(make([]byte, 1)); err != nil { // the rest of the 421 waits to be read
+		t.Fatal(err)
+	}
+	woken := make(chan struct{})
+	go func() {
+		s.wake()
+		close(woken)
+	}()
+	select {
+	case <-woken:
+	case <-time.After(5 * time.Second):
+		t.Error("the drain waits for a client that does not read")
+	}
+}
+
+func TestDrainEndsInTime(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, behind(b))
+	c := greeted(t, p.addr)
+	c.envelope()
+	c.cmd("DATA", "354")
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	p.Drain(ctx)
+	if n := p.crowd.sessions(); n != 0 {
+		t.Errorf("%d sessions are left", n)
+	}
+}
