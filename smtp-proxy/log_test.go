@@ -85,7 +85,7 @@ func TestLogTells(t *testing.T) {
 	session := logged(t, p, "session", 1)[0]
 	server := "smtp://" + b.Addr
 	checkRecord(t, session, map[string]any{
-		"session": "*", "listener": "smtp", "client": plain.LocalAddr().String(), "helo": "client.example", "messages": 2.0, "errors": 3.0,
+		"session": "*", "listener": "smtp", "client": plain.LocalAddr().String(), "helo": "client.example", "messages": 2.0, "errors": 4.0,
 		"duration": "*", "tls": "TLS 1.3", "cipher": "*", "auth": "PLAIN", "login": "fred", "gate": "", "peer": "",
 	})
 	mine := map[string]any{
