@@ -71,7 +71,7 @@ func (m *message) close() {
 func (m *message) finalHeader(ours []byte, drop bool) []byte {
 	h := m.header
 	if ours != nil {
-		h.fields = append([]field{{name: "Received", raw: ours, ours: true}}, h.fields...)
+		h.fields = append([]field{{name: len("Received"), raw: ours, ours: true}}, h.fields...)
 	}
 	for _, c := range m.changes {
 		h.apply(c)

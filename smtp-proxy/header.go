@@ -13,12 +13,12 @@ var errHeaderTooLong = errors.New("message header is too long")
 
 // field is one field of a message header.
 type field struct {
-	name string
 	raw  []byte // the whole field as it came, folds and all, without its last line end
+	name int    // length of the name, with which raw begins
 	ours bool   // the Received field of this proxy: filters do not count it
 }
 
-func (f *field) is(name string) bool { return strings.EqualFold(f.name, name) }
+func (f *field) is(name string) bool { return bytes.EqualFold(f.raw[:f.name], []byte(name)) }
 
 // header is a message header as a list that can be changed. Changes take effect one after another.
 type header struct {
@@ -31,8 +31,7 @@ type header struct {
 // before the header does; then body is 0.
 func splitHeader(data []byte) (h header, body int, more bool) {
 	start := -1 // of the field being read
-	name := ""
-	at := 0
+	name, at := 0, 0
 	flush := func(end int) {
 		if start >= 0 {
 			h.fields = append(h.fields, field{name: name, raw: bytes.TrimRight(data[start:end], "\r\n")})
@@ -53,7 +52,7 @@ func splitHeader(data []byte) (h header, body int, more bool) {
 			// a continuation
 		default:
 			next := fieldName(text)
-			if next == "" {
+			if next == 0 {
 				flush(at)
 				return h, at, false
 			}
@@ -64,28 +63,28 @@ func splitHeader(data []byte) (h header, body int, more bool) {
 	}
 }
 
-// fieldName gives the name of the field that the line begins, or nothing. White space before the colon
-// is obsolete but exists: RFC 5322, 4.5.
-func fieldName(line []byte) string {
+// fieldName gives the length of the name of the field that the line begins, or 0. White space before the
+// colon is obsolete but exists: RFC 5322, 4.5.
+func fieldName(line []byte) int {
 	i := bytes.IndexByte(line, ':')
 	if i <= 0 {
-		return ""
+		return 0
 	}
 	name := bytes.TrimRight(line[:i], " \t")
-	if !isFieldName(string(name)) {
-		return ""
+	if !isFieldName(name) {
+		return 0
 	}
-	return string(name)
+	return len(name)
 }
 
 // isFieldName takes printable ASCII without colon and space: RFC 5322, 2.2.
-func isFieldName(s string) bool {
+func isFieldName(s []byte) bool {
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] >= 0x7f || s[i] == ':' {
 			return false
 		}
 	}
-	return s != "" && len(s) <= 256
+	return len(s) > 0 && len(s) <= 256
 }
 
 // count gives the number of fields of that name, ours left out.
@@ -182,7 +181,7 @@ func makeField(name, value string) field {
 		raw = append(raw, part...)
 		first = false
 	}
-	return field{name: name, raw: raw}
+	return field{name: len(name), raw: raw}
 }
 
 // cleanText removes CR and makes control bytes other than TAB spaces.

@@ -40,6 +40,9 @@ func (s *session) logEnd(took time.Duration) {
 
 // logMessage writes the line of a message. queueID is the server's name for it.
 func (s *session) logMessage(tx *transaction, outcome string, r smtp.Reply, size int64, queueID string) {
+	if !s.srv.log.Enabled(s.srv.ctx, slog.LevelInfo) {
+		return
+	}
 	attrs := append(s.whose(tx), "outcome", outcome, "recipients", len(tx.accepted), "size", size,
 		"duration", time.Since(tx.started).Round(time.Millisecond))
 	if len(tx.accepted) > 0 {

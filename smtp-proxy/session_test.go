@@ -209,7 +209,7 @@ const smallMessage = "Subject: test\r\n\r\nHello\r\n.\r\n"
 func body(t testing.TB, m testenv.Received) string {
 	t.Helper()
 	h, _, more := splitHeader([]byte(m.Data))
-	if more || len(h.fields) == 0 || h.fields[0].name != "Received" {
+	if more || len(h.fields) == 0 || !h.fields[0].is("Received") {
 		t.Fatalf("no Received field on top of %q", m.Data)
 	}
 	return m.Data[len(h.fields[0].raw)+2:]

@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -75,6 +76,8 @@ type Conn struct {
 	outErr   error
 	tryRead  func(fd uintptr) bool
 	tryWrite func(fd uintptr) bool
+	tryOnce  func(fd uintptr)
+	done     bool // tryOnce is
 }
 
 // New wraps nc. ok is false if it has no descriptor of its own.
@@ -89,6 +92,7 @@ func New(nc net.Conn) (c *Conn, ok bool) {
 	}
 	c = &Conn{Conn: nc, raw: raw}
 	c.tryRead, c.tryWrite = c.readNow, c.writeNow // kept, so that a call allocates nothing
+	c.tryOnce = func(fd uintptr) { c.done = c.writeNow(fd) }
 	return c, true
 }
 
@@ -126,20 +130,30 @@ func (c *Conn) readNow(fd uintptr) bool {
 }
 
 // Write implements [net.Conn].
-func (c *Conn) Write(p []byte) (int, error) { return c.WriteBoth(p, nil) }
+func (c *Conn) Write(p []byte) (int, error) {
+	c.out, c.outErr = [2][]byte{p, nil}, nil
+	return c.finish(len(p), c.raw.Write(c.tryWrite))
+}
 
-// WriteBoth writes a and then b, and says how many bytes of both that were. What
-// the kernel takes at once, it gets in one system call.
-func (c *Conn) WriteBoth(a, b []byte) (int, error) {
+// WriteBy writes a and then b, and says how many bytes of both that were. What the
+// kernel takes at once, it gets in one system call, and only if it does not take all
+// is the deadline set for the rest.
+func (c *Conn) WriteBy(deadline time.Time, a, b []byte) (int, error) {
 	if len(a) == 0 {
 		a, b = b, nil
 	}
-	total := len(a) + len(b)
-	if total == 0 {
-		return 0, nil
-	}
 	c.out, c.outErr = [2][]byte{a, b}, nil
-	err := c.raw.Write(c.tryWrite)
+	err := c.raw.Control(c.tryOnce)
+	if err == nil && !c.done {
+		if err = c.SetWriteDeadline(deadline); err == nil {
+			err = c.raw.Write(c.tryWrite)
+		}
+	}
+	return c.finish(len(a)+len(b), err)
+}
+
+// finish ends a write of total bytes.
+func (c *Conn) finish(total int, err error) (int, error) {
 	left := len(c.out[0]) + len(c.out[1])
 	c.out = [2][]byte{}
 	if err == nil {

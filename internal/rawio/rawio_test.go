@@ -53,8 +53,8 @@ func TestReadWaits(t *testing.T) {
 	}
 }
 
-// TestWriteBothWhole writes far more than the kernel takes at once.
-func TestWriteBothWhole(t *testing.T) {
+// TestWriteByWhole writes far more than the kernel takes at once.
+func TestWriteByWhole(t *testing.T) {
 	pattern := bytes.Repeat([]byte("0123456789abcdefg"), 1<<18)
 	for _, split := range []int{0, 1, 1000, len(pattern) - 1, len(pattern)} {
 		c, peer := pair(t)
@@ -63,7 +63,7 @@ func TestWriteBothWhole(t *testing.T) {
 			b, _ := io.ReadAll(peer)
 			got <- b
 		}()
-		n, err := c.WriteBoth(pattern[:split], pattern[split:])
+		n, err := c.WriteBy(time.Now().Add(time.Minute), pattern[:split], pattern[split:])
 		if n != len(pattern) || err != nil {
 			t.Errorf("split at %d: wrote %d, %v", split, n, err)
 		}
@@ -75,6 +75,9 @@ func TestWriteBothWhole(t *testing.T) {
 	c, _ := pair(t)
 	if n, err := c.Write(nil); n != 0 || err != nil {
 		t.Errorf("write of nothing: %d, %v", n, err)
+	}
+	if n, err := c.WriteBy(time.Time{}, nil, nil); n != 0 || err != nil {
+		t.Errorf("write of twice nothing: %d, %v", n, err)
 	}
 }
 
@@ -89,6 +92,15 @@ func TestDeadlines(t *testing.T) {
 	n, err := c.Write(big)
 	if !errors.Is(err, os.ErrDeadlineExceeded) || n >= len(big) {
 		t.Errorf("write: %d, %v", n, err)
+	}
+	c, _ = pair(t)
+	c.SetWriteDeadline(time.Unix(1, 0)) // of an earlier write
+	if n, err := c.WriteBy(time.Now().Add(time.Minute), []byte("a"), []byte("b")); n != 2 || err != nil {
+		t.Errorf("write that need not wait: %d, %v", n, err)
+	}
+	n, err = c.WriteBy(time.Now().Add(10*time.Millisecond), big, big)
+	if !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 || n >= len(big) {
+		t.Errorf("write that must: %d, %v", n, err)
 	}
 }
 
@@ -105,6 +117,9 @@ func TestErrors(t *testing.T) {
 	c.Close()
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("read after close: %v", err)
+	}
+	if _, err := c.WriteBy(time.Now(), []byte("x"), nil); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("write after close: %v", err)
 	}
 	a, b := net.Pipe()
 	defer a.Close()

@@ -340,11 +340,11 @@ func (c *Conn) Flush(deadline time.Time) error {
 		return nil
 	}
 	defer c.giveBackOut()
-	if err := c.nc.SetWriteDeadline(deadline); err != nil {
+	if c.direct != nil {
+		_, err := c.direct.WriteBy(deadline, *c.out, nil)
 		return err
 	}
-	if c.direct != nil {
-		_, err := c.direct.Write(*c.out)
+	if err := c.nc.SetWriteDeadline(deadline); err != nil {
 		return err
 	}
 	_, err := c.nc.Write(*c.out)

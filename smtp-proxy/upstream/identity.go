@@ -46,7 +46,7 @@ func (c *Conn) sendProxyHeader(client Client) error {
 		return fmt.Errorf("make PROXY header: %w", err)
 	}
 	c.client = client
-	if err := c.stream.write(header, c.srv.conf.WriteTimeout); err != nil {
+	if err := c.stream.writeBoth(header, nil, c.srv.conf.WriteTimeout); err != nil {
 		return fmt.Errorf("write PROXY header: %w", err)
 	}
 	return nil

@@ -191,17 +191,23 @@ func (s *stream) content(p []byte, timeout time.Duration) error {
 
 // writeBoth writes what is buffered and what comes behind it, in one system call where the connection can do that.
 func (s *stream) writeBoth(buffered, p []byte, timeout time.Duration) error {
-	if s.tls || s.direct == nil {
-		if err := s.write(buffered, timeout); err != nil {
-			return err
-		}
-		return s.write(p, timeout)
-	}
-	if err := s.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+	deadline := time.Now().Add(timeout)
+	if !s.tls && s.direct != nil {
+		_, err := s.direct.WriteBy(deadline, buffered, p)
 		return err
 	}
-	_, err := s.direct.WriteBoth(buffered, p)
-	return err
+	if err := s.nc.SetWriteDeadline(deadline); err != nil {
+		return err
+	}
+	for _, b := range [...][]byte{buffered, p} {
+		if len(b) == 0 {
+			continue
+		}
+		if _, err := s.nc.Write(b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // flush sends all that waits, in one write.
@@ -209,19 +215,8 @@ func (s *stream) flush(timeout time.Duration) error {
 	if s.unsent() == 0 {
 		return nil
 	}
-	err := s.write(*s.out, timeout)
+	err := s.writeBoth(*s.out, nil, timeout)
 	s.giveBackOut()
-	return err
-}
-
-func (s *stream) write(p []byte, timeout time.Duration) error {
-	if len(p) == 0 {
-		return nil
-	}
-	if err := s.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
-		return err
-	}
-	_, err := s.nc.Write(p)
 	return err
 }
 
