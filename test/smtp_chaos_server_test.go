@@ -117,6 +117,12 @@ func (f *flakyServer) end() {
 	b := f.server
 	f.mu.Unlock()
 	b.Close()
+	for _, breach := range b.Breaches() {
+		if !strings.Contains(breach, "half a command") { // that is what a cut leaves
+			f.t.Errorf("the server behind saw: %s", breach)
+		}
+	}
+	b.Forgive()
 }
 
 // cut ends all connections.

@@ -92,6 +92,7 @@ func TestChaos(t *testing.T) {
 	if status := p.Wait(20 * time.Second); status != 0 {
 		t.Errorf("the proxy ended with status %d", status)
 	}
+	backend.end()
 	c.settle(backend, clients, each)
 }
 
