@@ -49,9 +49,7 @@ func (p *pool) acquire(k kind) (*worker, failure) {
 	for w := p.idle.take(k); w != nil; w = p.idle.take(k) {
 		switch w.child.Look() {
 		case outputQuiet:
-			if p.limits.LogScheduling {
-				p.log.add(levelInfo, fmt.Sprintf("Scheduling Idle worker %d for cmdno %d (activated=%d, last=%d)", w.n, k.number(), w.activation, w.lastKind.number()))
-			}
+			p.logChoice(w, k)
 			return w, 0
 		case outputClosed:
 			w.outputEnded()
@@ -74,7 +72,16 @@ func (p *pool) acquire(k kind) (*worker, failure) {
 	last := len(p.stopped) - 1
 	w := p.stopped[last]
 	p.stopped = p.stopped[:last]
+	p.logChoice(w, k)
 	return w, 0
+}
+
+// logChoice logs who gets a request, if that is wanted. The original counted starts
+// from 0.
+func (p *pool) logChoice(w *worker, k kind) {
+	if p.limits.LogScheduling {
+		p.log.add(levelInfo, fmt.Sprintf("Scheduling %v worker %d for cmdno %d (activated=%d, last=%d)", w.state, w.n, k.number(), max(w.activation, 1)-1, w.lastKind.number()))
+	}
 }
 
 // unacquire puts back a worker that acquire gave.

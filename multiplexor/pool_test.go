@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestPoolFillsUpOneByOne(t *testing.T) {
@@ -84,6 +86,29 @@ func TestChoice(t *testing.T) {
 }
 
 // TestStoppedSlots: fresh slots in order, then the one that stopped last.
+// TestLogOfChoices has the original's lines of -A.
+func TestLogOfChoices(t *testing.T) {
+	b := newBench(t, func(l *limits) { l.LogScheduling = true })
+	b.ask("scan q d")
+	b.ask("x")
+	b.reply(0, "ok\n")
+	b.ask("recipok <a>")
+	b.reply(0, "ok\n")
+	b.finish(0, exit{})
+	b.ask("y")
+	var got []string
+	for line := range strings.Lines(b.logged()) {
+		if strings.HasPrefix(line, "Scheduling") {
+			got = append(got, strings.TrimSpace(line))
+		}
+	}
+	want := []string{"Scheduling Stopped worker 0 for cmdno 0 (activated=0, last=-2)", "Scheduling Stopped worker 1 for cmdno -1 (activated=0, last=-2)",
+		"Scheduling Idle worker 0 for cmdno 3 (activated=0, last=0)", "Scheduling Stopped worker 0 for cmdno -1 (activated=0, last=3)"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
 func TestStoppedSlots(t *testing.T) {
 	b := newBench(t, func(l *limits) { l.Max = 4 })
 	b.warm(3)
