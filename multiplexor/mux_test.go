@@ -62,6 +62,43 @@ func TestMUX_01_RequestLines(t *testing.T) {
 	r.end()
 }
 
+// TestMUX_01_FewDescriptors: connections that do nothing leave enough of them for workers.
+func TestMUX_01_FewDescriptors(t *testing.T) {
+	r := prepare(t)
+	args := append([]string{"-c", `ulimit -n 150; exec "$0" "$@"`, testenv.Binary(t, "multiplexor")}, r.args("-D", "-x", "8", "-a", "u", "-c", "60")...)
+	r.start(exec.Command("/bin/sh", args...))
+	early, err := net.Dial("unix", r.path("s")) // is there before the crowd
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer early.Close()
+	early.SetDeadline(time.Now().Add(patience))
+	io.WriteString(early, mxproto.Hello+"\n")
+	answers := bufio.NewReader(early)
+	if line, err := answers.ReadString('\n'); line != mxproto.HelloOK {
+		t.Fatalf("%q, %v", line, err)
+	}
+	for _, name := range []string{"s", "u"} {
+		for range 200 {
+			conn, err := net.Dial("unix", r.path(name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+		}
+	}
+	testenv.Eventually(t, patience, "the refusal of one too many", func() bool { return askAt(t, r.path("s"), "") == mxproto.TooMany })
+	for range 8 { // each time a new worker, with all its descriptors
+		io.WriteString(early, "do exit 0\nping\n")
+		for _, want := range []string{fmt.Sprintf("%d:%s,", len(noResponse), noResponse), "5:PONG\n,"} {
+			if got, err := answers.ReadString(','); got != want {
+				t.Fatalf("got %q, %v, want %q", got, err, want)
+			}
+		}
+	}
+	r.end()
+}
+
 // TestMUX_01_IdleConnections: 10 000 of them cost little, and requests go on.
 func TestMUX_01_IdleConnections(t *testing.T) {
 	r := startReal(t, "-x", "1")

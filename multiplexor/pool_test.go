@@ -581,6 +581,21 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
+// TestBackoffWhileWorkersEnd: workers that are being ended are no reason to wait.
+func TestBackoffWhileWorkersEnd(t *testing.T) {
+	b := newBench(t, func(l *limits) { l.Max, l.QueueSize = 3, 10 })
+	for n := range 2 {
+		a := b.ask("x")
+		b.child(n).unread = true
+		b.reply(n, "garbage\n")
+		b.wantAnswer(a, failureTexts[failAnswer])
+	}
+	b.wantStates("KKS")
+	b.wantAnswer(b.ask("x"), failureTexts[failStart])
+	b.pass(backoffFirst)
+	b.wantAnswer(b.ask("x"), "")
+}
+
 func TestBackoffOfProcessesThatExit(t *testing.T) {
 	b := newBench(t, nil)
 	for range 3 {

@@ -103,12 +103,23 @@ func (c *client) guarded() {
 	case unsure == "":
 		s.pool.submit(&c.req)
 	default:
-		s.guard.lookUp(unsure, func(fine bool) { s.loop.Post(func() { c.looked(fine) }) })
+		l := &look{c}
+		c.look = l
+		s.pool.timers.Start(&c.timer, s.pool.limits.BusyTimeout)
+		s.guard.lookUp(unsure, func(fine bool) { s.loop.Post(func() { l.done(fine) }) })
 	}
 }
 
-// looked goes on with a scan whose directory was looked at.
-func (c *client) looked(fine bool) {
+// look is a lookup that a client waits for.
+type look struct{ c *client } // nil: it waits no more
+
+// done goes on with a scan whose directory was looked at.
+func (l *look) done(fine bool) {
+	c := l.c
+	if c == nil {
+		return
+	}
+	c.endLook()
 	switch {
 	case c.gone:
 		c.close()
@@ -117,4 +128,10 @@ func (c *client) looked(fine bool) {
 	default:
 		c.server.pool.submit(&c.req)
 	}
+}
+
+// endLook makes the client wait no more for its lookup.
+func (c *client) endLook() {
+	c.look.c, c.look = nil, nil
+	c.server.pool.timers.Stop(&c.timer)
 }

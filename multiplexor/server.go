@@ -135,6 +135,7 @@ type client struct {
 	timer  evloop.Timer
 	phase  clientPhase
 	req    request
+	look   *look // that it waits for, before its request goes to the pool
 
 	tooLong    bool // the line is being skipped up to its LF
 	persistent bool // hello 2 was said: framed replies, more requests
@@ -161,8 +162,15 @@ func (c *client) wait() {
 	}
 }
 
-// expired is the end of the time for a line or a reply.
-func (c *client) expired() { c.close() }
+// expired is the end of the time for a line or a reply, or for a lookup.
+func (c *client) expired() {
+	if c.look != nil {
+		c.endLook()
+		c.failed(failTimeout)
+		return
+	}
+	c.close()
+}
 
 // Input takes request lines.
 func (c *client) Input(_ *evloop.Stream, b []byte) (taken int) {

@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
+	"syscall"
 
 	"postern/internal/listen"
 	"postern/internal/notify"
@@ -70,6 +72,7 @@ func (d *multiplexor) openDoors() error {
 	status := &doorway{server: d.server, open: new(int), limit: maxRestricted, restricted: true, users: mayLook}
 	maps := &doorway{server: d.server, open: new(int), limit: int(d.settings.MaxConnections), users: mayAsk}
 	d.server.doors = []*doorway{requests, status, maps}
+	d.leaveRoom()
 	for i, t := range d.sockets {
 		var admit func(fd int)
 		switch t.name {
@@ -88,4 +91,37 @@ func (d *multiplexor) openDoors() error {
 		d.doors = append(d.doors, l)
 	}
 	return nil
+}
+
+// Descriptors that are not for clients: those of a worker, with one to spare while it
+// is started, and those of the program itself and of listeners.
+const (
+	workerFDs = 6
+	otherFDs  = 64
+)
+
+// leaveRoom lowers the limits of connections where the system allows fewer
+// descriptors: clients that connect and do nothing must not keep workers from being
+// started.
+func (d *multiplexor) leaveRoom() {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return
+	}
+	room := int(min(limit.Cur, math.MaxInt32)) - workerFDs*int(d.settings.Max) - otherFDs
+	used, share := map[string]bool{}, 0
+	for _, t := range d.sockets {
+		used[t.name] = true
+	}
+	parts := map[string]int{"requests": 4, "status": 1, "map": 2}
+	for name := range used {
+		share += parts[name]
+	}
+	for i, name := range []string{"requests", "status", "map"} {
+		door := d.server.doors[i]
+		if most := max(room*parts[name]/max(share, 1), 1); used[name] && door.limit > most {
+			door.limit = most
+			d.journal.add(levelInfo, fmt.Sprintf("%d connections at most on sockets for %s: there may be %d descriptors", most, name, limit.Cur))
+		}
+	}
 }

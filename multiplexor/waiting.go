@@ -5,10 +5,10 @@ import (
 )
 
 // mayWait says whether the queue is any use to a request that got no worker. It
-// is not when there is none and none can be started: an error now is better than
-// the same error later.
+// is not when there is none, but some that are ending, and none can be started: an
+// error now is better than the same error later.
 func (p *pool) mayWait(why failure) bool {
-	return p.limits.QueueSize > 0 && (why == failNoFree || p.deaths == 0 || p.running()+p.nstarting > 0)
+	return p.limits.QueueSize > 0 && (why == failNoFree || p.deaths == 0 || p.count[idle]+p.count[busy]+p.nstarting > 0)
 }
 
 // enqueue makes a request wait. One that finds the queue full is not refused at

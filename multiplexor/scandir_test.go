@@ -1,0 +1,77 @@
+package main
+
+import (
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"postern/internal/evloop"
+)
+
+// TestScanOnAHangingDisk: a client does not wait longer for a lookup than for a worker,
+// and what comes of the lookup later is nobody's.
+func TestScanOnAHangingDisk(t *testing.T) {
+	loop, err := evloop.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer loop.Close()
+	spool := t.TempDir()
+	guard, err := newScanGuard(spool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer guard.Close()
+	guard.looks = make(chan struct{}, 1)
+	guard.looks <- struct{}{} // nobody looks before this is taken
+	b := newBench(t, func(l *limits) { l.BusyTimeout = 50 * time.Millisecond })
+	b.p.timers = &loop.Timers
+	s := &server{loop: loop, pool: b.p, log: b.p.log, name: "v", began: time.Now(), timeout: time.Minute, maxLine: 1000, commands: makeBuiltins(), guard: guard}
+	door := &doorway{server: s, open: new(int), limit: 10}
+	ended := make(chan error, 1)
+	go func() { ended <- loop.Run() }()
+	connect := func() net.Conn {
+		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		loop.Post(func() { door.admit(fds[0]) })
+		file := os.NewFile(uintptr(fds[1]), "client")
+		defer file.Close()
+		conn, err := net.FileConn(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(patience))
+		return conn
+	}
+	// A link is looked up, and what is missing is, too.
+	if err := os.Symlink(".", filepath.Join(spool, "link")); err != nil {
+		t.Fatal(err)
+	}
+	conn := connect()
+	defer conn.Close()
+	io.WriteString(conn, "scan q "+spool+"/link\n")
+	if reply, err := io.ReadAll(conn); string(reply) != timedOut {
+		t.Errorf("a lookup without end was answered %q, %v", reply, err)
+	}
+	next := connect() // has the place of the first
+	defer next.Close()
+	io.WriteString(next, "fr")
+	<-guard.looks // now the disk answers the first lookup
+	passed := make(chan struct{})
+	guard.lookUp(spool, func(bool) { loop.Post(func() { close(passed) }) })
+	<-passed // and another one, after it
+	io.WriteString(next, "ee\n")
+	if reply, err := io.ReadAll(next); string(reply) != "2\n" {
+		t.Errorf("after it: %q, %v", reply, err)
+	}
+	loop.Post(loop.Stop)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
