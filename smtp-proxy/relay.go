@@ -38,7 +38,7 @@ func (s *session) lost(err error) smtp.Reply {
 	r := upstream.ReplyFor(err)
 	if r.Code == 421 {
 		s.closing = true
-		return s.named(r)
+		return s.conf.named(r)
 	}
 	if r.Code/100 != 4 || len(r.Lines) != 1 {
 		return r

@@ -40,6 +40,14 @@ type live struct {
 
 func (c *live) check() smtp.AddressCheck { return smtp.AddressCheck(c.AddressCheck) }
 
+// named puts our name into a reply that ends the connection: RFC 5321, 4.2.2.
+func (c *live) named(r smtp.Reply) smtp.Reply {
+	if r.Code == 421 && len(r.Lines) > 0 {
+		r.Lines = append([]string{c.host + " " + r.Lines[0]}, r.Lines[1:]...)
+	}
+	return r
+}
+
 // sizeLimit is the smaller of our limit and the server's, 0 being none.
 func (c *live) sizeLimit(server int64) int64 {
 	own := int64(c.MaxMessageSize)
@@ -102,12 +110,12 @@ func (srv *server) Serve(l net.Listener, name string) error {
 // accept begins a session unless there are too many; then the refusal costs nothing but a write.
 func (srv *server) accept(nc net.Conn, name string) {
 	srv.meters.connection(name)
-	full := !srv.crowd.enterTotal()
-	if full || srv.draining.Load() {
-		if !full {
-			srv.crowd.leaveTotal()
-		}
-		srv.turnAway(nc, name)
+	switch {
+	case srv.draining.Load():
+		srv.turnAway(nc, name, shut(gateDrain, goingDown))
+		return
+	case !srv.crowd.enterTotal():
+		srv.turnAway(nc, name, shut(gateSessions, reply(421, "4.3.2", "Too many sessions, try again later")))
 		return
 	}
 	s := &session{srv: srv, conf: srv.conf.Load(), listener: name, started: time.Now(), conn: smtp.NewConn(nc), raw: nc}
@@ -132,13 +140,13 @@ func (srv *server) leave(s *session) {
 }
 
 // turnAway refuses a connection without making a session of it.
-func (srv *server) turnAway(nc net.Conn, name string) {
-	srv.meters.gate(gateSessions)
-	if srv.quiet.allow(gateSessions, time.Now()) {
-		srv.log.Warn("too many sessions", "listener", name, "client", nc.RemoteAddr().String())
+func (srv *server) turnAway(nc net.Conn, name string, why *refusal) {
+	srv.meters.gate(why.gate)
+	if srv.logGate(why.gate) {
+		srv.log.Warn("turned away", "listener", name, "client", nc.RemoteAddr().String(), "gate", why.gate)
 	}
 	if name != listenSMTPS {
-		r := reply(421, "4.3.2", srv.conf.Load().host+" Too many sessions, try again later")
+		r := srv.conf.Load().named(why.reply)
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
 		_, _ = nc.Write(r.AppendTo(nil))
 	}

@@ -170,16 +170,8 @@ func (s *session) close(gate string, r smtp.Reply) {
 
 // hangUp says the last words of a session that a gate ends.
 func (s *session) hangUp(gate string, r smtp.Reply) {
-	s.say(s.named(r))
+	s.say(s.conf.named(r))
 	s.gate, s.closing, s.silent = gate, true, true
-}
-
-// named puts our name into a reply that ends the connection: RFC 5321, 4.2.2.
-func (s *session) named(r smtp.Reply) smtp.Reply {
-	if r.Code == 421 && len(r.Lines) > 0 {
-		r.Lines = append([]string{s.conf.host + " " + r.Lines[0]}, r.Lines[1:]...)
-	}
-	return r
 }
 
 // verdict answers a command with what the filter, or a gate, makes of it. 421 from a filter ends the session.

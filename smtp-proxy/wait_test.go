@@ -31,7 +31,7 @@ func TestDrain(t *testing.T) {
 		c.expectEnd()
 	}
 	late := dial(t, p.addr)
-	late.expect("421")
+	late.expect("421 4.3.2 proxy.example Service is going down")
 	select {
 	case <-drained:
 		t.Fatal("drained while a message is on its way")
