@@ -1,12 +1,21 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"os"
+	"path/filepath"
 
-// dispatchRow is a multiplexor under test.
+	"postern/internal/mxproto"
+)
+
+// dispatchRow is a multiplexor under test. A limit is what there can be at best with
+// one client: a relay in C that does nothing but pass a line to its one worker,
+// and the answer back.
 type dispatchRow struct {
 	name       string
 	program    string
 	persistent bool
+	limit      bool
 	server     *server
 }
 
@@ -26,11 +35,12 @@ func (b *bench) dispatch() error {
 		{name: "mimedefang", program: original},
 		{name: "ours", program: b.ours("multiplexor")},
 		{name: "ours, kept", program: b.ours("multiplexor"), persistent: true},
+		{name: "(limit)", persistent: true, limit: true},
 	}
 	if missing(original) {
 		rows = rows[1:]
 	}
-	fmt.Printf("\nRequests through the pool, medians of %d runs in turns; \"kept\" is persistent connections.\n", b.rounds)
+	fmt.Printf("\nRequests through the pool, medians of %d runs in turns; \"kept\" is persistent connections,\n\"limit\" a relay that has no pool, no queue and no time limits.\n", b.rounds)
 	fmt.Printf("Ratios are to the first row. CPU is the multiplexor's for a request that was answered, without its workers.\n\n")
 	fmt.Printf("%-8s %-8s %-12s %10s %6s %9s %6s %9s %6s %9s %8s\n", "workers", "clients", "row",
 		"requests/s", "ratio", "p99 us", "ratio", "CPU us", "ratio", "RSS MiB", "refused")
@@ -40,12 +50,17 @@ func (b *bench) dispatch() error {
 		for i := range rows {
 			var err error
 			kind := poolKind{program: rows[i].program, workers: w, queue: 128}
-			if rows[i].server, err = b.startServer(fmt.Sprintf("dispatch-%d-%d", w, i), kind); err != nil {
+			start := pick(rows[i].limit, b.startRelay, b.startServer)
+			if rows[i].server, err = start(fmt.Sprintf("dispatch-%d-%d", w, i), kind); err != nil {
 				return fmt.Errorf("%s: %w", rows[i].name, err)
 			}
 		}
 		for _, c := range clients {
-			if err := b.dispatchPoint(rows, c, pick(c == 1, requests/4, requests), &goals); err != nil {
+			some := rows
+			if c > 1 {
+				some = rows[:len(rows)-1]
+			}
+			if err := b.dispatchPoint(some, c, pick(c == 1, requests/4, requests), &goals); err != nil {
 				return err
 			}
 		}
@@ -85,7 +100,7 @@ func (b *bench) dispatchPoint(rows []dispatchRow, clients, requests int, goals *
 			f.rate, f.rate/first.rate, f.p99, f.p99/first.p99, f.cpu, f.cpu/first.cpu, mib(memory(rows[i].server.pid)), f.refused)
 		where := fmt.Sprintf("%d workers, %d clients", workers, clients)
 		switch {
-		case rows[0].program != original || i == 0:
+		case rows[0].program != original || i == 0 || rows[i].limit:
 		case rows[i].persistent:
 			goals.kept.point(f.rate/first.rate, where)
 		default:
@@ -96,6 +111,27 @@ func (b *bench) dispatchPoint(rows []dispatchRow, clients, requests int, goals *
 		}
 	}
 	return nil
+}
+
+// startRelay starts the relay instead of a multiplexor.
+func (b *bench) startRelay(name string, _ poolKind) (*server, error) {
+	relay, err := b.compile("relay", fmt.Sprintf("-DHELLO_OK=%q", mxproto.HelloOK))
+	if err != nil {
+		return nil, err
+	}
+	dir, err := b.scratch(name)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{socket: filepath.Join(dir, "sock"), workers: 1}
+	log := filepath.Join(b.dir, name+".log")
+	if s.pid, err = b.children.start(log, relay, s.socket, b.worker); err != nil {
+		return nil, err
+	}
+	return s, awaitChild(name, s.pid, log, func() bool {
+		_, err := os.Stat(s.socket)
+		return err == nil
+	})
 }
 
 // dispatchMedians is one row at one point.

@@ -3,17 +3,21 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"postern/internal/mxproto"
+	"postern/internal/rawio"
 )
 
 // load sends request lines to a multiplexor from one thread that waits for all
 // its connections at once, the cheapest client there is, because it shares the
-// CPUs with what it measures.
+// CPUs with what it measures. For that reason, too, it makes its system calls
+// without Go's scheduler.
 type load struct {
 	socket     string
 	request    string // without LF
@@ -43,11 +47,14 @@ type runner struct {
 	load
 	outcome
 	epoll   int
-	callers map[int]*caller // by descriptor
-	waiting []*caller       // whose connect met a full backlog
+	callers []*caller // by descriptor; nil for those that are closed
+	waiting []*caller // whose connect met a full backlog
 	started int
 	done    int
 	line    []byte
+	address syscall.RawSockaddrUnix
+	events  [256]syscall.EpollEvent
+	buf     [4096]byte
 }
 
 // run makes all requests and waits for their answers.
@@ -57,7 +64,14 @@ func (l load) run() (*outcome, error) {
 		return nil, err
 	}
 	defer syscall.Close(epoll)
-	r := &runner{load: l, epoll: epoll, callers: make(map[int]*caller), line: []byte(l.request + "\n")}
+	r := &runner{load: l, epoll: epoll, line: []byte(l.request + "\n"), address: syscall.RawSockaddrUnix{Family: syscall.AF_UNIX}}
+	if len(l.socket) >= len(r.address.Path) {
+		return nil, fmt.Errorf("path %q is too long for a socket", l.socket)
+	}
+	for i := range l.socket {
+		r.address.Path[i] = int8(l.socket[i])
+	}
+	r.latency = make([]time.Duration, 0, l.requests)
 	defer r.closeAll()
 	if l.persistent {
 		if err := r.openKept(); err != nil {
@@ -66,6 +80,9 @@ func (l load) run() (*outcome, error) {
 	}
 	begin := time.Now()
 	for _, c := range r.callers {
+		if c == nil {
+			continue
+		}
 		if err := r.ask(c); err != nil {
 			return nil, err
 		}
@@ -153,6 +170,15 @@ func hold(socket string, n int, persistent bool) (release func(), err error) {
 	return release, nil
 }
 
+// raw makes a system call that does not block.
+func raw(number, a, b, c, d uintptr) (int, error) {
+	n, _, errno := syscall.RawSyscall6(number, a, b, c, d, 0, 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(n), nil
+}
+
 // open connects a caller, which asks at once.
 func (r *runner) open(c *caller) (err error) {
 	if r.started == r.requests {
@@ -160,7 +186,7 @@ func (r *runner) open(c *caller) (err error) {
 	}
 	r.started++
 	c.since = time.Now()
-	c.fd, err = syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
+	c.fd, err = raw(syscall.SYS_SOCKET, syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
 	if err != nil {
 		return err
 	}
@@ -168,7 +194,8 @@ func (r *runner) open(c *caller) (err error) {
 }
 
 func (r *runner) dial(c *caller) error {
-	switch err := syscall.Connect(c.fd, &syscall.SockaddrUnix{Name: r.socket}); err {
+	_, err := raw(syscall.SYS_CONNECT, uintptr(c.fd), uintptr(unsafe.Pointer(&r.address)), unsafe.Sizeof(r.address), 0)
+	switch err {
 	case nil:
 	case syscall.EAGAIN: // the backlog is full: tried again after the next answers
 		r.waiting = append(r.waiting, c)
@@ -177,16 +204,28 @@ func (r *runner) dial(c *caller) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	c.reply = c.reply[:0]
-	if err := r.watch(c); err != nil {
+	if err := r.write(c); err != nil {
 		return err
 	}
-	_, err := syscall.Write(c.fd, r.line)
-	return err
+	return r.watch(c)
+}
+
+// write sends the request, which is short enough for any socket.
+func (r *runner) write(c *caller) error {
+	if _, errno := rawio.Write(c.fd, r.line); errno != 0 {
+		return os.NewSyscallError("write", errno)
+	}
+	return nil
 }
 
 func (r *runner) watch(c *caller) error {
+	for c.fd >= len(r.callers) {
+		r.callers = append(r.callers, nil)
+	}
 	r.callers[c.fd] = c
-	return syscall.EpollCtl(r.epoll, syscall.EPOLL_CTL_ADD, c.fd, &syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(c.fd)})
+	event := syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(c.fd)}
+	_, err := raw(syscall.SYS_EPOLL_CTL, uintptr(r.epoll), syscall.EPOLL_CTL_ADD, uintptr(c.fd), uintptr(unsafe.Pointer(&event)))
+	return err
 }
 
 // ask sends the next request on a persistent connection.
@@ -197,8 +236,7 @@ func (r *runner) ask(c *caller) error {
 	r.started++
 	c.since = time.Now()
 	c.reply = c.reply[:0]
-	_, err := syscall.Write(c.fd, r.line)
-	return err
+	return r.write(c)
 }
 
 // wait takes the answers that have come.
@@ -207,15 +245,14 @@ func (r *runner) wait() error {
 	if len(r.waiting) > 0 {
 		timeout = 1
 	}
-	events := make([]syscall.EpollEvent, 256)
-	n, err := syscall.EpollWait(r.epoll, events, timeout)
+	n, err := syscall.EpollWait(r.epoll, r.events[:], timeout)
 	if err != nil && err != syscall.EINTR {
 		return err
 	}
 	if n == 0 && len(r.waiting) == 0 {
 		return fmt.Errorf("%d requests get no answer", r.started-r.done)
 	}
-	for _, e := range events[:max(n, 0)] {
+	for _, e := range r.events[:max(n, 0)] {
 		if err := r.read(r.callers[int(e.Fd)]); err != nil {
 			return err
 		}
@@ -231,16 +268,15 @@ func (r *runner) wait() error {
 }
 
 func (r *runner) read(c *caller) error {
-	var buf [4096]byte
 	for {
-		n, err := syscall.Read(c.fd, buf[:])
+		n, errno := rawio.Read(c.fd, r.buf[:])
 		switch {
-		case err == syscall.EAGAIN:
+		case errno == syscall.EAGAIN:
 			return nil
-		case err != nil:
-			return fmt.Errorf("read reply: %w", err)
+		case errno != 0:
+			return fmt.Errorf("read reply: %w", errno)
 		case n > 0:
-			c.reply = append(c.reply, buf[:n]...)
+			c.reply = append(c.reply, r.buf[:n]...)
 			if !r.persistent {
 				continue // the end of the reply is the end of the connection
 			}
@@ -252,8 +288,8 @@ func (r *runner) read(c *caller) error {
 			return fmt.Errorf("persistent connection was closed")
 		default:
 			r.finish(c, c.reply)
-			syscall.Close(c.fd)
-			delete(r.callers, c.fd)
+			r.callers[c.fd] = nil
+			_, _ = raw(syscall.SYS_CLOSE, uintptr(c.fd), 0, 0, 0)
 			return r.open(c)
 		}
 	}
@@ -279,8 +315,10 @@ func frame(b []byte) (reply []byte, whole bool) {
 }
 
 func (r *runner) closeAll() {
-	for fd := range r.callers {
-		syscall.Close(fd)
+	for _, c := range r.callers {
+		if c != nil {
+			syscall.Close(c.fd)
+		}
 	}
 	for _, c := range r.waiting {
 		syscall.Close(c.fd)
