@@ -97,7 +97,7 @@ var below = map[layer][]layer{
 	skeleton: {plumbing, leaf},
 	public:   {format, leaf},
 	part:     {format, leaf, system},
-	program:  {part, public, skeleton, plumbing, format, leaf},
+	program:  {part, public, skeleton, plumbing, format, leaf, system},
 	testing_: {part, public, skeleton, plumbing, format, leaf},
 }
 
