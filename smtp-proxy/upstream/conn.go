@@ -90,6 +90,9 @@ func (c *Conn) Command(line string) {
 	}
 	verb, _, _ := strings.Cut(line, " ")
 	d := due{expect: c.expectation(strings.ToUpper(verb))}
+	if c.srv.network == "maildir" {
+		line = withDomain(line, c.srv.conf.Helo)
+	}
 	c.debug("command", d.expect, line)
 	if len(c.held) > 0 || !c.caps.Pipelining && len(c.due) > 0 || c.srv.lmtp && d.expect == expectRcpt {
 		d.held = true

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	smtpserver "github.com/emersion/go-smtp"
+
+	"postern/internal/smtp"
 )
 
 // maildirServer is an SMTP server within this process that delivers into one Maildir, for trying out, for tests
@@ -199,6 +201,23 @@ func (m *maildirServer) deliver(from string, to []string, content io.Reader) (st
 		return "", errors.Join(err, os.Remove(place)) // or it would be there twice when the client tries again
 	}
 	return name, nil
+}
+
+// withDomain adds our name to an address without domain, such as <postmaster>: the server half knows none.
+func withDomain(line, host string) string {
+	for _, command := range []string{"MAIL FROM:", "RCPT TO:"} {
+		rest, ok := smtp.CutKeyword(line, command)
+		if !ok {
+			continue
+		}
+		path, params, err := smtp.ParsePath(rest, smtp.CheckOff)
+		if err != nil || path.Null() || path.Domain != "" {
+			break
+		}
+		path.Address += "@" + host
+		return strings.TrimSpace(command + path.String() + " " + params)
+	}
+	return line
 }
 
 // uniqueName makes a name that no other delivery has: time, process, count, chance and host.

@@ -160,3 +160,22 @@ func TestMaildirReplies(t *testing.T) {
 		}
 	}
 }
+
+// TestMaildirPostmaster: RFC 5321, 4.1.1.3, has an address without domain, which the server half does not know.
+func TestMaildirPostmaster(t *testing.T) {
+	dir := filepath.Join(testenv.ShortDir(t), "Maildir")
+	set := newSet(t, Config{URLs: []string{"maildir:" + dir}, Helo: "here.example"})
+	c := get(t, set, Client{})
+	defer c.Release()
+	if code, _ := send(t, c, "root", "Postmaster", "Subject: x\r\n\r\n"); code != 250 {
+		t.Fatalf("code %d", code)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "new", "*"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("files %q, %v", files, err)
+	}
+	text, err := os.ReadFile(files[0])
+	if want := "Return-Path: <root@here.example>\nDelivered-To: Postmaster@here.example\n"; err != nil || !strings.HasPrefix(string(text), want) {
+		t.Errorf("delivered %q, %v; want %q", text, err, want)
+	}
+}
