@@ -12,7 +12,6 @@ MANDIR  ?= $(PREFIX)/share/man
 DOCDIR  ?= $(PREFIX)/share/doc/postern
 # Filter workers, which only a multiplexor starts.
 LIBEXECDIR ?= $(PREFIX)/libexec/postern
-DOCDIR  ?= $(PREFIX)/share/doc/postern
 # Settings, units and the like are looked for in fixed places.
 SYSCONFDIR  ?= /etc/postern
 UNITDIR     ?= /usr/lib/systemd/system
@@ -84,8 +83,6 @@ install: build
 	done
 	install -m 755 etc/examples/* $(DESTDIR)$(DOCDIR)/examples/
 	rm -f bin/.page bin/.conf bin/.unit
-	install -d $(DESTDIR)$(DOCDIR)/examples
-	install -m 755 etc/examples/* $(DESTDIR)$(DOCDIR)/examples/
 	install -m 644 etc/sysusers.d/postern.conf $(DESTDIR)$(SYSUSERSDIR)/
 	install -m 644 etc/tmpfiles.d/postern.conf $(DESTDIR)$(TMPFILESDIR)/
 
