@@ -448,9 +448,9 @@ type cost struct {
 }
 
 // fifthWorker measures it: four workers are busy, and the fifth is replaced
-// after each request.
+// after each request. With --reload=classic nothing is started ahead of a request.
 func fifthWorker(t *testing.T, more ...string) (c cost) {
-	p := startPerlPool(t, append(more, "-m", "1", "-x", "5", "-r", "1", "-w", "600")...)
+	p := startPerlPool(t, append(more, "-m", "1", "-x", "5", "-r", "1", "-w", "600", "--reload", "classic")...)
 	p.waitSorted("SSSSS")
 	done := make(chan int, 5)
 	hold := func() {
