@@ -21,6 +21,8 @@ type chaos struct {
 	address string
 	kills   atomic.Int64 // of the proxy, counted before each and behind it: while one is under way the number is odd
 
+	over atomic.Bool // the test has ended; nobody reads what clients say now
+
 	mu       sync.Mutex
 	outcomes map[string]outcome // of each attempt that sent the end of its message
 }
@@ -54,6 +56,7 @@ func TestChaos(t *testing.T) {
 	}
 	c := &chaos{t: t, address: socket.Addr, outcomes: make(map[string]outcome)}
 	p := start()
+	t.Cleanup(func() { c.over.Store(true) })
 	var done atomic.Bool
 	var wg sync.WaitGroup
 	for i := range clients {
@@ -148,10 +151,16 @@ func (c *chaos) settle(backend *flakyServer, clients, each int) {
 		clients*each, twice, lost, c.kills.Load()/2, faults, backend.cuts.Load())
 }
 
+func (c *chaos) errorf(format string, args ...any) {
+	if !c.over.Load() {
+		c.t.Errorf(format, args...)
+	}
+}
+
 // sendUntilAcknowledged sends one message until it is accepted.
 func (c *chaos) sendUntilAcknowledged(id string, random *rand.Rand) {
 	began := time.Now()
-	for n := 1; ; n++ {
+	for n := 1; !c.over.Load(); n++ {
 		a := attempt{id: fmt.Sprintf("%s/%d", id, n), pipelined: random.IntN(2) == 0, chunked: random.IntN(3) == 0}
 		a.content = "Subject: " + a.id + "\r\n\r\n" + strings.Repeat(a.id+" 0123456789\r\n", 1+random.IntN(300)) + "END " + a.id + "\r\n"
 		before := c.kills.Load()
@@ -166,13 +175,13 @@ func (c *chaos) sendUntilAcknowledged(id string, random *rand.Rand) {
 		case ended && code == "250":
 			return
 		case code == "" && !out.killed:
-			c.t.Errorf("%s: the proxy broke the connection by itself", a.id)
+			c.errorf("%s: the proxy broke the connection by itself", a.id)
 			return
 		case code != "" && code[0] == '5':
-			c.t.Errorf("%s was refused with %s", a.id, code)
+			c.errorf("%s was refused with %s", a.id, code)
 			return
 		case time.Since(began) > 2*time.Minute:
-			c.t.Errorf("%s did not get through", id)
+			c.errorf("%s did not get through", id)
 			return
 		}
 		time.Sleep(10 * time.Millisecond) // a client's pause before it tries again
@@ -190,7 +199,7 @@ type attempt struct {
 func (a *attempt) run(c *chaos) (code string, ended bool) {
 	nc, err := net.DialTimeout("tcp4", c.address, 30*time.Second)
 	if err != nil {
-		c.t.Errorf("nobody needs to be turned away: %v", err)
+		c.errorf("nobody needs to be turned away: %v", err)
 		return "421", false
 	}
 	defer nc.Close()
