@@ -40,9 +40,24 @@ func (s *session) refused(r smtp.Reply) {
 	}
 	s.refusals++
 	s.owe(s.refusals, s.conf.MaxRefusals)
-	if s.refusals < s.conf.MaxRefusals {
+	if s.refusals < s.conf.MaxRefusals || s.tx != nil && len(s.tx.accepted) > 0 {
 		return
 	}
+	s.endRefused()
+}
+
+// guessed says whether a client may name no more recipients of its message: too many of them were refused. Those who were
+// taken get the message all the same, which makes up for the others; so whoever sends to a large mailing list, of
+// which some are always unknown, is done with it some day.
+func (s *session) guessed() bool {
+	return s.refusals >= s.conf.MaxRefusals && len(s.tx.accepted) < goodPerUnknown*s.refusals
+}
+
+// goodPerUnknown is how many recipients must be taken for one who may be refused, beyond the limit.
+const goodPerUnknown = 10
+
+// endRefused ends a session that was refused too often.
+func (s *session) endRefused() {
 	clear(s.pending)
 	s.pending = s.pending[:0]
 	farewell := reply(421, "4.7.0", "Too many refusals")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +77,81 @@ func TestHarvestPipelined(t *testing.T) {
 	}
 	c.expect("421 4.7.0 proxy.example ")
 	c.expectEnd()
+}
+
+// TestUnknownAmongGood: a message of whose recipients more are unknown than a session may be refused reaches those who were
+// taken, and its client learns of no others before. Without that message the session ends.
+func TestUnknownAmongGood(t *testing.T) {
+	for _, pipelining := range []string{"PIPELINING", "DSN"} {
+		b := testenv.StartBackend(t)
+		b.Extend(pipelining)
+		b.Answer(func(a testenv.Asked) string {
+			return onLine(a, "RCPT TO:<guess", "550 5.1.1 Unknown")
+		})
+		p := startProxy(t, behind(b), "--max-refusals=5", "--error-delay=1ms")
+		guesses := func() *client {
+			c := greeted(t, p.addr)
+			c.envelope()
+			for range 5 {
+				c.cmd("RCPT TO:<guess@d.example>", "550 5.1.1")
+			}
+			c.cmd("RCPT TO:<guess@d.example>", "452 4.5.3")
+			c.cmd("RCPT TO:<good@d.example>", "452 4.5.3")
+			return c
+		}
+		c := guesses()
+		c.cmd("DATA", "354")
+		c.send(smallMessage)
+		c.expect("250")
+		c.envelope()
+		c.cmd("RCPT TO:<guess@d.example>", "550 5.1.1")
+		if got := b.Messages(); len(got) != 1 || len(got[0].To) != 1 {
+			t.Errorf("%s: the server has %v", pipelining, got)
+		}
+		if n := p.meters.gates[gateRefusals].Load(); n != 2 {
+			t.Errorf("%s: the gate was counted %d times, want 2", pipelining, n)
+		}
+		for _, end := range []string{"RSET", "EHLO again"} {
+			c := guesses()
+			c.cmd(end, "250")
+			c.expect("421 4.7.0 proxy.example ")
+			c.expectEnd()
+		}
+	}
+}
+
+// TestUnknownInMailingList: a message to a thousand recipients goes through at once even if some of them are unknown, more
+// than a session without others may name.
+func TestUnknownInMailingList(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Answer(func(a testenv.Asked) string { return onLine(a, "RCPT TO:<gone", "550 5.1.1 Unknown") })
+	p := startProxy(t, behind(b), "--error-delay=1ms")
+	c := greeted(t, p.addr)
+	var all strings.Builder
+	name := func(i int) string {
+		if i%40 == 39 {
+			return "gone"
+		}
+		return "here"
+	}
+	for i := range 1000 {
+		fmt.Fprintf(&all, "RCPT TO:<%s%d@d.example>\r\n", name(i), i)
+	}
+	c.send("MAIL FROM:<a@b.example>\r\n" + all.String() + "DATA\r\n")
+	c.expect("250")
+	for i := range 1000 {
+		if name(i) == "gone" {
+			c.expect("550 5.1.1")
+		} else {
+			c.expect("250 2.1.5")
+		}
+	}
+	c.expect("354")
+	c.send(smallMessage)
+	c.expect("250")
+	if got := b.Messages(); len(got) != 1 || len(got[0].To) != 975 {
+		t.Errorf("the server has %d messages", len(got))
+	}
 }
 
 // TestJunkBetweenMails: MAIL alone moves nothing forward.

@@ -89,6 +89,9 @@ func (s *session) step() bool {
 	if !s.conn.HasLine() {
 		s.settle()
 	}
+	if s.tx == nil && s.refusals >= s.conf.MaxRefusals {
+		s.endRefused() // no message came of it
+	}
 	if s.closing {
 		return true
 	}

@@ -192,6 +192,11 @@ func (s *session) doRcpt(arg string) {
 // recipient puts an address that is well-formed through the gates and to the server.
 func (s *session) recipient(rcpt recipient) {
 	tx := s.tx
+	if s.guessed() {
+		s.srv.meters.gate(gateRefusals)
+		s.deny(tx, gateRefusals, rcpt.path.Address, reply(452, "4.5.3", "Too many recipients were refused"))
+		return
+	}
 	if r := s.mayRelay(rcpt.path.Domain); r != nil {
 		s.srv.meters.gate(gateStamp)
 		s.deny(tx, gateStamp, rcpt.path.Address, *r)
