@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"net/netip"
 	"sync"
 	"time"
@@ -73,16 +74,28 @@ func (c *crowd) leaveTotal() {
 
 func (c *crowd) tell(more int) {
 	if c.change != nil && c.max > 0 {
-		free := max(c.max-c.total, 0) // a reload may have made it less than there are
+		free := c.free()
 		c.change(free, max(free-more, 0))
 	}
+}
+
+// free is how many more sessions there may be.
+func (c *crowd) free() int {
+	if c.max == 0 {
+		return math.MaxInt32
+	}
+	return max(c.max-c.total, 0) // a reload may have made it less than there are
 }
 
 // set changes the limits.
 func (c *crowd) set(s *settings) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	before := c.free()
 	c.max, c.maxPer, c.exempt = s.MaxSessions, s.MaxSessionsPerAddress, s.limitExemptNets
+	if free := c.free(); free != before && c.change != nil {
+		c.change(free, before)
+	}
 	c.rate = rate.Limit(s.MaxRatePerAddress)
 	for _, v := range c.seen {
 		v.limiter = nil

@@ -48,6 +48,25 @@ func TestCrowdLimits(t *testing.T) {
 	}
 }
 
+// TestCrowdTellsNewLimit: listeners hear how many more sessions there may be when a reload changes that.
+func TestCrowdTellsNewLimit(t *testing.T) {
+	var told [][2]int
+	c := &crowd{max: 2, change: func(free, before int) { told = append(told, [2]int{free, before}) }}
+	c.enterTotal()
+	c.enterTotal()
+	told = nil
+	for _, tt := range []struct {
+		most int
+		want string // free, and before
+	}{{2, "[]"}, {5, "[[3 0]]"}, {1, "[[0 3]]"}, {0, "[[2147483647 0]]"}, {4, "[[2 2147483647]]"}} {
+		c.set(&settings{LimitSettings: LimitSettings{MaxSessions: tt.most}})
+		if got := fmt.Sprint(told); got != tt.want {
+			t.Errorf("with %d sessions at most listeners hear %s, want %s", tt.most, got, tt.want)
+		}
+		told = nil
+	}
+}
+
 func TestCrowdTableIsBounded(t *testing.T) {
 	now := time.Unix(1700000000, 0)
 	c := &crowd{maxPer: 1, rate: 1}

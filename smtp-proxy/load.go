@@ -97,7 +97,7 @@ func (g *loadGate) set(limits [3]float64, file string) {
 func (g *loadGate) closed() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.limits == [3]float64{} {
+	if g.limits == [3]float64{} && !g.shut {
 		return false
 	}
 	now := g.now()

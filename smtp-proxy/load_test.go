@@ -108,6 +108,21 @@ func TestLoadGateCachesAndTellsChanges(t *testing.T) {
 	}
 }
 
+// TestLoadGateSwitchedOff: listeners hear that a gate has opened that a reload switched off.
+func TestLoadGateSwitchedOff(t *testing.T) {
+	g, changes, _, _ := loadGateFor(t, "1", "5 5 5")
+	if !g.closed() {
+		t.Fatal("gate is open at load 5")
+	}
+	g.set([3]float64{}, g.file)
+	if g.closed() || *changes != 2 {
+		t.Errorf("gate is shut without limits, or told %d changes, want 2", *changes)
+	}
+	if g.closed() || *changes != 2 {
+		t.Errorf("told %d changes, want 2", *changes)
+	}
+}
+
 func TestFS_17(t *testing.T) {
 	g, _, faults, _ := loadGateFor(t, "1", "")
 	if err := os.Remove(g.file); err != nil {
