@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"strconv"
 	"syscall"
 	"unsafe"
 )
@@ -15,13 +17,28 @@ const (
 // who sent it, if that is a process of the same machine, or another session's work; the processor goes on
 // with what it is at, and several commands are dealt with at each waking. With many small messages that is
 // a tenth of the cost. The share of the processors stays what it was, and so does a policy that the administrator gave
-// the proxy.
+// the proxy: the kernel has one for each thread, and with SCHED_RESET_ON_FORK only the first thread has that
+// of the administrator. So each is looked at by itself, and until there is none left: threads may be starting.
 func becomeBatch() {
-	policy, _, errno := syscall.RawSyscall(syscall.SYS_SCHED_GETSCHEDULER, 0, 0, 0)
-	if errno != 0 || policy != schedOther {
-		return
+	for changed := true; changed; {
+		changed = false
+		threads, _ := os.ReadDir("/proc/self/task") // without it, things are a little slower
+		for _, thread := range threads {
+			if id, err := strconv.Atoi(thread.Name()); err == nil && batchThread(id) {
+				changed = true
+			}
+		}
 	}
-	priority := new(int32) // of struct sched_param: 0, as there are none
-	// A sandbox may forbid it; nothing depends on it.
-	_, _, _ = syscall.AllThreadsSyscall(syscall.SYS_SCHED_SETSCHEDULER, 0, schedBatch, uintptr(unsafe.Pointer(priority)))
+}
+
+// batchThread makes one thread a batch process, and says whether it was not and is now. A sandbox may forbid it;
+// nothing depends on it.
+func batchThread(id int) bool {
+	policy, _, errno := syscall.RawSyscall(syscall.SYS_SCHED_GETSCHEDULER, uintptr(id), 0, 0)
+	if errno != 0 || policy != schedOther {
+		return false
+	}
+	var priority int32 // of struct sched_param: 0, as there are none
+	_, _, errno = syscall.RawSyscall(syscall.SYS_SCHED_SETSCHEDULER, uintptr(id), schedBatch, uintptr(unsafe.Pointer(&priority)))
+	return errno == 0
 }
