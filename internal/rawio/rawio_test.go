@@ -104,6 +104,36 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
+func TestPeek(t *testing.T) {
+	c, peer := pair(t)
+	peek := func(p []byte) (n int, errno syscall.Errno) {
+		if err := c.raw.Control(func(fd uintptr) { n, errno = Peek(int(fd), p) }); err != nil {
+			t.Fatal(err)
+		}
+		return n, errno
+	}
+	b := make([]byte, 2)
+	if n, errno := peek(b); n != 0 || errno != syscall.EAGAIN {
+		t.Errorf("nothing is here: %d, %v", n, errno)
+	}
+	peer.Write([]byte("abc"))
+	for range 2 {
+		if n, errno := peek(b); n != 2 || errno != 0 || string(b) != "ab" {
+			t.Errorf("abc is here: %d, %v, %q", n, errno, b)
+		}
+	}
+	if n, errno := peek(nil); n != 0 || errno != 0 {
+		t.Errorf("into nothing: %d, %v", n, errno)
+	}
+	peer.Close()
+	if got, err := io.ReadAll(c); string(got) != "abc" || err != nil {
+		t.Errorf("read %q, %v", got, err)
+	}
+	if n, errno := peek(b); n != 0 || errno != 0 {
+		t.Errorf("at the end: %d, %v", n, errno)
+	}
+}
+
 func TestErrors(t *testing.T) {
 	c, peer := pair(t)
 	peer.(*net.TCPConn).SetLinger(0)

@@ -51,7 +51,7 @@ type Conn struct {
 	born   time.Time
 	idle   time.Time // since when
 	spent  bool      // must not be used for another session
-	looked bool      // nothing was said up to now, and nothing was asked since
+	looked time.Time // up to then nothing was said, and nothing was asked since; zero if it was not looked
 	ended  bool
 	err    error // sticky
 
@@ -139,7 +139,7 @@ func (c *Conn) put(e expect, line string) {
 }
 
 // Flush sends all commands in one write. If no reply is due to earlier ones, the server must not have said
-// anything since (see certain); if it has, or the connection ended, the error says so and nothing was sent.
+// anything since; if it has, or the connection ended, the error says so and nothing was sent.
 func (c *Conn) Flush() error {
 	if c.err != nil {
 		return c.err
@@ -147,12 +147,12 @@ func (c *Conn) Flush() error {
 	if c.stream.unsent() == 0 {
 		return nil
 	}
-	if c.sent == 0 && !c.certain() {
+	if c.sent == 0 && time.Since(c.looked) >= lookTime {
 		if err := c.quiet(); err != nil {
 			return err
 		}
 	}
-	c.looked = false
+	c.looked = time.Time{}
 	if err := c.stream.flush(c.srv.conf.WriteTimeout); err != nil {
 		return c.failWrite(err)
 	}
@@ -160,12 +160,9 @@ func (c *Conn) Flush() error {
 	return nil
 }
 
-// certain says that it need not be looked whether the server has talked: that was just done, when the connection
-// was taken out of the pool; or the command is DATA, to whose reply none but 354 and refusals will pass, and
-// a 354 that came too early is found out before the end of data is sent.
-func (c *Conn) certain() bool {
-	return c.looked || len(c.due) == 1 && c.due[0].expect == expectData
-}
+// lookTime is how long a look at what the server has said counts: as long as it takes to put commands together, but
+// not while a filter is asked between them.
+const lookTime = 5 * time.Millisecond
 
 // inFlight counts the replies that are due to commands that are sent or on their way.
 func (c *Conn) inFlight() int {

@@ -138,13 +138,52 @@ func TestCMD_27(t *testing.T) {
 		set := newSet(t, Config{URLs: []string{p.url()}})
 		c := get(t, set, Client{})
 		say(t, c, envelope[:1], 250)
-		p.mu.Lock()
-		p.conns[0].say("250 surprise\r\n")
-		p.mu.Unlock()
+		p.surprise("250 surprise\r\n")
 		c.Command(envelope[1])
 		failed(t, c.Flush(), 451, "4.3.0")
 		if p.told("RCPT") {
 			t.Error("RCPT was sent")
+		}
+		unusable(t, set, c)
+	})
+	t.Run("in front of DATA", func(t *testing.T) {
+		// What follows a 354 that was said too early is a command to a server that refuses DATA.
+		p := startPeer(t, good)
+		set := newSet(t, Config{URLs: []string{p.url()}})
+		c := get(t, set, Client{})
+		say(t, c, envelope[:2], 250, 250)
+		p.surprise("354 Go on\r\n")
+		c.Command(envelope[2])
+		failed(t, c.Flush(), 451, "4.3.0")
+		if p.told("DATA") {
+			t.Error("DATA was sent")
+		}
+		unusable(t, set, c)
+	})
+	t.Run("kept, without pipelining", func(t *testing.T) {
+		p := startPeer(t, func(c *peerConn) { c.serve(replies{ehlo: "250 peer.test\r\n"}) })
+		set := newSet(t, Config{URLs: []string{p.url()}})
+		get(t, set, Client{}).Release()
+		c := get(t, set, Client{}) // RSET has its reply
+		p.surprise("250 surprise\r\n")
+		c.Command(envelope[0])
+		failed(t, c.Flush(), 451, "4.3.0")
+		if p.told("MAIL") {
+			t.Error("MAIL was sent")
+		}
+		unusable(t, set, c)
+	})
+	t.Run("kept, and waiting for a filter", func(t *testing.T) {
+		p := startPeer(t, good)
+		set := newSet(t, Config{URLs: []string{p.url()}})
+		get(t, set, Client{}).Release()
+		c := get(t, set, Client{})
+		c.Command(envelope[0])
+		p.surprise("250 surprise\r\n")
+		c.looked = c.looked.Add(-lookTime)
+		failed(t, c.Flush(), 451, "4.3.0")
+		if p.told("MAIL") {
+			t.Error("MAIL was sent")
 		}
 		unusable(t, set, c)
 	})

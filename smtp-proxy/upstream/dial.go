@@ -149,6 +149,7 @@ func (c *Conn) ask(line string, deadline time.Time) (smtp.Reply, error) {
 	if err := c.quiet(); err != nil {
 		return smtp.Reply{}, err
 	}
+	c.looked = time.Time{}
 	c.stream.command(line)
 	if err := c.stream.flush(time.Until(deadline)); err != nil {
 		return smtp.Reply{}, c.failWrite(err)

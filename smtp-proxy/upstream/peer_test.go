@@ -107,6 +107,13 @@ func (p *peer) told(prefix string) bool {
 // say writes as it is.
 func (c *peerConn) say(text string) { _, _ = c.Write([]byte(text)) }
 
+// surprise says on the first connection what nobody has asked for.
+func (p *peer) surprise(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns[0].say(text)
+}
+
 // line reads a line; "" means that the connection is over.
 func (c *peerConn) line() string {
 	line, err := c.r.ReadString('\n')

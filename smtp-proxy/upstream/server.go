@@ -140,7 +140,7 @@ func (s *server) take(client Client, fresh bool) *Conn {
 			return nil
 		}
 		if now.Sub(c.idle) < s.keepTime(c) && s.good(c, now) && c.stream.quiet() == nil {
-			c.ended, c.looked = false, true
+			c.ended, c.looked = false, now
 			return c
 		}
 		c.close()

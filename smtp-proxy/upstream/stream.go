@@ -43,7 +43,7 @@ type stream struct {
 	peek   struct {
 		b   [1]byte
 		n   int
-		err error
+		err syscall.Errno
 		f   func(fd uintptr)
 	}
 }
@@ -104,7 +104,7 @@ func (s *stream) quiet() error {
 		}
 		switch {
 		case s.peek.err == syscall.EAGAIN:
-		case s.peek.err != nil:
+		case s.peek.err != 0:
 			return os.NewSyscallError("peek", s.peek.err)
 		case s.peek.n == 0:
 			return errHungUp
@@ -121,12 +121,7 @@ func (s *stream) quiet() error {
 }
 
 func (s *stream) tryPeek(fd uintptr) {
-	for {
-		s.peek.n, _, s.peek.err = syscall.Recvfrom(int(fd), s.peek.b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		if s.peek.err != syscall.EINTR {
-			return
-		}
-	}
+	s.peek.n, s.peek.err = rawio.Peek(int(fd), s.peek.b[:])
 }
 
 // quietTLS is quiet for TLS, where records may have come that hold no content, such as session tickets.
