@@ -681,7 +681,13 @@ func TestRealServiceManager(t *testing.T) {
 	passed := filepath.Join(filepath.Dir(path), "passed")
 	args := append([]string{"-l", passed, "--fdname=requests", "-E", "NOTIFY_SOCKET=" + path, testenv.Binary(t, "multiplexor")}, r.args()...)
 	r.proc = testenv.Start(t, exec.Command(activate, args...))
-	testenv.Eventually(t, patience, "the passed socket", func() bool { _, err := os.Stat(passed); return err == nil })
+	testenv.Eventually(t, patience, "the passed socket", func() bool {
+		conn, err := net.Dial("unix", passed)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
 	if got := askAt(t, passed, "ping\n"); got != "PONG\n" {
 		t.Errorf("over the passed socket: %q", got)
 	}

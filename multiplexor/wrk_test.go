@@ -167,7 +167,7 @@ func residentKB(t *testing.T, pid int) int {
 // used again.
 func TestWRK_12_StubbornWorkers(t *testing.T) {
 	t.Parallel()
-	r := startReal(t, "-b", "1", "-x", "1")
+	r := startReal(t, "-b", "3", "-x", "1")
 	brood, err := strconv.Atoi(strings.TrimSpace(r.ask("do brood")))
 	if err != nil {
 		t.Fatal(err)
