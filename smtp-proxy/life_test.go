@@ -12,8 +12,10 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"postern/internal/config"
 	"postern/internal/testenv"
 	"runtime/debug"
 )
@@ -232,6 +234,31 @@ func TestPace(t *testing.T) {
 	if until, err := p.next(start.Add(59*time.Minute+30*time.Second), 1); err != nil || !until.Equal(start.Add(time.Hour)) {
 		t.Errorf("deadline %v, %v; want the end of the hour", until, err)
 	}
+}
+
+// TestPaceStops: a client is not slow because its server is, over DATA or the content.
+func TestPaceStops(t *testing.T) {
+	for _, rate := range []int64{0, 100} {
+		synctest.Test(t, func(t *testing.T) {
+			conf := &live{settings: &settings{LimitSettings: LimitSettings{DataTimeout: time.Minute, MessageTimeout: time.Minute, MinDataRate: config.Bytes(rate)}}}
+			r := &receiver{out: slowServer{}, pace: newPace(conf, time.Now())}
+			if err := (&session{}).take(r, []byte("x\r\n"), 3); err != nil || r.refusal != nil {
+				t.Fatalf("%v, refusal %v", err, r.refusal)
+			}
+			until, err := r.pace.next(time.Now(), r.raw)
+			if err != nil || !until.Equal(time.Now().Add(time.Minute)) {
+				t.Errorf("rate %d: the client has until %v (%v) at %v, want a minute", rate, until, err, time.Now())
+			}
+		})
+	}
+}
+
+// slowServer takes two minutes for whatever it gets.
+type slowServer struct{}
+
+func (slowServer) Write(p []byte) (int, error) {
+	time.Sleep(2 * time.Minute) // of the clock of the test
+	return len(p), nil
 }
 
 func TestRES_05(t *testing.T) {

@@ -202,7 +202,10 @@ func (s *session) take(r *receiver, content []byte, raw int) error {
 	if len(content) == 0 {
 		return nil
 	}
-	if _, err := r.out.Write(content); err != nil {
+	began := time.Now()
+	_, err := r.out.Write(content)
+	r.pace.stop(time.Since(began))
+	if err != nil {
 		r.refusal = s.contentRefusal(err)
 	}
 	return nil

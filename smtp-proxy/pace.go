@@ -24,6 +24,12 @@ func newPace(conf *live, now time.Time) pace {
 	return pace{timeout: conf.DataTimeout, deadline: now.Add(conf.MessageTimeout), rate: int64(conf.MinDataRate), mark: now}
 }
 
+// stop takes the time out that the client was not listened to, because the server or the disk took theirs.
+func (p *pace) stop(d time.Duration) {
+	p.mark = p.mark.Add(d)
+	p.deadline = p.deadline.Add(d)
+}
+
 // next gives the moment until which more content must come, received bytes having come so far.
 func (p *pace) next(now time.Time, received int64) (time.Time, error) {
 	until := now.Add(p.timeout)
