@@ -257,18 +257,18 @@ func (s *session) localFault() smtp.Reply {
 // contentLost ends a session whose client did not finish the content.
 func (s *session) contentLost(tx *transaction, out sink, r *receiver, err error) {
 	out.abort()
-	outcome := "client left"
+	outcome, last := "client left", smtp.Reply{}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, errTooSlow):
 		outcome = "timeout"
 		s.close(gateTimeout, reply(421, "4.4.2", "Timeout, closing the connection"))
 	case errors.Is(err, errTooMuch):
-		outcome = "too large"
-		s.close(gateLine, reply(552, "5.3.4", "Message is too large"))
+		outcome, last = "too large", *r.refusal // which may be one for now
+		s.close(gateLine, last)
 	default:
 		s.closing = true
 	}
-	s.logMessage(tx, outcome, smtp.Reply{}, r.size, "")
+	s.logMessage(tx, outcome, last, r.size, "")
 	s.tx = nil
 	tx.remove(s.srv)
 	s.abandonUpstream()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -115,10 +116,10 @@ func (s *session) resetUpstream() error {
 		return err
 	}
 	r, err := s.up.Reply(s.conf.UpstreamTimeout)
-	if err != nil {
-		return err
+	if err == nil && !r.Positive() { // such as the 354 that DATA, in front of it, was still to get
+		err = fmt.Errorf("reply to RSET is %q", clip(r.String()))
 	}
-	return r.Err()
+	return err
 }
 
 // abandonUpstream closes the connection: what the server has got of a message is void. A session that

@@ -40,9 +40,9 @@ type live struct {
 
 func (c *live) check() smtp.AddressCheck { return smtp.AddressCheck(c.AddressCheck) }
 
-// named puts our name into a reply that ends the connection: RFC 5321, 4.2.2.
+// named puts our name into a reply that ends the connection, unless it is there: RFC 5321, 4.2.2.
 func (c *live) named(r smtp.Reply) smtp.Reply {
-	if r.Code == 421 && len(r.Lines) > 0 {
+	if r.Code == 421 && len(r.Lines) > 0 && !strings.HasPrefix(r.Lines[0], c.host+" ") {
 		r.Lines = append([]string{c.host + " " + r.Lines[0]}, r.Lines[1:]...)
 	}
 	return r

@@ -177,9 +177,10 @@ func (s *session) hangUp(gate string, r smtp.Reply) {
 	s.gate, s.closing, s.silent = gate, true, true
 }
 
-// verdict answers a command with what the filter, or a gate, makes of it. 421 from a filter ends the session.
+// verdict answers a command with what the filter, or a gate, makes of it. 421 from a filter ends the session; one for a
+// server that left has done so already, see lost.
 func (s *session) verdict(r smtp.Reply) {
-	if r.Code == 421 {
+	if r.Code == 421 && !s.closing {
 		s.hangUp(gateFilter, r)
 		return
 	}

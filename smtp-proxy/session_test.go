@@ -474,3 +474,84 @@ func TestServerRefusesData(t *testing.T) {
 		}
 	}
 }
+
+// TestServerRefusesDataForNow: a client whose message is larger than what is thrown away of a refused one is not told
+// that the message is too large. Nobody has set a limit, and it may well pass another time.
+func TestServerRefusesDataForNow(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Extend("PIPELINING")
+	b.Answer(func(a testenv.Asked) string { return onVerb(a, "DATA", "451 4.7.1 Come back later") })
+	p := startProxy(t, behind(b), "--max-message-size=0")
+	c := greeted(t, p.addr)
+	c.envelope()
+	c.cmd("DATA", "354")
+	c.send("Subject: x\r\n\r\n")
+	line := strings.Repeat("x", 1022) + "\r\n"
+	for range discardMost >> 20 {
+		c.send(strings.Repeat(line, 1<<10))
+	}
+	c.expect("451 4.7.1 Come back later")
+	c.expectEnd()
+}
+
+// TestServerLeavesWithinContent: 421 of the server is told with our name, once, and it is not the filter that said it.
+func TestServerLeavesWithinContent(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := make(chan bool)
+	go func() {
+		defer l.Close()
+		nc, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer nc.Close()
+		r := bufio.NewReader(nc)
+		for text := "220 server\r\n"; ; text = "250 Ok\r\n" {
+			io.WriteString(nc, text)
+			line, err := r.ReadString('\n')
+			if err != nil {
+				return
+			}
+			if line == "DATA\r\n" {
+				break
+			}
+		}
+		io.WriteString(nc, "354 Go on\r\n")
+		r.ReadString('\n')
+		io.WriteString(nc, "421 4.3.2 Bye\r\n")
+		close(left)
+		io.Copy(io.Discard, r)
+	}()
+	p := startProxy(t, "--upstream=smtp://"+l.Addr().String())
+	c := greeted(t, p.addr)
+	c.envelope()
+	c.cmd("DATA", "354")
+	c.send("Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("x", 76)+"\r\n", 1000)) // so much goes on at once
+	<-left
+	c.send(".\r\n")
+	c.expect("421 4.3.2 proxy.example Bye")
+	c.expectEnd()
+	if log := p.log.String(); strings.Contains(log, "gate=filter") {
+		t.Errorf("the filter is said to have refused the message:\n%s", log)
+	}
+}
+
+// TestAuthedResetWithinContent: the server of a session that is authenticated cannot be reset while it waits for
+// content, and nothing else of the session goes there.
+func TestAuthedResetWithinContent(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Extend("PIPELINING", "AUTH PLAIN")
+	p := startProxy(t, behind(b), "--auth-requires-tls=no")
+	c := greeted(t, p.addr)
+	c.cmd("AUTH PLAIN AGEAYg==", "235")
+	c.envelope()
+	c.cmd("BDAT 0", "250")
+	c.cmd("RSET", "250")
+	c.expectEnd()
+	if log := p.log.String(); strings.Contains(log, "misuse") {
+		t.Errorf("commands went on to a server that waited for content:\n%s", log)
+	}
+}
