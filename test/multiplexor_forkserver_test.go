@@ -443,7 +443,7 @@ func TestForkServerExample(t *testing.T) {
 
 // cost is what the fifth worker of a pool costs.
 type cost struct {
-	start  time.Duration // to its first answer, median
+	start  time.Duration // to its first answer, at best
 	memory int           // KiB of its own, median of all five
 }
 
@@ -460,11 +460,11 @@ func fifthWorker(t *testing.T, more ...string) (c cost) {
 		hold()
 	}
 	p.waitSorted("BBBBS")
-	var starts []time.Duration
-	for range 7 {
+	best := time.Hour // what else the machine has to do can only make it longer
+	for range 15 {
 		began := time.Now()
 		p.relay("host.example.org")
-		starts = append(starts, time.Since(began))
+		best = min(best, time.Since(began))
 		p.waitSorted("BBBBS") // the worker has gone after its only request
 	}
 	hold()
@@ -489,9 +489,8 @@ func fifthWorker(t *testing.T, more ...string) (c cost) {
 	}
 	p.mx.Stop(syscall.SIGTERM)
 	p.mx.Wait(30 * time.Second)
-	slices.Sort(starts)
 	slices.Sort(memory)
-	return cost{starts[len(starts)/2], memory[len(memory)/2]}
+	return cost{best, memory[len(memory)/2]}
 }
 
 // privateMemory is what of a process's memory no other process shares, in KiB.

@@ -28,6 +28,7 @@ $| = 1;
 while (<STDIN>) {
     chomp;
     if (/SLEEP=([\d.]+)/) { select(undef, undef, undef, $1) }
+    if (/UNTIL=(\w+)/) { select(undef, undef, undef, 0.01) until -e $1 }
     exit 3 if /DIE/;
     if ($_ eq 'ping') { print "PONG\n"; next }
     if (/STATUS=(\S+)/) { syswrite(\*STDOUT, ''); open(my $s, '>&=', 3); syswrite($s, "$1\n") }
@@ -192,52 +193,63 @@ func TestMultiplexorEventsAsDebians(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(answersWithin))
-		in := bufio.NewReader(conn)
-		next := func() string {
-			line, err := in.ReadString('\n')
-			if err != nil {
-				t.Errorf("%s: %v after %q", program, err, events)
+		lines := make(chan string, 1000)
+		go func() {
+			defer close(lines)
+			for in := bufio.NewScanner(conn); in.Scan(); {
+				lines <- in.Text()
 			}
-			return strings.TrimSuffix(line, "\n")
+		}()
+		next := func() string {
+			select {
+			case line, more := <-lines:
+				if more {
+					return line
+				}
+				t.Fatalf("%s: the end after %q", program, events)
+			case <-time.After(answersWithin):
+				t.Fatalf("%s: nothing more after %q", program, events)
+			}
+			return ""
+		}
+		until := func(end string) {
+			for range 1000 {
+				line := next()
+				events = append(events, line)
+				if line == end {
+					return
+				}
+			}
+			t.Fatalf("%s: no %q", program, end)
 		}
 		if got := next(); got != "*OK" {
 			t.Errorf("greeting %q", got)
 		}
 		io.WriteString(conn, "?*\n")
-		// The interest has no answer: a first request may come too early.
-		marker := ""
-		for range 100 {
-			p.ask("ping\n")
-			conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-			if line, err := in.ReadString('\n'); err == nil {
-				marker = line
-				break
-			}
-		}
-		conn.SetDeadline(time.Now().Add(answersWithin))
-		until := func(end string) {
-			for range 50 {
-				line := next()
-				events = append(events, line)
-				if line == end || t.Failed() {
-					return
-				}
-			}
-			t.Errorf("%s: no %q", program, end)
-		}
-		if marker == "" {
-			t.Fatal("no events")
-		}
+		// The interest has no answer: first requests may come too early to be heard of.
+		testenv.Eventually(t, answersWithin, "events", func() bool {
+			p.ask("early\n")
+			return len(lines) > 0
+		})
+		p.ask("in time\n")
+		until("S 0 in time")
 		until("F 2")
 		events = nil
 		p.ask("relayok 1.2.3.4 host\n")
 		until("F 2")
-		a, b := p.askLater("scan QID dir SLEEP=1\n"), (<-chan string)(nil)
+		release := func(name string) {
+			if err := os.WriteFile(p.path(name), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a := p.askLater("scan QID UNTIL=first\n")
 		until("S 0 scan QID")
-		b = p.askLater("x SLEEP=1.3\n")
-		until("S 1 x SLEEP=1.3")
+		b := p.askLater("x UNTIL=second\n")
+		until("S 1 x UNTIL=second")
+		release("first")
 		<-a
+		until("Y")
+		release("second")
 		<-b
 		until("F 2")
 		p.ask("reread\n")
