@@ -282,10 +282,13 @@ func (d *multiplexor) serve() {
 	p, s := d.pool, d.settings
 	signals := make(chan os.Signal, 8)
 	signal.Ignore(syscall.SIGPIPE) // workers expect to inherit that
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGHUP)
 	ended := make(chan struct{})
 	go d.watchSignals(signals, ended)
 	go d.manager.Watch(d.alive, ended)
+	if os.Getpid() == 1 {
+		go new(orphans).watch(ended)
+	}
 	if len(d.others["metrics"]) > 0 {
 		figures := newFigures(d.loop, p, d.server)
 		for _, l := range d.others["metrics"] {

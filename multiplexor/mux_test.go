@@ -99,6 +99,25 @@ func TestMUX_01_FewDescriptors(t *testing.T) {
 	r.end()
 }
 
+// TestMUX_01_MoreWorkersThanDescriptors: as long as not all workers run there are enough
+// for those that do and for their clients.
+func TestMUX_01_MoreWorkersThanDescriptors(t *testing.T) {
+	r := prepare(t)
+	args := append([]string{"-c", `ulimit -n 150; exec "$0" "$@"`, testenv.Binary(t, "multiplexor")}, r.args("-D", "-x", "60", "-b", "60")...)
+	r.start(exec.Command("/bin/sh", args...))
+	var replies []<-chan string
+	for range 10 {
+		replies = append(replies, r.background("do sleep 1000"))
+	}
+	for _, reply := range replies {
+		if got := <-reply; got != "ok did\n" {
+			t.Errorf("got %q", got)
+		}
+	}
+	r.logged("60 workers and their clients may need more than the 150 descriptors")
+	r.end()
+}
+
 // TestMUX_01_IdleConnections: 10 000 of them cost little, and requests go on.
 func TestMUX_01_IdleConnections(t *testing.T) {
 	r := startReal(t, "-x", "1")

@@ -338,6 +338,28 @@ func TestRealSignals(t *testing.T) {
 	}
 }
 
+// TestSignalsWithoutAMeaning: SIGQUIT, which a key of the terminal sends, ends the
+// program as SIGTERM does, and others that nobody should send do nothing.
+func TestSignalsWithoutAMeaning(t *testing.T) {
+	r := startReal(t, "-x", "1")
+	for _, sig := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGPIPE} {
+		r.proc.Stop(sig)
+		r.want("ping", "PONG\n")
+	}
+	reply := r.background("do sleep 300")
+	r.waitStatus("B")
+	r.proc.Stop(syscall.SIGQUIT)
+	if got := <-reply; got != "ok did\n" {
+		t.Errorf("client of a busy worker got %q", got)
+	}
+	if status := r.proc.Wait(patience); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	if out := r.proc.Output(); strings.Contains(out, "goroutine") || !strings.Contains(out, "Received SIGQUIT") {
+		t.Errorf("it wrote\n%s", out)
+	}
+}
+
 func TestRealBackground(t *testing.T) {
 	r := prepare(t)
 	bin := testenv.Binary(t, "multiplexor")

@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 func (d *multiplexor) watchSignals(signals <-chan os.Signal, ended <-chan struct{}) {
@@ -28,20 +30,20 @@ func (d *multiplexor) signalled(sig os.Signal) {
 		if d.stats != nil {
 			d.stats.reopen()
 		}
-	case syscall.SIGTERM:
-		d.terminate()
+	case syscall.SIGTERM, syscall.SIGQUIT:
+		d.terminate(sig.(syscall.Signal))
 	}
 }
 
 // terminate begins the end; a second time it is the end.
-func (d *multiplexor) terminate() {
+func (d *multiplexor) terminate(sig syscall.Signal) {
 	if d.pool.stopping {
 		d.pool.abandon() // with an error, not with nothing
 		d.status = 1
 		d.loop.Stop()
 		return
 	}
-	d.pool.event(levelInfo, "Received SIGTERM: Stopping workers and terminating")
+	d.pool.event(levelInfo, "Received %s: Stopping workers and terminating", unix.SignalName(sig))
 	d.errands.must(d.manager.Stopping)
 	d.files.remove()
 	for _, l := range d.doors {

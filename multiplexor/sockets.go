@@ -93,22 +93,31 @@ func (d *multiplexor) openDoors() error {
 	return nil
 }
 
-// Descriptors that are not for clients: those of a worker, with one to spare while it
-// is started, and those of the program itself and of listeners.
+// Descriptors that are not for clients: three pipes of a worker and the process itself,
+// and those of the program, of listeners, and of a worker that is just started.
 const (
-	workerFDs = 6
+	workerFDs = 4
 	otherFDs  = 64
 )
 
 // leaveRoom lowers the limits of connections where the system allows fewer
 // descriptors: clients that connect and do nothing must not keep workers from being
-// started.
+// started. As many clients as there are workers are always let in: where there is no
+// room for that, those that are let in are at least served as far as it goes.
 func (d *multiplexor) leaveRoom() {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return
 	}
-	room := int(min(limit.Cur, math.MaxInt32)) - workerFDs*int(d.settings.Max) - otherFDs
+	perWorker := workerFDs
+	if d.settings.Pipe {
+		perWorker++
+	}
+	workers := int(d.settings.Max)
+	room := int(min(limit.Cur, math.MaxInt32)) - perWorker*workers - otherFDs
+	if room < workers {
+		d.journal.add(levelWarning, fmt.Sprintf("%d workers and their clients may need more than the %d descriptors that there may be", workers, limit.Cur))
+	}
 	used, share := map[string]bool{}, 0
 	for _, t := range d.sockets {
 		used[t.name] = true
@@ -119,7 +128,7 @@ func (d *multiplexor) leaveRoom() {
 	}
 	for i, name := range []string{"requests", "status", "map"} {
 		door := d.server.doors[i]
-		if most := max(room*parts[name]/max(share, 1), 1); used[name] && door.limit > most {
+		if most := max(room*parts[name]/max(share, 1), workers); used[name] && door.limit > most {
 			door.limit = most
 			d.journal.add(levelInfo, fmt.Sprintf("%d connections at most on sockets for %s: there may be %d descriptors", most, name, limit.Cur))
 		}
