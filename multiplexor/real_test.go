@@ -451,7 +451,7 @@ func TestRealRefusals(t *testing.T) {
 }
 
 func TestRealPersistentConnections(t *testing.T) {
-	r := startReal(t, "-x", "2")
+	r := startReal(t, "-x", "2", "-r", "10000")
 	conn, err := net.Dial("unix", r.path("s"))
 	if err != nil {
 		t.Fatal(err)

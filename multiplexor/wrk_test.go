@@ -202,7 +202,7 @@ func TestWRK_12_StubbornWorkers(t *testing.T) {
 // by a limit: the client is told, listeners are, and there is another worker.
 func TestWRK_13_WorkersThatEnd(t *testing.T) {
 	t.Parallel()
-	r := startReal(t, "-x", "2", "-b", "2", "-M", "4000000", "-O", "n")
+	r := startReal(t, "-x", "2", "-b", "4", "-M", "4000000", "-O", "n")
 	conn, err := net.Dial("unix", r.path("n"))
 	if err != nil {
 		t.Fatal(err)
