@@ -103,7 +103,7 @@ func TestEvents(t *testing.T) {
 	}
 	second := dial(t, p.addr)
 	e.expect("F 0")
-	e.expect("Y")
+	e.expect("Z")
 	other := e.expect(`C (\w+) 127\.0\.0\.1`)[0]
 	if other == id {
 		t.Error("two sessions have one id")
@@ -112,7 +112,7 @@ func TestEvents(t *testing.T) {
 	second.Close()
 	e.expect("D " + other + ` 127\.0\.0\.1 \d+\.\d{3}`)
 	e.expect("F 1")
-	e.expect("Z")
+	e.expect("Y")
 	c.cmd("QUIT", "221")
 	e.expect("D " + id + ` 127\.0\.0\.1 \d+\.\d{3}`)
 	e.expect("F 2")

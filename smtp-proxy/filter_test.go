@@ -453,10 +453,11 @@ func TestWorkerGate(t *testing.T) {
 	g.event('F', "2")
 	asked = 0
 	check("an event says some are free", false)
-	g.event('Y', "")
+	g.event('F', "0")
+	g.event('Z', "") // as the multiplexor says it
 	free = "0\n"
-	check("an event says none are", true)
-	g.event('Z', "")
+	check("events say that none is", true)
+	g.event('Y', "")
 	check("and one is again", false)
 	if asked != 2 {
 		t.Errorf("asked %d times, want 2", asked)

@@ -203,9 +203,9 @@ func (srv *server) slots(free, before int) {
 	srv.hub.Publish(notify.Message{Letter: 'F', Text: strconv.Itoa(free)})
 	switch {
 	case free == 0 && before > 0:
-		srv.hub.Publish(notify.Message{Letter: 'Y'})
-	case free > 0 && before == 0:
 		srv.hub.Publish(notify.Message{Letter: 'Z'})
+	case free > 0 && before == 0:
+		srv.hub.Publish(notify.Message{Letter: 'Y'})
 	}
 }
 

@@ -29,8 +29,8 @@ type workerGate struct {
 	failed bool
 }
 
-// event takes a message of the multiplexor: F with the number of free workers, Y when the last one
-// was taken, Z when one is free again.
+// event takes a message of the multiplexor: F with the number of free workers, Z when none is free, Y when
+// one is again.
 func (g *workerGate) event(letter byte, text string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -40,9 +40,9 @@ func (g *workerGate) event(letter byte, text string) {
 			g.free, g.heard = n, true
 		}
 	case 'Y':
-		g.free, g.heard = 0, true
-	case 'Z':
 		g.free, g.heard = max(g.free, 1), true
+	case 'Z':
+		g.free, g.heard = 0, true
 	}
 }
 

@@ -148,6 +148,27 @@ func TestLoadGateIsHeardOf(t *testing.T) {
 	await(" L 0\n")
 }
 
+// TestWorkerGateBesideMultiplexor: while a real multiplexor has no worker for anybody the proxy greets nobody, and it does
+// again once there is one, whether it asks or is told.
+func TestWorkerGateBesideMultiplexor(t *testing.T) {
+	pool := startNotifyPool(t, testenv.Binary(t, "multiplexor"), "", "-q", "0")
+	spool := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "spool"))
+	for _, more := range [][]string{nil, {"--multiplexor-notify", pool.notify}} {
+		address, _ := startProxyTo(t, "smtp://127.0.0.1:1", append([]string{"--multiplexor", pool.socket(), "--spool", spool}, more...)...)
+		for range 2 {
+			release := pool.hold()
+			testenv.Eventually(t, answersWithin, "nobody is let in", func() bool { return !greets(address) })
+			for range 5 {
+				if greets(address) {
+					t.Errorf("%v: the gate is open while no worker is free", more)
+				}
+			}
+			release()
+			testenv.Eventually(t, answersWithin, "clients are let in again", func() bool { return greets(address) })
+		}
+	}
+}
+
 // TestCheckFindsWhatIsWrong: settings with which the proxy could not start do not pass --check.
 func TestCheckFindsWhatIsWrong(t *testing.T) {
 	for _, tt := range []struct{ flag, value string }{
