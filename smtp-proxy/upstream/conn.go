@@ -51,6 +51,7 @@ type Conn struct {
 	born   time.Time
 	idle   time.Time // since when
 	spent  bool      // must not be used for another session
+	no     int       // senders and recipients that the server refused since it took a message
 	looked time.Time // up to then nothing was said, and nothing was asked since; zero if it was not looked
 	ended  bool
 	err    error // sticky
@@ -295,11 +296,13 @@ func (c *Conn) after(e expect, r smtp.Reply) {
 	switch e {
 	case expectMail:
 		c.open = c.open && r.Positive()
+		c.refused(r)
 	case expectRcpt:
 		c.asked--
 		if r.Positive() {
 			c.rcpts++
 		}
+		c.refused(r)
 	case expectData:
 		if r.Code == 354 {
 			c.phase = phaseContent
@@ -310,6 +313,9 @@ func (c *Conn) after(e expect, r smtp.Reply) {
 	case expectContent:
 		c.phase = phaseCommands
 		c.open, c.rcpts, c.most = false, 0, 0
+		if r.Positive() {
+			c.no = 0
+		}
 		if c.mails++; c.caps.MailMax > 0 && c.mails >= c.caps.MailMax {
 			c.spent = true // RFC 9422: another one would be refused
 		}
@@ -341,13 +347,24 @@ func (c *Conn) Release() {
 	case c.err != nil || c.phase != phaseCommands || len(c.due) > 0 || c.open:
 		c.close()
 		return
-	case c.spent:
+	case c.spent, c.no >= mostRefused:
 		c.quit()
 		return
 	}
 	c.rcpts, c.asked, c.most, c.due, c.held = 0, 0, 0, nil, nil
 	c.srv.put(c)
 }
+
+// refused counts what the server refused.
+func (c *Conn) refused(r smtp.Reply) {
+	if !r.Positive() {
+		c.no++
+	}
+}
+
+// mostRefused is how many refusals end the use of a connection for others: servers hold them against whoever speaks,
+// answer later and later, and hang up in the end. Postfix begins with that at ten.
+const mostRefused = 5
 
 // resetTime bounds how long Release waits for the reply to RSET.
 const resetTime = 5 * time.Second

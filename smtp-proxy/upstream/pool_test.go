@@ -67,6 +67,35 @@ func TestReleaseResets(t *testing.T) {
 	}
 }
 
+// What one session was refused does not make the server slow for another one; a message makes up for it.
+func TestNoReuseAfterRefusals(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Answer(func(a testenv.Asked) string {
+		if a.Line == "RCPT TO:<no@b.test>" {
+			return "550 5.1.1 Unknown"
+		}
+		return ""
+	})
+	set := newSet(t, Config{URLs: []string{"smtp://" + b.Addr}})
+	for _, message := range []bool{true, false, false} {
+		c := get(t, set, Client{})
+		say(t, c, []string{"MAIL FROM:<a@a.test>"}, 250)
+		for range mostRefused {
+			say(t, c, []string{"RCPT TO:<no@b.test>"}, 550)
+		}
+		if message {
+			say(t, c, []string{"RSET"}, 250)
+			if code, _ := send(t, c, "a@a.test", "b@b.test", "x\r\n"); code != 250 {
+				t.Fatalf("code %d", code)
+			}
+		}
+		c.Release()
+	}
+	if n := b.Opened(); n != 2 {
+		t.Errorf("%d connections, want 2: one with a message before the last refusals, one with refusals only", n)
+	}
+}
+
 func TestNoReuse(t *testing.T) {
 	for _, test := range []struct {
 		name string
