@@ -191,23 +191,68 @@ func TestRetirement(t *testing.T) {
 		b.events = nil
 		b.reply(0, "ok\n")
 		b.wantAnswer(a, "ok\n")
-		// It is not idle before it has loaded its rules.
-		b.wantStates("KB")
+		// It is not idle before it has loaded its rules, and so long the old one goes on.
+		b.wantStates("IB")
 		if got := b.child(1).lines; len(got) != 1 || got[0] != "ping\n" {
 			t.Errorf("the new worker was asked %q", got)
 		}
+		a = b.ask("y")
+		b.wantStates("BB")
+		b.reply(0, "ok\n")
+		b.wantAnswer(a, "ok\n")
+		b.wantStates("IB")
+		b.ask("y")
 		b.reply(1, "PONG\n")
+		b.pass(0)
+		b.wantStates("BI") // it may finish
+		b.reply(0, "ok\n")
 		b.wantStates("KI")
-		b.wantAnswer(b.ask("y"), "")
-		b.wantStates("KB")
-		b.reply(1, "ok\n") // no place for a third: it leaves, and a request starts the next
-		b.wantStates("KI")
-		if b.p.workers[1].requests != 1 || b.p.messages != 0 {
+		if b.p.workers[1].requests != 0 || b.p.messages != 0 {
 			t.Errorf("the ping was counted: %d requests", b.p.workers[1].requests)
 		}
-		b.ask("y")
-		b.reply(1, "ok\n")
+		for range 2 { // no place for a third: it leaves, and a request starts the next
+			b.ask("y")
+			b.wantStates("KB")
+			b.reply(1, "ok\n")
+		}
 		b.wantStates("KK")
+	})
+	t.Run("there is always a free one", func(t *testing.T) {
+		b := newBench(t, func(l *limits) { l.Max, l.MaxRequests, l.ClassicReload = 2, 2, false })
+		b.warm(1)
+		b.ask("x")
+		b.events = nil
+		b.reply(0, "ok\n")
+		b.reply(1, "PONG\n")
+		b.pass(0)
+		b.wantStates("KI")
+		for _, event := range b.events {
+			if event == "Z" {
+				t.Errorf("events %q: for a while no worker was free", b.events)
+			}
+		}
+	})
+	t.Run("the next one ends while it loads", func(t *testing.T) {
+		b := newBench(t, func(l *limits) { l.Max, l.MaxRequests, l.ClassicReload = 2, 2, false })
+		b.warm(1)
+		b.ask("x")
+		b.reply(0, "ok\n")
+		b.finish(1, exit{Status: 1})
+		b.pass(0)
+		b.wantStates("KS")
+	})
+	t.Run("the old one ends before", func(t *testing.T) {
+		b := newBench(t, func(l *limits) { l.Max, l.MaxRequests, l.ClassicReload = 2, 2, false })
+		b.warm(1)
+		b.ask("x")
+		b.reply(0, "ok\n")
+		b.finish(0, exit{Status: 1})
+		b.ask("y")
+		b.wantStates("BB")
+		b.reply(0, "ok\n")
+		b.reply(1, "PONG\n")
+		b.pass(0)
+		b.wantStates("II") // the process now in its place has nothing to do with that
 	})
 	t.Run("put off while requests wait", func(t *testing.T) {
 		b := newBench(t, func(l *limits) { l.Max, l.MaxRequests, l.QueueSize = 1, 2, 20 })

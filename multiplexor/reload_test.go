@@ -140,7 +140,10 @@ func TestReloadGivenUp(t *testing.T) {
 	b.wantStates("BBBS")
 	b.reply(2, "ok\n")
 	b.reply(0, "ok\n")
-	b.wantStates("KBIB") // the last one is to take the place of the first
+	b.wantStates("IBIB") // the last one is to take the place of the first
+	b.reply(3, "PONG\n")
+	b.pass(0)
+	b.wantStates("KBII")
 }
 
 // TestReloadDiesInTheMiddle: a new worker that is started but dies before it

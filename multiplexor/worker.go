@@ -58,6 +58,7 @@ type worker struct {
 	activation uint64 // place in the order of all starts
 	generation int    // of the filter rules it has loaded
 	limit      int    // requests until it is retired
+	heir       heir   // of one that is being retired
 
 	requests, scans, answers int
 	started, first, changed  time.Duration // first is valid if requests were given to it
