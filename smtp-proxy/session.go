@@ -202,6 +202,10 @@ func (s *session) flush() bool {
 
 // end gives back everything and says in one line what the session was.
 func (s *session) end() {
+	if s.up != nil && s.authed {
+		s.up.Abort() // it is of no use to others, so that nothing there need be brought to an end
+		s.up = nil
+	}
 	s.dropTransaction()
 	if s.up != nil {
 		s.up.Abort()

@@ -555,3 +555,21 @@ func TestAuthedResetWithinContent(t *testing.T) {
 		t.Errorf("commands went on to a server that waited for content:\n%s", log)
 	}
 }
+
+// TestAuthedClientLeaves: a session whose client is gone does not wait for its server.
+func TestAuthedClientLeaves(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Extend("PIPELINING", "AUTH PLAIN")
+	b.Answer(func(a testenv.Asked) string {
+		if a.Verb == "RSET" && transactions(b) > 0 {
+			return "hang"
+		}
+		return ""
+	})
+	p := startProxy(t, behind(b), "--auth-requires-tls=no")
+	c := greeted(t, p.addr)
+	c.cmd("AUTH PLAIN AGEAYg==", "235")
+	c.envelope()
+	c.Close()
+	testenv.Eventually(t, 10*time.Second, "the end of the session", func() bool { return p.crowd.sessions() == 0 })
+}
