@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"syscall"
 	"time"
@@ -311,10 +310,7 @@ func (d *multiplexor) serve() {
 	if d.forks != nil {
 		d.forks.load()
 	}
-	// The heap is a few hundred kilobytes, and most of what the start needed is
-	// garbage: collecting often costs little and keeps the process small.
-	debug.SetGCPercent(gcPercent)
-	debug.FreeOSMemory()
+	keepSmall()
 	p.begin()
 	if s.TickTime > 0 {
 		p.startTicks(int(s.Ticks), time.Duration(s.TickTime))
@@ -330,10 +326,6 @@ func (d *multiplexor) serve() {
 	signal.Stop(signals)
 	close(ended)
 }
-
-// gcPercent is how much of the live heap may be allocated before a collection, in
-// percent; with the smallest heap there is that makes about a megabyte.
-const gcPercent = 30
 
 // ready tells whoever waits that requests are answered from now on.
 func (d *multiplexor) ready() {
