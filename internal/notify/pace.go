@@ -22,7 +22,7 @@ type pace struct {
 
 const (
 	paceGap   = 200 * time.Microsecond // between rounds when half the credit is used
-	paceShare = 32                     // one part in so many is for the distributor
+	paceShare = 64                     // one part in so many is for the distributor
 	paceBurst = 10 * time.Millisecond  // of credit at most
 	paceBusy  = 4000                   // messages a second that make the daemon busy
 	// over so long: one request makes a handful of messages in no time

@@ -27,7 +27,7 @@ func TestPace(t *testing.T) {
 		now, next = now.Add(work), next+20
 		rest := p.pause(work, now, next)
 		rested += rest
-		now = now.Add(rest)
+		now, next = now.Add(rest), next+uint64(rest/(5*time.Microsecond))
 	}
 	if rested < 800*time.Millisecond {
 		t.Errorf("in a storm of one second it rested %v only", rested)
