@@ -87,7 +87,16 @@ func TestMUX_01_FewDescriptors(t *testing.T) {
 			defer conn.Close()
 		}
 	}
-	testenv.Eventually(t, patience, "the refusal of one too many", func() bool { return askAt(t, r.path("s"), "") == mxproto.TooMany })
+	testenv.Eventually(t, patience, "the refusal of one too many", func() bool {
+		conn, err := net.Dial("unix", r.path("s"))
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(patience))
+		reply, _ := io.ReadAll(conn)
+		return string(reply) == mxproto.TooMany
+	})
 	for range 8 { // each time a new worker, with all its descriptors
 		io.WriteString(early, "do exit 0\nping\n")
 		for _, want := range []string{fmt.Sprintf("%d:%s,", len(noResponse), noResponse), "5:PONG\n,"} {

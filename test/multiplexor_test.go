@@ -139,6 +139,7 @@ var varying = []struct {
 	{regexp.MustCompile(`Age \d+`), "Age N"},
 	{regexp.MustCompile(`\b\d+\.\d{6}`), "F"}, // averages of milliseconds
 	{regexp.MustCompile(` \d+\n$`), " UPTIME\n"},
+	{regexp.MustCompile(` \d+ (10|60|600)((?: \d+){3} UPTIME\n)$`), " UPTIME $1$2"}, // load1
 }
 
 func masked(s string) string {
