@@ -217,7 +217,14 @@ func TestTLS_11_crowd(t *testing.T) {
 	for range 3 {
 		dial(t, p.addr).send("\x16\x03\x01") // and no more
 	}
-	testenv.Eventually(t, 10*time.Second, "three sessions", func() bool { return p.crowd.sessions() == 3 })
+	testenv.Eventually(t, 10*time.Second, "three sessions of the address", func() bool {
+		p.crowd.mu.Lock()
+		defer p.crowd.mu.Unlock()
+		for _, v := range p.crowd.seen {
+			return v.sessions == 3
+		}
+		return false
+	})
 	c := dial(t, p.addr)
 	must(t, c.SetDeadline(time.Now().Add(10*time.Second)))
 	c.expectEnd()

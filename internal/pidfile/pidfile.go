@@ -144,6 +144,9 @@ func (p *File) lockOld() (*os.File, error) {
 	if !ok || !before.Mode().IsRegular() {
 		return nil, fmt.Errorf("there is a %s, not a regular file; it was left alone", kind(before.Mode()))
 	}
+	if stat.Nlink == 0 {
+		return nil, nil // it was removed in this moment
+	}
 	if stat.Nlink != 1 {
 		return nil, fmt.Errorf("the file has %d names (hard links); it was left alone", stat.Nlink)
 	}
