@@ -50,14 +50,10 @@ func TestMUX_01_RequestLines(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		began := time.Now()
-		for err == nil && time.Since(began) < patience {
-			_, err = io.WriteString(conn, "x")
-			time.Sleep(50 * time.Millisecond)
-		}
-		if err == nil {
-			t.Error("bytes prolong the time for a line")
-		}
+		testenv.Eventually(t, patience, "the end of the time for a line, which bytes do not prolong", func() bool {
+			_, err := io.WriteString(conn, "x")
+			return err != nil
+		})
 	})
 	r.end()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
@@ -253,11 +254,19 @@ func TestPaceStops(t *testing.T) {
 	}
 }
 
-// slowServer takes two minutes for whatever it gets.
+// slowServer takes two minutes, of the clock of the test, for whatever it gets: so long nobody reads.
 type slowServer struct{}
 
 func (slowServer) Write(p []byte) (int, error) {
-	time.Sleep(2 * time.Minute) // of the clock of the test
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	if err := near.SetWriteDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+		return 0, err
+	}
+	if _, err := near.Write(p); !errors.Is(err, os.ErrDeadlineExceeded) {
+		return 0, fmt.Errorf("a write that nobody reads: %w", err)
+	}
 	return len(p), nil
 }
 

@@ -159,33 +159,38 @@ func (c *chaos) errorf(format string, args ...any) {
 
 // sendUntilAcknowledged sends one message until it is accepted.
 func (c *chaos) sendUntilAcknowledged(id string, random *rand.Rand) {
-	began := time.Now()
-	for n := 1; !c.over.Load(); n++ {
-		a := attempt{id: fmt.Sprintf("%s/%d", id, n), pipelined: random.IntN(2) == 0, chunked: random.IntN(3) == 0}
-		a.content = "Subject: " + a.id + "\r\n\r\n" + strings.Repeat(a.id+" 0123456789\r\n", 1+random.IntN(300)) + "END " + a.id + "\r\n"
-		before := c.kills.Load()
-		code, ended := a.run(c)
-		out := outcome{code, c.kills.Load() != before || before%2 == 1}
-		if ended {
-			c.mu.Lock()
-			c.outcomes[a.id] = out
-			c.mu.Unlock()
-		}
-		switch {
-		case ended && code == "250":
-			return
-		case code == "" && !out.killed:
-			c.errorf("%s: the proxy broke the connection by itself", a.id)
-			return
-		case code != "" && code[0] == '5':
-			c.errorf("%s was refused with %s", a.id, code)
-			return
-		case time.Since(began) > 2*time.Minute:
-			c.errorf("%s did not get through", id)
-			return
-		}
-		time.Sleep(10 * time.Millisecond) // a client's pause before it tries again
+	n := 0
+	if !testenv.Poll(2*time.Minute, func() bool {
+		n++
+		return c.over.Load() || c.try(fmt.Sprintf("%s/%d", id, n), random)
+	}) {
+		c.errorf("%s did not get through", id)
 	}
+}
+
+// try makes one attempt, and says whether no further one is to be made.
+func (c *chaos) try(id string, random *rand.Rand) (settled bool) {
+	a := attempt{id: id, pipelined: random.IntN(2) == 0, chunked: random.IntN(3) == 0}
+	a.content = "Subject: " + a.id + "\r\n\r\n" + strings.Repeat(a.id+" 0123456789\r\n", 1+random.IntN(300)) + "END " + a.id + "\r\n"
+	before := c.kills.Load()
+	code, ended := a.run(c)
+	out := outcome{code, c.kills.Load() != before || before%2 == 1}
+	if ended {
+		c.mu.Lock()
+		c.outcomes[a.id] = out
+		c.mu.Unlock()
+	}
+	switch {
+	case ended && code == "250":
+		return true
+	case code == "" && !out.killed:
+		c.errorf("%s: the proxy broke the connection by itself", a.id)
+		return true
+	case code != "" && code[0] == '5':
+		c.errorf("%s was refused with %s", a.id, code)
+		return true
+	}
+	return false
 }
 
 // attempt is one session that sends one message.

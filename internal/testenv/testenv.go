@@ -111,14 +111,22 @@ func FreePort(t testing.TB) int {
 // says in the failure what was waited for.
 func Eventually(t testing.TB, within time.Duration, what string, cond func() bool) {
 	t.Helper()
+	if !Poll(within, cond) {
+		t.Fatalf("after %v still waiting for: %s", within, what)
+	}
+}
+
+// Poll calls cond until it is true, at most for the given time, and says whether it was.
+func Poll(within time.Duration, cond func() bool) bool {
 	deadline := time.Now().Add(within)
 	for pause := time.Millisecond; !cond(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("after %v still waiting for: %s", within, what)
+			return false
 		}
 		time.Sleep(pause)
 		if pause < 20*time.Millisecond {
 			pause *= 2
 		}
 	}
+	return true
 }
