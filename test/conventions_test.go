@@ -73,6 +73,7 @@ var layers = map[string]layer{
 	"internal/rawio": system,
 
 	"internal/atomicfile":  leaf,
+	"internal/connlimit":   leaf,
 	"internal/evloop":      leaf,
 	"internal/percent":     leaf,
 	"internal/proxyheader": leaf,
