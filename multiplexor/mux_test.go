@@ -234,9 +234,9 @@ func TestMUX_03_StatusSocket(t *testing.T) {
 	r.end()
 }
 
-// TestMUX_04_Sockets: modes, and what is done with a path that is taken. That a socket
+// TestMUX_04_SocketModesAndTakenPaths: modes, and what is done with a path that is taken. That a socket
 // never has a wider mode is looked at where sockets are made, in package listen.
-func TestMUX_04_Sockets(t *testing.T) {
+func TestMUX_04_SocketModesAndTakenPaths(t *testing.T) {
 	for _, group := range []bool{false, true} {
 		want, more := os.FileMode(0o700), []string(nil)
 		if group {

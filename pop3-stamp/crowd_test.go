@@ -63,6 +63,7 @@ func TestCrowdLocal(t *testing.T) {
 	}
 }
 
+// POP-09.
 func TestFailures(t *testing.T) {
 	c, now := newCrowd()
 	addr := netip.MustParseAddr("192.0.2.1")
@@ -91,6 +92,7 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// POP-09.
 func TestCrowdIsBounded(t *testing.T) {
 	c, _ := newCrowd()
 	busy := netip.MustParseAddr("192.0.2.1")

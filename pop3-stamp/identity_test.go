@@ -25,6 +25,7 @@ func behindBalancer(t *testing.T, r *running, header string) *peer {
 	return p
 }
 
+// POP-05.
 func TestProxyHeader(t *testing.T) {
 	r := start(t, backendAt(t, mailbox("")), "--proxy-from", "127.0.0.0/8 ::1", "--proxy-timeout", "2s")
 	p := behindBalancer(t, r, "PROXY TCP4 192.0.2.7 192.0.2.25 4444 110\r\n")

@@ -90,6 +90,7 @@ func TestPipelined(t *testing.T) {
 }
 
 // TestBadCommands has lines that must not reach the server behind.
+// POP-08.
 func TestBadCommands(t *testing.T) {
 	seen := make(chan string, 100)
 	url := backendAt(t, func(p *peer) {
@@ -123,6 +124,7 @@ func TestBadCommands(t *testing.T) {
 	}
 }
 
+// POP-08.
 func TestEndlessLine(t *testing.T) {
 	r := start(t, backendAt(t, mailbox("")))
 	p := r.client(t)
@@ -142,6 +144,7 @@ func TestErrorsEndTheSession(t *testing.T) {
 }
 
 // TestNoStamp has servers behind that do not really say yes.
+// POP-01.
 func TestNoStamp(t *testing.T) {
 	script := func(replies ...string) backendFunc {
 		return func(p *peer) {
@@ -206,6 +209,7 @@ func TestServerDown(t *testing.T) {
 
 // TestReplyToNothing has the server behind say something while the client is silent. It must not be taken for the
 // answer to the next command.
+// POP-01.
 func TestReplyToNothing(t *testing.T) {
 	loggedIn, sent := make(chan struct{}), make(chan struct{})
 	r := start(t, backendAt(t, func(p *peer) {
@@ -231,6 +235,7 @@ func TestReplyToNothing(t *testing.T) {
 }
 
 // TestMessages passes messages of all kinds on unchanged.
+// POP-07.
 func TestMessages(t *testing.T) {
 	tests := map[string]string{
 		"empty":        "",
@@ -288,6 +293,7 @@ func TestSlowMessage(t *testing.T) {
 	p.ask("NOOP", "+OK noop")
 }
 
+// POP-07.
 func TestMessageCutOff(t *testing.T) {
 	r := start(t, backendAt(t, func(p *peer) {
 		p.send("+OK\r\n")
@@ -347,6 +353,7 @@ func TestBigMessage(t *testing.T) {
 	}
 }
 
+// POP-06.
 func TestStampOnConnect(t *testing.T) {
 	for _, mode := range []string{"keep", "remove"} {
 		t.Run(mode, func(t *testing.T) {
@@ -435,6 +442,7 @@ func TestSweepTellsListeners(t *testing.T) {
 	testenv.Eventually(t, 10*time.Second, "the stamp is removed", func() bool { return r.stampLine(t) == "" })
 }
 
+// POP-09.
 func TestLimits(t *testing.T) {
 	t.Run("sessions of an address", func(t *testing.T) {
 		r := start(t, backendAt(t, mailbox("")), "--max-sessions-per-address", "2")
@@ -512,6 +520,7 @@ func TestLimits(t *testing.T) {
 	})
 }
 
+// POP-02.
 func TestSASL(t *testing.T) {
 	plain := base64.StdEncoding.EncodeToString([]byte("\x00bob\nby\x00secret"))
 	server := func(p *peer) {
@@ -574,6 +583,7 @@ func TestAPOP(t *testing.T) {
 }
 
 // TestSecrets looks for passwords in everything that is written down.
+// POP-10.
 func TestSecrets(t *testing.T) {
 	stats := t.TempDir()
 	r := start(t, backendAt(t, mailbox("")), "--statdir", stats, "--sasl", "PLAIN", "--max-login-tries", "9", "--max-errors", "99")
@@ -610,6 +620,7 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
+// POP-02.
 func TestHostileUser(t *testing.T) {
 	r := start(t, backendAt(t, func(p *peer) {
 		p.send("+OK\r\n")

@@ -143,7 +143,7 @@ func TestSTLSForgetsUser(t *testing.T) {
 }
 
 // TLS-03: commands in clear behind STLS are not answered, in clear or within TLS.
-func TestTLS_03(t *testing.T) {
+func TestTLS_03_CommandsBehindSTLS(t *testing.T) {
 	flags, _ := withTLS(t)
 	r := start(t, backendAt(t, mailbox("")), flags...)
 	for _, behind := range []string{"USER eve\r\n", "QUIT\r\n", strings.Repeat("NOOP\r\n", 1000)} {
@@ -194,7 +194,7 @@ func TestPOP3S(t *testing.T) {
 }
 
 // TLS-14: servers behind that mean TLS to different degrees.
-func TestTLS_14(t *testing.T) {
+func TestTLS_14_ServersThatMeanTLSByHalves(t *testing.T) {
 	cert, key := testenv.Certificate(t, t.TempDir())
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {

@@ -24,8 +24,8 @@ func jumped(t *testing.T, moment time.Time, by time.Duration) time.Time {
 	return other
 }
 
-// TestRES_12 sets the clock by a day either way in the middle of everything that is timed.
-func TestRES_12(t *testing.T) {
+// TestRES_12_ClockThatJumps sets the clock by a day either way in the middle of everything that is timed.
+func TestRES_12_ClockThatJumps(t *testing.T) {
 	for _, by := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
 		t.Run(fmt.Sprint(by), func(t *testing.T) {
 			start := time.Now()

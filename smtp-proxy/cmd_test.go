@@ -27,7 +27,7 @@ func transactions(b *testenv.Backend) (n int) {
 	return n
 }
 
-func TestCMD_01(t *testing.T) {
+func TestCMD_01_LineFeedAloneEndsNoCommandInRejectMode(t *testing.T) {
 	b := testenv.StartBackend(t)
 	for mode, want := range map[string]string{"reject": "500 5.5.2", "normalize": "250"} {
 		p := startProxy(t, behind(b), "--bare-newline", mode)
@@ -41,7 +41,7 @@ func TestCMD_01(t *testing.T) {
 	}
 }
 
-func TestCMD_02(t *testing.T) {
+func TestCMD_02_BareCRDoesNotSeparateCommands(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -53,7 +53,7 @@ func TestCMD_02(t *testing.T) {
 	}
 }
 
-func TestCMD_03(t *testing.T) {
+func TestCMD_03_ControlBytesInCommands(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -66,7 +66,7 @@ func TestCMD_03(t *testing.T) {
 	}
 }
 
-func TestCMD_04(t *testing.T) {
+func TestCMD_04_LengthOfCommandLines(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	for _, tt := range []struct {
@@ -86,7 +86,7 @@ func TestCMD_04(t *testing.T) {
 	}
 }
 
-func TestCMD_05(t *testing.T) {
+func TestCMD_05_EndlessCommandLine(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--command-timeout=1s")
 	c := greeted(t, p.addr)
@@ -111,7 +111,7 @@ func TestCMD_05(t *testing.T) {
 	}
 }
 
-func TestCMD_06(t *testing.T) {
+func TestCMD_06_PipelinedTransactionWithContent(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -125,7 +125,7 @@ func TestCMD_06(t *testing.T) {
 	c.expectEnd()
 }
 
-func TestCMD_07(t *testing.T) {
+func TestCMD_07_ContentBeforeThe354(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -144,7 +144,7 @@ func TestCMD_07(t *testing.T) {
 	}
 }
 
-func TestCMD_08(t *testing.T) {
+func TestCMD_08_CommandsBeforeTheGreeting(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--greeting-delay=10s")
 	c := dial(t, p.addr)
@@ -155,9 +155,9 @@ func TestCMD_08(t *testing.T) {
 	dial(t, p.addr).expect("220")
 }
 
-// TestCMD_09: a client that was greeted with HELO was offered no pipelining; its commands are carried out in
-// order all the same.
-func TestCMD_09(t *testing.T) {
+// TestCMD_09_PipeliningThatWasNotOffered: a client that was greeted with HELO was offered no pipelining; its commands
+// are carried out in order all the same.
+func TestCMD_09_PipeliningThatWasNotOffered(t *testing.T) {
 	b := testenv.StartBackend(t)
 	b.Extend("SIZE 1000000") // nor does the server behind offer it
 	p := startProxy(t, behind(b))
@@ -175,7 +175,7 @@ func TestCMD_09(t *testing.T) {
 	}
 }
 
-func TestCMD_10(t *testing.T) {
+func TestCMD_10_CommandsOutOfOrder(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := dial(t, p.addr)
@@ -192,8 +192,8 @@ func TestCMD_10(t *testing.T) {
 	}
 }
 
-// refusedAtEnd gives proxies that refuse a message behind its content: the server, the worker, the size.
-func TestCMD_11(t *testing.T) {
+// TestCMD_11_NothingIsOpenAfterARefusal by the server, the worker, or for the size.
+func TestCMD_11_NothingIsOpenAfterARefusal(t *testing.T) {
 	for _, by := range []string{"upstream", "worker", "size", "upstream MAIL", "upstream DATA"} {
 		t.Run(by, func(t *testing.T) {
 			b := testenv.StartBackend(t)
@@ -253,7 +253,7 @@ func onLine(a testenv.Asked, begin, answer string) string {
 	return ""
 }
 
-func TestCMD_12(t *testing.T) {
+func TestCMD_12_AcceptedByTheFilterForOneMessageOnly(t *testing.T) {
 	b := testenv.StartBackend(t)
 	pass := scanWith(t, "F\n")
 	m := startMultiplexor(t, func(words []string) string {
@@ -277,7 +277,7 @@ func TestCMD_12(t *testing.T) {
 	}
 }
 
-func TestCMD_13(t *testing.T) {
+func TestCMD_13_DataWithoutValidRecipients(t *testing.T) {
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string {
 		switch a.Verb {
@@ -300,7 +300,7 @@ func TestCMD_13(t *testing.T) {
 	}
 }
 
-func TestCMD_14(t *testing.T) {
+func TestCMD_14_WhatEndsATransaction(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--xclient-from=127.0.0.0/8")
 	for _, tt := range []struct{ line, want, after string }{
@@ -320,7 +320,7 @@ func TestCMD_14(t *testing.T) {
 	}
 }
 
-func TestCMD_15(t *testing.T) {
+func TestCMD_15_ChunkThatWasNotOffered(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := dial(t, p.addr)
@@ -334,7 +334,7 @@ func TestCMD_15(t *testing.T) {
 	}
 }
 
-func TestCMD_16(t *testing.T) {
+func TestCMD_16_ChunkSizesAndBoundaries(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	for _, bad := range []string{"BDAT -1", "BDAT 99999999999999999999", "BDAT", "BDAT x", "BDAT 1 FIRST", "BDAT +1 LAST", "BDAT 0x10"} {
@@ -369,7 +369,7 @@ func TestCMD_16(t *testing.T) {
 	c.expectEnd()
 }
 
-func TestCMD_16_manyChunks(t *testing.T) {
+func TestCMD_16_ChunksOfOneByte(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -387,8 +387,9 @@ func TestCMD_16_manyChunks(t *testing.T) {
 	}
 }
 
-// TestCMD_16_messageTimeout: chunks too small to be waited for do not keep a message open for ever.
-func TestCMD_16_messageTimeout(t *testing.T) {
+// TestCMD_16_ChunksDoNotOutlastTheMessageTimeout: chunks too small to be waited for do not keep a message open for
+// ever.
+func TestCMD_16_ChunksDoNotOutlastTheMessageTimeout(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--message-timeout=1s")
 	c := greeted(t, p.addr)
@@ -410,7 +411,7 @@ func TestCMD_16_messageTimeout(t *testing.T) {
 	}
 }
 
-func TestCMD_16_afterFailure(t *testing.T) {
+func TestCMD_16_NothingIsOpenAfterAFailedChunk(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-message-size=100")
 	c := greeted(t, p.addr)
@@ -431,7 +432,7 @@ func TestCMD_16_afterFailure(t *testing.T) {
 	}
 }
 
-func TestCMD_17(t *testing.T) {
+func TestCMD_17_SizesOutOfRange(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-message-size=1000", "--max-errors=100")
 	c := greeted(t, p.addr)
@@ -443,7 +444,7 @@ func TestCMD_17(t *testing.T) {
 	c.cmd("MAIL FROM:<a@b.example> SIZE=1000", "250")
 }
 
-func TestCMD_18(t *testing.T) {
+func TestCMD_18_EncodedControlBytesInParameters(t *testing.T) {
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "DSN", "AUTH PLAIN")
 	p := startProxy(t, behind(b), "--auth-requires-tls=no")
@@ -458,7 +459,7 @@ func TestCMD_18(t *testing.T) {
 	}
 }
 
-func TestCMD_19(t *testing.T) {
+func TestCMD_19_ParametersTheServerDoesNotKnow(t *testing.T) {
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING")
 	p := startProxy(t, behind(b), "--max-errors=100")
@@ -476,7 +477,7 @@ func TestCMD_19(t *testing.T) {
 	}
 }
 
-func TestCMD_20(t *testing.T) {
+func TestCMD_20_UTF8WithoutAServerForIt(t *testing.T) {
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "8BITMIME")
 	p := startProxy(t, behind(b))
@@ -501,7 +502,7 @@ func TestCMD_20(t *testing.T) {
 	}
 }
 
-func TestCMD_21(t *testing.T) {
+func TestCMD_21_OddAddresses(t *testing.T) {
 	b := testenv.StartBackend(t)
 	for mode, wants := range map[string][]string{
 		//            route  quoted % ! two@ <> none open long
@@ -524,7 +525,7 @@ func TestCMD_21(t *testing.T) {
 	}
 }
 
-func TestCMD_22(t *testing.T) {
+func TestCMD_22_OtherProtocols(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	hello := "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" // no line, and none to come
@@ -544,7 +545,7 @@ func TestCMD_22(t *testing.T) {
 	}
 }
 
-func TestCMD_23(t *testing.T) {
+func TestCMD_23_LimitsOfASession(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-junk=100", "--max-recipients=20", "--max-transactions=50")
 	c := greeted(t, p.addr)
@@ -582,7 +583,7 @@ func TestCMD_23(t *testing.T) {
 	c.expectEnd()
 }
 
-func TestCMD_24(t *testing.T) {
+func TestCMD_24_VerbsThatAreNeverRelayed(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-errors=100")
 	c := greeted(t, p.addr)
@@ -602,7 +603,7 @@ func TestCMD_24(t *testing.T) {
 	}
 }
 
-func TestCMD_25(t *testing.T) {
+func TestCMD_25_OnlyKnownKeywordsAreOffered(t *testing.T) {
 	b := testenv.StartBackend(t)
 	b.Extend("XCLIENT NAME ADDR", "XFORWARD NAME", "STARTTLS", "AUTH PLAIN LOGIN bad\"mech", "CHUNKING", "BURL imap", "ETRN", "X-FOO", "SIZE x", "250-CRLF tricks", "8BITMIME")
 	p := startProxy(t, behind(b), "--auth-requires-tls=no", "--upstream-tls=none", "--max-message-size=1234", "--max-transactions=7")
@@ -615,7 +616,7 @@ func TestCMD_25(t *testing.T) {
 	}
 }
 
-func TestCMD_26(t *testing.T) {
+func TestCMD_26_RepliesAsTheClientSeesThem(t *testing.T) {
 	for _, tt := range []struct{ name, answer, want string }{
 		{"several lines", "250-a\r\n250-b\r\n250 c", "250-a"},
 		{"mixed codes", "250-a\r\n550 b", "451 4.3.0"},
@@ -641,7 +642,7 @@ func TestCMD_26(t *testing.T) {
 	}
 }
 
-func TestCMD_27(t *testing.T) {
+func TestCMD_27_ReplyNobodyAskedFor(t *testing.T) {
 	for _, verb := range []string{"MAIL", "RCPT", "EHLO"} {
 		t.Run(verb, func(t *testing.T) {
 			b := testenv.StartBackend(t)
@@ -680,7 +681,7 @@ func TestCMD_27(t *testing.T) {
 	}
 }
 
-func TestCMD_28(t *testing.T) {
+func TestCMD_28_TroubleBehindIsTemporary(t *testing.T) {
 	for _, tt := range []struct{ name, verb, answer string }{
 		{"greeting 554", "", "554 No"}, {"greeting 421", "", "421 Busy"}, {"greeting silent", "", "hang"},
 		{"EHLO refused", "EHLO", "close"}, {"dies after 354", ".", "close"}, {"dies at DATA", "DATA", "close"},
@@ -710,7 +711,7 @@ func TestCMD_28(t *testing.T) {
 	}
 }
 
-func TestCMD_29(t *testing.T) {
+func TestCMD_29_ClientGoneBeforeTheReply(t *testing.T) {
 	b := testenv.StartBackend(t)
 	gone := make(chan struct{})
 	b.Answer(func(a testenv.Asked) string {
@@ -734,7 +735,7 @@ func TestCMD_29(t *testing.T) {
 	}
 }
 
-func TestCMD_30(t *testing.T) {
+func TestCMD_30_HostileHeloNames(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-errors=100")
 	c := dial(t, p.addr)
@@ -754,8 +755,8 @@ func TestCMD_30(t *testing.T) {
 	}
 }
 
-// TestRES_04 has a client that sends commands and does not read the replies.
-func TestRES_04(t *testing.T) {
+// TestRES_04_ClientThatReadsNoReplies has a client that sends commands and does not read the replies.
+func TestRES_04_ClientThatReadsNoReplies(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--write-timeout=1s", "--max-junk=1000000000")
 	c := greeted(t, p.addr)

@@ -40,7 +40,7 @@ func v2Addresses(source, destination string, sp, dp uint16) []byte {
 	return binary.BigEndian.AppendUint16(b, dp)
 }
 
-func TestPRX_01(t *testing.T) {
+func TestPRX_01_HeaderFromAStranger(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--proxy-from=192.0.2.0/24")
 	for _, header := range []string{"PROXY TCP4 192.0.2.7 192.0.2.25 4444 25\r\n", proxyV2(1, 0x11, v2Addresses("192.0.2.7", "192.0.2.25", 4444, 25))} {
@@ -61,7 +61,7 @@ func TestPRX_01(t *testing.T) {
 	}
 }
 
-func TestPRX_02(t *testing.T) {
+func TestPRX_02_HeaderThatIsNotExpected(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := dial(t, p.addr)
@@ -71,7 +71,7 @@ func TestPRX_02(t *testing.T) {
 	c.expectEnd()
 }
 
-func TestPRX_03(t *testing.T) {
+func TestPRX_03_HeaderThatDoesNotCome(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--proxy-from=127.0.0.1", "--proxy-timeout=1s")
 	for _, start := range []string{"EHLO a\r\n", "", "PROXY TCP4 192.0.2.7 ", "\r\n\r\n\x00"} {
@@ -81,7 +81,7 @@ func TestPRX_03(t *testing.T) {
 	}
 }
 
-func TestPRX_04(t *testing.T) {
+func TestPRX_04_MalformedVersion1(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--proxy-from=127.0.0.1", "--proxy-timeout=1s")
 	long := "PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe 65535 65535\r\n"
@@ -123,7 +123,7 @@ func TestPRX_04(t *testing.T) {
 	}
 }
 
-func TestPRX_05(t *testing.T) {
+func TestPRX_05_MalformedVersion2(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--proxy-from=127.0.0.1", "--proxy-timeout=1s")
 	v4 := v2Addresses("192.0.2.7", "192.0.2.25", 4444, 25)
@@ -169,7 +169,7 @@ func TestPRX_05(t *testing.T) {
 	}
 }
 
-func TestPRX_06(t *testing.T) {
+func TestPRX_06_HeaderInPiecesAndTwice(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--proxy-from=127.0.0.1", "--proxy-timeout=5s")
 	v1 := "PROXY TCP4 192.0.2.7 192.0.2.25 4444 25\r\n"
@@ -196,7 +196,7 @@ func TestPRX_06(t *testing.T) {
 	c.expect("220") // twelve bytes are two addresses, whatever they spell
 }
 
-func TestPRX_07(t *testing.T) {
+func TestPRX_07_ClaimedAddressesGainNothing(t *testing.T) {
 	b := testenv.StartBackend(t)
 	// 127.0.0.0/8 is exempt from stamps: a header that claims such an address is believed, as it comes
 	// from a trusted peer, but the peer's own trust is looked up by the socket's address only.
@@ -218,7 +218,7 @@ func TestPRX_07(t *testing.T) {
 	}
 }
 
-func TestPRX_08(t *testing.T) {
+func TestPRX_08_MappedPeerIsInItsNetwork(t *testing.T) {
 	nets, err := parseNetworks([]string{"10.0.0.0/8"})
 	must(t, err)
 	if addr := addrPort(tcpAddr("::ffff:10.0.0.1", 25)); !within(addr.Addr(), nets) {
@@ -226,7 +226,7 @@ func TestPRX_08(t *testing.T) {
 	}
 }
 
-func TestPRX_09(t *testing.T) {
+func TestPRX_09_HealthChecksAreNoErrors(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--proxy-from=127.0.0.1")
 	dial(t, p.addr).Close()
@@ -244,7 +244,7 @@ func TestPRX_09(t *testing.T) {
 	}
 }
 
-func TestXCL_01(t *testing.T) {
+func TestXCL_01_CommandFromAStranger(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--xclient-from=192.0.2.0/24")
 	c := dial(t, p.addr)
@@ -258,7 +258,7 @@ func TestXCL_01(t *testing.T) {
 	}
 }
 
-func TestXCL_02(t *testing.T) {
+func TestXCL_02_MalformedAttributes(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--xclient-from=127.0.0.1", "--max-errors=100")
 	c := dial(t, p.addr)
@@ -286,7 +286,7 @@ func TestXCL_02(t *testing.T) {
 	}
 }
 
-func TestXCL_03(t *testing.T) {
+func TestXCL_03_AllIsJudgedAnewByTheNewAddress(t *testing.T) {
 	b := testenv.StartBackend(t)
 	dir := t.TempDir()
 	writeFile(t, dir+"/192.0.2.1", "")
@@ -304,7 +304,7 @@ func TestXCL_03(t *testing.T) {
 	c.expectEnd()
 }
 
-func TestXCL_03_filterAndLimits(t *testing.T) {
+func TestXCL_03_FilterAndLimitsSeeTheNewAddress(t *testing.T) {
 	b := testenv.StartBackend(t)
 	m := startMultiplexor(t, func(words []string) string {
 		if words[0] == "relayok" && words[1] == "192.0.2.66" {
@@ -323,7 +323,7 @@ func TestXCL_03_filterAndLimits(t *testing.T) {
 	third.expectEnd()
 }
 
-func TestXCL_04(t *testing.T) {
+func TestXCL_04_LoginIsBelievedIfSoSet(t *testing.T) {
 	for believed, want := range map[string]string{"no": "", "yes": "=auth_authen fred\n"} {
 		b := testenv.StartBackend(t)
 		commands := ""

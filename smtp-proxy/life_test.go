@@ -21,7 +21,7 @@ import (
 	"runtime/debug"
 )
 
-// TestNothingIsLeft looks whether goroutines and descriptors go back to what they were: INV-7, RES-10.
+// TestNothingIsLeft looks whether goroutines and descriptors go back to what they were: INV-07, RES-10.
 func TestNothingIsLeft(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
@@ -152,7 +152,7 @@ func descriptors(t *testing.T) int {
 	return len(all)
 }
 
-func TestRES_01(t *testing.T) {
+func TestRES_01_SessionsOfOneAddress(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-sessions-per-address=3", "--max-rate-per-address=0")
 	for range 3 {
@@ -164,7 +164,7 @@ func TestRES_01(t *testing.T) {
 	testenv.Eventually(t, 10*time.Second, "the log tells", func() bool { return strings.Contains(p.log.String(), "gate=address") })
 }
 
-func TestRES_02(t *testing.T) {
+func TestRES_02_SessionsOfAll(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-sessions=3")
 	var open []*client
@@ -181,7 +181,7 @@ func TestRES_02(t *testing.T) {
 	dial(t, p.addr).expect("220")
 }
 
-func TestRES_03(t *testing.T) {
+func TestRES_03_SlowContent(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--data-timeout=1s")
 	c := greeted(t, p.addr)
@@ -270,7 +270,7 @@ func (slowServer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestRES_05(t *testing.T) {
+func TestRES_05_MessageFarAboveTheLimit(t *testing.T) {
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "SIZE 100000")
 	p := startProxy(t, behind(b))
@@ -300,8 +300,9 @@ func TestRES_05(t *testing.T) {
 	}
 }
 
-// TestRES_06 has a small disk for working directories, which gets full, in blocks and in files, and empty again.
-func TestRES_06(t *testing.T) {
+// TestRES_06_FullDisk has a small disk for working directories, which gets full, in blocks and in files, and empty
+// again.
+func TestRES_06_FullDisk(t *testing.T) {
 	testenv.NeedRoot(t)
 	b := testenv.StartBackend(t)
 	m := startMultiplexor(t, scanWith(t, "F\n"))
@@ -344,8 +345,8 @@ func TestRES_06(t *testing.T) {
 	}
 }
 
-// TestRES_06_noDirectory has no directory for working directories.
-func TestRES_06_noDirectory(t *testing.T) {
+// TestRES_06_SpoolThatIsGone has no directory for working directories.
+func TestRES_06_SpoolThatIsGone(t *testing.T) {
 	b := testenv.StartBackend(t)
 	m := startMultiplexor(t, scanWith(t, "F\n"))
 	p := startProxy(t, m.args(behind(b))...)
@@ -359,8 +360,9 @@ func TestRES_06_noDirectory(t *testing.T) {
 	c.expect("250")
 }
 
-// TestRES_10 connects and says nothing, many times: most of it is not worth a line at the usual level.
-func TestRES_10(t *testing.T) {
+// TestRES_10_ManyEmptySessions connects and says nothing, many times: most of it is not worth a line at the usual
+// level.
+func TestRES_10_ManyEmptySessions(t *testing.T) {
 	p := startProxy(t, behind(testenv.StartBackend(t)))
 	began := time.Now()
 	const connections = 500
@@ -381,7 +383,7 @@ func TestRES_10(t *testing.T) {
 	}
 }
 
-func TestRES_07(t *testing.T) {
+func TestRES_07_NoFilterIsFree(t *testing.T) {
 	b := testenv.StartBackend(t)
 	dir := testenv.ShortDir(t)
 	p := startProxy(t, behind(b), "--multiplexor", dir+"/nobody", "--spool", dir)
@@ -393,8 +395,8 @@ func TestRES_07(t *testing.T) {
 	}
 }
 
-// TestLOG_01 looks at what hostile texts become in the log.
-func TestLOG_01(t *testing.T) {
+// TestLOG_01_HostileTextsInTheLog looks at what hostile texts become in the log.
+func TestLOG_01_HostileTextsInTheLog(t *testing.T) {
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string { return onVerb(a, ".", "554 5.7.1 no\x1b[2J"+strings.Repeat("x", 30000)) })
 	p := startProxy(t, behind(b), "--address-check=off")
@@ -488,8 +490,9 @@ func memory() int64 {
 	return int64(m.HeapInuse + m.StackInuse + m.MSpanInuse)
 }
 
-// TestLOG_05 looks at the status file of a session with hostile input, and for secrets in it.
-func TestLOG_05(t *testing.T) {
+// TestLOG_05_StatusFileOfAHostileSession looks at the status file of a session with hostile input, and for secrets in
+// it.
+func TestLOG_05_StatusFileOfAHostileSession(t *testing.T) {
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "AUTH PLAIN")
 	dir := t.TempDir()
@@ -512,8 +515,8 @@ func TestLOG_05(t *testing.T) {
 	}
 }
 
-// TestRES_11 reads settings again all the time while messages go through.
-func TestRES_11(t *testing.T) {
+// TestRES_11_ReloadUnderLoad reads settings again all the time while messages go through.
+func TestRES_11_ReloadUnderLoad(t *testing.T) {
 	b := testenv.StartBackend(t)
 	args := []string{behind(b), "--max-message-size=100000"}
 	p := startProxy(t, args...)

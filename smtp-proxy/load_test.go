@@ -123,7 +123,7 @@ func TestLoadGateSwitchedOff(t *testing.T) {
 	}
 }
 
-func TestFS_17(t *testing.T) {
+func TestFS_17_LoadFileThatBlocks(t *testing.T) {
 	g, _, faults, _ := loadGateFor(t, "1", "")
 	if err := os.Remove(g.file); err != nil {
 		t.Fatal(err)

@@ -325,7 +325,7 @@ func TestUpstreamDown(t *testing.T) {
 	c.cmd("QUIT", "221")
 }
 
-// TestUpstreamDiesWithinTransaction has the server hang up in each moment: no 2xx comes of it, INV-5.
+// TestUpstreamDiesWithinTransaction has the server hang up in each moment: no 2xx comes of it, INV-05.
 func TestUpstreamDiesWithinTransaction(t *testing.T) {
 	for _, verb := range []string{"MAIL", "RCPT", "DATA", "."} {
 		t.Run(verb, func(t *testing.T) {

@@ -99,31 +99,31 @@ func bothModes(t *testing.T, eod string, reject, normalize outcome) {
 	t.Run(fmt.Sprintf("normalize %q", eod), func(t *testing.T) { smuggle(t, "normalize", eod, normalize) })
 }
 
-func TestSMG_01(t *testing.T) { bothModes(t, "\n.\n", isRefused, isNormalized) }
-func TestSMG_02(t *testing.T) { bothModes(t, "\n.\r\n", isRefused, isNormalized) }
-func TestSMG_03(t *testing.T) { bothModes(t, "\r\n.\n", isRefused, isNormalized) }
-func TestSMG_04(t *testing.T) { bothModes(t, "\r.\r", isRefused, isRefused) }
-func TestSMG_05(t *testing.T) { bothModes(t, "\r.\n", isRefused, isRefused) }
-func TestSMG_06(t *testing.T) { bothModes(t, "\n.\r", isRefused, isRefused) }
-func TestSMG_07(t *testing.T) { bothModes(t, "\r.\r\n", isRefused, isRefused) }
-func TestSMG_08(t *testing.T) { bothModes(t, "\r\n.\r", isRefused, isRefused) }
-func TestSMG_09(t *testing.T) { bothModes(t, "\r\n.\r\r\n", isRefused, isRefused) }
-func TestSMG_10(t *testing.T) { bothModes(t, "\r\r\n.\r\r\n", isRefused, isRefused) }
-func TestSMG_11(t *testing.T) { bothModes(t, "\r\n\x00.\r\n", isRefused, isRefused) }
-func TestSMG_12(t *testing.T) { bothModes(t, "\r\n.\x00\r\n", isRefused, isRefused) }
+func TestSMG_01_LfDotLf(t *testing.T)         { bothModes(t, "\n.\n", isRefused, isNormalized) }
+func TestSMG_02_LfDotCrLf(t *testing.T)       { bothModes(t, "\n.\r\n", isRefused, isNormalized) }
+func TestSMG_03_CrLfDotLf(t *testing.T)       { bothModes(t, "\r\n.\n", isRefused, isNormalized) }
+func TestSMG_04_CrDotCr(t *testing.T)         { bothModes(t, "\r.\r", isRefused, isRefused) }
+func TestSMG_05_CrDotLf(t *testing.T)         { bothModes(t, "\r.\n", isRefused, isRefused) }
+func TestSMG_06_LfDotCr(t *testing.T)         { bothModes(t, "\n.\r", isRefused, isRefused) }
+func TestSMG_07_CrDotCrLf(t *testing.T)       { bothModes(t, "\r.\r\n", isRefused, isRefused) }
+func TestSMG_08_CrLfDotCr(t *testing.T)       { bothModes(t, "\r\n.\r", isRefused, isRefused) }
+func TestSMG_09_CrLfDotCrCrLf(t *testing.T)   { bothModes(t, "\r\n.\r\r\n", isRefused, isRefused) }
+func TestSMG_10_CrCrLfDotCrCrLf(t *testing.T) { bothModes(t, "\r\r\n.\r\r\n", isRefused, isRefused) }
+func TestSMG_11_NulBeforeTheDot(t *testing.T) { bothModes(t, "\r\n\x00.\r\n", isRefused, isRefused) }
+func TestSMG_12_NulBehindTheDot(t *testing.T) { bothModes(t, "\r\n.\x00\r\n", isRefused, isRefused) }
 
-func TestSMG_13(t *testing.T) {
+func TestSMG_13_DotAndABlankAreContent(t *testing.T) {
 	for _, eod := range []string{"\r\n.\x0b\r\n", "\r\n.\x0c\r\n", "\r\n.\x85\r\n", "\r\n. \r\n", "\r\n.\t\r\n"} {
 		bothModes(t, eod, isContent, isContent)
 	}
 }
 
-func TestSMG_14(t *testing.T) {
+func TestSMG_14_EmptyLinesAroundTheDot(t *testing.T) {
 	bothModes(t, "\n\n.\n\n", isRefused, isNormalized)
 	bothModes(t, "\r\n.\n\r\n", isRefused, isNormalized)
 }
 
-func TestSMG_15(t *testing.T) { bothModes(t, "\r\n..\r\n", isContent, isContent) }
+func TestSMG_15_StuffedDotIsContent(t *testing.T) { bothModes(t, "\r\n..\r\n", isContent, isContent) }
 
 // sendPieces sends content in pieces, each in a segment of its own as far as the kernel allows.
 func sendPieces(c *client, pieces ...string) {
@@ -151,7 +151,7 @@ func deliverOne(t *testing.T, args []string, pieces ...string) testenv.Received 
 	return got[0]
 }
 
-func TestSMG_16(t *testing.T) {
+func TestSMG_16_EndInSingleBytes(t *testing.T) {
 	pieces := []string{"Subject: x\r\n\r\ntext"}
 	for _, b := range []byte("\r\n.\r\n") {
 		pieces = append(pieces, string(b))
@@ -161,7 +161,7 @@ func TestSMG_16(t *testing.T) {
 	}
 }
 
-func TestSMG_17(t *testing.T) {
+func TestSMG_17_EndAcrossBufferEdges(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -182,7 +182,7 @@ func TestSMG_17(t *testing.T) {
 	}
 }
 
-func TestSMG_18(t *testing.T) {
+func TestSMG_18_DotBehindAFullBuffer(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -202,7 +202,7 @@ func TestSMG_18(t *testing.T) {
 	}
 }
 
-func TestSMG_19(t *testing.T) {
+func TestSMG_19_DotBehindALineTooLong(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-line-length=1000")
 	c := greeted(t, p.addr)
@@ -217,7 +217,7 @@ func TestSMG_19(t *testing.T) {
 	}
 }
 
-func TestSMG_20(t *testing.T) {
+func TestSMG_20_FakeEndInATooLargeMessage(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-message-size=1000")
 	c := greeted(t, p.addr)
@@ -231,7 +231,7 @@ func TestSMG_20(t *testing.T) {
 	}
 }
 
-func TestSMG_21(t *testing.T) {
+func TestSMG_21_EmptyMessage(t *testing.T) {
 	got := deliverOne(t, []string{"--droppath"}, ".\r\n")
 	if strings.Trim(got.Data, "\r\n") != "" || strings.Count(got.Wire, ".") != 1 {
 		t.Errorf("arrived as %q", got.Wire)
@@ -242,7 +242,7 @@ func TestSMG_21(t *testing.T) {
 	}
 }
 
-func TestSMG_22(t *testing.T) {
+func TestSMG_22_EndsOfDataFromAFilter(t *testing.T) {
 	for _, eod := range []string{
 		"\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\n", "\n.\r", "\r.\r\n", "\r\n.\r", "\r\n.\r\r\n", "\r\r\n.\r\r\n", "\r\n\x00.\r\n",
 		"\r\n.\x00\r\n", "\r\n.\x0b\r\n", "\r\n. \r\n", "\n\n.\n\n", "\r\n.\n\r\n", "\r\n..\r\n", "\r\n.\r\n",
@@ -272,7 +272,7 @@ func TestSMG_22(t *testing.T) {
 	}
 }
 
-func TestSMG_23(t *testing.T) {
+func TestSMG_23_DotBehindTheAddedHeader(t *testing.T) {
 	for _, first := range []string{"..", "..\r\n.. more", "..text\r\n"} {
 		got := deliverOne(t, nil, first+"\r\n.\r\n")
 		want := strings.ReplaceAll("\r\n"+first+"\r\n", "\r\n..", "\r\n.")
@@ -282,7 +282,7 @@ func TestSMG_23(t *testing.T) {
 	}
 }
 
-func TestSMG_24(t *testing.T) {
+func TestSMG_24_HugeFromLine(t *testing.T) {
 	for _, start := range []string{"From user Sat Jan  1 ", ">From "} {
 		line := start + strings.Repeat("x", 100<<10)
 		got := deliverOne(t, nil, line+"\r\n\r\n.\r\n")
@@ -300,7 +300,7 @@ func TestSMG_24(t *testing.T) {
 	}
 }
 
-func TestSMG_25(t *testing.T) {
+func TestSMG_25_BareNewlinesAnywhere(t *testing.T) {
 	for _, where := range []string{
 		"Subject: a%sb\r\n\r\ntext\r\n", "Subject: a\r\n%sX: b\r\n\r\ntext\r\n",
 		"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b%s\r\ntext\r\n--b--\r\n", "Subject: a\r\n\r\nte%sxt\r\n",
@@ -331,8 +331,9 @@ func TestSMG_25(t *testing.T) {
 	}
 }
 
-// TestSMG_26: there is no mode that lets bare line feeds through. A network may be given the other mode.
-func TestSMG_26(t *testing.T) {
+// TestSMG_26_ModesByNetwork: there is no mode that lets bare line feeds through. A network may be given the other
+// mode.
+func TestSMG_26_ModesByNetwork(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--bare-newline=reject", "--bare-newline-normalize=127.0.0.0/8")
 	c := greeted(t, p.addr)
@@ -349,7 +350,7 @@ func TestSMG_26(t *testing.T) {
 	c.expectEnd()
 }
 
-func TestSMG_27(t *testing.T) {
+func TestSMG_27_AcceptedBeforeTheEnd(t *testing.T) {
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string {
 		if a.Verb == "DATA" {

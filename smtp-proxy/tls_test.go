@@ -119,10 +119,11 @@ func TestSMTPS(t *testing.T) {
 	c.envelope()
 }
 
-// TestTLS_01 and TestTLS_02: commands behind STARTTLS in clear are never carried out within TLS.
-func TestTLS_01(t *testing.T) { plainBehindStartTLS(t, "NOOP\r\n") }
+// TestTLS_01_CommandBehindStartTLS and the next one: commands behind STARTTLS in clear are never carried out within
+// TLS.
+func TestTLS_01_CommandBehindStartTLS(t *testing.T) { plainBehindStartTLS(t, "NOOP\r\n") }
 
-func TestTLS_02(t *testing.T) {
+func TestTLS_02_MoreCommandsBehindStartTLS(t *testing.T) {
 	for _, more := range []string{"RSET\r\n", "MAIL FROM:<evil@x>\r\n", "AUTH PLAIN AAAA\r\n", strings.Repeat("MAIL FROM:<evil@x>\r\n", 400)} {
 		plainBehindStartTLS(t, more)
 	}
@@ -156,7 +157,7 @@ func plainBehindStartTLS(t *testing.T, more string) {
 	}
 }
 
-func TestTLS_06(t *testing.T) {
+func TestTLS_06_HandshakeForgetsTheSession(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b))...)
 	c := startTLS(greeted(t, p.addr))
@@ -164,7 +165,7 @@ func TestTLS_06(t *testing.T) {
 	c.cmd("RCPT TO:<a@b.example>", "503")
 }
 
-func TestTLS_07(t *testing.T) {
+func TestTLS_07_StartTLSOutOfPlace(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b))...)
 	c := greeted(t, p.addr)
@@ -177,7 +178,7 @@ func TestTLS_07(t *testing.T) {
 	c.cmd("STARTTLS", "503")
 }
 
-func TestTLS_10(t *testing.T) {
+func TestTLS_10_NoAuthInClear(t *testing.T) {
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "AUTH PLAIN LOGIN")
 	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b))...)
@@ -197,7 +198,7 @@ func TestTLS_10(t *testing.T) {
 	}
 }
 
-func TestTLS_11(t *testing.T) {
+func TestTLS_11_HandshakeThatStalls(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--tls-timeout=1s")...)
 	c := greeted(t, p.addr)
@@ -210,7 +211,7 @@ func TestTLS_11(t *testing.T) {
 }
 
 // TLS-11: handshakes count for the limit per address, from their beginning.
-func TestTLS_11_crowd(t *testing.T) {
+func TestTLS_11_HandshakesCountForTheAddress(t *testing.T) {
 	b := testenv.StartBackend(t)
 	args := append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--smtps=inet:1", "--max-sessions-per-address=3", "--tls-timeout=1m")
 	p := startProxyAs(t, listenSMTPS, args...)
@@ -236,7 +237,7 @@ func TestTLS_11_crowd(t *testing.T) {
 }
 
 // TLS-11: a thousand handshakes that stall at once keep nobody else out, and all end.
-func TestTLS_11_thousand(t *testing.T) {
+func TestTLS_11_ThousandHandshakesThatStall(t *testing.T) {
 	b := testenv.StartBackend(t)
 	args := append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--smtps=inet:1", "--max-sessions-per-address=0", "--tls-timeout=3s")
 	p := startProxyAs(t, listenSMTPS, args...)
@@ -256,7 +257,7 @@ func TestTLS_11_thousand(t *testing.T) {
 	testenv.Eventually(t, 10*time.Second, "only the good one is left", func() bool { return p.crowd.sessions() == 1 })
 }
 
-func TestTLS_13(t *testing.T) {
+func TestTLS_13_ProxyHeaderComesBeforeTLS(t *testing.T) {
 	b := testenv.StartBackend(t)
 	args := append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--smtps=inet:1", "--proxy-from=127.0.0.0/8", "--proxy-timeout=1s")
 	p := startProxyAs(t, listenSMTPS, args...)
@@ -436,7 +437,7 @@ func TestFilterKnowsCertificate(t *testing.T) {
 
 // TLS-12: a session that began at a listener without rules for certificates is not taken up at one with them, nor the other
 // way round; at its own listener it is.
-func TestTLS_12(t *testing.T) {
+func TestTLS_12_ResumedAtTheSameListenerOnly(t *testing.T) {
 	ca := testenv.NewAuthority(t)
 	p := startProxy(t, append(offering(t, ca, "require smtps", "ask submission"), behind(testenv.StartBackend(t)))...)
 	at := map[string]string{listenSMTP: p.addr}

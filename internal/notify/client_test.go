@@ -96,6 +96,7 @@ func TestClientFallsBack(t *testing.T) {
 }
 
 // TestSilentServer connects to one that accepts and says nothing.
+// EVT-05.
 func TestSilentServer(t *testing.T) {
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "n"))
 	if err != nil {
@@ -169,6 +170,7 @@ func TestParseSource(t *testing.T) {
 	}
 }
 
+// EVT-02.
 func TestPrintable(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain äöü 日本":      "plain äöü 日本",

@@ -278,7 +278,7 @@ func TestDotDecoderChunks(t *testing.T) {
 	}
 }
 
-// isSafe says what is wrong with an encoded message: INV-3, read by the plainest means.
+// isSafe says what is wrong with an encoded message: INV-03, read by the plainest means.
 func isSafe(wire string) error {
 	if !strings.HasSuffix("\r\n"+wire, "\r\n.\r\n") {
 		return errors.New("no end of data at the end")
@@ -319,7 +319,7 @@ func encode(t *testing.T, pieces ...string) string {
 	return wire.String()
 }
 
-// encodesSafely checks INV-3 for content in any pieces, and that all ways to cut it encode alike.
+// encodesSafely checks INV-03 for content in any pieces, and that all ways to cut it encode alike.
 func encodesSafely(t *testing.T, content string) {
 	t.Helper()
 	whole := encode(t, content)

@@ -17,6 +17,7 @@ import (
 	"postern/internal/safedir"
 )
 
+// POP-03, POP-04, POP-05.
 func TestName(t *testing.T) {
 	tests := []struct{ in, want string }{
 		{"192.0.2.1", "192.0.2.1"},
@@ -123,6 +124,7 @@ func TestTouch(t *testing.T) {
 	}
 }
 
+// POP-11.
 func TestFreshAge(t *testing.T) {
 	tests := []struct {
 		age    time.Duration
@@ -297,6 +299,36 @@ func TestSweep(t *testing.T) {
 	}
 	if _, err := os.Stat(stale); err == nil {
 		t.Error("a temporary file stays for ever")
+	}
+}
+
+// TestPOP_12_LookupAmongManyStamps: to look one up costs the same however many there are, and a sweep takes many at a
+// time.
+func TestPOP_12_LookupAmongManyStamps(t *testing.T) {
+	d, now := newStore(t)
+	if err := d.Touch(ctx, client, "u", "s"); err != nil {
+		t.Fatal(err)
+	}
+	lookup := func() float64 {
+		return testing.AllocsPerRun(100, func() {
+			if ok, err := d.Fresh(ctx, client); !ok || err != nil {
+				t.Errorf("fresh %v, %v", ok, err)
+			}
+		})
+	}
+	alone := lookup()
+	const many = 3 * sweepBatch
+	for addr := netip.MustParseAddr("10.0.0.0"); addr.Less(netip.AddrFrom4([4]byte{10, 0, many >> 8, many & 0xff})); addr = addr.Next() {
+		if err := os.WriteFile(filepath.Join(d.Path, Name(addr)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if among := lookup(); among > alone+1 {
+		t.Errorf("a lookup among %d stamps makes %v allocations, one alone %v: it reads the directory", many, among, alone)
+	}
+	*now = now.Add(24 * time.Hour)
+	if n, err := d.Sweep(ctx); n != many+1 || err != nil {
+		t.Errorf("the sweep removed %d, %v; want %d", n, err, many+1)
 	}
 }
 

@@ -98,6 +98,7 @@ func cutTimes(s string) string {
 	return strings.Join(lines, "")
 }
 
+// EVT-02.
 func TestFormats(t *testing.T) {
 	h, socket := daemon(t, "mx-notify.sock")
 	h.Seed(notify.Message{Letter: 'F', Text: "2"}, notify.Message{Letter: 'Y'})
@@ -155,6 +156,7 @@ func TestFormats(t *testing.T) {
 // subscribed says whether a listener's interest is in effect.
 func subscribed(h *notify.Hub) bool { return h.Stats().Subscriptions > 0 }
 
+// EVT-03.
 func TestJSONIsAlwaysValid(t *testing.T) {
 	h, socket := daemon(t, "x.sock")
 	texts := []string{"", "0 plain", "1 \xff\xfe\x9b", "2 \u202eright\u2069", "3 \"quoted\\ </script>", "4 \U0001f4e8", "5 \u2028 \U000e0041"}
@@ -201,6 +203,7 @@ func TestJSONIsAlwaysValid(t *testing.T) {
 	}
 }
 
+// EVT-04, EVT-05.
 func TestExitStatuses(t *testing.T) {
 	h, live := daemon(t, "n")
 	h.Seed(notify.Message{Letter: 'F', Text: "3"})
@@ -253,6 +256,7 @@ func TestExitStatuses(t *testing.T) {
 	}
 }
 
+// EVT-05.
 func TestReconnect(t *testing.T) {
 	socket := filepath.Join(testenv.ShortDir(t), "mx-notify.sock")
 	l, err := net.Listen("unix", socket)

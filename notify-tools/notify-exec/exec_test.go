@@ -267,6 +267,7 @@ func TestShortLossIsNoHarm(t *testing.T) {
 	tr.end()
 }
 
+// EVT-07.
 func TestRunTimeoutAndRetry(t *testing.T) {
 	tr := begin(t, nil, "--run-timeout=50ms", "--on", "Z", "sh", "-c", `echo "$POSTERN_TYPE" >>"$DIR/record"; sleep 1000`, ";")
 	t.Setenv("DIR", tr.dir)
@@ -297,6 +298,7 @@ func TestBacklog(t *testing.T) {
 	tr.end()
 }
 
+// EVT-07.
 func TestParallel(t *testing.T) {
 	tr := begin(t, nil, "--max-parallel=3", "--on", "U", "sh", "-c",
 		`echo start >>"$DIR/record"; while [ ! -e "$DIR/go" ]; do sleep 0.01; done`, ";")

@@ -10,7 +10,7 @@ import (
 
 // RES-08: a server whose host does not answer costs a session connect-timeout, twice; from then on the next server is
 // taken at once.
-func TestRES_08_blackhole(t *testing.T) {
+func TestRES_08_HostThatDoesNotAnswer(t *testing.T) {
 	p := startPeer(t, good)
 	set := newSet(t, Config{URLs: []string{"smtp://" + testenv.Blackhole(t), p.url()}, ConnectTimeout: second / 2, RetryTime: time.Minute})
 	for i := range 4 {

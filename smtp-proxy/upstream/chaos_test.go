@@ -151,7 +151,7 @@ func (c *chaosConn) data() bool {
 	early := c.s.chance(100)
 	if early {
 		// A server that refuses early keeps its word. (One that accepts early cannot be told from a quick one
-		// if its reply arrives behind our end of data; TestSMG_27 has those that can.)
+		// if its reply arrives behind our end of data; TestSMG_27_ReplyBeforeTheEndAcceptsNothing has those that can.)
 		c.say([]string{"421 4.3.2 Bye", "452 4.3.1 Full"}[c.s.number(2)])
 	}
 	var content strings.Builder

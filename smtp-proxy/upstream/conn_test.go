@@ -12,7 +12,7 @@ import (
 var envelope = []string{"MAIL FROM:<a@a.test>", "RCPT TO:<b@b.test>", "DATA"}
 
 // CMD-25: what a server offers and this package does not know is not there; values are checked.
-func TestCMD_25(t *testing.T) {
+func TestCMD_25_OnlyKnownKeywordsAreBelieved(t *testing.T) {
 	p := startPeer(t, func(c *peerConn) {
 		c.serve(replies{ehlo: "250-SIZE 5\r\n250-XCLIENT NAME ADDR\r\n250-XFORWARD NAME\r\n250-STARTTLS\r\n" +
 			"250-AUTH PLAIN LOGIN BAD\x01MECH x_y TOO-LONG-TO-BE-A-MECHANISM\r\n250-AUTH=CRAM-MD5 PLAIN\r\n250-CHUNKING\r\n" +
@@ -34,7 +34,7 @@ func TestCMD_25(t *testing.T) {
 }
 
 // CMD-26: a reply that cannot be read ends the connection, with 451 for the client.
-func TestCMD_26(t *testing.T) {
+func TestCMD_26_RepliesThatCannotBeRead(t *testing.T) {
 	for _, test := range []struct{ name, reply string }{
 		{"mixed codes", "250-a\r\n550 b\r\n"},
 		{"no code", "hello\r\n"},
@@ -71,7 +71,7 @@ func TestCMD_26(t *testing.T) {
 }
 
 // CMD-27: a reply too many is found, and the connection is never used for the next command.
-func TestCMD_27(t *testing.T) {
+func TestCMD_27_ConnectionOutOfStepIsNotUsed(t *testing.T) {
 	t.Run("two for one command", func(t *testing.T) {
 		p := startPeer(t, func(c *peerConn) { c.serve(replies{mail: "250 Ok\r\n250 Ok\r\n"}) })
 		set := newSet(t, Config{URLs: []string{p.url()}})
@@ -202,7 +202,7 @@ func unusableOrTaken(t *testing.T, set *Set, c *Conn, p *peer) {
 }
 
 // CMD-28: trouble with the server is never more than temporary.
-func TestCMD_28(t *testing.T) {
+func TestCMD_28_TroubleIsTemporary(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		handle   func(c *peerConn)
@@ -263,7 +263,7 @@ func TestCMD_28(t *testing.T) {
 			}
 			c.say("250 a\r\n250 b\r\n354 c\r\n")
 			c.content()
-			c.say("250-2.0.0 Ok: que") // a reply counts when it is complete: INV-5
+			c.say("250-2.0.0 Ok: que") // a reply counts when it is complete: INV-05
 		})
 		set := newSet(t, Config{URLs: []string{p.url()}})
 		c := get(t, set, Client{})
@@ -300,7 +300,7 @@ func writeOut(c *Conn) error {
 }
 
 // SMG-27: what a server says before it has got all cannot accept the message.
-func TestSMG_27(t *testing.T) {
+func TestSMG_27_ReplyBeforeTheEndAcceptsNothing(t *testing.T) {
 	for _, test := range []struct {
 		name, reply string
 		code        int

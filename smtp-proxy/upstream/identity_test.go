@@ -22,7 +22,7 @@ func xclientPeer(t *testing.T, ehlo string) *peer {
 }
 
 // XCL-05: values are encoded, unknown ones named as such, only attributes sent that the server takes.
-func TestXCL_05(t *testing.T) {
+func TestXCL_05_WhatIsSaidOfTheClient(t *testing.T) {
 	all := strings.Fields("NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT")
 	v6 := aClient
 	v6.Addr = netip.MustParseAddrPort("[2001:db8::7]:1")

@@ -291,7 +291,7 @@ func TestFailover(t *testing.T) {
 
 // RES-08: a server that is down is not asked by every session, and says so at once; one try at a time shows
 // that it is back.
-func TestRES_08_breaker(t *testing.T) {
+func TestRES_08_ServerThatIsDownIsLeftAlone(t *testing.T) {
 	p := startPeer(t, func(c *peerConn) { c.say("421 not now\r\n") })
 	set := newSet(t, Config{URLs: []string{p.url()}, RetryTime: time.Hour})
 	for range 50 {
@@ -335,7 +335,7 @@ func TestRES_08_breaker(t *testing.T) {
 
 // RES-08: a server that takes no new connections is used over those that there are; and when it takes new ones again, all
 // sessions get one, though the first ones to come found kept connections.
-func TestRES_08_kept(t *testing.T) {
+func TestRES_08_KeptConnectionsServeOn(t *testing.T) {
 	var refuse atomic.Bool
 	p := startPeer(t, func(c *peerConn) {
 		if refuse.Load() {
@@ -376,7 +376,7 @@ func TestRES_08_kept(t *testing.T) {
 }
 
 // RES-08: nobody waits longer for a server than the settings, or the caller's context, say.
-func TestRES_08_deadlines(t *testing.T) {
+func TestRES_08_NobodyWaitsBeyondTheDeadlines(t *testing.T) {
 	silent := startPeer(t, func(c *peerConn) { c.line() })
 	for _, test := range []struct {
 		name string
@@ -439,7 +439,7 @@ func TestRES_08_deadlines(t *testing.T) {
 }
 
 // RES-08: no more connections to a server than allowed; who waits gets the next one, or 451 in time.
-func TestRES_08_limit(t *testing.T) {
+func TestRES_08_ConnectionsToAServerAreLimited(t *testing.T) {
 	p := startPeer(t, good)
 	set := newSet(t, Config{URLs: []string{p.url()}, MaxConns: 3})
 	var wg sync.WaitGroup

@@ -69,7 +69,7 @@ func TestPostfix(t *testing.T) {
 	}
 }
 
-// INV-3 at a real server: none of the smuggling sequences makes two messages of one.
+// INV-03 at a real server: none of the smuggling sequences makes two messages of one.
 func TestPostfixSmuggling(t *testing.T) {
 	m := testenv.StartPostfix(t, "smtpd_forbid_bare_newline = no", "")
 	set := newSet(t, Config{URLs: []string{"smtp://" + m.Address()}})

@@ -89,7 +89,7 @@ func TestStartTLS(t *testing.T) {
 
 // TLS-04: bytes in clear behind the reply to STARTTLS end the connection; they are never read as if they had
 // come within TLS.
-func TestTLS_04(t *testing.T) {
+func TestTLS_04_BytesBehindTheReplyToStartTLS(t *testing.T) {
 	ca := testenv.NewAuthority(t)
 	conf := &tls.Config{Certificates: []tls.Certificate{ca.Issue("127.0.0.1", time.Hour)}}
 	for _, mode := range []TLS{TLSMay, TLSRequire, TLSVerify} {
@@ -105,7 +105,7 @@ func TestTLS_04(t *testing.T) {
 }
 
 // TLS-05: nothing is sent behind STARTTLS until the server has answered.
-func TestTLS_05(t *testing.T) {
+func TestTLS_05_NothingIsSentBehindStartTLS(t *testing.T) {
 	waits := make(chan bool, 1)
 	p := startPeer(t, func(c *peerConn) {
 		c.say("220 a\r\n")
@@ -133,7 +133,7 @@ func errTimeout(err error) error {
 }
 
 // TLS-08: with require nothing is sent in clear but EHLO and STARTTLS.
-func TestTLS_08(t *testing.T) {
+func TestTLS_08_NothingInClearWithRequire(t *testing.T) {
 	ca := testenv.NewAuthority(t)
 	conf := &tls.Config{Certificates: []tls.Certificate{ca.Issue("127.0.0.1", time.Hour)}}
 	for _, test := range []struct {
@@ -187,7 +187,7 @@ func TestTLS_08(t *testing.T) {
 }
 
 // TLS-09: with verify the certificate must be the host's.
-func TestTLS_09(t *testing.T) {
+func TestTLS_09_CertificateOfAnother(t *testing.T) {
 	ca, other := testenv.NewAuthority(t), testenv.NewAuthority(t)
 	for _, test := range []struct {
 		name string
