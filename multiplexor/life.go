@@ -54,7 +54,7 @@ func run(args []string) int {
 	default:
 		return goBackground(args)
 	}
-	d := &multiplexor{settings: s, report: report, began: began, name: args[0], manager: daemon.NewNotifier()}
+	d := &multiplexor{settings: s, report: report, began: began, name: args[0], manager: daemon.NewNotifier(), signals: make(chan os.Signal, 8)}
 	defer d.manager.Close()
 	return d.live()
 }
@@ -114,6 +114,7 @@ type multiplexor struct {
 	name     string // argv[0], for messages
 
 	manager *daemon.Notifier // the service manager
+	signals chan os.Signal
 	files   ownFiles
 	log     *slog.Logger
 	logEnd  io.Closer
@@ -137,7 +138,12 @@ type multiplexor struct {
 
 // live starts, serves and ends.
 func (d *multiplexor) live() int {
+	// From now on a signal does not end the program half way: it is seen to when the loop turns.
+	signal.Ignore(syscall.SIGPIPE) // workers expect to inherit that
+	signal.Notify(d.signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(d.signals)
 	if text, early := d.prepare(); text != "" {
+		d.giveUpNames(func(error) {}) // why the start failed matters more
 		d.report.fail(text, early)
 		return 1
 	}
@@ -161,6 +167,9 @@ func (d *multiplexor) prepare() (text string, early bool) {
 		syscall.Umask(0o027)
 	}
 	if err := d.files.openEarly(s.Pidfile); err != nil {
+		if errors.Is(err, errLocked) {
+			return err.Error(), false
+		}
 		return fmt.Sprintf("%s: %v", d.name, err), true
 	}
 	if text := d.becomeUser(); text != "" {
@@ -179,7 +188,6 @@ func (d *multiplexor) prepare() (text string, early bool) {
 		return fmt.Sprintf("%s: %v", d.name, err), false
 	}
 	if err := d.openSockets(); err != nil {
-		d.files.remove()
 		return err.Error(), false
 	}
 	return "", false
@@ -279,11 +287,8 @@ func (d *multiplexor) openStats() {
 // serve runs the loop until the pool has ended.
 func (d *multiplexor) serve() {
 	p, s := d.pool, d.settings
-	signals := make(chan os.Signal, 8)
-	signal.Ignore(syscall.SIGPIPE) // workers expect to inherit that
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGHUP)
 	ended := make(chan struct{})
-	go d.watchSignals(signals, ended)
+	go d.watchSignals(d.signals, ended)
 	go d.manager.Watch(d.alive, ended)
 	if os.Getpid() == 1 {
 		go new(orphans).watch(ended)
@@ -323,7 +328,6 @@ func (d *multiplexor) serve() {
 		d.log.Error("the event loop has failed", "error", err)
 		d.status = 1
 	}
-	signal.Stop(signals)
 	close(ended)
 }
 
@@ -380,9 +384,7 @@ func (d *multiplexor) leave() {
 	if d.hub != nil {
 		d.hub.Close()
 	}
-	if err := d.others.Close(); err != nil {
-		d.log.Warn("close the other sockets", "error", err)
-	}
+	d.giveUpNames(func(err error) { d.log.Warn(err.Error()) })
 	if d.errands != nil {
 		d.errands.Close()
 	}
@@ -391,10 +393,6 @@ func (d *multiplexor) leave() {
 	}
 	if d.server != nil && d.server.guard != nil {
 		d.server.guard.Close()
-	}
-	d.files.remove()
-	for _, t := range d.sockets {
-		_ = t.remove() // a second time it does nothing
 	}
 	if d.loop != nil {
 		_ = d.loop.Close() // nobody uses it any more

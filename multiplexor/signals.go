@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"syscall"
 
@@ -45,17 +47,30 @@ func (d *multiplexor) terminate(sig syscall.Signal) {
 	}
 	d.pool.event(levelInfo, "Received %s: Stopping workers and terminating", unix.SignalName(sig))
 	d.errands.must(d.manager.Stopping)
-	d.files.remove()
+	d.giveUpNames(func(err error) { d.journal.add(levelWarning, err.Error()) })
 	for _, l := range d.doors {
 		l.Close()
-	}
-	for _, t := range d.sockets {
-		if err := t.remove(); err != nil {
-			d.journal.add(levelWarning, "remove a socket: "+err.Error())
-		}
 	}
 	d.pool.stop(d.loop.Stop)
 	if d.forks != nil {
 		d.forks.stop()
+	}
+}
+
+// giveUpNames gives up everything under which this multiplexor is found: its files and
+// the names of its sockets. The next one can start while this one still has requests
+// to finish, and this one has nothing left to take from it. Listeners to events that
+// are connected stay.
+func (d *multiplexor) giveUpNames(complain func(error)) {
+	if err := d.files.remove(); err != nil && !errors.Is(err, os.ErrPermission) && !errors.Is(err, syscall.EROFS) {
+		complain(err)
+	}
+	for _, t := range d.sockets {
+		if err := t.remove(); err != nil {
+			complain(fmt.Errorf("remove a socket: %w", err))
+		}
+	}
+	if err := d.others.Close(); err != nil {
+		complain(fmt.Errorf("close the other sockets: %w", err))
 	}
 }

@@ -58,6 +58,8 @@ func work(args []string, in *os.File, out *os.File) int {
 			switch verb {
 			case "sleep":
 				time.Sleep(time.Duration(n) * time.Millisecond)
+			case "read": // until the other end of a FIFO is closed
+				_, _ = os.ReadFile(arg)
 			case "exit":
 				os.Exit(n)
 			case "die":

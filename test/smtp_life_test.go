@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -250,4 +251,58 @@ func processorTime(t *testing.T, pid int) time.Duration {
 	}
 	const tick = time.Second / 100
 	return time.Duration(user+system) * tick
+}
+
+// TestStartWhileAnotherProxyDrains: a proxy that takes over while another still has a message to take keeps its pid
+// file and sockets when that one ends.
+func TestStartWhileAnotherProxyDrains(t *testing.T) {
+	b := testenv.StartBackend(t)
+	// Not a directory that root owns alone, or nobody could remove anything once root is given up.
+	dir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))
+	address := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
+	args := []string{"--config", "/dev/null", "--maxloadavg", "0", "--hostname", "proxy.example", "--upstream", "smtp://" + b.Addr, "--smtp", "tcp:" + address,
+		"--pidfile", filepath.Join(testenv.ShortDir(t), "pid"), "--notify", filepath.Join(dir, "notify"), "--metrics", filepath.Join(dir, "metrics")}
+	pidfile := args[slices.Index(args, "--pidfile")+1]
+	if account, drops := testenv.DaemonAccount(); drops {
+		args = append(args, "--user", account)
+	}
+	start := func() *testenv.Process {
+		p := testenv.Start(t, exec.Command(testenv.Binary(t, "smtp-proxy"), args...))
+		testenv.Eventually(t, answersWithin, "the proxy's greeting", func() bool {
+			if !p.Running() {
+				t.Fatal("smtp-proxy has ended")
+			}
+			return greets(address)
+		})
+		return p
+	}
+	first := start()
+	busy := dialSMTP(t, address)
+	busy.say("MAIL FROM:<ann@example.org>\r\n", "250")
+	busy.say("RCPT TO:<bob@example.net>\r\n", "250")
+	busy.say("DATA\r\n", "354")
+	first.Stop(syscall.SIGTERM)
+	testenv.Eventually(t, answersWithin, "the first to give up its names", func() bool {
+		_, err := os.Lstat(filepath.Join(dir, "metrics"))
+		return os.IsNotExist(err) && !greets(address)
+	})
+	second := start()
+	busy.say("Subject: x\r\n\r\ntext\r\n.\r\n", "250")
+	if status := first.Wait(20 * time.Second); status != 0 {
+		t.Errorf("first: status %d", status)
+	}
+	if text, err := os.ReadFile(pidfile); err != nil || string(text) != fmt.Sprintf("%d\n", second.Pid()) {
+		t.Errorf("pid file holds %q, %v; want %d", text, err, second.Pid())
+	}
+	for _, name := range []string{"notify", "metrics"} {
+		conn, err := net.Dial("unix", filepath.Join(dir, name))
+		if err != nil {
+			t.Errorf("the second has lost %s: %v", name, err)
+			continue
+		}
+		conn.Close()
+	}
+	if n := len(b.Messages()); n != 1 {
+		t.Errorf("%d messages, want 1", n)
+	}
 }

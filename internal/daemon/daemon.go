@@ -305,6 +305,11 @@ func (l *life) cleanUp() {
 	if err := l.env.Listeners.Close(); err != nil {
 		l.env.Log.Warn("close listeners", "error", err)
 	}
+	l.removePidfile()
+}
+
+// removePidfile gives up the pid file, once.
+func (l *life) removePidfile() {
 	if l.pidfile == nil {
 		return
 	}

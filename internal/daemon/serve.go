@@ -83,6 +83,8 @@ func (l *life) serve(signals *signals) int {
 			default:
 				log.Info("stopping", "signal", sig.String())
 				l.notifier.Stopping()
+				// The next one may start while this one ends what it has.
+				l.removePidfile()
 				cancel()
 				if l.common.DrainTimeout > 0 {
 					overdue = time.After(l.common.DrainTimeout)

@@ -11,7 +11,8 @@ import (
 // Take takes the descriptor of a listener of Open away from Go's poller, for a
 // program with an event loop of its own; the net.Listener is of no use
 // afterwards. The descriptor is non-blocking and close-on-exec, and the caller
-// closes it. remove removes the socket's file as Close would have done.
+// closes it. remove removes the socket's file as Close would have done, and is called
+// before.
 func Take(l net.Listener) (fd int, remove func() error, err error) {
 	filer, ok := l.(interface{ File() (*os.File, error) })
 	if !ok {

@@ -34,17 +34,19 @@ type unixListener struct {
 	unlink   sync.Once
 }
 
-// Close stops the listener and removes its file. A directory that the process
+// Close removes the listener's file and stops it. A directory that the process
 // may no longer write to is no error: the next start replaces the stale socket.
 func (l *unixListener) Close() error {
-	err := l.UnixListener.Close()
-	if rmErr := l.remove(); err == nil {
-		err = rmErr
+	err := l.remove()
+	if closeErr := l.UnixListener.Close(); closeErr != nil {
+		err = closeErr
 	}
 	return err
 }
 
-// remove removes the socket's file, once, if it is still the one that was made.
+// remove removes the socket's file, once, if it is still the one that was made. It is
+// called while the socket is open: as long as somebody listens no other program
+// replaces the file, and its number is not given to another one.
 func (l *unixListener) remove() (err error) {
 	l.unlink.Do(func() {
 		if st, statErr := lstat(l.path); statErr != nil || st.Dev != l.dev || st.Ino != l.ino {

@@ -230,34 +230,41 @@ func pidText(f *os.File) string {
 }
 
 // Remove removes the file, if it is still the one that Write made, and gives up
-// the lock. After root was given up the directory may be closed to this process: the
-// error is then fs.ErrPermission or EROFS and harms nothing, the next start replaces
-// the file.
+// the lock; a second call does nothing. After root was given up the directory may be
+// closed to this process: the file is then emptied, so that nobody takes the number
+// for that of a program that runs, and the error is fs.ErrPermission or EROFS. The
+// next start replaces the file.
 func (p *File) Remove() error {
+	if p.f == nil {
+		return nil
+	}
 	defer p.close()
+	err := p.remove()
+	if err != nil {
+		return errors.Join(fmt.Errorf("remove pid file: %w", err), p.f.Truncate(0))
+	}
+	return nil
+}
+
+func (p *File) remove() error {
 	info, err := p.dir.Lstat(p.name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("remove pid file: %w", err)
+		return err
 	}
 	ours, err := p.f.Stat()
-	if err != nil {
-		return fmt.Errorf("remove pid file: %w", err)
+	if err != nil || !os.SameFile(info, ours) {
+		return err
 	}
-	if !os.SameFile(info, ours) {
-		return nil
-	}
-	if err := p.dir.Remove(p.name); err != nil {
-		return fmt.Errorf("remove pid file: %w", err)
-	}
-	return nil
+	return p.dir.Remove(p.name)
 }
 
 func (p *File) close() {
 	if p.f != nil {
 		p.f.Close()
+		p.f = nil
 	}
 	p.dir.Close()
 }

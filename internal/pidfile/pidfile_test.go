@@ -266,7 +266,24 @@ func TestRemoveLeavesForeignFile(t *testing.T) {
 	}
 }
 
-// Without rights in the directory Remove says so and harms nothing.
+// A second Remove leaves the file of the process that has come meanwhile.
+func TestRemoveTwice(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.pid")
+	first, err := Write(path)
+	must(t, err)
+	must(t, first.Remove())
+	second, err := Write(path)
+	must(t, err)
+	must(t, first.Remove())
+	check(t, path)
+	if _, err := Write(path); !errors.Is(err, ErrRunning) {
+		t.Errorf("a third copy: %v", err)
+	}
+	must(t, second.Remove())
+}
+
+// Without rights in the directory Remove says so and leaves no number of a process
+// that has ended.
 func TestRemoveWithoutRights(t *testing.T) {
 	testenv.NeedRoot(t)
 	dir := t.TempDir()
@@ -283,4 +300,12 @@ func TestRemoveWithoutRights(t *testing.T) {
 	if err := <-done; !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("error %v, want a lack of permission", err)
 	}
+	if data, err := os.ReadFile(path); err != nil || len(data) > 0 {
+		t.Errorf("the file holds %q, %v", data, err)
+	}
+	next, err := Write(path)
+	must(t, err)
+	must(t, f.Remove())
+	check(t, path)
+	must(t, next.Remove())
 }
