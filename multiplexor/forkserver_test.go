@@ -40,9 +40,9 @@ func playForkServer(args []string) int {
 		return 0
 	case "speaks another language":
 		fmt.Fprintln(control, "EHLO")
-		select {}
+		syscall.Pause()
 	case "hangs while it loads":
-		select {}
+		syscall.Pause()
 	case "never ends a line":
 		for {
 			if _, err := fmt.Fprint(control, strings.Repeat("x", 1000)); err != nil {

@@ -64,7 +64,7 @@ func work(args []string, in *os.File, out *os.File) int {
 				os.Exit(n)
 			case "die":
 				syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {}
+				syscall.Pause()
 			case "raw":
 				fmt.Fprint(out, strings.NewReplacer(`\n`, "\n", "+", " ").Replace(arg))
 			case "mute":
@@ -126,7 +126,7 @@ type neverEnds struct{ *os.File }
 func (f neverEnds) Read(b []byte) (int, error) {
 	n, err := f.File.Read(b)
 	if n == 0 && err != nil {
-		select {}
+		syscall.Pause()
 	}
 	return n, nil
 }
