@@ -80,8 +80,12 @@ type taken struct {
 // number). The terminal is given back in every case.
 func (l *live) run() (status int, err error) {
 	l.signals = make(chan os.Signal, 8)
-	signal.Notify(l.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT,
-		syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGWINCH)
+	signal.Notify(l.signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGWINCH)
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGHUP} {
+		if !signal.Ignored(sig) { // as nohup(1) has it
+			signal.Notify(l.signals, sig)
+		}
+	}
 	defer signal.Stop(l.signals)
 	defer l.terminal.leave()
 	if err := l.terminal.enter(); err != nil {

@@ -235,6 +235,11 @@ func TestExitStatuses(t *testing.T) {
 		{"another greeting", []string{scripted(t, "220 mail ESMTP\r\n", true)}, 76, "220 mail ESMTP"},
 		{"ten megabytes", []string{scripted(t, "*OK\n"+strings.Repeat("S", 10<<20), true)}, 76, "more than 4096 bytes"},
 		{"ten megabytes for a greeting", []string{scripted(t, strings.Repeat("\x00", 10<<20), true)}, 76, "more than 4096 bytes"},
+		{"once, no daemon", []string{"--once", missing}, 1, "none: connection lost: connect to "},
+		{"once, closed at once", []string{"--once", scripted(t, "", false)}, 1, "EOF"},
+		{"once, lost within the state", []string{"--once", scripted(t, "*OK\n*EXT 1 7\n=F 3\n", false)}, 1, "s: connection lost"},
+		{"once, one of two", []string{"--once", missing, live}, 1, "none: connection lost"},
+		{"once, time is up", []string{"--once", "--timeout=100ms", scripted(t, "", true)}, 124, "time is up"},
 		{"once, original", []string{"--once", scripted(t, "*OK\nF 3\n", true)}, 76, "no snapshots"},
 		{"original", []string{"-n", "2", scripted(t, "*OK\nF 3\noops\x00\nY\n", true)}, 0, ""},
 	}
@@ -304,8 +309,15 @@ func TestSeveralSockets(t *testing.T) {
 	if status := run([]string{"--once", "--raw", "--timeout=20s", socketA, "gate=" + socketB}, &out, &log); status != 0 {
 		t.Errorf("status %d: %s", status, log.String())
 	}
-	if got := out.String(); got != "a F 1\na Y\ngate L 1\n" && got != "gate L 1\na F 1\na Y\n" {
+	if got := out.String(); got != "a F 1\na Y\ngate L 1\n" {
 		t.Errorf("got %q", got)
+	}
+	out = buffer{}
+	if status := run([]string{"--once", "--raw", "gone=/nonexistent", "b=" + socketB, "away=/nonexistent"}, &out, &log); status != 1 {
+		t.Errorf("status %d: %s", status, log.String())
+	}
+	if got := out.String(); got != "b L 1\n" || !strings.Contains(log.String(), "error: gone: ") || !strings.Contains(log.String(), "error: away: ") {
+		t.Errorf("got %q, standard error %q", got, log.String())
 	}
 	out = buffer{}
 	status := run([]string{"--show-connection", "-f", "json", "--timeout=1s", socketA, "gone=/nonexistent"}, &out, &log)

@@ -8,13 +8,29 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"strings"
+	"syscall"
 
 	"postern/internal/notify"
 )
 
 const name = "notify-cat"
 
+// exitUnread is the status when nobody reads standard output any more: what a shell says of a program that SIGPIPE
+// ended.
+const exitUnread = 128 + int(syscall.SIGPIPE)
+
 func main() {
+	if os.Getpid() == 1 {
+		signal.Ignore(syscall.SIGCHLD) // of a container, where nobody else takes note of the end of what is left behind
+	}
+	// A message that nobody reads is no reason to end.
+	signal.Notify(make(chan os.Signal), syscall.SIGPIPE)
+	go func() {
+		waitUnread(syscall.Stdout)
+		os.Exit(exitUnread)
+	}()
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -29,14 +45,21 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return notify.ExitUsage
 	}
 	err = listen(s, stdout, stderr)
+	if errors.Is(err, errUnread) {
+		return exitUnread
+	}
 	if err != nil {
-		fmt.Fprintf(stderr, "%s: error: %s\n", name, notify.Printable(err.Error()))
+		for text := range strings.SplitSeq(err.Error(), "\n") {
+			fmt.Fprintf(stderr, "%s: error: %s\n", name, notify.Printable(text))
+		}
 	}
 	return notify.ExitStatus(err)
 }
 
 // errEnough ends listening when everything asked for has been printed.
 var errEnough = errors.New("enough")
+
+var errUnread = errors.New("nobody reads standard output")
 
 var errNoSnapshot = fmt.Errorf("%w as Postern extends it: an original multiplexor has no snapshots", notify.ErrProtocol)
 
@@ -54,6 +77,9 @@ func listen(s *settings, stdout, stderr io.Writer) error {
 		followers = append(followers, &notify.Follower{Source: src, Interest: s.interest, Once: s.NoReconnect})
 	}
 	c := &cat{settings: s, out: stdout, log: stderr, known: map[string]bool{}}
+	if s.Once {
+		return c.once(ctx, followers)
+	}
 	err := notify.Merge(ctx, followers, c.event)
 	if errors.Is(err, errEnough) {
 		return nil
@@ -61,14 +87,34 @@ func listen(s *settings, stdout, stderr io.Writer) error {
 	return err
 }
 
+// once prints the present state of one daemon after the other. One that cannot be asked is no reason to leave out the
+// others.
+func (c *cat) once(ctx context.Context, followers []*notify.Follower) error {
+	var failed []error
+	for _, f := range followers {
+		f.Once = true
+		switch err := f.Follow(ctx, c.event); {
+		case errors.Is(err, errUnread), ctx.Err() != nil:
+			return err
+		case !errors.Is(err, errEnough):
+			failed = append(failed, fmt.Errorf("%s: %w", f.Source.Name, err))
+		case c.enough():
+			return nil
+		}
+	}
+	return errors.Join(failed...)
+}
+
 // A cat decides for each event whether it is printed, and when it is enough.
 type cat struct {
 	*settings
 	out, log io.Writer
 	known    map[string]bool // sources that were connected before
-	complete int             // snapshots
 	printed  int
 }
+
+// enough says whether as many messages as asked for have been printed.
+func (c *cat) enough() bool { return c.Count > 0 && c.printed >= c.Count }
 
 func (c *cat) event(e notify.Event) error {
 	c.printer.learn(&e)
@@ -76,7 +122,7 @@ func (c *cat) event(e notify.Event) error {
 	case notify.Up, notify.Down:
 		return c.connection(&e)
 	case notify.Live:
-		if c.complete++; c.Once && c.complete == len(c.sources) {
+		if c.Once {
 			return errEnough
 		}
 		return nil
@@ -95,7 +141,7 @@ func (c *cat) event(e notify.Event) error {
 	if counts {
 		c.printed++
 	}
-	if c.Count > 0 && c.printed >= c.Count {
+	if c.enough() {
 		return errEnough
 	}
 	return nil
@@ -124,14 +170,17 @@ func (c *cat) connection(e *notify.Event) error {
 	return nil
 }
 
-// print writes the event at once. When standard output is a pipe nobody reads
-// any more, SIGPIPE ends the program here.
+// print writes the event at once.
 func (c *cat) print(e *notify.Event) error {
 	line, err := c.printer.line(e)
 	if err != nil {
 		return err
 	}
-	if _, err := c.out.Write(line); err != nil {
+	_, err = c.out.Write(line)
+	if errors.Is(err, syscall.EPIPE) {
+		return errUnread
+	}
+	if err != nil {
 		return fmt.Errorf("write event: %w", err)
 	}
 	return nil

@@ -22,18 +22,30 @@ type engine struct {
 	free   int // last known, -1 if unknown
 
 	reports chan report // of commands that have ended
-	running int
+	running map[*execution]bool
 
 	up      bool
 	away    time.Time // since when there is no connection
 	undoDue bool      // something may be in force that undo would end
-	undoing bool      // undo runs, and nothing else begins
+	undoing undoing
+	undoAt  time.Time // when undo begins at the latest, whatever else still runs
 	failed  error     // of the last undo
 	closing bool
 }
 
-// undoRetry is how long after a failure undo is run again.
-const undoRetry = 5 * time.Second
+// undoing is how far an undo is. While there is one nothing else begins.
+type undoing int
+
+const (
+	notUndoing undoing = iota
+	clearing           // what runs is being ended, so that it does nothing behind the undo
+	undoRuns
+)
+
+const (
+	undoRetry  = 5 * time.Second         // how long after a failure undo is run again
+	undoWithin = killDelay + time.Second // how long it waits for what cannot even be killed
+)
 
 // A report is the end of a command.
 type report struct {
@@ -43,7 +55,7 @@ type report struct {
 
 func newEngine(s *settings, stdout, stderr io.Writer) *engine {
 	e := &engine{settings: s, out: stdout, log: stderr, free: -1,
-		reports: make(chan report), undoDue: true, away: time.Now()}
+		reports: make(chan report), running: map[*execution]bool{}, undoDue: true, away: time.Now()}
 	for _, letters := range []string{"YZ", "L", "F"} {
 		e.states = append(e.states, &state{engine: e, letters: letters})
 	}
@@ -60,11 +72,7 @@ func (e *engine) run(ctx context.Context, stop <-chan os.Signal) error {
 	defer cancel()
 	events, ended := e.follow(ctx)
 	for {
-		wake := e.step(time.Now())
-		var timer <-chan time.Time
-		if !wake.IsZero() {
-			timer = time.After(time.Until(wake))
-		}
+		timer := alarm(e.step(time.Now()))
 		select {
 		case ev := <-events:
 			e.event(&ev, time.Now())
@@ -77,6 +85,14 @@ func (e *engine) run(ctx context.Context, stop <-chan os.Signal) error {
 			return e.end(stop)
 		}
 	}
+}
+
+// alarm gives a channel that is ready at a time, never if that is zero.
+func alarm(at time.Time) <-chan time.Time {
+	if at.IsZero() {
+		return nil
+	}
+	return time.After(time.Until(at))
 }
 
 func (e *engine) follow(ctx context.Context) (<-chan notify.Event, <-chan error) {
@@ -139,14 +155,22 @@ func (e *engine) step(now time.Time) (wake time.Time) {
 			wake = t
 		}
 	}
-	if !e.up && e.undoDue && e.running == 0 {
-		if due := e.away.Add(e.DeadMan); !now.Before(due) {
-			e.undoNow()
-		} else {
+	if e.undoDue && e.undoing == notUndoing {
+		switch due := e.away.Add(e.DeadMan); {
+		case e.closing, !e.up && !now.Before(due):
+			e.beginUndo(now)
+		case !e.up:
 			soonest(due)
 		}
 	}
-	if e.undoing {
+	if e.undoing == clearing {
+		if len(e.running) > 0 && now.Before(e.undoAt) {
+			return e.undoAt
+		}
+		e.undoing = undoRuns
+		e.start(&execution{command: e.undo, event: notify.Event{Source: e.source.Name}, what: "undo"})
+	}
+	if e.undoing != notUndoing {
 		return wake
 	}
 	for _, s := range e.states {
@@ -158,29 +182,31 @@ func (e *engine) step(now time.Time) (wake time.Time) {
 	return wake
 }
 
-// undoNow starts the undo command. Afterwards nothing counts as carried out, so
-// that what the daemon says when it is back is acted on, whatever it is.
-func (e *engine) undoNow() {
+// beginUndo ends what runs and makes the undo command the next thing that is run. From now on nothing counts as
+// carried out, so that what the daemon says when it is back is acted on, whatever it is.
+func (e *engine) beginUndo(now time.Time) {
 	e.undoDue = false
 	for _, s := range e.states {
 		s.forget()
 	}
 	if e.undo == nil {
-		e.failed = nil
 		return
 	}
 	if !e.closing {
 		e.warn("%s has been away for %v: undo", e.source.Name, e.DeadMan)
 	}
-	e.undoing = true
-	e.start(&execution{command: e.undo, event: notify.Event{Source: e.source.Name}, what: "undo"})
+	e.undoing, e.undoAt = clearing, now.Add(undoWithin)
+	for x := range e.running {
+		x.giveUp()
+	}
 }
 
 // start runs a command in a goroutine that reports its end.
 func (e *engine) start(x *execution) {
 	x.free = e.free
 	x.timeout, x.out, x.log = e.RunTimeout, e.out, e.log
-	e.running++
+	x.givenUp = make(chan struct{})
+	e.running[x] = true
 	e.say("%s: run %q", x.what, x.arguments())
 	go func() {
 		e.reports <- report{x, x.run()}
@@ -188,7 +214,7 @@ func (e *engine) start(x *execution) {
 }
 
 func (e *engine) finished(r report) {
-	e.running--
+	delete(e.running, r.run)
 	if r.err != nil {
 		e.warn("error: %s: %q: %v", r.run.what, r.run.command[0], r.err)
 	}
@@ -196,27 +222,27 @@ func (e *engine) finished(r report) {
 		r.run.done(r.err)
 		return
 	}
-	e.undoing, e.failed = false, r.err
+	e.undoing, e.failed = notUndoing, r.err
 	if r.err != nil && !e.closing {
 		e.undoDue, e.away = true, time.Now().Add(undoRetry-e.DeadMan)
 	}
 }
 
-// end waits for what runs, undoes what may be in force and returns. A second
-// signal cuts this short.
+// end undoes what may be in force and returns; without --undo it waits for what runs. A second signal cuts this short.
 func (e *engine) end(stop <-chan os.Signal) error {
 	e.closing = true
 	for _, q := range e.queues {
 		q.drop()
 	}
-	for e.running > 0 || e.undoDue {
-		if e.running == 0 {
-			e.undoNow()
-			continue
+	for {
+		timer := alarm(e.step(time.Now()))
+		if e.undoing == notUndoing && (e.undo != nil || len(e.running) == 0) {
+			break
 		}
 		select {
 		case r := <-e.reports:
 			e.finished(r)
+		case <-timer:
 		case <-stop:
 			return errors.New("stopped before all was undone")
 		}

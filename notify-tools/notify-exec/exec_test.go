@@ -257,6 +257,47 @@ func TestDeadMan(t *testing.T) {
 	}
 }
 
+// TestUndoDoesNotWait has a command run for ever when undo is due: it is ended, with all it has started, and only then
+// undo is run.
+func TestUndoDoesNotWait(t *testing.T) {
+	const note = `echo begun >>"$DIR/record"; `
+	const stubborn = `sh -c 'trap "" TERM; ` + note + `while :; do sleep 1; done' & `
+	for _, tt := range []struct {
+		name, command string
+		signal        bool // or the daemon is away
+	}{
+		{"ends when asked", note + `exec sleep 1000`, true},
+		{"ends when asked, daemon away", note + `exec sleep 1000`, false},
+		{"has to be killed", `trap "" TERM; ` + note + `while :; do sleep 1; done`, true},
+		{"waits for another that has to be killed", stubborn + `wait`, false},
+		{"leaves another behind", stubborn + `sleep 1000`, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tr := begin(t, nil, "--dead-man=50ms", "--run-timeout=0", "--on", "B", "sh", "-c", `exec sh -c "$COMMAND"`, ";", "--on", "Z", "sh", "-c", `exec sh -c "$COMMAND"`, ";",
+				"--undo", "sh", "-c", `for g in $(cat "$DIR/groups"); do
+						for i in $(seq 50); do pgrep -g $g -r R,S,D >"$DIR/left" || break; sleep 0.1; done # one that was killed may show for a moment
+						cat "$DIR/left" >>"$DIR/record"
+					done; echo undone >>"$DIR/record"`, ";")
+			t.Setenv("DIR", tr.dir)
+			t.Setenv("COMMAND", `echo $$ >>"$DIR/groups"; `+tt.command)
+			tr.publish("B", "Z")
+			tr.want("begun\nbegun\n")
+			if tt.signal {
+				if status := tr.end(); status != 0 {
+					t.Errorf("status %d", status)
+				}
+				tr.want("begun\nbegun\nundone\n")
+				return
+			}
+			tr.hub.Close()
+			tr.want("begun\nbegun\nundone\n")
+			tr.serve("F 0", "Z") // it is back, and the command for Z is run again at once
+			tr.want("begun\nbegun\nundone\nbegun\n")
+			tr.end()
+		})
+	}
+}
+
 func TestShortLossIsNoHarm(t *testing.T) {
 	tr := begin(t, []string{"F 0", "Z"}, "--dead-man=1m",
 		"--on", "Z", "RECORD", "shut", ";", "--on", "Y", "RECORD", "open", ";", "--undo", "RECORD", "undo", ";")

@@ -24,14 +24,27 @@ type execution struct {
 	merged   int
 	what     string // for messages: the event, or "undo"
 	timeout  time.Duration
+	givenUp  chan struct{} // closed when it is to end because of --undo
 	out, log io.Writer
-	done     func(error) // called by the engine
+	done     func(error) // called by the engine; nil for undo itself
 }
 
-// killDelay is how long a command that takes too long has after SIGTERM.
+// killDelay is how long a command that is to end has after SIGTERM.
 const killDelay = 2 * time.Second
 
-var errTooLong = errors.New("took too long and was ended")
+var (
+	errTooLong = errors.New("took too long and was ended")
+	errGivenUp = errors.New("was ended because of --undo")
+)
+
+// giveUp has run end the command.
+func (x *execution) giveUp() {
+	select {
+	case <-x.givenUp:
+	default:
+		close(x.givenUp)
+	}
+}
 
 // run runs the command in a process group of its own and waits for it.
 func (x *execution) run() error {
@@ -46,22 +59,31 @@ func (x *execution) run() error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	if x.timeout <= 0 {
-		return <-ended
+	var late <-chan time.Time
+	if x.timeout > 0 {
+		late = time.After(x.timeout)
 	}
+	var why error
 	select {
 	case err := <-ended:
 		return err
-	case <-time.After(x.timeout):
+	case <-late:
+		why = errTooLong
+	case <-x.givenUp:
+		why = errGivenUp
 	}
-	syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
-	select {
-	case <-ended:
-	case <-time.After(killDelay):
-		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		<-ended
+	endGroup(cmd.Process.Pid)
+	<-ended
+	return why
+}
+
+// endGroup ends a process group: not only its leader, as what the leader has started may be what has an effect.
+func endGroup(id int) {
+	syscall.Kill(-id, syscall.SIGTERM)
+	for by := time.Now().Add(killDelay); time.Now().Before(by) && syscall.Kill(-id, 0) == nil; {
+		time.Sleep(10 * time.Millisecond)
 	}
-	return errTooLong
+	syscall.Kill(-id, syscall.SIGKILL)
 }
 
 var placeholder = regexp.MustCompile(`\{(type|text|free|worker|source|seq)?\}`)

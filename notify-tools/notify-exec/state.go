@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -101,7 +102,7 @@ func (s *state) act(now time.Time) {
 // out anew, after a while.
 func (s *state) ended(err error) {
 	s.running--
-	s.failed = s.failed || err != nil
+	s.failed = s.failed || err != nil && !errors.Is(err, errGivenUp)
 	if s.running > 0 {
 		return
 	}

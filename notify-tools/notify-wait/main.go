@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -29,6 +31,11 @@ type settings struct {
 }
 
 func main() {
+	if os.Getpid() == 1 {
+		signal.Ignore(syscall.SIGCHLD) // of a container, where nobody else takes note of the end of what is left behind
+	}
+	// A message that nobody reads does not change the outcome.
+	signal.Notify(make(chan os.Signal), syscall.SIGPIPE)
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
