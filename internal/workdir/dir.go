@@ -70,15 +70,6 @@ func (d *Dir) Finish() error {
 	return nil
 }
 
-// DroppedContentTypes tells how many surplus Content-Type fields were left out of INPUTMSG. A filter is shown the
-// first one only, so the message that is sent on, read from Input, must not have others either.
-func (d *Dir) DroppedContentTypes() int {
-	if d.content == nil || d.content.types < 2 {
-		return 0
-	}
-	return d.content.types - 1
-}
-
 // Input returns a reader of the message as it was written, through the descriptor that wrote it: a worker that
 // replaces or removes INPUTMSG does not matter. Several readers may be used at once; they are valid until Remove.
 func (d *Dir) Input() (io.ReadSeekCloser, error) {

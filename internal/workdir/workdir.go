@@ -24,11 +24,17 @@ const (
 	fileKeptNote = "KEPT" // in a kept directory: why
 )
 
+// white is the white space of a header.
+const white = " \t"
+
 // Limits. Those of the original are the same where it has any.
 const (
 	maxQueueID     = 31    // bytes of a queue id; the multiplexor keeps no more
 	maxResults     = 65535 // bytes of RESULTS
 	maxResultsLine = 16382 // bytes of a line of RESULTS without its LF
 	maxFieldName   = 256   // bytes of a header field name
+	maxHeaderLine  = 998   // bytes of a line of the header without its LF
+	maxIndent      = 512   // bytes of white space that a line of the header begins with, where it is too long
+	maxMIMEField   = 65536 // bytes of a Content- field; Postfix cuts any field off at 102400
 	maxCommandText = 8192  // bytes kept of a Subject or Message-ID before encoding
 )
