@@ -175,7 +175,7 @@ func (r *real) workerRules() string {
 
 func (r *real) logged(text string) {
 	r.t.Helper()
-	r.proc.WaitOutput(patience, text)
+	r.proc.WaitOutput(text)
 }
 
 // processesOf gives the ids of all processes whose parent is one of these.
@@ -198,7 +198,7 @@ func processesOf(parents ...int) (pids []int) {
 func (r *real) forkServer() int {
 	r.t.Helper()
 	var pids []int
-	testenv.Eventually(r.t, patience, "one fork server and nothing else", func() bool {
+	testenv.Eventually(r.t, "one fork server and nothing else", func() bool {
 		pids = processesOf(r.proc.Pid())
 		return len(pids) == 1
 	})
@@ -208,7 +208,7 @@ func (r *real) forkServer() int {
 // gone waits until none of the processes is there.
 func gone(t *testing.T, pids ...int) {
 	t.Helper()
-	testenv.Eventually(t, patience, fmt.Sprint("the end of the processes ", pids), func() bool {
+	testenv.Eventually(t, fmt.Sprint("the end of the processes ", pids), func() bool {
 		return !slices.ContainsFunc(pids, func(pid int) bool { return syscall.Kill(pid, 0) != syscall.ESRCH })
 	})
 }
@@ -366,13 +366,13 @@ func TestForkServerStillLoading(t *testing.T) {
 	r.want("ping", "PONG\n")
 	r.rules("first")
 	r.want("reread", "Forced reread of filter rules\n")
-	testenv.Eventually(t, patience, "a worker that was forked", func() bool { return r.workerRules() == "first" })
+	testenv.Eventually(t, "a worker that was forked", func() bool { return r.workerRules() == "first" })
 
 	r.rules("hangs while it loads")
 	r.want("reread", "Forced reread of filter rules\n")
 	busy := r.background("do sleep 9000") // one worker does that, and one place is for trying the rules
-	testenv.Eventually(t, patience, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
-	testenv.Eventually(t, patience, "another one, of no server", func() bool { return r.workerRules() == "" })
+	testenv.Eventually(t, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
+	testenv.Eventually(t, "another one, of no server", func() bool { return r.workerRules() == "" })
 	if strings.Count(r.proc.Output(), "New filter rules are in force") > 1 {
 		t.Error("rules that nobody could load are in force")
 	}
@@ -390,7 +390,7 @@ func TestForkServerRepaired(t *testing.T) {
 	}
 	r.rules("first")
 	r.want("reread", "Forced reread of filter rules\n")
-	testenv.Eventually(t, patience, "a worker that was forked", func() bool { return r.workerRules() == "first" })
+	testenv.Eventually(t, "a worker that was forked", func() bool { return r.workerRules() == "first" })
 	r.end()
 }
 
@@ -403,11 +403,11 @@ func TestForkServerReread(t *testing.T) {
 			}
 			old := r.forkServer()
 			busy := r.background("do sleep 1000;about;")
-			testenv.Eventually(t, patience, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
+			testenv.Eventually(t, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
 
 			r.rules("second")
 			r.want("reread", "Forced reread of filter rules\n")
-			testenv.Eventually(t, patience, "a worker with the new rules", func() bool { return r.workerRules() == "second" })
+			testenv.Eventually(t, "a worker with the new rules", func() bool { return r.workerRules() == "second" })
 			if got := <-busy; !strings.Contains(got, ",rules=first ") {
 				t.Errorf("the request at hand was answered %q", got)
 			}
@@ -416,7 +416,7 @@ func TestForkServerReread(t *testing.T) {
 			r.rules("broken")
 			r.want("reread", "Forced reread of filter rules\n")
 			r.logged("The new filter rules could not be loaded")
-			testenv.Eventually(t, patience, "a worker with the rules that work", func() bool { return r.workerRules() == "second" })
+			testenv.Eventually(t, "a worker with the rules that work", func() bool { return r.workerRules() == "second" })
 			r.forkServer()
 			r.end()
 		})
@@ -435,7 +435,7 @@ func TestForkServerReverts(t *testing.T) {
 		t.Errorf("rules %q, want those of before", got)
 	}
 	r.want("do die", "ERR No response from worker\n")
-	testenv.Eventually(t, patience, "another worker with the rules of before", func() bool { return strings.Contains(r.ask("do about"), ",rules=first ") })
+	testenv.Eventually(t, "another worker with the rules of before", func() bool { return strings.Contains(r.ask("do about"), ",rules=first ") })
 	r.forkServer()
 	r.end()
 }
@@ -446,7 +446,7 @@ func TestForkServerDies(t *testing.T) {
 	server := r.forkServer()
 	old := processesOf(server)
 	busy := r.background("do sleep 1000")
-	testenv.Eventually(t, patience, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
+	testenv.Eventually(t, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
 	syscall.Kill(server, syscall.SIGKILL)
 	r.logged("Workers are started without a fork server")
 	if got := r.workerRules(); got != "" {
@@ -455,14 +455,14 @@ func TestForkServerDies(t *testing.T) {
 	if got := <-busy; got != "ok did\n" {
 		t.Errorf("the request at hand was answered %q", got)
 	}
-	testenv.Eventually(t, patience, "another fork server", func() bool {
+	testenv.Eventually(t, "another fork server", func() bool {
 		return strings.Count(r.proc.Output(), "has loaded the filter") == 2
 	})
 	// The orphan and the one that was not forked go; then they are forked again.
 	a, b := r.background("do sleep 500;exit 0"), r.background("do sleep 500;exit 0")
 	<-a
 	<-b
-	testenv.Eventually(t, patience, "a worker that was forked", func() bool { return strings.Contains(r.ask("do about"), ",rules=first ") })
+	testenv.Eventually(t, "a worker that was forked", func() bool { return strings.Contains(r.ask("do about"), ",rules=first ") })
 	r.end()
 	gone(t, old...)
 }
@@ -474,7 +474,7 @@ func TestForkServerEndsWithUs(t *testing.T) {
 	server := r.forkServer()
 	pids := append(processesOf(server), server)
 	r.proc.Stop(syscall.SIGKILL)
-	r.proc.Wait(patience)
+	r.proc.Wait()
 	gone(t, pids...)
 }
 
@@ -487,7 +487,7 @@ func TestForkServerLoadingAtTheEnd(t *testing.T) {
 	}
 	r.start(exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D", "-E")...))
 	var sleeper int
-	testenv.Eventually(t, patience, "a server that is loading", func() bool {
+	testenv.Eventually(t, "a server that is loading", func() bool {
 		text, _ := os.ReadFile(r.path("load"))
 		sleeper, _ = strconv.Atoi(strings.TrimSpace(string(text)))
 		return sleeper > 0

@@ -50,7 +50,7 @@ func TestMUX_01_RequestLines(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		testenv.Eventually(t, patience, "the end of the time for a line, which bytes do not prolong", func() bool {
+		testenv.Eventually(t, "the end of the time for a line, which bytes do not prolong", func() bool {
 			_, err := io.WriteString(conn, "x")
 			return err != nil
 		})
@@ -83,7 +83,7 @@ func TestMUX_01_FewDescriptors(t *testing.T) {
 			defer conn.Close()
 		}
 	}
-	testenv.Eventually(t, patience, "the refusal of one too many", func() bool {
+	testenv.Eventually(t, "the refusal of one too many", func() bool {
 		conn, err := net.Dial("unix", r.path("s"))
 		if err != nil {
 			return false
@@ -249,14 +249,14 @@ func TestMUX_04_SocketModesAndTakenPaths(t *testing.T) {
 			}
 		}
 		// A live one is not taken over.
-		_, stderr, status := testenv.Run(t, patience, testenv.Binary(t, "multiplexor"), r.args("-D")...)
+		_, stderr, status := testenv.Run(t, testenv.Binary(t, "multiplexor"), r.args("-D")...)
 		if status == 0 || !strings.Contains(stderr, "Unable to create listening socket") {
 			t.Errorf("a second instance: status %d, %s", status, stderr)
 		}
 		r.want("ping", "PONG\n")
 		// One that a killed instance has left is replaced.
 		r.proc.Stop(syscall.SIGKILL)
-		r.proc.Wait(patience)
+		r.proc.Wait()
 		if _, err := os.Lstat(r.path("s")); err != nil {
 			t.Fatal(err)
 		}
@@ -265,7 +265,7 @@ func TestMUX_04_SocketModesAndTakenPaths(t *testing.T) {
 		r.end()
 		// What is no socket stays.
 		r.write(r.path("s"), "a letter")
-		_, stderr, status = testenv.Run(t, patience, testenv.Binary(t, "multiplexor"), r.args("-D")...)
+		_, stderr, status = testenv.Run(t, testenv.Binary(t, "multiplexor"), r.args("-D")...)
 		if text, _ := os.ReadFile(r.path("s")); status == 0 || !strings.Contains(stderr, "no socket") || string(text) != "a letter" {
 			t.Errorf("a file at the path: status %d, %s, and it holds %q", status, stderr, text)
 		}
@@ -460,7 +460,7 @@ func TestMUX_10_PeersOfTheWrongUser(t *testing.T) {
 	}
 	t.Run("no such user", func(t *testing.T) {
 		r := prepare(t)
-		_, stderr, status := testenv.Run(t, patience, testenv.Binary(t, "multiplexor"), r.args("-D", "--request-users=no-such-user")...)
+		_, stderr, status := testenv.Run(t, testenv.Binary(t, "multiplexor"), r.args("-D", "--request-users=no-such-user")...)
 		if status != 1 || !strings.Contains(stderr, `request-users "no-such-user": no such user`) {
 			t.Errorf("status %d, %s", status, stderr)
 		}

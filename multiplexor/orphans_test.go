@@ -16,7 +16,7 @@ func TestOrphans(t *testing.T) {
 		t.Fatal(err)
 	}
 	dead := func() bool { return slices.Contains(zombies(os.Getpid()), pid) }
-	testenv.Eventually(t, patience, "the end of a child", dead)
+	testenv.Eventually(t, "the end of a child", dead)
 	var o orphans
 	o.reap([]int{pid})
 	if !dead() {

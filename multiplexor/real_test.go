@@ -90,7 +90,7 @@ func startReal(t *testing.T, more ...string) *real {
 func (r *real) start(cmd *exec.Cmd) {
 	r.t.Helper()
 	r.proc = testenv.Start(r.t, cmd)
-	testenv.Eventually(r.t, patience, "an answer of the multiplexor", func() bool {
+	testenv.Eventually(r.t, "an answer of the multiplexor", func() bool {
 		if !r.proc.Running() {
 			r.t.Fatal("the multiplexor has ended")
 		}
@@ -141,7 +141,7 @@ func (r *real) background(line string) <-chan string {
 func (r *real) waitStatus(letters string) {
 	r.t.Helper()
 	last := ""
-	testenv.Eventually(r.t, patience, "workers "+letters, func() bool {
+	testenv.Eventually(r.t, "workers "+letters, func() bool {
 		last, _, _ = strings.Cut(r.ask("status"), " ")
 		return last == letters
 	})
@@ -151,7 +151,7 @@ func (r *real) waitStatus(letters string) {
 func (r *real) end() {
 	r.t.Helper()
 	r.proc.Stop(syscall.SIGTERM)
-	if status := r.proc.Wait(patience); status != 0 {
+	if status := r.proc.Wait(); status != 0 {
 		r.t.Errorf("exit status %d", status)
 	}
 	if _, err := os.Lstat(r.path("s")); err == nil {
@@ -320,7 +320,7 @@ func TestRealSignals(t *testing.T) {
 	r := startReal(t, "-x", "1", "-O", "n")
 	before := r.ask("workerinfo 0")
 	r.proc.Stop(syscall.SIGINT)
-	testenv.Eventually(t, patience, "another worker after SIGINT", func() bool {
+	testenv.Eventually(t, "another worker after SIGINT", func() bool {
 		info := r.ask("workerinfo 0")
 		return strings.HasPrefix(info, "Worker 0\nState Idle\n") && strings.Split(info, "\n")[2] != strings.Split(before, "\n")[2]
 	})
@@ -333,7 +333,7 @@ func TestRealSignals(t *testing.T) {
 	if got := <-reply; got != "ok did\n" {
 		t.Errorf("client of a busy worker got %q", got)
 	}
-	if status := r.proc.Wait(patience); status != 0 {
+	if status := r.proc.Wait(); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 }
@@ -352,7 +352,7 @@ func TestSignalsWithoutAMeaning(t *testing.T) {
 	if got := <-reply; got != "ok did\n" {
 		t.Errorf("client of a busy worker got %q", got)
 	}
-	if status := r.proc.Wait(patience); status != 0 {
+	if status := r.proc.Wait(); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 	if out := r.proc.Output(); strings.Contains(out, "goroutine") || !strings.Contains(out, "Received SIGQUIT") {
@@ -364,7 +364,7 @@ func TestRealBackground(t *testing.T) {
 	r := prepare(t)
 	bin := testenv.Binary(t, "multiplexor")
 	args := r.args("-p", r.path("pid"))
-	stdout, stderr, status := testenv.Run(t, patience, bin, args...)
+	stdout, stderr, status := testenv.Run(t, bin, args...)
 	if status != 0 || stdout+stderr != "" {
 		t.Fatalf("status %d, output %q", status, stdout+stderr)
 	}
@@ -387,18 +387,18 @@ func TestRealBackground(t *testing.T) {
 		t.Errorf("process name %q", comm)
 	}
 	t.Run("second instance", func(t *testing.T) {
-		_, stderr, status := testenv.Run(t, patience, bin, args...)
+		_, stderr, status := testenv.Run(t, bin, args...)
 		if status != 1 || !strings.Contains(stderr, "Error from child: Cannot lock lockfile: Is another copy running?") {
 			t.Errorf("status %d, %q", status, stderr)
 		}
-		_, stderr, status = testenv.Run(t, patience, bin, r.args()...)
+		_, stderr, status = testenv.Run(t, bin, r.args()...)
 		if status != 1 || !strings.Contains(stderr, "Error from child: Unable to create listening socket.") {
 			t.Errorf("without a lock: status %d, %q", status, stderr)
 		}
 		r.want("ping", "PONG\n") // no harm done
 	})
 	syscall.Kill(pid, syscall.SIGTERM)
-	testenv.Eventually(t, patience, "the end", func() bool {
+	testenv.Eventually(t, "the end", func() bool {
 		_, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
 		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		return err != nil || strings.Contains(string(stat), ") Z ")
@@ -439,13 +439,13 @@ func TestRealRefusals(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, stderr, status := testenv.Run(t, patience, tt.program, tt.args...)
+			_, stderr, status := testenv.Run(t, tt.program, tt.args...)
 			if status != tt.status || !strings.Contains(stderr, tt.want) {
 				t.Errorf("status %d, want %d, and %q in:\n%s", status, tt.status, tt.want, stderr)
 			}
 		})
 	}
-	if stdout, _, status := testenv.Run(t, patience, theirs, "-v"); status != 0 || stdout != "mimedefang-multiplexor version 3.7.1\n" {
+	if stdout, _, status := testenv.Run(t, theirs, "-v"); status != 0 || stdout != "mimedefang-multiplexor version 3.7.1\n" {
 		t.Errorf("-v: status %d, %q", status, stdout)
 	}
 }
@@ -478,7 +478,7 @@ func TestRealPersistentConnections(t *testing.T) {
 
 	// One that sends a worker's request along with the hello is listened to afterwards.
 	syscall.Kill(r.proc.Pid(), syscall.SIGSTOP) // both are to be there when it looks
-	testenv.Eventually(t, patience, "a stopped process", func() bool {
+	testenv.Eventually(t, "a stopped process", func() bool {
 		st, err := readStat(r.proc.Pid())
 		return err == nil && st.state == 'T'
 	})
@@ -543,9 +543,9 @@ func TestRealPersistentConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	io.WriteString(leaver, "hello 2\nping\n")
-	testenv.Eventually(t, patience, "a waiting request", func() bool { return strings.Fields(r.ask("status"))[4] == "1" })
+	testenv.Eventually(t, "a waiting request", func() bool { return strings.Fields(r.ask("status"))[4] == "1" })
 	leaver.Close()
-	testenv.Eventually(t, patience, "no waiting request", func() bool { return strings.Fields(r.ask("status"))[4] == "0" })
+	testenv.Eventually(t, "no waiting request", func() bool { return strings.Fields(r.ask("status"))[4] == "0" })
 	r.end()
 }
 
@@ -609,10 +609,10 @@ func TestRealManyConnections(t *testing.T) {
 		}
 		return reply
 	}
-	testenv.Eventually(t, patience, "the refusal of one too many", func() bool { return free() == "error: Too many connections\n" })
+	testenv.Eventually(t, "the refusal of one too many", func() bool { return free() == "error: Too many connections\n" })
 	conns[0].Close()
 	conns = conns[1:]
-	testenv.Eventually(t, patience, "a place that became free", func() bool { return free() == "2\n" })
+	testenv.Eventually(t, "a place that became free", func() bool { return free() == "2\n" })
 	r.end()
 }
 
@@ -679,7 +679,7 @@ func TestRealSoak(t *testing.T) {
 		t.Errorf("only %d good answers of %d requests", count["good"], requests)
 	}
 	r.proc.Stop(syscall.SIGINT) // a reread ends all workers
-	testenv.Eventually(t, patience, "as many descriptors as before", func() bool { return countFDs(t, pid) <= before })
+	testenv.Eventually(t, "as many descriptors as before", func() bool { return countFDs(t, pid) <= before })
 	r.end()
 	if left := childrenOf(r.worker); len(left) > 0 {
 		t.Errorf("workers left behind: %v", left)
@@ -703,7 +703,7 @@ func TestRealServiceManager(t *testing.T) {
 	passed := filepath.Join(filepath.Dir(path), "passed")
 	args := append([]string{"-l", passed, "--fdname=requests", "-E", "NOTIFY_SOCKET=" + path, testenv.Binary(t, "multiplexor")}, r.args()...)
 	r.proc = testenv.Start(t, exec.Command(activate, args...))
-	testenv.Eventually(t, patience, "the passed socket", func() bool {
+	testenv.Eventually(t, "the passed socket", func() bool {
 		conn, err := net.Dial("unix", passed)
 		if err == nil {
 			conn.Close()
@@ -736,7 +736,7 @@ func TestRealServiceManager(t *testing.T) {
 	hears("READY=1")
 	r.proc.Stop(syscall.SIGTERM)
 	hears("STOPPING=1")
-	if status := r.proc.Wait(patience); status != 0 {
+	if status := r.proc.Wait(); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 	if _, err := os.Lstat(passed); err != nil {
@@ -895,6 +895,6 @@ func TestRealHalfClose(t *testing.T) {
 			}
 		})
 	}
-	testenv.Eventually(t, patience, "no connection left", func() bool { return countFDs(t, r.proc.Pid()) < 20 })
+	testenv.Eventually(t, "no connection left", func() bool { return countFDs(t, r.proc.Pid()) < 20 })
 	r.end()
 }

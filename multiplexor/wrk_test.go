@@ -93,7 +93,7 @@ func TestWRK_09_OutputBeforeTheFirstRequest(t *testing.T) {
 		}
 	}
 	r.logged("(pid")
-	testenv.Eventually(t, patience, "the end of the workers, and a pause", func() bool {
+	testenv.Eventually(t, "the end of the workers, and a pause", func() bool {
 		out := r.proc.Output()
 		return (strings.Contains(out, "before it had read its request") || strings.Contains(out, "although it had no request")) && strings.Contains(out, "check the worker program")
 	})
@@ -180,11 +180,11 @@ func TestWRK_12_StubbornWorkers(t *testing.T) {
 	}
 	r.waitStatus("S") // after SIGKILL
 	r.want("ping", "PONG\n")
-	testenv.Eventually(t, patience, "the end of the worker's child", func() bool {
+	testenv.Eventually(t, "the end of the worker's child", func() bool {
 		st, err := readStat(brood)
 		return err != nil || st.state == 'Z'
 	})
-	testenv.Eventually(t, patience, "no descriptor more", func() bool { return countFDs(t, r.proc.Pid()) <= before })
+	testenv.Eventually(t, "no descriptor more", func() bool { return countFDs(t, r.proc.Pid()) <= before })
 	// A worker that goes by itself leaves its child, and that one harms nobody.
 	brood, err = strconv.Atoi(strings.TrimSpace(r.ask("do brood")))
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -99,7 +98,7 @@ func TestProxyHeaderBeforeTLS(t *testing.T) {
 	p := newPeer(t, tc)
 	p.want("+OK pop.test")
 	p.ask("QUIT", "+OK")
-	testenv.Eventually(t, 10*time.Second, "a log line with the client", func() bool { return strings.Contains(r.log.String(), "client=192.0.2.7") })
+	testenv.Eventually(t, "a log line with the client", func() bool { return strings.Contains(r.log.String(), "client=192.0.2.7") })
 }
 
 // together writes something before the first bytes, in one write.

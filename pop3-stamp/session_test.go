@@ -391,7 +391,7 @@ func TestEvents(t *testing.T) {
 		}
 	}()
 	var first string
-	testenv.Eventually(t, 10*time.Second, "an event", func() bool {
+	testenv.Eventually(t, "an event", func() bool {
 		r.login(t)
 		select {
 		case first = <-got:
@@ -405,7 +405,7 @@ func TestEvents(t *testing.T) {
 	}
 	r.login(t)
 	seen := map[string]bool{first: true}
-	testenv.Eventually(t, 10*time.Second, "both events", func() bool {
+	testenv.Eventually(t, "both events", func() bool {
 		select {
 		case e := <-got:
 			seen[e] = true
@@ -439,7 +439,7 @@ func TestSweepTellsListeners(t *testing.T) {
 	if r.stampLine(t) == "" {
 		t.Log("gone already")
 	}
-	testenv.Eventually(t, 10*time.Second, "the stamp is removed", func() bool { return r.stampLine(t) == "" })
+	testenv.Eventually(t, "the stamp is removed", func() bool { return r.stampLine(t) == "" })
 }
 
 // POP-09.
@@ -456,7 +456,7 @@ func TestLimits(t *testing.T) {
 		newPeer(t, c).want("-ERR [SYS/TEMP] too many sessions from this address")
 		first.ask("QUIT", "+OK")
 		first.ended()
-		testenv.Eventually(t, 10*time.Second, "room again", func() bool {
+		testenv.Eventually(t, "room again", func() bool {
 			c, err := net.Dial("tcp", r.addr)
 			if err != nil {
 				t.Fatal(err)

@@ -90,7 +90,7 @@ func TestUpstreamCertificates(t *testing.T) {
 	r.login(t).ask("QUIT", "+OK")
 	other.File(dir)
 	r.hangup <- syscall.SIGHUP
-	testenv.Eventually(t, 10*time.Second, "a server with a certificate of the old authority is not taken", func() bool {
+	testenv.Eventually(t, "a server with a certificate of the old authority is not taken", func() bool {
 		p := r.client(t)
 		p.ask("USER bob", "+OK")
 		p.send("PASS secret word\r\n")

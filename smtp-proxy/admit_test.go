@@ -92,7 +92,7 @@ func TestStampGate(t *testing.T) {
 			}
 			c.expect("421 4.7.0")
 			c.expectEnd()
-			testenv.Eventually(t, 10*time.Second, "the log tells of the gate", func() bool {
+			testenv.Eventually(t, "the log tells of the gate", func() bool {
 				return strings.Contains(p.log.String(), "gate=stamp") && strings.Contains(p.log.String(), "client=127.0.0.1")
 			})
 		})

@@ -727,7 +727,7 @@ func TestCMD_29_ClientGoneBeforeTheReply(t *testing.T) {
 	c.send(smallMessage)
 	c.Close()
 	close(gone)
-	testenv.Eventually(t, 10*time.Second, "the server's decision is in the log", func() bool {
+	testenv.Eventually(t, "the server's decision is in the log", func() bool {
 		return strings.Contains(p.log.String(), "outcome=accepted") && p.crowd.sessions() == 0
 	})
 	if n := len(b.Messages()); n != 1 {
@@ -770,5 +770,5 @@ func TestRES_04_ClientThatReadsNoReplies(t *testing.T) {
 			break
 		}
 	}
-	testenv.Eventually(t, 10*time.Second, "the session ends", func() bool { return p.crowd.sessions() == 0 })
+	testenv.Eventually(t, "the session ends", func() bool { return p.crowd.sessions() == 0 })
 }

@@ -112,7 +112,7 @@ func deliverThrough(t *testing.T, b *testenv.Backend, m *fakeMultiplexor, conten
 	r := c.expect("")
 	c.cmd("QUIT", "221")
 	c.expectEnd()
-	testenv.Eventually(t, 10*time.Second, "the working directory is removed", func() bool {
+	testenv.Eventually(t, "the working directory is removed", func() bool {
 		left, err := os.ReadDir(m.spool)
 		return err == nil && len(left) == 0
 	})

@@ -44,7 +44,7 @@ func TestNothingIsLeft(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		testenv.Eventually(t, 10*time.Second, "sessions end", func() bool { return p.crowd.sessions() == 0 })
+		testenv.Eventually(t, "sessions end", func() bool { return p.crowd.sessions() == 0 })
 	}
 	work()
 	goroutines, files := runtime.NumGoroutine(), descriptors(t)
@@ -52,7 +52,7 @@ func TestNothingIsLeft(t *testing.T) {
 		work()
 	}
 	// Each connection to the server behind has a goroutine of the backend; some more may be kept now.
-	testenv.Eventually(t, 10*time.Second, "goroutines and descriptors go back", func() bool {
+	testenv.Eventually(t, "goroutines and descriptors go back", func() bool {
 		kept := p.ups.Stats()[0].Idle
 		return runtime.NumGoroutine() <= goroutines+kept && descriptors(t) <= files+2*kept
 	})
@@ -89,19 +89,19 @@ func TestNothingIsLeftOfAnybody(t *testing.T) {
 			wg.Go(func() { anything(p.addr, rand.New(rand.NewPCG(seed+round, i))) })
 		}
 		wg.Wait()
-		testenv.Eventually(t, 20*time.Second, "sessions end", func() bool { return p.crowd.sessions() == 0 })
+		testenv.Eventually(t, "sessions end", func() bool { return p.crowd.sessions() == 0 })
 	}
 	work(0)
 	goroutines, files := runtime.NumGoroutine(), descriptors(t)
 	for round := range uint64(4) {
 		work(1 + round)
 	}
-	testenv.Eventually(t, 10*time.Second, "goroutines and descriptors go back", func() bool {
+	testenv.Eventually(t, "goroutines and descriptors go back", func() bool {
 		kept := p.ups.Stats()[0].Idle
 		return runtime.NumGoroutine() <= goroutines+kept && descriptors(t) <= files+2*kept
 	})
 	for _, dir := range []string{m.spool, stats} {
-		testenv.Eventually(t, 10*time.Second, "files are removed", func() bool {
+		testenv.Eventually(t, "files are removed", func() bool {
 			left, err := os.ReadDir(dir)
 			return err == nil && len(left) == 0
 		})
@@ -161,7 +161,7 @@ func TestRES_01_SessionsOfOneAddress(t *testing.T) {
 	c := dial(t, p.addr)
 	c.expect("421 4.7.0 proxy.example ")
 	c.expectEnd()
-	testenv.Eventually(t, 10*time.Second, "the log tells", func() bool { return strings.Contains(p.log.String(), "gate=address") })
+	testenv.Eventually(t, "the log tells", func() bool { return strings.Contains(p.log.String(), "gate=address") })
 }
 
 func TestRES_02_SessionsOfAll(t *testing.T) {
@@ -177,7 +177,7 @@ func TestRES_02_SessionsOfAll(t *testing.T) {
 	c.expect("421 4.3.2 proxy.example ")
 	c.expectEnd()
 	open[0].Close()
-	testenv.Eventually(t, 10*time.Second, "a slot is free", func() bool { return p.crowd.sessions() == 2 })
+	testenv.Eventually(t, "a slot is free", func() bool { return p.crowd.sessions() == 2 })
 	dial(t, p.addr).expect("220")
 }
 
@@ -369,7 +369,7 @@ func TestRES_10_ManyEmptySessions(t *testing.T) {
 	for range connections {
 		dial(t, p.addr).Close()
 	}
-	testenv.Eventually(t, 10*time.Second, "sessions end", func() bool {
+	testenv.Eventually(t, "sessions end", func() bool {
 		return strings.Count(p.log.String(), "msg=session ") == connections
 	})
 	seconds := int(time.Since(began).Seconds()) + 2
@@ -407,7 +407,7 @@ func TestLOG_01_HostileTextsInTheLog(t *testing.T) {
 	c.send(smallMessage)
 	c.expect("554")
 	c.cmd("QUIT", "221")
-	testenv.Eventually(t, 10*time.Second, "the session is logged", func() bool { return strings.Contains(p.log.String(), "msg=session ") })
+	testenv.Eventually(t, "the session is logged", func() bool { return strings.Contains(p.log.String(), "msg=session ") })
 	for line := range strings.Lines(p.log.String()) {
 		if strings.ContainsAny(line, "\x1b\x00") || strings.Contains(line, "\xc2\x9b") || len(line) > 2000 {
 			t.Errorf("log line of %d bytes: %.300q", len(line), line)

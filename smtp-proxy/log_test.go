@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -16,7 +15,7 @@ func jsonLog(w *lockedLog) slog.Handler { return slog.NewJSONHandler(w, nil) }
 func logged(t *testing.T, p *proxy, message string, n int) []map[string]any {
 	t.Helper()
 	var found []map[string]any
-	testenv.Eventually(t, 10*time.Second, "the log has "+message, func() bool {
+	testenv.Eventually(t, "the log has "+message, func() bool {
 		found = nil
 		for line := range strings.Lines(p.log.String()) {
 			var record map[string]any

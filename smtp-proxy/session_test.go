@@ -385,7 +385,7 @@ func TestClientVanishesInData(t *testing.T) {
 	c.cmd("DATA", "354")
 	c.send("Subject: half\r\n\r\nhalf a message\r\n")
 	c.Close()
-	testenv.Eventually(t, 10*time.Second, "the session ends", func() bool { return p.crowd.sessions() == 0 })
+	testenv.Eventually(t, "the session ends", func() bool { return p.crowd.sessions() == 0 })
 	if n := len(b.Messages()); n != 0 {
 		t.Errorf("%d messages reached the server", n)
 	}
@@ -428,7 +428,7 @@ func TestStatusFile(t *testing.T) {
 	if err != nil || len(files) != 1 {
 		t.Fatalf("status files: %v, %v", files, err)
 	}
-	testenv.Eventually(t, 10*time.Second, "status shows the greeting", func() bool {
+	testenv.Eventually(t, "status shows the greeting", func() bool {
 		return strings.HasSuffix(readFile(t, files[0]), " EHLO client.example\n")
 	})
 	c.envelope()
@@ -439,7 +439,7 @@ func TestStatusFile(t *testing.T) {
 	}
 	c.cmd("QUIT", "221")
 	c.expectEnd()
-	testenv.Eventually(t, 10*time.Second, "status file is removed", func() bool {
+	testenv.Eventually(t, "status file is removed", func() bool {
 		files, _ := filepath.Glob(filepath.Join(dir, "*"))
 		return len(files) == 0
 	})
@@ -571,5 +571,5 @@ func TestAuthedClientLeaves(t *testing.T) {
 	c.cmd("AUTH PLAIN AGEAYg==", "235")
 	c.envelope()
 	c.Close()
-	testenv.Eventually(t, 10*time.Second, "the end of the session", func() bool { return p.crowd.sessions() == 0 })
+	testenv.Eventually(t, "the end of the session", func() bool { return p.crowd.sessions() == 0 })
 }

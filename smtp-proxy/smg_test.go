@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/internal/smtp"
 	"postern/internal/testenv"
@@ -49,7 +48,7 @@ func smuggle(t *testing.T, mode, eod string, want outcome) {
 		c.expectEnd()
 	}
 	checkSmuggled(t, b, eod, want)
-	testenv.Eventually(t, 10*time.Second, "the log names the client", func() bool {
+	testenv.Eventually(t, "the log names the client", func() bool {
 		return strings.Contains(p.log.String(), "msg=session") && strings.Contains(p.log.String(), "client=127.0.0.1")
 	})
 }

@@ -218,7 +218,7 @@ func TestTLS_11_HandshakesCountForTheAddress(t *testing.T) {
 	for range 3 {
 		dial(t, p.addr).send("\x16\x03\x01") // and no more
 	}
-	testenv.Eventually(t, 10*time.Second, "three sessions of the address", func() bool {
+	testenv.Eventually(t, "three sessions of the address", func() bool {
 		p.crowd.mu.Lock()
 		defer p.crowd.mu.Unlock()
 		for _, v := range p.crowd.seen {
@@ -254,7 +254,7 @@ func TestTLS_11_ThousandHandshakesThatStall(t *testing.T) {
 	for _, c := range stalled {
 		c.expectEnd()
 	}
-	testenv.Eventually(t, 10*time.Second, "only the good one is left", func() bool { return p.crowd.sessions() == 1 })
+	testenv.Eventually(t, "only the good one is left", func() bool { return p.crowd.sessions() == 1 })
 }
 
 func TestTLS_13_ProxyHeaderComesBeforeTLS(t *testing.T) {
@@ -347,7 +347,7 @@ func TestClientCertificateAsked(t *testing.T) {
 			c.envelope()
 			c.cmd("QUIT", "221")
 			var line string
-			testenv.Eventually(t, 10*time.Second, "the session's end in the log", func() bool {
+			testenv.Eventually(t, "the session's end in the log", func() bool {
 				for line = range strings.Lines(p.log.String()) {
 					if strings.Contains(line, "msg=session ") && strings.Contains(line, "helo="+name+".client.example") {
 						return true
@@ -392,7 +392,7 @@ func TestClientCertificateRequired(t *testing.T) {
 			}
 		}
 	}
-	testenv.Eventually(t, 10*time.Second, "the causes are in the log", func() bool {
+	testenv.Eventually(t, "the causes are in the log", func() bool {
 		return strings.Count(p.log.String(), ` fault="tls: `) >= 3
 	})
 	c.cmd("STARTTLS", "220")

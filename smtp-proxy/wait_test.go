@@ -78,7 +78,7 @@ func TestDrainWaitsForContentOnly(t *testing.T) {
 		c.expectEnd()
 	}
 	handshake.expectEnd()
-	testenv.Eventually(t, 10*time.Second, "only content is waited for", func() bool { return p.crowd.sessions() == 1 })
+	testenv.Eventually(t, "only content is waited for", func() bool { return p.crowd.sessions() == 1 })
 	chunks.send("BDAT 5 LAST\r\nb\r\n\r\n")
 	chunks.expect("250")
 	chunks.expect("421 4.3.2 proxy.example ")

@@ -44,7 +44,7 @@ func TestTypoInSettings(t *testing.T) {
 					t.Fatal(err)
 				}
 				args := append(daemonArgs(t, program, dir), "--config", file)
-				stdout, stderr, status := testenv.Run(t, 10*time.Second, testenv.Binary(t, program), args...)
+				stdout, stderr, status := testenv.Run(t, testenv.Binary(t, program), args...)
 				key, _, _ := strings.Cut(line, " ")
 				if status != 78 || !strings.Contains(stderr, file+":3") || !strings.Contains(stderr, key) {
 					t.Errorf("status %d, want 78 and %s:3 and %s in:\n%s%s", status, file, key, stdout, stderr)
@@ -72,7 +72,7 @@ func TestSocketInUse(t *testing.T) {
 			}
 			args := append(daemonArgs(t, program, dir), "--notify", path)
 			p := testenv.Start(t, exec.Command(testenv.Binary(t, program), args...))
-			if status := p.Wait(10 * time.Second); status == 0 {
+			if status := p.Wait(); status == 0 {
 				t.Errorf("status 0, want an error")
 			}
 			if !strings.Contains(p.Output(), path) {

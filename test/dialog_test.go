@@ -140,7 +140,7 @@ func (d *dialog) start(args []string) *gateway {
 		args = append(args, "--user", account)
 	}
 	g.proxy = testenv.Start(d.t, exec.Command(testenv.Binary(d.t, "smtp-proxy"), args...))
-	testenv.Eventually(d.t, answersWithin, "smtp-proxy to listen", func() bool {
+	testenv.Eventually(d.t, "smtp-proxy to listen", func() bool {
 		conn, err := net.Dial("tcp4", g.address())
 		if err == nil {
 			conn.Close()

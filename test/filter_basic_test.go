@@ -57,7 +57,7 @@ func TestFilterBasicUnderRealMultiplexor(t *testing.T) {
 	socket := filepath.Join(spool, "mx.sock")
 	p := testenv.Start(t, exec.Command(program, "-D", "-U", "defang", "-z", spool, "-s", socket, "-f", testenv.Binary(t, "filter-basic"),
 		"-F", settings, "-m", "1", "-x", "2", "-Z", "-l"))
-	testenv.Eventually(t, 20*time.Second, "the multiplexor answers", func() bool {
+	testenv.Eventually(t, "the multiplexor answers", func() bool {
 		answer, err := askOnce(socket, "free")
 		return err == nil && answer == "2\n"
 	})
@@ -126,7 +126,7 @@ func TestFilterBasicUnderRealMultiplexor(t *testing.T) {
 		}
 	}
 	p.Stop(syscall.SIGTERM)
-	p.Wait(30 * time.Second)
+	p.Wait()
 }
 
 // TestFilterBasicCommandLine runs the program as a shell does.
@@ -159,7 +159,7 @@ func TestFilterBasicCommandLine(t *testing.T) {
 			defer cancel()
 			cmd := exec.CommandContext(ctx, program, tt.args...)
 			cmd.Stdin = strings.NewReader(tt.stdin)
-			stdout, stderr, status := testenv.RunCmd(t, 20*time.Second, cmd)
+			stdout, stderr, status := testenv.RunCmd(t, cmd)
 			if !strings.Contains(stdout, tt.stdout) || !strings.Contains(stderr, tt.stderr) || status != tt.status {
 				t.Errorf("status %d, want %d\nstdout %q, want %q\nstderr %q, want %q", status, tt.status, stdout, tt.stdout, stderr, tt.stderr)
 			}
@@ -193,7 +193,7 @@ func TestFilterAsAnotherAccount(t *testing.T) {
 	cmd := exec.Command("/bin/sh", "-c", `umask 027 && exec "$0" --config /dev/null -server`, testenv.Binary(t, "filter-basic"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid, NoSetGroups: false}}
 	cmd.Stdin = strings.NewReader("scan AB12 " + d.Path() + "\n")
-	stdout, stderr, status := testenv.RunCmd(t, 20*time.Second, cmd)
+	stdout, stderr, status := testenv.RunCmd(t, cmd)
 	if stdout != "ok\n" || status != 0 {
 		t.Fatalf("status %d, %q, %q", status, stdout, stderr)
 	}

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 	"postern/internal/workdir"
@@ -42,7 +41,7 @@ func TestFilterPageExample(t *testing.T) {
 		}
 		cmd := exec.Command("/bin/sh", file, "-server")
 		cmd.Stdin = strings.NewReader("ping\nrelayok 192.0.2.1 h 1 192.0.2.2 25 Q\nscan Q " + d.Path() + "\nfoo\n")
-		stdout, stderr, status := testenv.RunCmd(t, 20*time.Second, cmd)
+		stdout, stderr, status := testenv.RunCmd(t, cmd)
 		if stdout != "PONG\nok 1\nok\nerror: Unknown command\n" || status != 0 {
 			t.Errorf("status %d, answers %q, errors %q", status, stdout, stderr)
 		}

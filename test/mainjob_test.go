@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -22,7 +21,7 @@ var mailClients = map[string]mailClient{"swaks": sendWithSwaks, "smtplib": sendW
 
 func sendWithSwaks(t *testing.T, port int, file string) string {
 	swaks := testenv.Path(t, "swaks as a client", "swaks")
-	stdout, stderr, _ := testenv.Run(t, time.Minute, swaks, "--server", fmt.Sprintf("127.0.0.1:%d", port), "--helo", "client.example.org",
+	stdout, stderr, _ := testenv.Run(t, swaks, "--server", fmt.Sprintf("127.0.0.1:%d", port), "--helo", "client.example.org",
 		"--from", "ann@example.org", "--to", "bob@example.net", "--local-interface", "127.0.0.2", "--data", "@"+file)
 	// The reply to the message follows the final dot.
 	m := regexp.MustCompile(`(?m)^ -> \.\n<(?:-|\*\*) +(\d{3}) `).FindStringSubmatch(stdout)
@@ -44,7 +43,7 @@ with smtplib.SMTP("127.0.0.1", int(sys.argv[1]), "client.example.org", timeout=3
 
 func sendWithSmtplib(t *testing.T, port int, file string) string {
 	python := testenv.Path(t, "Python's smtplib as a client", "python3")
-	stdout, stderr, status := testenv.Run(t, time.Minute, python, "-c", smtplibClient, fmt.Sprint(port), file)
+	stdout, stderr, status := testenv.Run(t, python, "-c", smtplibClient, fmt.Sprint(port), file)
 	if status != 0 {
 		t.Fatalf("smtplib: status %d\n%s%s", status, stdout, stderr)
 	}
@@ -116,7 +115,7 @@ func TestMainJob(t *testing.T) {
 	}
 	for name, p := range map[string]*testenv.Process{"smtp-proxy": g.proxy, "multiplexor": g.multiplexor} {
 		p.Stop(syscall.SIGTERM)
-		if status := p.Wait(10 * time.Second); status != 0 {
+		if status := p.Wait(); status != 0 {
 			t.Errorf("%s ended with status %d", name, status)
 		}
 	}
@@ -133,7 +132,7 @@ func TestDemo(t *testing.T) {
 	tmp := testenv.ShortDir(t)
 	cmd := exec.Command(filepath.Join(bin, "demo"), "-bin", bin)
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
-	stdout, stderr, status := testenv.RunCmd(t, time.Minute, cmd)
+	stdout, stderr, status := testenv.RunCmd(t, cmd)
 	if status != 0 {
 		t.Fatalf("status %d\n%s%s", status, stdout, stderr)
 	}
@@ -150,9 +149,9 @@ func TestDemo(t *testing.T) {
 	cmd = exec.Command(filepath.Join(bin, "demo"), "-bin", bin, "-stay")
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	p := testenv.Start(t, cmd)
-	p.WaitOutput(time.Minute, "runs until you press Ctrl-C")
+	p.WaitOutput("runs until you press Ctrl-C")
 	p.Stop(os.Interrupt)
-	if status := p.Wait(15 * time.Second); status != 0 {
+	if status := p.Wait(); status != 0 {
 		t.Errorf("-stay ended with status %d:\n%s", status, p.Output())
 	}
 	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
@@ -175,7 +174,7 @@ func TestDemoSeesAWrongOutcome(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(filepath.Join(bin, "demo"), "-bin", bin)
-	stdout, stderr, status := testenv.RunCmd(t, time.Minute, cmd)
+	stdout, stderr, status := testenv.RunCmd(t, cmd)
 	if status != 1 || !strings.Contains(stderr, "wrong outcome: clean, GTUBE, invoice.pdf.exe") {
 		t.Errorf("status %d\n%s%s", status, stdout, stderr)
 	}

@@ -61,9 +61,9 @@ func startPerlPool(t *testing.T, more ...string) *perlPool {
 	t.Cleanup(func() {
 		p.touch("go")
 		p.mx.Stop(syscall.SIGTERM)
-		p.mx.Wait(30 * time.Second)
+		p.mx.Wait()
 	})
-	testenv.Eventually(t, perlPatience, "an answer of a worker", func() bool {
+	testenv.Eventually(t, "an answer of a worker", func() bool {
 		if !p.mx.Running() {
 			t.Fatal("the multiplexor has ended")
 		}
@@ -109,7 +109,7 @@ func (p *perlPool) relay(name string) (rules string, pid int, dice string) {
 // waitSorted waits until so many workers are busy, idle, and so on.
 func (p *perlPool) waitSorted(letters string) {
 	p.t.Helper()
-	testenv.Eventually(p.t, perlPatience, "workers "+letters, func() bool {
+	testenv.Eventually(p.t, "workers "+letters, func() bool {
 		got := []byte(p.letters())
 		slices.Sort(got)
 		return string(got) == letters
@@ -143,7 +143,7 @@ func childrenOf(parent int) (pids []int) {
 // ended waits until none of the processes is there.
 func ended(t *testing.T, pids ...int) {
 	t.Helper()
-	testenv.Eventually(t, perlPatience, fmt.Sprint("the end of the processes ", pids), func() bool {
+	testenv.Eventually(t, fmt.Sprint("the end of the processes ", pids), func() bool {
 		return !slices.ContainsFunc(pids, func(pid int) bool { return syscall.Kill(pid, 0) != syscall.ESRCH })
 	})
 }
@@ -283,7 +283,7 @@ func TestForkServerMIMEDefang(t *testing.T) {
 		if err := syscall.Kill(victim, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		p.mx.WaitOutput(perlPatience, fmt.Sprintf("(pid %d) exited due to signal 9", victim))
+		p.mx.WaitOutput(fmt.Sprintf("(pid %d) exited due to signal 9", victim))
 		rules, pid, _ := p.relay("host.example.org")
 		if rules != "one" || pid == victim || parentOf(pid) != server {
 			t.Errorf("answered by rules %q, process %d of %d", rules, pid, parentOf(pid))
@@ -295,18 +295,18 @@ func TestForkServerMIMEDefang(t *testing.T) {
 		_, before, _ := p.relay("host.example.org")
 		p.rules("two")
 		p.ask("reread")
-		testenv.Eventually(t, perlPatience, "the new rules", func() bool { rules, _, _ := p.relay("host.example.org"); return rules == "two" })
-		p.mx.WaitOutput(perlPatience, fmt.Sprintf("(pid %d) exited normally with status 7", before))
+		testenv.Eventually(t, "the new rules", func() bool { rules, _, _ := p.relay("host.example.org"); return rules == "two" })
+		p.mx.WaitOutput(fmt.Sprintf("(pid %d) exited normally with status 7", before))
 		ended(t, server)
 		p.write("filter", "this is no Perl (")
 		p.ask("reread")
-		p.mx.WaitOutput(perlPatience, "before it had loaded the filter")
+		p.mx.WaitOutput("before it had loaded the filter")
 		if rules, _, _ := p.relay("host.example.org"); rules != "two" {
 			t.Errorf("after a reread of a broken filter the rules are %q", rules)
 		}
 		p.rules("three")
 		p.ask("reread")
-		testenv.Eventually(t, perlPatience, "the repaired rules", func() bool { rules, _, _ := p.relay("host.example.org"); return rules == "three" })
+		testenv.Eventually(t, "the repaired rules", func() bool { rules, _, _ := p.relay("host.example.org"); return rules == "three" })
 	})
 
 	t.Run("killed server", func(t *testing.T) {
@@ -315,12 +315,12 @@ func TestForkServerMIMEDefang(t *testing.T) {
 		if err := syscall.Kill(server, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		p.mx.WaitOutput(perlPatience, "Workers are started without a fork server")
+		p.mx.WaitOutput("Workers are started without a fork server")
 		if rules, _, _ := p.relay("host.example.org"); rules != "three" {
 			t.Errorf("rules %q", rules)
 		}
 		loaded := strings.Count(p.mx.Output(), "has loaded the filter")
-		testenv.Eventually(t, perlPatience, "another fork server", func() bool { return strings.Count(p.mx.Output(), "has loaded the filter") >= max(loaded, 4) })
+		testenv.Eventually(t, "another fork server", func() bool { return strings.Count(p.mx.Output(), "has loaded the filter") >= max(loaded, 4) })
 	})
 
 	_, last, _ := p.relay("host.example.org")
@@ -329,7 +329,7 @@ func TestForkServerMIMEDefang(t *testing.T) {
 		all = append(append(all, pid), childrenOf(pid)...)
 	}
 	p.mx.Stop(syscall.SIGTERM)
-	if status := p.mx.Wait(30 * time.Second); status != 0 {
+	if status := p.mx.Wait(); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 	if len(all) < 2 {
@@ -363,7 +363,7 @@ func TestForkServerPerl(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				p := startPlainPool(t, head+tt.program)
 				var reply string
-				testenv.Eventually(t, perlPatience, "an answer", func() bool { reply = p.ask("x"); return reply != "" && !strings.HasPrefix(reply, "error") })
+				testenv.Eventually(t, "an answer", func() bool { reply = p.ask("x"); return reply != "" && !strings.HasPrefix(reply, "error") })
 				m := regexp.MustCompile(`^(noise)?(\d+) (\d+)\n$`).FindStringSubmatch(reply)
 				if m == nil {
 					t.Fatalf("answered %q", reply)
@@ -404,7 +404,7 @@ func startPlainPool(t *testing.T, program string, files ...string) *perlPool {
 	p.mx = testenv.Start(t, exec.Command(testenv.Binary(t, "multiplexor"), args...))
 	t.Cleanup(func() {
 		p.mx.Stop(syscall.SIGTERM)
-		if status := p.mx.Wait(perlPatience); status != 0 {
+		if status := p.mx.Wait(); status != 0 {
 			t.Errorf("exit status %d", status)
 		}
 	})
@@ -424,7 +424,7 @@ func TestForkServerExample(t *testing.T) {
 	p := startPlainPool(t, program, "my_rules.py", "import os, sys\ndef serve():\n    for line in sys.stdin:\n        print(os.getpid(), os.listdir('/proc/self/fd')[:-1], flush=True)\n")
 	ask := regexp.MustCompile(`^(\d+) \['0', '1', '2'\]\n$`)
 	var server int
-	testenv.Eventually(t, perlPatience, "an answer of a forked worker", func() bool {
+	testenv.Eventually(t, "an answer of a forked worker", func() bool {
 		m := ask.FindStringSubmatch(p.ask("x"))
 		if m == nil {
 			return false
@@ -435,7 +435,7 @@ func TestForkServerExample(t *testing.T) {
 	})
 	workers := childrenOf(server)
 	p.mx.Stop(syscall.SIGTERM)
-	if status := p.mx.Wait(perlPatience); status != 0 {
+	if status := p.mx.Wait(); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 	ended(t, append(workers, server)...)
@@ -488,7 +488,7 @@ func fifthWorker(t *testing.T, more ...string) (c cost) {
 		<-done
 	}
 	p.mx.Stop(syscall.SIGTERM)
-	p.mx.Wait(30 * time.Second)
+	p.mx.Wait()
 	slices.Sort(memory)
 	return cost{best, memory[len(memory)/2]}
 }

@@ -52,7 +52,7 @@ func startMultiplexor(t *testing.T, program, worker string, args ...string) *one
 		full = append(full, "-U", account)
 	}
 	p.proc = testenv.Start(t, exec.Command(program, append(full, args...)...))
-	testenv.Eventually(t, answersWithin, "an answer of "+program, func() bool {
+	testenv.Eventually(t, "an answer of "+program, func() bool {
 		if !p.proc.Running() {
 			t.Fatalf("%s has ended", program)
 		}
@@ -100,7 +100,7 @@ func (p *oneMultiplexor) status() string { return strings.SplitN(p.ask("status\n
 func (p *oneMultiplexor) waitStatus(letters string) {
 	p.t.Helper()
 	last := ""
-	testenv.Eventually(p.t, answersWithin, "workers "+letters, func() bool {
+	testenv.Eventually(p.t, "workers "+letters, func() bool {
 		last = p.status()
 		return last == letters
 	})
@@ -228,7 +228,7 @@ func TestMultiplexorEventsAsDebians(t *testing.T) {
 		}
 		io.WriteString(conn, "?*\n")
 		// The interest has no answer: first requests may come too early to be heard of.
-		testenv.Eventually(t, answersWithin, "events", func() bool {
+		testenv.Eventually(t, "events", func() bool {
 			p.ask("early\n")
 			return len(lines) > 0
 		})
@@ -311,21 +311,21 @@ func TestMultiplexorRunsMimedefangPl(t *testing.T) {
 					t.Errorf("%s: %q, want %q", line, got, want)
 				}
 			}
-			stdout, stderr, status := testenv.Run(t, answersWithin, control, "-s", p.path("s"), "status")
+			stdout, stderr, status := testenv.Run(t, control, "-s", p.path("s"), "status")
 			if status != 0 || !strings.HasPrefix(stdout, "Max workers: 2\nWorker 0: idle\n") {
 				t.Errorf("md-mx-ctrl status: %d, %q %q", status, stdout, stderr)
 			}
-			stdout, _, _ = testenv.Run(t, answersWithin, control, "-s", p.path("s"), "free")
+			stdout, _, _ = testenv.Run(t, control, "-s", p.path("s"), "free")
 			if stdout != "2\n" {
 				t.Errorf("md-mx-ctrl free: %q", stdout)
 			}
-			stdout, _, _ = testenv.Run(t, answersWithin, control, "-s", p.path("s"), "reread")
+			stdout, _, _ = testenv.Run(t, control, "-s", p.path("s"), "reread")
 			if stdout != "Forced reread of filter rules\n" {
 				t.Errorf("md-mx-ctrl reread: %q", stdout)
 			}
-			testenv.Eventually(t, answersWithin, "an answer after the reread", func() bool { return p.ask("ping\n") == "PONG\n" })
+			testenv.Eventually(t, "an answer after the reread", func() bool { return p.ask("ping\n") == "PONG\n" })
 			p.proc.Stop(syscall.SIGTERM)
-			if status := p.proc.Wait(answersWithin); status != 0 {
+			if status := p.proc.Wait(); status != 0 {
 				t.Errorf("exit status %d", status)
 			}
 		})

@@ -65,9 +65,9 @@ func startPool(t *testing.T, program string) *pool {
 		p.release(p.held...)
 		// The original may take its 20 seconds when it has just retired workers.
 		mx.Stop(syscall.SIGTERM)
-		mx.Wait(30 * time.Second)
+		mx.Wait()
 	})
-	testenv.Eventually(t, answersWithin, "two idle workers", func() bool {
+	testenv.Eventually(t, "two idle workers", func() bool {
 		if !mx.Running() {
 			t.Fatalf("%s has ended", program)
 		}
@@ -123,7 +123,7 @@ func (p *pool) release(all ...*held) {
 func (p *pool) wait(status string) {
 	p.t.Helper()
 	pattern := regexp.MustCompile("^" + status + " [0-9]+\n$")
-	testenv.Eventually(p.t, answersWithin, "status "+status, func() bool { return pattern.MatchString(p.ask("status")) })
+	testenv.Eventually(p.t, "status "+status, func() bool { return pattern.MatchString(p.ask("status")) })
 }
 
 // load brings a pool into a state with busy, idle and stopped workers and

@@ -31,7 +31,7 @@ func TestExampleShutPort25(t *testing.T) {
 	testenv.NeedRoot(t)
 	ip := testenv.Path(t, "example shut-port-25", "ip")
 	ns := fmt.Sprintf("postern-%d", os.Getpid())
-	if _, stderr, status := testenv.Run(t, answersWithin, ip, "netns", "add", ns); status != 0 {
+	if _, stderr, status := testenv.Run(t, ip, "netns", "add", ns); status != 0 {
 		testenv.LeaveOut(t, "example shut-port-25", "no network namespaces: "+strings.TrimSpace(stderr))
 	}
 	t.Cleanup(func() { exec.Command(ip, "netns", "del", ns).Run() })
@@ -40,31 +40,31 @@ func TestExampleShutPort25(t *testing.T) {
 		c.Env = cmd.Env
 		return c
 	}
-	if _, stderr, status := testenv.RunCmd(t, answersWithin, inside(exec.Command(ip, "link", "set", "lo", "up"))); status != 0 {
+	if _, stderr, status := testenv.RunCmd(t, inside(exec.Command(ip, "link", "set", "lo", "up"))); status != 0 {
 		t.Fatal(stderr)
 	}
 	testenv.Start(t, inside(exec.Command("nc", "-lk", "127.0.0.1", "25")))
 	port25 := func() bool {
-		_, _, status := testenv.RunCmd(t, answersWithin, inside(exec.Command("nc", "-z", "-w", "2", "127.0.0.1", "25")))
+		_, _, status := testenv.RunCmd(t, inside(exec.Command("nc", "-z", "-w", "2", "127.0.0.1", "25")))
 		return status == 0
 	}
-	testenv.Eventually(t, answersWithin, "a server at port 25", port25)
+	testenv.Eventually(t, "a server at port 25", port25)
 
 	p := startNotifyPool(t, testenv.Binary(t, "multiplexor"), "")
 	ex := testenv.Start(t, inside(example(t, "shut-port-25", "-v", p.notify)))
-	ex.WaitOutput(answersWithin, "flush")
+	ex.WaitOutput("flush")
 	if !port25() {
 		t.Fatal("port 25 is shut although a worker is free")
 	}
 	release := p.hold()
-	testenv.Eventually(t, answersWithin, "port 25 is shut", func() bool { return !port25() })
+	testenv.Eventually(t, "port 25 is shut", func() bool { return !port25() })
 	release()
-	testenv.Eventually(t, answersWithin, "port 25 is open again", port25)
+	testenv.Eventually(t, "port 25 is open again", port25)
 
 	release = p.hold()
-	testenv.Eventually(t, answersWithin, "port 25 is shut", func() bool { return !port25() })
+	testenv.Eventually(t, "port 25 is shut", func() bool { return !port25() })
 	ex.Stop(syscall.SIGTERM)
-	if status := ex.Wait(answersWithin); status != 0 {
+	if status := ex.Wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
 	if !port25() {
@@ -77,7 +77,7 @@ func TestExampleSlowScans(t *testing.T) {
 	p := startNotifyPool(t, testenv.Binary(t, "multiplexor"), "")
 	ex := testenv.Start(t, example(t, "slow-scans", "200", p.notify))
 	hold := filepath.Join(p.dir, "hold")
-	testenv.Eventually(t, 30*time.Second, "a slow request is printed", func() bool {
+	testenv.Eventually(t, "a slow request is printed", func() bool {
 		release := p.hold()
 		time.Sleep(300 * time.Millisecond) // this is how slow it is
 		release()
@@ -106,9 +106,9 @@ func TestExampleAlert(t *testing.T) {
 	read := func() string { text, _ := os.ReadFile(mails); return string(text) }
 	alarm, clear := "Subject: mx: no worker is free\n", "Subject: mx: workers are free again\n"
 	release := p.hold()
-	testenv.Eventually(t, answersWithin, "an alert", func() bool { return strings.HasPrefix(read(), alarm) })
+	testenv.Eventually(t, "an alert", func() bool { return strings.HasPrefix(read(), alarm) })
 	release()
-	testenv.Eventually(t, answersWithin, "the all-clear", func() bool { return strings.Contains(read(), clear) })
+	testenv.Eventually(t, "the all-clear", func() bool { return strings.Contains(read(), clear) })
 	if n := strings.Count(read(), "Subject: "); n != 2 {
 		t.Errorf("%d mails, want 2: %q", n, read())
 	}

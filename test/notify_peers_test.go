@@ -53,7 +53,7 @@ func startNotifyPool(t *testing.T, program, spec string, more ...string) *notify
 		args = append(args, "-U", account)
 	}
 	p.proc = testenv.Start(t, exec.Command(program, append(args, more...)...))
-	testenv.Eventually(t, answersWithin, "the multiplexor's answer", func() bool {
+	testenv.Eventually(t, "the multiplexor's answer", func() bool {
 		reply, err := p.ask("free\n")
 		return err == nil && reply == "1\n"
 	})
@@ -89,7 +89,7 @@ func (p *notifyPool) hold() (release func()) {
 		reply, _ := p.ask("hold " + file + "\n")
 		done <- reply
 	}()
-	testenv.Eventually(p.t, answersWithin, "a busy worker", func() bool {
+	testenv.Eventually(p.t, "a busy worker", func() bool {
 		reply, err := p.ask("free\n")
 		return err == nil && reply == "0\n"
 	})
@@ -108,7 +108,7 @@ func (p *notifyPool) hold() (release func()) {
 // while to connect, has shown both.
 func (p *notifyPool) untilHeard(output func() string, busy, free string) {
 	p.t.Helper()
-	testenv.Eventually(p.t, 30*time.Second, "what the listener says", func() bool {
+	testenv.Eventually(p.t, "what the listener says", func() bool {
 		p.hold()()
 		out := output()
 		i := strings.Index(out, busy)
@@ -155,9 +155,9 @@ func TestNotifyPerlScript(t *testing.T) {
 			return string(text)
 		}
 		const shut, open = "-A smtp_connect -j REJECT\n", "-F smtp_connect\n"
-		testenv.Eventually(t, answersWithin, "the firewall commands", func() bool { return strings.Contains(rules(), shut+open) })
+		testenv.Eventually(t, "the firewall commands", func() bool { return strings.Contains(rules(), shut+open) })
 		p.proc.Stop(syscall.SIGTERM)
-		if status := listener.Wait(answersWithin); status != 0 {
+		if status := listener.Wait(); status != 0 {
 			t.Errorf("the script ends with status %d", status)
 		}
 		if !strings.HasSuffix(rules(), open) {
@@ -253,9 +253,9 @@ func TestNotifyPython(t *testing.T) {
 		if reply, err := p.ask("reread\n"); err != nil {
 			t.Errorf("reread: %q, %v", reply, err)
 		}
-		testenv.Eventually(t, answersWithin, "R", func() bool { return strings.Contains(l.Output(), "got R\n") })
+		testenv.Eventually(t, "R", func() bool { return strings.Contains(l.Output(), "got R\n") })
 		p.proc.Stop(syscall.SIGTERM)
-		testenv.Eventually(t, answersWithin, "the end", func() bool { return strings.HasSuffix(l.Output(), "end\n") })
+		testenv.Eventually(t, "the end", func() bool { return strings.HasSuffix(l.Output(), "end\n") })
 	})
 }
 
@@ -280,30 +280,30 @@ func TestNotifyTools(t *testing.T) {
 		log := func() string { text, _ := os.ReadFile(marks + "/log"); return string(text) }
 		p.untilHeard(log, "Z 0\n", "Y 1\n")
 
-		stdout, stderr, status := testenv.Run(t, answersWithin, cat, "--once", "--raw", "-t", "FY", p.notify)
+		stdout, stderr, status := testenv.Run(t, cat, "--once", "--raw", "-t", "FY", p.notify)
 		if extended && (status != 0 || stdout != "F 1\nY\n") || !extended && status != 76 {
 			t.Errorf("--once: status %d, %q %q", status, stdout, stderr)
 		}
 
 		waiting := testenv.Start(t, exec.Command(wait, "no-workers", p.notify, "--timeout", "30s"))
-		testenv.Eventually(t, 30*time.Second, "notify-wait no-workers", func() bool {
+		testenv.Eventually(t, "notify-wait no-workers", func() bool {
 			release := p.hold()
 			defer release()
 			return !waiting.Running()
 		})
-		if status := waiting.Wait(time.Second); status != 0 {
+		if status := waiting.Wait(); status != 0 {
 			t.Errorf("notify-wait no-workers: status %d, %s", status, waiting.Output())
 		}
-		if _, stderr, status := testenv.Run(t, answersWithin, wait, "free>5", p.notify, "--timeout", "100ms"); status != 124 {
+		if _, stderr, status := testenv.Run(t, wait, "free>5", p.notify, "--timeout", "100ms"); status != 124 {
 			t.Errorf("notify-wait 'free>5': status %d, %s", status, stderr)
 		}
 
 		exe.Stop(syscall.SIGTERM)
-		if status := exe.Wait(answersWithin); status != 0 || !strings.HasSuffix(log(), "undo\n") {
+		if status := exe.Wait(); status != 0 || !strings.HasSuffix(log(), "undo\n") {
 			t.Errorf("notify-exec ends with status %d, log %q", status, log())
 		}
 		p.proc.Stop(syscall.SIGTERM)
-		testenv.Eventually(t, answersWithin, "the loss is told", func() bool {
+		testenv.Eventually(t, "the loss is told", func() bool {
 			return strings.Contains(raw.Output(), "notify-cat: lost mx: ")
 		})
 		if !raw.Running() {
@@ -317,7 +317,7 @@ func TestNotifyCatPipe(t *testing.T) {
 	p := startNotifyPool(t, testenv.Binary(t, "multiplexor"), "")
 	cmd := exec.Command("sh", "-c", `{ "$0" --raw -t YZ "$1"; echo "status $?" >&2; } | head -1`, testenv.Binary(t, "notify-cat"), p.notify)
 	l := testenv.Start(t, cmd)
-	testenv.Eventually(t, 30*time.Second, "the end", func() bool {
+	testenv.Eventually(t, "the end", func() bool {
 		p.hold()()
 		return !l.Running()
 	})
@@ -332,7 +332,7 @@ func TestNotifyAccess(t *testing.T) {
 	cat := testenv.Binary(t, "notify-cat")
 	refused := func(t *testing.T, p *notifyPool, why string) {
 		t.Helper()
-		_, stderr, status := testenv.Run(t, answersWithin, cat, "--once", "--timeout=10s", p.notify)
+		_, stderr, status := testenv.Run(t, cat, "--once", "--timeout=10s", p.notify)
 		if status != 2 || !strings.Contains(stderr, why) {
 			t.Errorf("status %d, %q; want 2 and %q", status, stderr, why)
 		}
@@ -348,7 +348,7 @@ func TestNotifyAccess(t *testing.T) {
 		p := startNotifyPool(t, testenv.Binary(t, "multiplexor"), "", "--notify-users", other)
 		refused(t, p, "Not allowed")
 		p = startNotifyPool(t, testenv.Binary(t, "multiplexor"), "", "--notify-users", other, "--notify-users", fmt.Sprint(os.Getuid()))
-		if stdout, stderr, status := testenv.Run(t, answersWithin, cat, "--once", "--raw", "-t", "F", p.notify); status != 0 || stdout != "F 1\n" {
+		if stdout, stderr, status := testenv.Run(t, cat, "--once", "--raw", "-t", "F", p.notify); status != 0 || stdout != "F 1\n" {
 			t.Errorf("status %d, %q, %q", status, stdout, stderr)
 		}
 	})

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -47,7 +46,7 @@ var flagLine = regexp.MustCompile(`(?m)^\s{1,8}(?:-([A-Za-z0-9])\b)?(?:, )?(?:\s
 // flags asks the real program for its options.
 func flags(t *testing.T, program string) []flag {
 	t.Helper()
-	stdout, stderr, status := testenv.Run(t, 10*time.Second, testenv.Binary(t, program), "--help")
+	stdout, stderr, status := testenv.Run(t, testenv.Binary(t, program), "--help")
 	if status != 0 {
 		t.Fatalf("%s --help: status %d\n%s", program, status, stderr)
 	}
@@ -123,7 +122,7 @@ func TestConventionEverySettingIsInTheSample(t *testing.T) {
 				}
 			}
 			file := filepath.Join(testenv.Root(t), "etc", program+".conf")
-			stdout, stderr, status := testenv.Run(t, 10*time.Second, testenv.Binary(t, program), "--config", file, "--check")
+			stdout, stderr, status := testenv.Run(t, testenv.Binary(t, program), "--config", file, "--check")
 			if status != 0 {
 				t.Errorf("--check of the sample: status %d\n%s%s", status, stdout, stderr)
 			}
@@ -153,7 +152,7 @@ func TestConventionEveryDaemonHasAUnit(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			stdout, stderr, status := testenv.Run(t, 30*time.Second, analyze, append([]string{"verify", "--man=no"}, names...)...)
+			stdout, stderr, status := testenv.Run(t, analyze, append([]string{"verify", "--man=no"}, names...)...)
 			if said := stdout + stderr; status != 0 || strings.Contains(said, dir) {
 				t.Errorf("systemd-analyze verify: status %d\n%s", status, said)
 			}
@@ -168,7 +167,7 @@ func TestConventionPagesAreWellFormed(t *testing.T) {
 		t.Fatalf("no manual pages: %v", err)
 	}
 	for _, page := range pages {
-		stdout, stderr, status := testenv.Run(t, 10*time.Second, mandoc, "-T", "lint", "-W", "warning", page)
+		stdout, stderr, status := testenv.Run(t, mandoc, "-T", "lint", "-W", "warning", page)
 		if status != 0 || stdout+stderr != "" {
 			t.Errorf("mandoc: status %d\n%s%s", status, stdout, stderr)
 		}

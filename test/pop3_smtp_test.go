@@ -111,7 +111,7 @@ func TestPopBeforeSMTP(t *testing.T) {
 	smtp := testenv.Start(t, exec.Command(testenv.Binary(t, "smtp-proxy"), "--config", "/dev/null", "--smtp", fmt.Sprintf("inet:%d", smtpPort),
 		"--upstream", "maildir:"+maildir, "--clientip-dir", stamps, "--clientip-maxage", "1h", "--client-lookup=no", "--maxloadavg", "0"))
 	for _, port := range []int{popPort, smtpPort} {
-		testenv.Eventually(t, 20*time.Second, "the daemons answer", func() bool {
+		testenv.Eventually(t, "the daemons answer", func() bool {
 			c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
 			if err == nil {
 				_ = c.Close()
@@ -120,7 +120,7 @@ func TestPopBeforeSMTP(t *testing.T) {
 		})
 	}
 	cat := testenv.Start(t, exec.Command(testenv.Binary(t, "notify-cat"), "--format", "raw", events))
-	testenv.Eventually(t, 20*time.Second, "notify-cat is connected", func() bool {
+	testenv.Eventually(t, "notify-cat is connected", func() bool {
 		_ = lines(t, popPort, "USER alice", "PASS good")
 		return strings.Contains(cat.Output(), "P 127.0.0.1 alice")
 	})
@@ -154,7 +154,7 @@ func TestPopBeforeSMTP(t *testing.T) {
 	if err := os.Chtimes(stamp, old, old); err != nil {
 		t.Fatal(err)
 	}
-	testenv.Eventually(t, 20*time.Second, "the stamp to go", func() bool {
+	testenv.Eventually(t, "the stamp to go", func() bool {
 		_, err := os.Stat(stamp)
 		return os.IsNotExist(err) && strings.Contains(cat.Output(), "X 127.0.0.1")
 	})
@@ -173,7 +173,7 @@ func TestPopBeforeSMTP(t *testing.T) {
 		}
 	}
 	pop.Stop(syscall.SIGTERM)
-	if status := pop.Wait(20 * time.Second); status != 0 {
+	if status := pop.Wait(); status != 0 {
 		t.Errorf("pop3-stamp: exit status %d", status)
 	}
 }

@@ -33,7 +33,7 @@ func startPop3Stamp(t *testing.T, port int, settings string) *testenv.Process {
 		args = append(args, "--user", "root", "--allow-root")
 	}
 	p := testenv.Start(t, exec.Command(testenv.Binary(t, "pop3-stamp"), args...))
-	testenv.Eventually(t, 20*time.Second, "pop3-stamp answers", func() bool {
+	testenv.Eventually(t, "pop3-stamp answers", func() bool {
 		c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
 		if err != nil {
 			return false
@@ -73,7 +73,7 @@ func TestPop3StampBeforeDovecot(t *testing.T) {
 	login := testenv.POP3User + ":" + testenv.POP3Password
 	fetch := func(args ...string) (string, int) {
 		t.Helper()
-		stdout, _, status := testenv.Run(t, 60*time.Second, curl, append([]string{"-s"}, args...)...)
+		stdout, _, status := testenv.Run(t, curl, append([]string{"-s"}, args...)...)
 		return stdout, status
 	}
 
@@ -114,7 +114,7 @@ func TestPop3StampBeforeDovecot(t *testing.T) {
 	if got, status := fetch("-u", login, url+"/2"); status != 0 || got != string(big) {
 		t.Errorf("big message: status %d, %d bytes, want %d", status, len(got), len(big))
 	}
-	testenv.Eventually(t, 10*time.Second, "no status file is left", func() bool {
+	testenv.Eventually(t, "no status file is left", func() bool {
 		list, err := os.ReadDir(stats)
 		return err == nil && len(list) == 0
 	})
@@ -122,7 +122,7 @@ func TestPop3StampBeforeDovecot(t *testing.T) {
 		t.Errorf("a password is in the log:\n%s", out)
 	}
 	p.Stop(syscall.SIGTERM)
-	if status := p.Wait(20 * time.Second); status != 0 {
+	if status := p.Wait(); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 }
@@ -174,7 +174,7 @@ func TestPop3StampCommands(t *testing.T) {
 	dir := t.TempDir()
 	run := func(wantStatus int, args ...string) (string, string) {
 		t.Helper()
-		stdout, stderr, status := testenv.Run(t, 20*time.Second, program, append([]string{"--config", "/dev/null", "--clientip-dir", dir}, args...)...)
+		stdout, stderr, status := testenv.Run(t, program, append([]string{"--config", "/dev/null", "--clientip-dir", dir}, args...)...)
 		if status != wantStatus {
 			t.Errorf("%q: status %d, want %d: %s", args, status, wantStatus, stderr)
 		}
@@ -213,10 +213,10 @@ func TestPop3StampCommands(t *testing.T) {
 	}
 	run(64, "touch")
 	run(64, "nonsense")
-	if _, stderr, status := testenv.Run(t, 20*time.Second, program, "--config", "/dev/null", "expire"); status != 78 || !strings.Contains(stderr, "clientip-dir is not set") {
+	if _, stderr, status := testenv.Run(t, program, "--config", "/dev/null", "expire"); status != 78 || !strings.Contains(stderr, "clientip-dir is not set") {
 		t.Errorf("without a directory: status %d, %q", status, stderr)
 	}
-	if _, stderr, status := testenv.Run(t, 20*time.Second, program, "--config", "/dev/null", "--check", "--upstream", "imap://x"); status != 78 || !strings.Contains(stderr, "upstream") {
+	if _, stderr, status := testenv.Run(t, program, "--config", "/dev/null", "--check", "--upstream", "imap://x"); status != 78 || !strings.Contains(stderr, "upstream") {
 		t.Errorf("bad upstream: status %d, %q", status, stderr)
 	}
 	if err := os.Chmod(dir, 0o777); err != nil {
@@ -237,7 +237,7 @@ func TestPop3StampActivated(t *testing.T) {
 		args = append(args, "--user", "root", "--allow-root")
 	}
 	p := testenv.Start(t, exec.Command(activate, args...))
-	testenv.Eventually(t, 20*time.Second, "an answer", func() bool {
+	testenv.Eventually(t, "an answer", func() bool {
 		c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
 		if err != nil {
 			return false
@@ -249,5 +249,5 @@ func TestPop3StampActivated(t *testing.T) {
 		t.Errorf("answers %q\n%s", got, p.Output())
 	}
 	p.Stop(syscall.SIGTERM)
-	p.Wait(20 * time.Second)
+	p.Wait()
 }

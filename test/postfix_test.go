@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -36,7 +35,7 @@ func TestInFrontOfPostfix(t *testing.T) {
 	if code := sendWithSwaks(t, g.port, messageFile(t, plainMessage, "in-front")); code != "250" {
 		t.Errorf("reply %s, want 250", code)
 	}
-	got := m.AwaitDelivered(30*time.Second, "Subject: in-front")
+	got := m.AwaitDelivered("Subject: in-front")
 	if !strings.Contains(got, "[127.0.0.2]") {
 		t.Errorf("Postfix was not told the client's address, 127.0.0.2:\n%s", got)
 	}
@@ -62,7 +61,7 @@ func TestBehindPostfix(t *testing.T) {
 	if code := sendWithSwaks(t, front, messageFile(t, plainMessage, "behind")); code != "250" {
 		t.Errorf("reply %s, want 250", code)
 	}
-	m.AwaitDelivered(30*time.Second, "Subject: behind")
+	m.AwaitDelivered("Subject: behind")
 	if code := sendWithSwaks(t, front, messageFile(t, gtubeMessage, "spam")); code != "554" {
 		t.Errorf("reply %s to GTUBE, want 554", code)
 	}

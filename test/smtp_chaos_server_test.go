@@ -43,7 +43,7 @@ func newFlakyServer(t *testing.T) *flakyServer {
 // listen begins to answer; connections that are open elsewhere are not touched.
 func (f *flakyServer) listen(address string) {
 	var l net.Listener
-	testenv.Eventually(f.t, 20*time.Second, "the server's port is free", func() (ok bool) {
+	testenv.Eventually(f.t, "the server's port is free", func() (ok bool) {
 		var err error
 		l, err = net.Listen("tcp4", address)
 		return err == nil

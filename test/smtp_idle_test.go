@@ -5,7 +5,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -28,7 +27,7 @@ func TestIdleSessionsAreCheap(t *testing.T) {
 	}
 	each := 0
 	// The last replies are out a moment before their sessions have gone to rest.
-	testenv.Eventually(t, 30*time.Second, fmt.Sprintf("idle sessions of at most %d bytes", idleLimit), func() bool {
+	testenv.Eventually(t, fmt.Sprintf("idle sessions of at most %d bytes", idleLimit), func() bool {
 		each = (resident(t, p.Pid()) - before) / sessions
 		return each <= idleLimit
 	})

@@ -102,7 +102,7 @@ func leavesNothing(t *testing.T, filtered bool) {
 	quiet := func() bool {
 		return figure(t, figures, "postern_smtp_proxy_sessions") == 0 && figure(t, figures, "postern_smtp_proxy_upstream_connections") == 0
 	}
-	testenv.Eventually(t, 30*time.Second, "the first sessions end", func() bool {
+	testenv.Eventually(t, "the first sessions end", func() bool {
 		goroutines, files = at()
 		return quiet()
 	})
@@ -111,7 +111,7 @@ func leavesNothing(t *testing.T, filtered bool) {
 	defer func() {
 		t.Logf("%d goroutines, %d before; %d descriptors, %d before", nowGoroutines, goroutines, nowFiles, files)
 	}()
-	testenv.Eventually(t, 30*time.Second, "goroutines and descriptors go back", func() bool {
+	testenv.Eventually(t, "goroutines and descriptors go back", func() bool {
 		nowGoroutines, nowFiles = at()
 		return quiet() && nowGoroutines <= goroutines+kept && nowFiles <= files+kept
 	})

@@ -23,7 +23,7 @@ func TestNothingToListenOn(t *testing.T) {
 	if account, drops := testenv.DaemonAccount(); drops {
 		args = append(args, "--user", account)
 	}
-	_, stderr, status := testenv.Run(t, 10*time.Second, testenv.Binary(t, "smtp-proxy"), args...)
+	_, stderr, status := testenv.Run(t, testenv.Binary(t, "smtp-proxy"), args...)
 	if status != 1 || !strings.Contains(stderr, "nothing to listen on") {
 		t.Errorf("status %d, want 1:\n%s", status, stderr)
 	}
@@ -45,7 +45,7 @@ func TestTermLetsMessagesEnd(t *testing.T) {
 	idle.expect("421 4.3.2")
 	busy.say("Subject: x\r\n\r\ntext\r\n.\r\n", "250")
 	busy.expect("421 4.3.2")
-	if status := p.Wait(20 * time.Second); status != 0 {
+	if status := p.Wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
 	if n := len(b.Messages()); n != 1 {
@@ -100,7 +100,7 @@ func TestHangupChangesLimits(t *testing.T) {
 	old := dialSMTP(t, address)
 	write("max-message-size 100\n")
 	p.Stop(syscall.SIGHUP)
-	testenv.Eventually(t, 10*time.Second, "the new limit is in force", func() bool {
+	testenv.Eventually(t, "the new limit is in force", func() bool {
 		c := dialSMTP(t, address)
 		defer c.Close()
 		line := c.say("MAIL FROM:<ann@example.org> SIZE=500\r\n", "")
@@ -109,7 +109,7 @@ func TestHangupChangesLimits(t *testing.T) {
 	old.say("MAIL FROM:<ann@example.org> SIZE=500\r\n", "250")
 	write("max-message-size many\n")
 	p.Stop(syscall.SIGHUP)
-	p.WaitOutput(10*time.Second, "settings are not reloaded")
+	p.WaitOutput("settings are not reloaded")
 	dialSMTP(t, address).say("MAIL FROM:<ann@example.org> SIZE=500\r\n", "552")
 }
 
@@ -158,14 +158,14 @@ func TestWorkerGateBesideMultiplexor(t *testing.T) {
 		address, _ := startProxyTo(t, "smtp://127.0.0.1:1", append([]string{"--multiplexor", pool.socket(), "--spool", spool}, more...)...)
 		for range 2 {
 			release := pool.hold()
-			testenv.Eventually(t, answersWithin, "nobody is let in", func() bool { return !greets(address) })
+			testenv.Eventually(t, "nobody is let in", func() bool { return !greets(address) })
 			for range 5 {
 				if greets(address) {
 					t.Errorf("%v: the gate is open while no worker is free", more)
 				}
 			}
 			release()
-			testenv.Eventually(t, answersWithin, "clients are let in again", func() bool { return greets(address) })
+			testenv.Eventually(t, "clients are let in again", func() bool { return greets(address) })
 		}
 	}
 }
@@ -181,7 +181,7 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 		if tt.flag == "spool-group" {
 			args = append(args, "--multiplexor", "/nowhere")
 		}
-		_, stderr, status := testenv.Run(t, 10*time.Second, testenv.Binary(t, "smtp-proxy"), args...)
+		_, stderr, status := testenv.Run(t, testenv.Binary(t, "smtp-proxy"), args...)
 		if status != 78 {
 			t.Errorf("%s %s: status %d, want 78\n%s", tt.flag, tt.value, status, stderr)
 		}
@@ -199,7 +199,7 @@ func TestNoDescriptorLeft(t *testing.T) {
 	}
 	p := testenv.Start(t, exec.Command("/bin/sh", "-c", fmt.Sprintf("ulimit -n 40; exec %s --config /dev/null --maxloadavg 0 --smtp tcp:%s --upstream smtp://127.0.0.1:1 %s",
 		testenv.Binary(t, "smtp-proxy"), address, user)))
-	testenv.Eventually(t, answersWithin, "the proxy's greeting", func() bool { return greets(address) })
+	testenv.Eventually(t, "the proxy's greeting", func() bool { return greets(address) })
 	var open []net.Conn
 	for range 60 {
 		nc, err := net.Dial("tcp", address)
@@ -209,7 +209,7 @@ func TestNoDescriptorLeft(t *testing.T) {
 		defer nc.Close()
 		open = append(open, nc)
 	}
-	p.WaitOutput(answersWithin, "too many open files")
+	p.WaitOutput("too many open files")
 	before := processorTime(t, p.Pid())
 	say := bufio.NewReader(open[0])
 	if _, err := say.ReadString('\n'); err != nil {
@@ -227,7 +227,7 @@ func TestNoDescriptorLeft(t *testing.T) {
 	for _, nc := range open {
 		nc.Close()
 	}
-	testenv.Eventually(t, answersWithin, "the proxy greets again", func() bool { return greets(address) })
+	testenv.Eventually(t, "the proxy greets again", func() bool { return greets(address) })
 	if spent := processorTime(t, p.Pid()) - before; spent > time.Second {
 		t.Errorf("the proxy spent %v of processor time", spent)
 	}

@@ -162,7 +162,7 @@ func TestRealClientXClient(t *testing.T) {
 	}
 	swaks := exec.Command(testenv.Path(t, "swaks as a client", "swaks"), append(xclient, "--server", d.address(), "--helo", "client.example.org",
 		"--from", "ann@example.org", "--to", "bob@example.net", "--data", "@"+file, "--local-interface", "127.0.0.3")...)
-	if stdout, _, status := testenv.RunCmd(t, 2*peerPatience, swaks); status == 0 || len(arrived(b, "xclient")) != 1 {
+	if stdout, _, status := testenv.RunCmd(t, swaks); status == 0 || len(arrived(b, "xclient")) != 1 {
 		t.Errorf("a stranger may speak for others: status %d\n%s", status, stdout)
 	}
 	d.stop()
@@ -232,7 +232,7 @@ func smtplibTo(t *testing.T, d *frontDoor, message string, steps ...string) {
 // runClient runs a client, which must be content.
 func runClient(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
-	stdout, stderr, status := testenv.RunCmd(t, 2*peerPatience, cmd)
+	stdout, stderr, status := testenv.RunCmd(t, cmd)
 	if status != 0 {
 		t.Fatalf("%s: status %d\n%.4000s\n%.2000s", filepath.Base(cmd.Path), status, stdout, stderr)
 	}
@@ -272,5 +272,5 @@ func sClientTo(t *testing.T, message, cert string, args ...string) {
 		}
 	}
 	in.Close()
-	p.Wait(peerPatience)
+	p.Wait()
 }

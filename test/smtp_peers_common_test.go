@@ -49,7 +49,7 @@ func startFrontDoor(t *testing.T, upstream string, args ...string) *frontDoor {
 // await waits for the greeting.
 func (d *frontDoor) await() *frontDoor {
 	d.t.Helper()
-	testenv.Eventually(d.t, peerPatience, "the proxy's greeting", func() bool {
+	testenv.Eventually(d.t, "the proxy's greeting", func() bool {
 		if !d.process.Running() {
 			d.t.Fatal("smtp-proxy has ended")
 		}
@@ -62,7 +62,7 @@ func (d *frontDoor) await() *frontDoor {
 func (d *frontDoor) stop() {
 	d.t.Helper()
 	d.process.Stop(syscall.SIGTERM)
-	if status := d.process.Wait(peerPatience); status != 0 {
+	if status := d.process.Wait(); status != 0 {
 		d.t.Errorf("smtp-proxy ended with status %d", status)
 	}
 }
@@ -132,7 +132,7 @@ func arrived(b *testenv.Backend, subject string) []testenv.Received {
 // arrivedOnce waits for a message, and sees that it is there once and as it was sent, behind our Received field.
 func arrivedOnce(t *testing.T, b *testenv.Backend, subject, want string) (m testenv.Received, received []string) {
 	t.Helper()
-	testenv.Eventually(t, peerPatience, "message "+subject+" at the server", func() bool { return len(arrived(b, subject)) > 0 })
+	testenv.Eventually(t, "message "+subject+" at the server", func() bool { return len(arrived(b, subject)) > 0 })
 	all := arrived(b, subject)
 	if len(all) != 1 {
 		t.Fatalf("message %s has arrived %d times", subject, len(all))

@@ -18,7 +18,7 @@ func TestBehindHAProxy(t *testing.T) {
 	b := testenv.StartBackend(t)
 	// HAProxy's health checks are sessions of its own address.
 	d := startFrontDoor(t, "smtp://"+b.Addr, "--proxy-from", "127.0.0.1", "--max-sessions-per-address", "1", "--limit-exempt", "127.0.0.1", "--log-format", "json")
-	d.process.WaitOutput(peerPatience, `"msg":"ready"`)
+	d.process.WaitOutput(`"msg":"ready"`)
 	h := testenv.StartHAProxy(t, d.address())
 
 	for i, v := range []struct {
@@ -47,7 +47,7 @@ func TestBehindHAProxy(t *testing.T) {
 	}
 	t.Run("health checks", func(t *testing.T) {
 		// HAProxy sees more than an open port: it talks SMTP, under a header without addresses.
-		testenv.Eventually(t, peerPatience, "HAProxy finds both servers well", func() bool {
+		testenv.Eventually(t, "HAProxy finds both servers well", func() bool {
 			return healthy(t, h, "s1") && healthy(t, h, "s2")
 		})
 	})

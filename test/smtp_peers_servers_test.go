@@ -29,7 +29,7 @@ func (s *serverBehind) end(t *testing.T, sig syscall.Signal) {
 	if err := syscall.Kill(-p.Pid(), sig); err != nil {
 		t.Fatal(err)
 	}
-	p.Wait(peerPatience)
+	p.Wait()
 }
 
 // peerServers are the servers behind, and the code with which each refuses an unknown recipient.
@@ -96,7 +96,7 @@ func (s *serverBehind) takesMessages(t *testing.T, d *frontDoor) {
 // hasOnce waits for a message, and sees that the server has it once and as it was sent, below its own fields and ours.
 func (s *serverBehind) hasOnce(t *testing.T, subject, message string) {
 	t.Helper()
-	testenv.Eventually(t, peerPatience, "delivery of "+subject, func() bool { return s.count(subject) > 0 })
+	testenv.Eventually(t, "delivery of "+subject, func() bool { return s.count(subject) > 0 })
 	if n := s.count(subject); n != 1 {
 		t.Fatalf("message %s was delivered %d times", subject, n)
 	}
@@ -164,7 +164,7 @@ func (s *serverBehind) goesDown(t *testing.T, d *frontDoor) {
 // retry sends a message as clients do, until it is taken; other answers than 451 are wrong.
 func (s *serverBehind) retry(t *testing.T, d *frontDoor, message string) {
 	t.Helper()
-	testenv.Eventually(t, peerPatience, "250 for the message", func() bool {
+	testenv.Eventually(t, "250 for the message", func() bool {
 		c := startTalk(t, "127.0.0.4", d.address())
 		defer c.Close()
 		code, text := c.offer(message)
@@ -241,7 +241,7 @@ func TestRecipientsOverLMTP(t *testing.T) {
 		}
 		return n
 	}
-	testenv.Eventually(t, peerPatience, "two deliveries, and the message gone from the queue", func() bool {
+	testenv.Eventually(t, "two deliveries, and the message gone from the queue", func() bool {
 		return count() >= 2 && strings.Contains(m.Log(), ": removed")
 	})
 	if count() != 2 {

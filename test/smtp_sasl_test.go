@@ -99,7 +99,7 @@ func TestAuthWithPostfixAndDovecot(t *testing.T) {
 			c.say("RCPT TO:<bob@example.net>\r\n", "250")
 			c.say("DATA\r\n", "354")
 			c.say("Subject: x\r\n\r\n"+mark+"\r\n.\r\n", "250")
-			if got := m.AwaitDelivered(peerPatience, mark); !strings.Contains(got, "(Authenticated sender: "+user+")") {
+			if got := m.AwaitDelivered(mark); !strings.Contains(got, "(Authenticated sender: "+user+")") {
 				t.Errorf("the server did not take it from %s:\n%s", user, got)
 			}
 			// Nobody else gets this connection, neither while its session lasts nor behind it.

@@ -72,7 +72,7 @@ func startProxyTo(t *testing.T, upstream string, args ...string) (address string
 		args = append(args, "--user", account)
 	}
 	p = testenv.Start(t, exec.Command(testenv.Binary(t, "smtp-proxy"), args...))
-	testenv.Eventually(t, answersWithin, "the proxy's greeting", func() bool {
+	testenv.Eventually(t, "the proxy's greeting", func() bool {
 		if !p.Running() {
 			t.Fatal("smtp-proxy has ended")
 		}
@@ -115,9 +115,9 @@ func TestSmugglingToPostfix(t *testing.T) {
 				wanted := before + 1
 				if want == "250" {
 					wanted++
-					m.AwaitDelivered(30*time.Second, "Subject: "+mark+".")
+					m.AwaitDelivered("Subject: " + mark + ".")
 				}
-				m.AwaitDelivered(30*time.Second, "last-"+mark+".")
+				m.AwaitDelivered("last-" + mark + ".")
 				all := m.Delivered()
 				if len(all) != wanted {
 					t.Errorf("%d messages were delivered, want %d", len(all)-before, wanted-before)

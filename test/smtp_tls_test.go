@@ -70,7 +70,7 @@ func TestHangupReadsCertificates(t *testing.T) {
 	issue("new")
 	p.Stop(syscall.SIGHUP)
 	fresh := false // the server behind has seen the new one
-	testenv.Eventually(t, 20*time.Second, "the new certificate for clients", func() bool {
+	testenv.Eventually(t, "the new certificate for clients", func() bool {
 		toClient, toServer := one()
 		fresh = fresh || toServer == "server-new"
 		return toClient == "clients-new"
@@ -80,7 +80,7 @@ func TestHangupReadsCertificates(t *testing.T) {
 	}
 	other.File(theirs)
 	p.Stop(syscall.SIGHUP)
-	testenv.Eventually(t, 20*time.Second, "the server is not trusted any more", func() bool {
+	testenv.Eventually(t, "the server is not trusted any more", func() bool {
 		c := dialSMTP(t, address)
 		defer c.Close()
 		c.say("MAIL FROM:<ann@example.org>\r\n", "250")
@@ -91,5 +91,5 @@ func TestHangupReadsCertificates(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Stop(syscall.SIGHUP)
-	p.WaitOutput(20*time.Second, "settings are not reloaded")
+	p.WaitOutput("settings are not reloaded")
 }

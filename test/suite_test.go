@@ -49,7 +49,7 @@ func startGatewayTo(t *testing.T, upstream string, port int, proxyArgs ...string
 	}
 	g.multiplexor = testenv.Start(t, exec.Command(testenv.Binary(t, "multiplexor"), args...))
 	control := testenv.Binary(t, "mx-ctrl")
-	testenv.Eventually(t, answersWithin, "a free worker", func() bool {
+	testenv.Eventually(t, "a free worker", func() bool {
 		if !g.multiplexor.Running() {
 			t.Fatal("multiplexor has ended")
 		}
@@ -66,7 +66,7 @@ func startGatewayTo(t *testing.T, upstream string, port int, proxyArgs ...string
 		args = append(args, "--user", account)
 	}
 	g.proxy = testenv.Start(t, exec.Command(testenv.Binary(t, "smtp-proxy"), args...))
-	testenv.Eventually(t, answersWithin, "the proxy's greeting", func() bool {
+	testenv.Eventually(t, "the proxy's greeting", func() bool {
 		if !g.proxy.Running() {
 			t.Fatal("smtp-proxy has ended")
 		}

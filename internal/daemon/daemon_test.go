@@ -233,7 +233,7 @@ func TestTwo(t *testing.T) {
 		all = append(all, run(t, p, "--hello", filepath.Join(dir, name), "--pidfile", filepath.Join(dir, name+".pid")))
 	}
 	for _, name := range []string{"one", "two"} {
-		testenv.Eventually(t, 10*time.Second, "an answer", func() bool {
+		testenv.Eventually(t, "an answer", func() bool {
 			text, _ := dial(filepath.Join(dir, name))
 			return text == "hello\n"
 		})
@@ -250,7 +250,7 @@ func TestTwo(t *testing.T) {
 func TestPidFileInUse(t *testing.T) {
 	pid := filepath.Join(t.TempDir(), "pid")
 	first := run(t, Program{Serve: untilDone}, "--pidfile", pid)
-	testenv.Eventually(t, 5*time.Second, "the first one", func() bool { return strings.Contains(first.err.String(), "msg=ready") })
+	testenv.Eventually(t, "the first one", func() bool { return strings.Contains(first.err.String(), "msg=ready") })
 	run(t, Program{Serve: untilDone}, "--pidfile", pid).wait(1, "another copy is running")
 	first.send(syscall.SIGTERM)
 	first.wait(0, "")

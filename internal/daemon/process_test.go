@@ -103,7 +103,7 @@ func TestLife(t *testing.T) {
 	if want := []string{"STATUS=waiting for clients", "READY=1"}; !slices.Equal(m.seen, want) {
 		t.Errorf("messages %q, want %q", m.seen, want)
 	}
-	p.WaitOutput(10*time.Second, "msg=ready")
+	p.WaitOutput("msg=ready")
 	for _, want := range []string{
 		"msg=open euid=0 listeners=1 pidfile=false", // root, sockets bound, no pid file yet
 		"msg=serve euid=65534 pidfile=true",
@@ -124,12 +124,12 @@ func TestLife(t *testing.T) {
 	if err != nil || time.Duration(usec)*time.Microsecond-before < -time.Second || time.Duration(usec)*time.Microsecond-before > 10*time.Second {
 		t.Errorf("%q, the clock was at %v", text, before)
 	}
-	p.WaitOutput(5*time.Second, "msg=reloaded")
+	p.WaitOutput("msg=reloaded")
 
 	p.Stop(syscall.SIGTERM)
 	m.wait("STOPPING=1")
 	m.wait("STATUS=draining")
-	if status := p.Wait(10 * time.Second); status != 0 {
+	if status := p.Wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
 	// nobody may not remove files from root's directory; it must not matter.
@@ -237,7 +237,7 @@ func TestWatchdog(t *testing.T) {
 		t.Error("no signs of life after the program is alive again")
 	}
 	p.Stop(syscall.SIGTERM)
-	if status := p.Wait(10 * time.Second); status != 0 {
+	if status := p.Wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
 }
@@ -250,7 +250,7 @@ func TestWatchdogOfAnother(t *testing.T) {
 	m.wait("READY=1")
 	p.Stop(syscall.SIGTERM)
 	m.wait("STOPPING=1")
-	p.Wait(10 * time.Second)
+	p.Wait()
 	for m.read(50 * time.Millisecond) {
 	}
 	if m.pats != 0 {
@@ -265,13 +265,13 @@ func TestSocketActivation(t *testing.T) {
 	socket, bound := filepath.Join(dir, "s"), filepath.Join(dir, "bound")
 	p := testenv.Start(t, exec.Command(tool, "-l", socket, "--fdname=hello", "-E", childVariable+"=1",
 		os.Args[0], "--hello", bound, "--log", "stderr"))
-	testenv.Eventually(t, 10*time.Second, "an answer", func() bool {
+	testenv.Eventually(t, "an answer", func() bool {
 		text, _ := dial(socket)
 		return text == "hello\n"
 	})
-	p.WaitOutput(10*time.Second, `msg=inherited names=""`)
+	p.WaitOutput(`msg=inherited names=""`)
 	p.Stop(syscall.SIGTERM)
-	if status := p.Wait(10 * time.Second); status != 0 {
+	if status := p.Wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
 	if _, err := os.Lstat(bound); !os.IsNotExist(err) {
@@ -323,7 +323,7 @@ func TestStartErrors(t *testing.T) {
 				args = append(args, "--log", "stderr")
 			}
 			p := start(t, nil, args...)
-			if status := p.Wait(10 * time.Second); status != tt.status || !strings.Contains(p.Output(), tt.want) {
+			if status := p.Wait(); status != tt.status || !strings.Contains(p.Output(), tt.want) {
 				t.Errorf("status %d, output:\n%s\nwant %d, %s", status, p.Output(), tt.status, tt.want)
 			}
 			entries, err := os.ReadDir(dir)

@@ -28,7 +28,7 @@ func TestSocketActivate(t *testing.T) {
 			t.Errorf("listener %d answered %q, want %q", i, got, want)
 		}
 	}
-	if status := p.Wait(10 * time.Second); status != 0 {
+	if status := p.Wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
 	if out := p.Output(); !strings.Contains(out, "open: notify=1 smtp=2\n") || strings.Contains(out, "left in") {
@@ -60,7 +60,7 @@ func TestSocketActivateRefused(t *testing.T) {
 			args := append([]string{"-l", path, "-E", childVariable + "=smtp notify"}, tt.args...)
 			p := testenv.Start(t, exec.Command(tool, append(args, self(t))...))
 			poke(t, path, tt.name)
-			p.WaitOutput(10*time.Second, tt.want)
+			p.WaitOutput(tt.want)
 		})
 	}
 }
@@ -73,7 +73,7 @@ func poke(t *testing.T, path, kind string) {
 		network = "unix"
 	}
 	var conn net.Conn
-	testenv.Eventually(t, 5*time.Second, "the socket", func() (ok bool) {
+	testenv.Eventually(t, "the socket", func() (ok bool) {
 		c, err := net.Dial(network, path)
 		conn = c
 		return err == nil
@@ -126,7 +126,7 @@ func TestPassedByHand(t *testing.T) {
 			cmd := exec.Command("sh", "-c", `LISTEN_PID=`+tt.pid+` exec "$0"`, self(t))
 			cmd.Env = append(os.Environ(), childVariable+"=smtp", "LISTEN_FDS="+tt.fds, "LISTEN_FDNAMES="+tt.names)
 			cmd.ExtraFiles = tt.files
-			out, _, status := testenv.RunCmd(t, 10*time.Second, cmd)
+			out, _, status := testenv.RunCmd(t, cmd)
 			if status != tt.status || !strings.Contains(out, tt.want) || strings.Contains(out, "left in") {
 				t.Errorf("status %d, output %q; want %d and %q", status, out, tt.status, tt.want)
 			}
@@ -158,7 +158,7 @@ func self(t *testing.T) string {
 func readAll(t *testing.T, path string) string {
 	t.Helper()
 	var conn net.Conn
-	testenv.Eventually(t, 5*time.Second, "an answer at "+path, func() bool {
+	testenv.Eventually(t, "an answer at "+path, func() bool {
 		c, err := net.Dial("unix", path)
 		conn = c
 		return err == nil

@@ -73,7 +73,7 @@ func TestJournal(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), journalVariable+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
-	out, stderr, status := testenv.RunCmd(t, 20*time.Second, cmd)
+	out, stderr, status := testenv.RunCmd(t, cmd)
 	for _, want := range []string{
 		"MESSAGE=to journal k=v\n", "MESSAGE=to auto k=v\n", "PRIORITY=4\n",
 		"SYSLOG_IDENTIFIER=postern-test\n", "SYSLOG_FACILITY=2\n",

@@ -170,7 +170,7 @@ func TestIdleConnections(t *testing.T) {
 	}
 	idle[0].Close()
 	// The place is free a moment later.
-	testenv.Eventually(t, 5*time.Second, "a free place", func() bool {
+	testenv.Eventually(t, "a free place", func() bool {
 		c := dial()
 		defer c.Close()
 		io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")

@@ -174,12 +174,12 @@ func TestLockEndsWithProcess(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childVariable+"="+path)
 	p := testenv.Start(t, cmd)
-	p.WaitOutput(10*time.Second, "written")
+	p.WaitOutput("written")
 	if _, err := Write(path); !errors.Is(err, ErrRunning) {
 		t.Errorf("error %v while the other process runs", err)
 	}
 	p.Stop(syscall.SIGKILL)
-	p.Wait(10 * time.Second)
+	p.Wait()
 	f, err := Write(path)
 	must(t, err)
 	check(t, path)

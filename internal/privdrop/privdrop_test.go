@@ -137,7 +137,7 @@ func runChild(t *testing.T, user, mode string) (string, int) {
 	}
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), userVariable+"="+user, modeVariable+"="+mode)
-	out, _, status := testenv.RunCmd(t, 30*time.Second, cmd)
+	out, _, status := testenv.RunCmd(t, cmd)
 	return out, status
 }
 
@@ -329,7 +329,7 @@ func TestDropNotRoot(t *testing.T) {
 			cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_SETUID}
 			want, wantStatus = "are still", 1
 		}
-		out, _, status := testenv.RunCmd(t, 30*time.Second, cmd)
+		out, _, status := testenv.RunCmd(t, cmd)
 		if status != wantStatus || !strings.Contains(out, want) {
 			t.Errorf("CAP_SETUID %v: status %d, output:\n%s", keep, status, out)
 		}

@@ -148,7 +148,7 @@ func StartDovecot(t testing.TB) *POP3Server {
 	}
 	s.Process = Start(t, exec.Command(program, "-F", "-c", conf))
 	t.Cleanup(s.Process.Kill) // now and then its master waits long for a child
-	Eventually(t, 30*time.Second, "Dovecot to answer", func() bool {
+	Eventually(t, "Dovecot to answer", func() bool {
 		if !s.Process.Running() {
 			t.Fatalf("Dovecot has ended: %s", s.Process.Output())
 		}

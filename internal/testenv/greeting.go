@@ -11,7 +11,7 @@ import (
 // awaitGreeting waits until a mail server that was just started says 220.
 func awaitGreeting(t testing.TB, p *Process, network, address string, log func() string) {
 	t.Helper()
-	Eventually(t, startWithin, p.name+" to answer", func() bool {
+	Eventually(t, p.name+" to answer", func() bool {
 		if !p.Running() {
 			t.Fatalf("%s has ended: %s%s", p.name, p.Output(), log())
 		}

@@ -50,7 +50,7 @@ func StartHAProxy(t testing.TB, server string) *HAProxy {
 		t.Fatal(err)
 	}
 	h.Process = Start(t, exec.Command(program, "-db", "-f", conf))
-	Eventually(t, startWithin, "HAProxy to listen", func() bool {
+	Eventually(t, "HAProxy to listen", func() bool {
 		if !h.Process.Running() {
 			t.Fatalf("HAProxy has ended: %s", h.Process.Output())
 		}

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // The mail servers in jails take mail, deliver it, refuse whom they do not know, and start again.
@@ -26,7 +25,7 @@ func TestJailedServersDeliver(t *testing.T) {
 				if err := smtp.SendMail(address, nil, "ann@example.org", []string{"bob@example.net"}, []byte("Subject: x\r\n\r\n"+text+"\r\n")); err != nil {
 					t.Fatal(err)
 				}
-				Eventually(t, 30*time.Second, "delivery", func() bool { return strings.Contains(strings.Join(delivered(), ""), "\n"+text+"\n") })
+				Eventually(t, "delivery", func() bool { return strings.Contains(strings.Join(delivered(), ""), "\n"+text+"\n") })
 				again()
 			}
 			err := smtp.SendMail(address, nil, "ann@example.org", []string{"nobody@example.net"}, []byte("Subject: x\r\n\r\n"))
@@ -35,7 +34,7 @@ func TestJailedServersDeliver(t *testing.T) {
 			}
 			p := again()
 			p.Stop(syscall.SIGTERM)
-			p.Wait(10 * time.Second)
+			p.Wait()
 		})
 	}
 }
@@ -44,7 +43,7 @@ func TestJailedServersDeliver(t *testing.T) {
 func restart(s interface{ Start() }, p **Process) func() *Process {
 	return func() *Process {
 		(*p).Stop(syscall.SIGTERM)
-		(*p).Wait(30 * time.Second)
+		(*p).Wait()
 		s.Start()
 		return *p
 	}

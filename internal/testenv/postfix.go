@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // Mailserver is a real Postfix with settings of its own, on 127.0.0.1.
@@ -156,10 +155,10 @@ func (m *Mailserver) Delivered() []string {
 }
 
 // AwaitDelivered waits for a message that contains text and gives it.
-func (m *Mailserver) AwaitDelivered(within time.Duration, text string) string {
+func (m *Mailserver) AwaitDelivered(text string) string {
 	m.t.Helper()
 	var found string
-	Eventually(m.t, within, fmt.Sprintf("Postfix to deliver a message with %q", text), func() bool {
+	Eventually(m.t, fmt.Sprintf("Postfix to deliver a message with %q", text), func() bool {
 		for _, message := range m.Delivered() {
 			if strings.Contains(message, text) {
 				found = message

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 func TestPostfixDelivers(t *testing.T) {
@@ -16,7 +15,7 @@ func TestPostfixDelivers(t *testing.T) {
 	if err := send("hello there"); err != nil {
 		t.Fatal(err)
 	}
-	got := m.AwaitDelivered(30*time.Second, "hello there")
+	got := m.AwaitDelivered("hello there")
 	if !strings.Contains(got, "Return-Path: <ann@example.org>") {
 		t.Errorf("delivered:\n%s", got)
 	}
@@ -24,7 +23,7 @@ func TestPostfixDelivers(t *testing.T) {
 		t.Error("the line given for main.cf has no effect")
 	}
 	m.Process.Stop(syscall.SIGTERM)
-	m.Process.Wait(10 * time.Second)
+	m.Process.Wait()
 }
 
 func TestOverridden(t *testing.T) {

@@ -13,10 +13,6 @@ import (
 	"time"
 )
 
-// stopWithin is how long a process has after SIGTERM at the end of a test
-// before it is killed.
-const stopWithin = 5 * time.Second
-
 // Process is a child process of a test, in a process group of its own.
 type Process struct {
 	t      testing.TB
@@ -30,7 +26,8 @@ type Process struct {
 // Start runs cmd in a process group of its own. Its standard output and error
 // are captured, where cmd does not send them elsewhere, and shown if the test
 // fails. At the end of the test it gets SIGTERM and, if need be, its whole
-// group SIGKILL. If the test process itself dies, the kernel kills it.
+// group SIGKILL. If the test process itself dies, the kernel kills it, and Main
+// whatever it has started.
 func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Helper()
 	p := &Process{t: t, cmd: cmd, name: strings.Join(cmd.Args, " "), done: make(chan struct{})}
@@ -51,10 +48,11 @@ func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	}
 	started := make(chan error)
 	go p.run(started)
-	if err := <-started; err != nil {
+	if err := Receive(t, "the start of "+p.name, started); err != nil {
 		t.Fatalf("start %s: %v", p.name, err)
 	}
 	t.Cleanup(p.end)
+	onHang(t, p.Kill)
 	return p
 }
 
@@ -108,26 +106,19 @@ func (p *Process) Kill() {
 }
 
 // Wait waits for the process to end and gives its exit status, 128 plus the
-// number of the signal that killed it. It fails the test if the process still
-// runs after d.
-func (p *Process) Wait(d time.Duration) int {
+// number of the signal that killed it.
+func (p *Process) Wait() int {
 	p.t.Helper()
-	select {
-	case <-p.done:
-	case <-time.After(d):
-		if p.Running() { // both may have been ready
-			p.t.Fatalf("%s still runs after %v", p.name, d)
-		}
-	}
+	Receive(p.t, "the end of "+p.name, p.done)
 	return p.status
 }
 
-// WaitOutput waits until the output contains text. It fails the test if that
-// takes longer than d or if the process ends without it.
-func (p *Process) WaitOutput(d time.Duration, text string) {
+// WaitOutput waits until the output contains text, and ends the test if the
+// process ends without it.
+func (p *Process) WaitOutput(text string) {
 	p.t.Helper()
 	ended := false
-	Eventually(p.t, d, p.name+" to print "+text, func() bool {
+	Eventually(p.t, p.name+" to print "+text, func() bool {
 		if strings.Contains(p.Output(), text) {
 			return true
 		}
@@ -142,11 +133,11 @@ func (p *Process) WaitOutput(d time.Duration, text string) {
 func (p *Process) end() {
 	if p.Running() {
 		p.cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-p.done:
-		case <-time.After(stopWithin):
-			p.t.Errorf("%s did not end within %v of SIGTERM", p.name, stopWithin)
+		w := beginWait(p.t, p.name+" to end after SIGTERM")
+		if _, ended := receive(p.done, w.left()); !ended {
+			p.t.Error(w.report())
 		}
+		w.end()
 	}
 	// Whatever of the group is left, the process itself included.
 	syscall.Kill(-p.Pid(), syscall.SIGKILL)
@@ -157,21 +148,20 @@ func (p *Process) end() {
 }
 
 // Run runs a program to its end and gives its output and exit status (128 plus
-// the number of the signal that killed it). It fails the test when the program
-// cannot be started or takes longer than timeout.
-func Run(t testing.TB, timeout time.Duration, name string, args ...string) (stdout, stderr string, status int) {
+// the number of the signal that killed it). It ends the test when the program
+// cannot be started.
+func Run(t testing.TB, name string, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
-	return RunCmd(t, timeout, exec.Command(name, args...))
+	return RunCmd(t, exec.Command(name, args...))
 }
 
 // RunCmd is Run for a prepared command, with an environment, a directory or
 // standard input of its own.
-func RunCmd(t testing.TB, timeout time.Duration, cmd *exec.Cmd) (stdout, stderr string, status int) {
+func RunCmd(t testing.TB, cmd *exec.Cmd) (stdout, stderr string, status int) {
 	t.Helper()
 	var out, errOut lockedBuffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
-	p := Start(t, cmd)
-	status = p.Wait(timeout)
+	status = Start(t, cmd).Wait()
 	return out.String(), errOut.String(), status
 }
 

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 )
 
 // maxTempDir is the longest temporary directory that leaves room for a socket
@@ -77,21 +76,21 @@ const firstPort, portCount = 20000, 12000
 
 var given struct {
 	sync.Mutex
-	ports map[int]bool
+	marks map[int]net.Listener // by the port
 }
 
-// FreePort gives a TCP port on 127.0.0.1 that nothing listens on and that this
-// test process has not been given before.
+// FreePort gives a TCP port on 127.0.0.1 that nothing listens on and that no
+// test process of this moment has been given before.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	given.Lock()
 	defer given.Unlock()
-	if given.ports == nil {
-		given.ports = make(map[int]bool)
+	if given.marks == nil {
+		given.marks = make(map[int]net.Listener)
 	}
 	for range 1000 {
 		port := firstPort + rand.IntN(portCount)
-		if given.ports[port] {
+		if given.marks[port] != nil {
 			continue
 		}
 		l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
@@ -99,34 +98,14 @@ func FreePort(t testing.TB) int {
 			continue
 		}
 		l.Close()
-		given.ports[port] = true
+		// An abstract name marks the port as given, until this process ends.
+		mark, err := net.Listen("unix", fmt.Sprintf("@postern-test-port-%d", port))
+		if err != nil {
+			continue
+		}
+		given.marks[port] = mark
 		return port
 	}
 	t.Fatal("find free port: none in 1000 tries")
 	return 0
-}
-
-// Eventually calls cond until it is true, first at once, then every few
-// milliseconds, and fails the test when it is still false after within. what
-// says in the failure what was waited for.
-func Eventually(t testing.TB, within time.Duration, what string, cond func() bool) {
-	t.Helper()
-	if !Poll(within, cond) {
-		t.Fatalf("after %v still waiting for: %s", within, what)
-	}
-}
-
-// Poll calls cond until it is true, at most for the given time, and says whether it was.
-func Poll(within time.Duration, cond func() bool) bool {
-	deadline := time.Now().Add(within)
-	for pause := time.Millisecond; !cond(); {
-		if time.Now().After(deadline) {
-			return false
-		}
-		time.Sleep(pause)
-		if pause < 20*time.Millisecond {
-			pause *= 2
-		}
-	}
-	return true
 }

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // recorder stands in for a test, to see how the helpers end one.
@@ -26,6 +25,10 @@ func (r *recorder) Fatalf(format string, args ...any) {
 	r.failed = fmt.Sprintf(format, args...)
 	runtime.Goexit()
 }
+func (r *recorder) Fatal(args ...any) {
+	r.failed = fmt.Sprint(args...)
+	runtime.Goexit()
+}
 func (r *recorder) Skipf(format string, args ...any) {
 	r.skipped = fmt.Sprintf(format, args...)
 	runtime.Goexit()
@@ -36,7 +39,7 @@ func record(t *testing.T, f func(testing.TB)) *recorder {
 	r := &recorder{TB: t}
 	done := make(chan struct{})
 	go func() { defer close(done); f(r) }()
-	<-done
+	Receive(t, "the end of the recorded test", done)
 	return r
 }
 
@@ -110,9 +113,9 @@ func TestFindLooksInSbin(t *testing.T) {
 
 func TestProcess(t *testing.T) {
 	p := Start(t, exec.Command("sh", "-c", "echo ready; read x; exit 3"))
-	p.WaitOutput(5*time.Second, "ready")
-	p.Wait(5 * time.Second) // standard input is empty, so read ends at once
-	if got := p.Wait(0); got != 3 {
+	p.WaitOutput("ready")
+	p.Wait() // standard input is empty, so read ends at once
+	if got := p.Wait(); got != 3 {
 		t.Errorf("status %d, want 3", got)
 	}
 	if p.Running() {
@@ -122,7 +125,7 @@ func TestProcess(t *testing.T) {
 
 	p = Start(t, exec.Command("sleep", "60"))
 	p.Stop(syscall.SIGINT)
-	if got := p.Wait(5 * time.Second); got != 128+int(syscall.SIGINT) {
+	if got := p.Wait(); got != 128+int(syscall.SIGINT) {
 		t.Errorf("status %d, want 130", got)
 	}
 }
@@ -131,26 +134,22 @@ func TestCleanupEndsTheWholeGroup(t *testing.T) {
 	var child int
 	t.Run("inner", func(t *testing.T) {
 		p := Start(t, exec.Command("sh", "-c", "trap '' TERM; (trap '' TERM; exec sleep 60) & echo $!; exit 0"))
-		Eventually(t, 5*time.Second, "the child's pid", func() bool {
+		Eventually(t, "the child's pid", func() bool {
 			n, _ := fmt.Sscan(p.Output(), &child)
 			return n == 1
 		})
 	})
-	// The orphan is reaped by init, or stays a zombie where there is none.
-	Eventually(t, 5*time.Second, "the child to end", func() bool {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child))
-		return err != nil || strings.Contains(string(stat), ") Z ")
-	})
+	Eventually(t, "the child to end", func() bool { return isGone(child) })
 }
 
 func TestRun(t *testing.T) {
-	stdout, stderr, status := Run(t, 5*time.Second, "sh", "-c", "echo out; echo err >&2; exit 7")
+	stdout, stderr, status := Run(t, "sh", "-c", "echo out; echo err >&2; exit 7")
 	if stdout != "out\n" || stderr != "err\n" || status != 7 {
 		t.Errorf("Run = %q, %q, %d; want out, err, 7", stdout, stderr, status)
 	}
 	cmd := exec.Command("cat")
 	cmd.Stdin = strings.NewReader("input")
-	if stdout, _, status := RunCmd(t, 5*time.Second, cmd); stdout != "input" || status != 0 {
+	if stdout, _, status := RunCmd(t, cmd); stdout != "input" || status != 0 {
 		t.Errorf("RunCmd = %q, %d; want input, 0", stdout, status)
 	}
 }

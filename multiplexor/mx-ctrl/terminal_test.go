@@ -145,7 +145,7 @@ func (p *pty) frame() string {
 // wait waits until the last frame has a text.
 func (p *pty) wait(text string) {
 	p.t.Helper()
-	testenv.Eventually(p.t, 30*time.Second, fmt.Sprintf("%q on the screen", text), func() bool {
+	testenv.Eventually(p.t, fmt.Sprintf("%q on the screen", text), func() bool {
 		if strings.Contains(p.frame(), text) {
 			return true
 		}
@@ -205,7 +205,7 @@ func (p *pty) restored() {
 	if got := p.mode(); got != cooked {
 		p.t.Errorf("the terminal is left with %s", got)
 	}
-	testenv.Eventually(p.t, 5*time.Second, "the screen to be given back", func() bool {
+	testenv.Eventually(p.t, "the screen to be given back", func() bool {
 		return strings.Count(p.written(), enterScreen) > 0 && strings.HasSuffix(p.written(), leaveScreen)
 	})
 }
@@ -248,19 +248,19 @@ func TestTopOnATerminal(t *testing.T) {
 	asked := len(f.requests())
 	p.press("x \x1b[A ") // keys without a meaning, on, off: one more time asked at most
 	p.resize(60, 17)
-	testenv.Eventually(t, 30*time.Second, "a paused frame of 17 lines", func() bool {
+	testenv.Eventually(t, "a paused frame of 17 lines", func() bool {
 		frame := p.frame()
 		return strings.Count(frame, "\r\n") == 16 && strings.Contains(frame, "PAUSED") && strings.Contains(frame, "... and 1 idle, 1 killed, 1 stopped")
 	})
 	// It draws on, with the clock, and does not ask.
 	frames := strings.Count(p.written(), cursorHome)
-	testenv.Eventually(t, 30*time.Second, "more frames", func() bool { return strings.Count(p.written(), cursorHome) > frames+5 })
+	testenv.Eventually(t, "more frames", func() bool { return strings.Count(p.written(), cursorHome) > frames+5 })
 	if more := len(f.requests()) - asked; more > 3 {
 		t.Errorf("%d requests while paused", more)
 	}
 	p.press(" ")
 	before := len(f.requests())
-	testenv.Eventually(t, 30*time.Second, "requests after the pause", func() bool { return len(f.requests()) > before+6 })
+	testenv.Eventually(t, "requests after the pause", func() bool { return len(f.requests()) > before+6 })
 	if strings.Contains(p.frame(), "PAUSED") {
 		t.Error("still PAUSED")
 	}
@@ -300,13 +300,13 @@ func TestTopStops(t *testing.T) {
 	frames := func() int { return strings.Count(p.written(), cursorHome) }
 	before := frames()
 	p.press("\x1a")
-	testenv.Eventually(t, 30*time.Second, "top to go on", func() bool { return frames() > before+3 })
+	testenv.Eventually(t, "top to go on", func() bool { return frames() > before+3 })
 	if strings.Contains(p.written(), leaveScreen) {
 		t.Error("the screen was given back for Ctrl-Z")
 	}
 	p.cmd.Process.Signal(syscall.SIGSTOP)
 	p.cmd.Process.Signal(syscall.SIGCONT)
-	testenv.Eventually(t, 30*time.Second, "the screen taken again", func() bool { return strings.Count(p.written(), enterScreen) == 2 })
+	testenv.Eventually(t, "the screen taken again", func() bool { return strings.Count(p.written(), enterScreen) == 2 })
 	p.press("q")
 	if status := p.ended(); status != 0 {
 		t.Errorf("status %d", status)
@@ -325,14 +325,14 @@ func TestTopUnderAShellStopsAndGoesOn(t *testing.T) {
 	p := onTerminal(t, 100, 30, "shell", sh, script)
 	p.wait("asked 3")
 	p.press("\x1a")
-	testenv.Eventually(t, 30*time.Second, "the shell, and top again", func() bool {
+	testenv.Eventually(t, "the shell, and top again", func() bool {
 		_, after, ok := strings.Cut(p.written(), leaveScreen)
 		return ok && strings.Contains(after, "STOPPED") && strings.Contains(after, enterScreen)
 	})
 	p.wait("asked ")
 	p.press("q")
 	p.ended()
-	testenv.Eventually(t, 5*time.Second, "the shell's last word", func() bool { return strings.HasSuffix(p.written(), leaveScreen+"ENDED 0\n") })
+	testenv.Eventually(t, "the shell's last word", func() bool { return strings.HasSuffix(p.written(), leaveScreen+"ENDED 0\n") })
 	if got := p.mode(); got != cooked {
 		t.Errorf("the terminal is left with %s", got)
 	}
@@ -368,7 +368,7 @@ func TestTopSaysThatTheMultiplexorIsGone(t *testing.T) {
 	if err := os.Rename(away, f.socket); err != nil {
 		t.Fatal(err)
 	}
-	testenv.Eventually(t, 30*time.Second, "the error to go", func() bool { return !strings.Contains(p.frame(), "No answer") })
+	testenv.Eventually(t, "the error to go", func() bool { return !strings.Contains(p.frame(), "No answer") })
 	p.press("Q")
 	if status := p.ended(); status != 0 {
 		t.Errorf("status %d", status)
@@ -382,10 +382,10 @@ func TestRepliesOnATerminalAreSafe(t *testing.T) {
 	f := answer(t, func(string) string { return "red%1B[31m é%C2%9B\n" })
 	p := onTerminal(t, 80, 24, "-s", f.socket, "foo")
 	p.ended()
-	testenv.Eventually(t, 5*time.Second, "the reply", func() bool { return strings.Contains(p.written(), "red?[31m é?\n") })
+	testenv.Eventually(t, "the reply", func() bool { return strings.Contains(p.written(), "red?[31m é?\n") })
 
 	f = answer(t, func(string) string { return "\x1b[2J\n" })
 	p = onTerminal(t, 80, 24, "-s", f.socket, "status")
 	p.ended()
-	testenv.Eventually(t, 5*time.Second, "the refusal", func() bool { return strings.Contains(p.written(), "ERROR ?[2J\n") })
+	testenv.Eventually(t, "the refusal", func() bool { return strings.Contains(p.written(), "ERROR ?[2J\n") })
 }

@@ -136,7 +136,7 @@ func TestFormats(t *testing.T) {
 			go func() {
 				done <- run(append(tt.args, socket, "--timeout=20s", "-n", fmt.Sprint(n)), &out, &log)
 			}()
-			testenv.Eventually(t, 10*time.Second, "a listener", func() bool { return h.Stats().Subscriptions > before })
+			testenv.Eventually(t, "a listener", func() bool { return h.Stats().Subscriptions > before })
 			publish()
 			if status := <-done; status != 0 {
 				t.Errorf("status %d, %s", status, log.String())
@@ -148,7 +148,7 @@ func TestFormats(t *testing.T) {
 			if got != tt.want {
 				t.Errorf("got  %q\nwant %q", got, tt.want)
 			}
-			testenv.Eventually(t, 10*time.Second, "no listener", func() bool { return h.Stats().Listeners == 0 })
+			testenv.Eventually(t, "no listener", func() bool { return h.Stats().Listeners == 0 })
 		})
 	}
 }
@@ -165,7 +165,7 @@ func TestJSONIsAlwaysValid(t *testing.T) {
 	go func() {
 		done <- run([]string{"-f", "json", "--timeout=20s", "-n", fmt.Sprint(len(texts)), socket}, &out, &log)
 	}()
-	testenv.Eventually(t, 10*time.Second, "a listener", func() bool { return subscribed(h) })
+	testenv.Eventually(t, "a listener", func() bool { return subscribed(h) })
 	for _, text := range texts {
 		h.Publish(notify.Message{Letter: 'S', Text: text})
 	}
@@ -273,11 +273,11 @@ func TestReconnect(t *testing.T) {
 	var out, log buffer
 	done := make(chan int)
 	go func() { done <- run([]string{"--raw", "-t", "YZ", "--timeout=30s", "-n", "4", socket}, &out, &log) }()
-	testenv.Eventually(t, 10*time.Second, "a listener", func() bool { return subscribed(first) })
+	testenv.Eventually(t, "a listener", func() bool { return subscribed(first) })
 	first.Publish(notify.Message{Letter: 'Z'})
-	testenv.Eventually(t, 10*time.Second, "Z", func() bool { return out.String() == "Z\n" })
+	testenv.Eventually(t, "Z", func() bool { return out.String() == "Z\n" })
 	first.Close()
-	testenv.Eventually(t, 10*time.Second, "the loss is told", func() bool {
+	testenv.Eventually(t, "the loss is told", func() bool {
 		return strings.Contains(log.String(), "notify-cat: lost mx: ")
 	})
 	os.Remove(socket)

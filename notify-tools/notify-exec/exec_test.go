@@ -66,7 +66,7 @@ func begin(t *testing.T, seed []string, args ...string) *trial {
 			t.Logf("standard error:\n%s", tr.log.String())
 		}
 	})
-	testenv.Eventually(t, 10*time.Second, "a listener", func() bool { return tr.hub.Stats().Subscriptions > 0 })
+	testenv.Eventually(t, "a listener", func() bool { return tr.hub.Stats().Subscriptions > 0 })
 	return tr
 }
 
@@ -160,7 +160,7 @@ func TestEnvironment(t *testing.T) {
 	tr := begin(t, nil, "--on=S", "sh", "-c",
 		`printf '%s|' "$POSTERN_EVENT" "$POSTERN_TYPE" "$POSTERN_TEXT" "$POSTERN_FREE" "$POSTERN_WORKER" "$POSTERN_SOURCE" "$POSTERN_SEQ" "$POSTERN_KIND"; echo`, ";")
 	tr.publish("F 3", "S 5 scan $HOME\xff")
-	testenv.Eventually(t, 10*time.Second, "the output", func() bool {
+	testenv.Eventually(t, "the output", func() bool {
 		return tr.out.String() == "S 5 scan $HOME\xff|S|5 scan $HOME\xff|3|5|mx|2|event|\n"
 	})
 	tr.end()
@@ -217,7 +217,7 @@ func TestDebounce(t *testing.T) {
 		tr.publish("Z", "Y", "B")
 	}
 	tr.publish("Z")
-	testenv.Eventually(t, 10*time.Second, "both commands", func() bool {
+	testenv.Eventually(t, "both commands", func() bool {
 		return strings.Count(tr.record(), "\n") == 2
 	})
 	if d := time.Since(start); d < 100*time.Millisecond {
@@ -232,7 +232,7 @@ func TestDebounce(t *testing.T) {
 func TestRepeat(t *testing.T) {
 	tr := begin(t, nil, "--repeat=50ms", "--on", "Z", "RECORD", "{}", ";")
 	tr.publish("Z")
-	testenv.Eventually(t, 10*time.Second, "repetitions", func() bool { return strings.Count(tr.record(), "Z|\n") >= 3 })
+	testenv.Eventually(t, "repetitions", func() bool { return strings.Count(tr.record(), "Z|\n") >= 3 })
 	tr.publish("Y")
 	tr.end()
 }
@@ -329,11 +329,11 @@ func TestBacklog(t *testing.T) {
 	for range 5000 {
 		tr.publish("U")
 	}
-	testenv.Eventually(t, 10*time.Second, "the drops are told", func() bool {
+	testenv.Eventually(t, "the drops are told", func() bool {
 		return strings.Contains(tr.log.String(), "dropped ")
 	})
 	os.Remove(hold)
-	testenv.Eventually(t, 10*time.Second, "the backlog is run", func() bool {
+	testenv.Eventually(t, "the backlog is run", func() bool {
 		return strings.Count(tr.out.String(), "run\n") >= 11
 	})
 	tr.end()

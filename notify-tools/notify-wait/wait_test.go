@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"postern/internal/notify"
 	"postern/internal/testenv"
@@ -164,7 +163,7 @@ func TestRun(t *testing.T) {
 	before := h.Stats().Subscriptions
 	done := make(chan int)
 	go func() { done <- run([]string{"no-workers", socket, "--timeout=20s"}, &out, &log) }()
-	testenv.Eventually(t, 10*time.Second, "a listener", func() bool { return h.Stats().Subscriptions > before })
+	testenv.Eventually(t, "a listener", func() bool { return h.Stats().Subscriptions > before })
 	h.Publish(notify.Message{Letter: 'F', Text: "1"}, notify.Message{Letter: 'F', Text: "0"}, notify.Message{Letter: 'Z'})
 	if status := <-done; status != 0 {
 		t.Errorf("status %d: %s", status, log.String())

@@ -42,7 +42,7 @@ func TestCapabilitiesBehindBlackhole(t *testing.T) {
 		return err
 	}
 	failed(t, ask(), 451, "4.4.1")
-	testenv.Eventually(t, 10*second, "the capabilities of the second server", func() bool { return ask() == nil })
+	testenv.Eventually(t, "the capabilities of the second server", func() bool { return ask() == nil })
 	if n := p.count(); n != 1 {
 		t.Errorf("%d connections, want 1", n)
 	}

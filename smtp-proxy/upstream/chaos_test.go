@@ -319,5 +319,5 @@ func TestChaos(t *testing.T) {
 			t.Errorf("connections are left: %+v", st)
 		}
 	}
-	testenv.Eventually(t, 5*second, "goroutines end", func() bool { return runtime.NumGoroutine() <= goroutines })
+	testenv.Eventually(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= goroutines })
 }

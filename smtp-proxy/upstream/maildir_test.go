@@ -138,9 +138,9 @@ func TestMaildirAbort(t *testing.T) {
 		}
 		return len(entries)
 	}
-	testenv.Eventually(t, 5*second, "delivery begins", func() bool { return files("tmp") == 1 })
+	testenv.Eventually(t, "delivery begins", func() bool { return files("tmp") == 1 })
 	c.Abort()
-	testenv.Eventually(t, 5*second, "delivery is given up", func() bool { return files("tmp") == 0 })
+	testenv.Eventually(t, "delivery is given up", func() bool { return files("tmp") == 0 })
 	if n := files("new"); n != 0 {
 		t.Errorf("%d files in new", n)
 	}

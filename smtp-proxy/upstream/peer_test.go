@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"postern/internal/smtp"
 	"postern/internal/testenv"
@@ -243,5 +242,5 @@ func unusable(t *testing.T, set *Set, c *Conn) {
 // waitFor waits until the peer has heard of a line.
 func waitFor(t *testing.T, p *peer, line string) {
 	t.Helper()
-	testenv.Eventually(t, 5*time.Second, "peer hears "+line, func() bool { return p.told(line) })
+	testenv.Eventually(t, "peer hears "+line, func() bool { return p.told(line) })
 }

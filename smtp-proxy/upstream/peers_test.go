@@ -32,7 +32,7 @@ func tryServer(t *testing.T, address, rcpt string, delivered func() []string) {
 		}
 		c.Release()
 	}
-	testenv.Eventually(t, 30*second, "all messages arrive", func() bool { return len(delivered()) >= messages })
+	testenv.Eventually(t, "all messages arrive", func() bool { return len(delivered()) >= messages })
 	for i := range messages {
 		found := 0
 		for _, text := range delivered() {

@@ -191,7 +191,7 @@ func TestIdleTime(t *testing.T) {
 	if n := set.Stats()[0].Idle; n != 2 {
 		t.Errorf("%d idle connections, want 2", n)
 	}
-	testenv.Eventually(t, 5*second, "idle connections are closed", func() bool { return set.Stats()[0].Open == 0 })
+	testenv.Eventually(t, "idle connections are closed", func() bool { return set.Stats()[0].Open == 0 })
 }
 
 // Connections that are in order are ended with QUIT, others are not: what would be read as a command must not go
@@ -239,7 +239,7 @@ func TestIdleHungUp(t *testing.T) {
 	_ = p.conns[0].Close()
 	p.mu.Unlock()
 	s := set.servers[0]
-	testenv.Eventually(t, 5*second, "the end arrives", func() bool {
+	testenv.Eventually(t, "the end arrives", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.kept[0].stream.quiet() != nil
@@ -282,7 +282,7 @@ func TestFailover(t *testing.T) {
 		t.Fatal(err)
 	}
 	back := servePeer(t, l, good)
-	testenv.Eventually(t, 5*second, "the first server is used again", func() bool {
+	testenv.Eventually(t, "the first server is used again", func() bool {
 		c := get(t, set, Client{})
 		defer c.Release()
 		return c.Server() == back.url()
@@ -360,7 +360,7 @@ func TestRES_08_KeptConnectionsServeOn(t *testing.T) {
 		c.Release()
 	}
 	refuse.Store(false)
-	testenv.Eventually(t, 5*second, "new connections", func() bool {
+	testenv.Eventually(t, "new connections", func() bool {
 		one := get(t, set, Client{})
 		defer one.Release()
 		two, err := set.Get(t.Context(), Client{})
@@ -517,7 +517,7 @@ func TestCapabilities(t *testing.T) {
 	if caps, err := set.Capabilities(context.Background()); err != nil || caps.Size != 2 {
 		t.Errorf("%+v, %v", caps, err)
 	}
-	testenv.Eventually(t, 5*second, "an old answer is fetched again", func() bool { return p.count() > before })
+	testenv.Eventually(t, "an old answer is fetched again", func() bool { return p.count() > before })
 
 	down := newSet(t, Config{URLs: []string{"smtp://" + deadAddress(t)}})
 	_, err := down.Capabilities(context.Background())

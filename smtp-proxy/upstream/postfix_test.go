@@ -42,7 +42,7 @@ func TestPostfix(t *testing.T) {
 	}
 	for _, content := range contents {
 		words := strings.Fields(content)
-		got := m.AwaitDelivered(30*time.Second, "last "+words[len(words)-1])
+		got := m.AwaitDelivered("last " + words[len(words)-1])
 		_, body, _ := strings.Cut(got, "\n\n")
 		_, want, _ := strings.Cut(strings.ReplaceAll(content, "\r\n", "\n"), "\n\n")
 		if strings.TrimRight(body, "\n") != want {
@@ -81,7 +81,7 @@ func TestPostfixSmuggling(t *testing.T) {
 		c.Release()
 	}
 	for i := range ends {
-		if got := m.AwaitDelivered(30*time.Second, fmt.Sprintf("last %d;", i)); !strings.Contains(got, "\nfirst") {
+		if got := m.AwaitDelivered(fmt.Sprintf("last %d;", i)); !strings.Contains(got, "\nfirst") {
 			t.Errorf("message %d was cut: %q", i, got)
 		}
 	}
@@ -119,7 +119,7 @@ func TestPostfixTLS(t *testing.T) {
 			mark := fmt.Sprintf("mark %d %d;", i, j)
 			sendTo(t, c, "Subject: x\r\n\r\n"+mark)
 			c.Release()
-			if got := m.AwaitDelivered(30*time.Second, mark); !strings.Contains(got, "TLSv1.3") {
+			if got := m.AwaitDelivered(mark); !strings.Contains(got, "TLSv1.3") {
 				t.Errorf("header:\n%s", got)
 			}
 		}
@@ -157,7 +157,7 @@ func TestPostfixXClient(t *testing.T) {
 		mark := fmt.Sprintf("mark %d;", i)
 		sendTo(t, c, "Subject: x\r\n\r\n"+mark)
 		c.Release()
-		if got := m.AwaitDelivered(30*time.Second, mark); !strings.Contains(strings.Join(strings.Fields(got), " "), test.want) {
+		if got := m.AwaitDelivered(mark); !strings.Contains(strings.Join(strings.Fields(got), " "), test.want) {
 			t.Errorf("want %s in header:\n%s", test.want, got)
 		}
 	}
@@ -190,7 +190,7 @@ func TestPostfixProxyProtocol(t *testing.T) {
 			mark := fmt.Sprintf("mark %s %d;", mode, i)
 			sendTo(t, c, "Subject: x\r\n\r\n"+mark)
 			c.Release()
-			if got := m.AwaitDelivered(30*time.Second, mark); !strings.Contains(got, client.Addr.Addr().String()+"]") {
+			if got := m.AwaitDelivered(mark); !strings.Contains(got, client.Addr.Addr().String()+"]") {
 				t.Errorf("header:\n%s", got)
 			}
 		}
@@ -204,12 +204,12 @@ func TestPostfixIdle(t *testing.T) {
 	c := get(t, set, Client{})
 	sendTo(t, c, "Subject: x\r\n\r\nfirst;")
 	c.Release()
-	testenv.Eventually(t, 20*second, "Postfix hangs up", func() bool { return c.stream.quiet() != nil })
+	testenv.Eventually(t, "Postfix hangs up", func() bool { return c.stream.quiet() != nil })
 	c = get(t, set, Client{})
 	sendTo(t, c, "Subject: x\r\n\r\nsecond;")
 	c.Release()
-	m.AwaitDelivered(30*time.Second, "first;")
-	m.AwaitDelivered(30*time.Second, "second;")
+	m.AwaitDelivered("first;")
+	m.AwaitDelivered("second;")
 	if s := set.Stats()[0]; s.Dialed != 2 {
 		t.Errorf("%+v", s)
 	}
@@ -226,7 +226,7 @@ func TestPostfixSendmail(t *testing.T) {
 		mark := fmt.Sprintf("mark %d;", i)
 		sendTo(t, c, "Subject: x\r\n\r\n.dot\r\n"+mark)
 		c.Release()
-		if got := m.AwaitDelivered(30*time.Second, mark); !strings.Contains(got, "\n.dot\n") {
+		if got := m.AwaitDelivered(mark); !strings.Contains(got, "\n.dot\n") {
 			t.Errorf("arrived:\n%s", got)
 		}
 	}

@@ -75,7 +75,7 @@ func TestProgram(t *testing.T) {
 	c := get(t, set, Client{})
 	p := programOf(c.stream)
 	c.Abort()
-	testenv.Eventually(t, 5*second, "the program ends", func() bool {
+	testenv.Eventually(t, "the program ends", func() bool {
 		select {
 		case <-p.done:
 			return true
@@ -100,7 +100,7 @@ func TestProgramInherits(t *testing.T) {
 	var said syncBuffer
 	set := newSet(t, Config{URLs: []string{script(t, "env >&2; ls /proc/self/fd >&2; umask >&2; echo the end >&2\n"+shellServer)}, Log: slog.New(slog.NewTextHandler(&said, nil))})
 	get(t, set, Client{}).Release()
-	testenv.Eventually(t, 5*second, "the program has said it", func() bool { return strings.Contains(said.String(), "the end") })
+	testenv.Eventually(t, "the program has said it", func() bool { return strings.Contains(said.String(), "the end") })
 	if got := said.String(); strings.Contains(got, "LD_PRELOAD") || strings.Contains(got, "NOTIFY_SOCKET") || strings.Contains(got, "LISTEN_FDS") || strings.Contains(got, "IFS=/") || !strings.Contains(got, "PATH=/") {
 		t.Errorf("environment:\n%s", got)
 	}
@@ -128,7 +128,7 @@ func TestProgramKilled(t *testing.T) {
 	c := get(t, set, Client{})
 	p := programOf(c.stream)
 	c.Abort()
-	testenv.Eventually(t, 5*second, "the program is killed", func() bool {
+	testenv.Eventually(t, "the program is killed", func() bool {
 		select {
 		case <-p.done:
 			return true

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -112,9 +111,9 @@ func TestNothingIsLeftBehind(t *testing.T) {
 				t.Errorf("exit status %d, want %d", got, c.status)
 			}
 			for _, pid := range pids {
-				testenv.Eventually(t, 20*time.Second, fmt.Sprintf("process %d to end", pid), func() bool { return gone(pid) })
+				testenv.Eventually(t, fmt.Sprintf("process %d to end", pid), func() bool { return gone(pid) })
 			}
-			testenv.Eventually(t, 20*time.Second, "the directory to go", func() bool {
+			testenv.Eventually(t, "the directory to go", func() bool {
 				_, err := os.Stat(fields[1])
 				return os.IsNotExist(err)
 			})
