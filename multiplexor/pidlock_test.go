@@ -45,10 +45,10 @@ func TestStartWhileAnotherDrains(t *testing.T) {
 	listener, events := r.listener("?*\n")
 	defer listener.Close()
 	reply := r.background("do read " + fifo)
-	testenv.Eventually(t, patience, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
+	testenv.Eventually(t, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
 	first.Stop(syscall.SIGTERM)
 	for _, name := range names {
-		testenv.Eventually(t, patience, "the first to give up "+name, func() bool {
+		testenv.Eventually(t, "the first to give up "+name, func() bool {
 			_, err := os.Lstat(r.path(name))
 			return os.IsNotExist(err)
 		})
@@ -71,7 +71,7 @@ func TestStartWhileAnotherDrains(t *testing.T) {
 	if got := <-reply; got != "ok did\n" {
 		t.Errorf("the request of the first got %q", got)
 	}
-	if status := first.Wait(patience); status != 0 {
+	if status := first.Wait(); status != 0 {
 		t.Errorf("first: exit status %d", status)
 	}
 	listener.SetDeadline(time.Now().Add(patience))
@@ -135,7 +135,7 @@ func TestFailedStartLeavesNoPid(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, stderr, status := testenv.Run(t, patience, bin, append(tt.args, "-D")...)
+			_, stderr, status := testenv.Run(t, bin, append(tt.args, "-D")...)
 			if status == 0 {
 				t.Fatalf("it started: %s", stderr)
 			}

@@ -53,7 +53,7 @@ var lookers = map[string]func(t *testing.T, files []string) []view{
 
 func lookOutside(t *testing.T, program, script string, files []string) []view {
 	t.Helper()
-	stdout, stderr, status := testenv.RunCmd(t, 2*time.Minute, exec.Command(program, append([]string{filepath.Join("testdata", "views", script)}, files...)...))
+	stdout, stderr, status := testenv.RunCmd(t, exec.Command(program, append([]string{filepath.Join("testdata", "views", script)}, files...)...))
 	if status != 0 {
 		t.Fatalf("%s: status %d: %s", script, status, stderr)
 	}
@@ -213,7 +213,7 @@ func TestHeaderIsReadAlike(t *testing.T) {
 	var before, after []string
 	for i := range all {
 		marker := strconv.Itoa(i)
-		arrived := server.AwaitDelivered(time.Minute, "marker "+marker+".")
+		arrived := server.AwaitDelivered("marker " + marker + ".")
 		before, after = append(before, filepath.Join(dir, marker+".saw")), append(after, filepath.Join(dir, marker+".arrived"))
 		mu.Lock()
 		writeFile(t, before[i], saw[marker])

@@ -44,14 +44,14 @@ func (h *notifyHub) restart(t *testing.T) {
 
 func (h *notifyHub) heard(t *testing.T) {
 	t.Helper()
-	testenv.Eventually(t, answersWithin, "a listener", func() bool { return h.Stats().Subscriptions > 0 })
+	testenv.Eventually(t, "a listener", func() bool { return h.Stats().Subscriptions > 0 })
 }
 
 // record waits until the file that the commands write to ends so.
 func (h *notifyHub) record(t *testing.T, want string) {
 	t.Helper()
 	var text []byte
-	testenv.Eventually(t, answersWithin, fmt.Sprintf("the record %q", want), func() bool {
+	testenv.Eventually(t, fmt.Sprintf("the record %q", want), func() bool {
 		text, _ = os.ReadFile(filepath.Join(h.dir, "record"))
 		return strings.HasSuffix(string(text), want)
 	})
@@ -95,7 +95,7 @@ func TestNotifyDeadStandardError(t *testing.T) {
 		h.Publish(notify.Message{Letter: 'Z'})
 		h.record(t, "U\nZ\n")
 		p.Stop(syscall.SIGTERM)
-		if status := p.Wait(answersWithin); status != 0 {
+		if status := p.Wait(); status != 0 {
 			t.Errorf("status %d", status)
 		}
 		h.record(t, "U\nZ\nundo\n")
@@ -110,12 +110,12 @@ func TestNotifyDeadStandardError(t *testing.T) {
 		h.restart(t)
 		h.heard(t)
 		h.Publish(notify.Message{Letter: 'Z'})
-		p.WaitOutput(answersWithin, "Z\n")
+		p.WaitOutput("Z\n")
 	})
 	t.Run("notify-wait", func(t *testing.T) {
 		cmd := exec.Command(testenv.Binary(t, "notify-wait"), "--timeout=100ms", "idle", filepath.Join(testenv.ShortDir(t), "none"))
 		cmd.Stderr = unread(t)
-		if status := testenv.Start(t, cmd).Wait(answersWithin); status != 124 {
+		if status := testenv.Start(t, cmd).Wait(); status != 124 {
 			t.Errorf("status %d, want 124", status)
 		}
 	})
@@ -151,7 +151,7 @@ func TestNotifyExecSignals(t *testing.T) {
 			h.Publish(notify.Message{Letter: 'U'})
 			h.record(t, "U\n")
 			p.Stop(tt.ends)
-			if status := p.Wait(answersWithin); status != 0 {
+			if status := p.Wait(); status != 0 {
 				t.Errorf("status %d", status)
 			}
 			h.record(t, "U\nundo\n")
@@ -184,15 +184,15 @@ func TestNotifyFirstProcess(t *testing.T) {
 	h.heard(t)
 	h.Publish(notify.Message{Letter: 'B'})
 	h.record(t, "left\n")
-	testenv.Eventually(t, answersWithin, "the end of what was left behind is noted", func() bool {
+	testenv.Eventually(t, "the end of what was left behind is noted", func() bool {
 		return len(children(p.Pid())) == 2 && !strings.Contains(children(p.Pid()), "Z") // the program, and the one that sleeps on
 	})
 	p.Stop(syscall.SIGTERM)
-	if status := p.Wait(answersWithin); status != 0 {
+	if status := p.Wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
 	h.record(t, "left\nundo\n")
-	if status := inside(exec.Command(testenv.Binary(t, "notify-exec"))).Wait(answersWithin); status != 64 {
+	if status := inside(exec.Command(testenv.Binary(t, "notify-exec"))).Wait(); status != 64 {
 		t.Errorf("without arguments: status %d", status)
 	}
 
@@ -200,8 +200,8 @@ func TestNotifyFirstProcess(t *testing.T) {
 	enter := testenv.Path(t, "process in a container", "nsenter")
 	for _, args := range [][]string{{"notify-cat", h.socket}, {"notify-wait", "R", h.socket}} {
 		p := inside(exec.Command(testenv.Binary(t, args[0]), args[1:]...))
-		testenv.Run(t, answersWithin, enter, "-t", fmt.Sprint(p.Pid()), "-p", "sh", "-c", "(sleep 0.1) & (exec sleep 1000) &")
-		testenv.Eventually(t, answersWithin, "the end of what was left to "+args[0]+" is noted", func() bool { return children(p.Pid()) == "S" })
+		testenv.Run(t, enter, "-t", fmt.Sprint(p.Pid()), "-p", "sh", "-c", "(sleep 0.1) & (exec sleep 1000) &")
+		testenv.Eventually(t, "the end of what was left to "+args[0]+" is noted", func() bool { return children(p.Pid()) == "S" })
 	}
 }
 
@@ -237,11 +237,11 @@ func TestNotifyCatUnread(t *testing.T) {
 				if daemon {
 					h.heard(t)
 				} else {
-					p.WaitOutput(answersWithin, "waiting for none")
+					p.WaitOutput("waiting for none")
 				}
 				before := p.Output()
 				r.Close()
-				if status := p.Wait(answersWithin); status != 128+int(syscall.SIGPIPE) || p.Output() != before {
+				if status := p.Wait(); status != 128+int(syscall.SIGPIPE) || p.Output() != before {
 					t.Errorf("status %d, %q", status, p.Output())
 				}
 			})
@@ -259,9 +259,9 @@ func TestNotifyCatUnread(t *testing.T) {
 		cmd.Stdout = out
 		before := h.Stats().Subscriptions
 		p := testenv.Start(t, cmd)
-		testenv.Eventually(t, answersWithin, "a listener", func() bool { return h.Stats().Subscriptions > before })
+		testenv.Eventually(t, "a listener", func() bool { return h.Stats().Subscriptions > before })
 		h.Publish(notify.Message{Letter: 'Z'})
-		if status := p.Wait(answersWithin); status != 0 {
+		if status := p.Wait(); status != 0 {
 			t.Errorf("%s: status %d", out.Name(), status)
 		}
 	}
