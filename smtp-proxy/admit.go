@@ -23,6 +23,7 @@ const (
 	gatePressure  = "pressure"
 	gateWorkers   = "workers"
 	gateStamp     = "stamp"
+	gateRelay     = "relay"
 	gateEarly     = "early-talker"
 	gateErrors    = "errors"
 	gateRefusals  = "refusals"
@@ -39,7 +40,7 @@ const (
 )
 
 var allGates = []string{
-	gateSessions, gateAddress, gateRate, gateProxy, gateRefuse, gateLoad, gatePressure, gateWorkers, gateStamp, gateEarly, gateErrors,
+	gateSessions, gateAddress, gateRate, gateProxy, gateRefuse, gateLoad, gatePressure, gateWorkers, gateStamp, gateRelay, gateEarly, gateErrors,
 	gateRefusals, gateJunk, gateMany, gateTimeout, gateDrain, gateFilter, gateForeign, gateNewline, gateLine, gateSync, gateHandshake,
 }
 
@@ -60,6 +61,7 @@ type admission struct {
 
 	mu         sync.Mutex
 	stamps     *stampGate // nil: none wanted
+	relaying   relaying
 	refuseFile string
 }
 
@@ -70,19 +72,12 @@ func (a *admission) set(s *settings) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.refuseFile = s.RefuseFile
+	a.relaying = relaying{refuse: bool(s.RefuseRelay), local: s.local, clients: s.relayNets}
 	if a.stamps != nil {
 		g := *a.stamps
-		g.exempt, g.session, g.local = s.exemptNets, s.ClientipScope == "session", lowerAll(s.LocalDomains)
+		g.exempt, g.session = s.exemptNets, s.ClientipScope == "session"
 		a.stamps = &g
 	}
-}
-
-func lowerAll(lines []string) []string {
-	var words []string
-	for _, line := range lines {
-		words = append(words, strings.Fields(strings.ToLower(line))...)
-	}
-	return words
 }
 
 // stampGate gives the gate of the moment, or nil.
@@ -162,17 +157,25 @@ func (a *admission) maintenance() (text string, refused bool) {
 type stampGate struct {
 	store   stamp.Store
 	exempt  []netip.Prefix
-	session bool     // a stamp is needed to connect; else only for recipients outside local
-	local   []string // domains, in small letters; with a leading dot for all below
+	session bool // a stamp is needed to connect; else only to relay
 	log     *slog.Logger
 }
 
 // allows says whether the client has a fresh stamp or needs none. When the store cannot be asked the
 // answer is no; the cause is in the log.
 func (g *stampGate) allows(ctx context.Context, addr netip.Addr) bool {
-	if within(addr, g.exempt) {
-		return true
+	return within(addr, g.exempt) || g.fresh(ctx, addr)
+}
+
+// allowsRelay says whether the client may relay by its stamp. That it need not have one to connect does not let it.
+func (g *stampGate) allowsRelay(ctx context.Context, addr netip.Addr) bool {
+	if g.session {
+		return g.fresh(ctx, addr)
 	}
+	return g.allows(ctx, addr)
+}
+
+func (g *stampGate) fresh(ctx context.Context, addr netip.Addr) bool {
 	if !addr.IsValid() {
 		return false
 	}
@@ -184,22 +187,4 @@ func (g *stampGate) allows(ctx context.Context, addr netip.Addr) bool {
 		return false
 	}
 	return fresh
-}
-
-// allowsRecipient says whether mail for that domain may be relayed for the client.
-func (g *stampGate) allowsRecipient(ctx context.Context, addr netip.Addr, domain string) bool {
-	return g.session || isLocalDomain(domain, g.local) || g.allows(ctx, addr)
-}
-
-func isLocalDomain(domain string, local []string) bool {
-	domain = strings.ToLower(strings.TrimSuffix(domain, "."))
-	if domain == "" {
-		return true // <postmaster>
-	}
-	for _, d := range local {
-		if domain == d || strings.HasPrefix(d, ".") && strings.HasSuffix(domain, d) {
-			return true
-		}
-	}
-	return false
 }

@@ -88,13 +88,17 @@ type GateSettings struct {
 	ClientipExempt []string      `name:"clientip-exempt" sep:"none" placeholder:"NETWORK" help:"Networks that need no stamp."`
 	ClientipOwner  string        `name:"clientip-owner" placeholder:"USER" help:"Only stamps owned by this user count."`
 	ClientipScope  string        `name:"clientip-scope" enum:"session,relay" default:"session" help:"session: a stamp is needed to connect; relay: only for recipients outside local-domains."`
-	LocalDomains   []string      `name:"local-domains" sep:"none" placeholder:"DOMAIN" help:"Domains whose recipients need no stamp with clientip-scope relay; .example.org stands for all below it."`
+	LocalDomains   []string      `name:"local-domains" sep:"none" placeholder:"DOMAIN" help:"Domains whose recipients are ours: mail for others is relayed. .example.org stands for all below it."`
+	RefuseRelay    config.Switch `name:"refuse-relay" default:"no" help:"Relay only for clients in relay-clients, with a stamp, or logged in."`
+	RelayClients   []string      `name:"relay-clients" sep:"none" placeholder:"NETWORK" help:"Networks whose clients may relay."`
 	RefuseFile     string        `name:"refuse-file" placeholder:"FILE" help:"While this file exists new sessions get 421 with its first line."`
 	Statdir        string        `name:"statdir" placeholder:"DIR" help:"Write a status file per session here."`
 
 	load       [3]float64
 	pressure   []pressureLimit
 	exemptNets []netip.Prefix
+	relayNets  []netip.Prefix
+	local      localDomains
 }
 
 // LimitSettings bound what clients can use up.
@@ -190,6 +194,9 @@ func (s *settings) Validate() error {
 	if err := s.checkPlaces(); err != nil {
 		return err
 	}
+	if s.local, err = parseLocalDomains(s.LocalDomains); err != nil {
+		return fmt.Errorf("local-domains: %w", err)
+	}
 	return s.parseNetworks()
 }
 
@@ -264,6 +271,7 @@ func (s *settings) parseNetworks() error {
 		nets *[]netip.Prefix
 	}{
 		{"clientip-exempt", s.ClientipExempt, &s.exemptNets},
+		{"relay-clients", s.RelayClients, &s.relayNets},
 		{"limit-exempt", s.LimitExempt, &s.limitExemptNets},
 		{"bare-newline-reject", s.BareNewlineReject, &s.bareReject},
 		{"bare-newline-normalize", s.BareNewlineNormalize, &s.bareNormalize},

@@ -20,6 +20,7 @@ type ExplainCommand struct {
 	Helo     string   `name:"helo" default:"client.invalid" placeholder:"NAME" help:"What it says in EHLO."`
 	From     string   `name:"from" default:"<>" placeholder:"ADDRESS" help:"Sender."`
 	To       []string `name:"to" sep:"none" placeholder:"ADDRESS" help:"Recipient. May be given several times."`
+	Ask      bool     `name:"ask-upstream" help:"Ask the servers behind, too, whether they would take the recipients from this client. Nothing is sent."`
 	Listener string   `name:"listener" enum:"smtp,submission,smtps" default:"smtp" help:"Listener that it connects to: smtp, submission or smtps."`
 }
 
@@ -32,7 +33,7 @@ const (
 )
 
 // explain asks each gate what it makes of a client, prints the answers, and sends nothing anywhere but
-// questions to filter and stamp store.
+// questions: to filter and stamp store, and to the server behind if that is wanted.
 func (p *program) explain(stdout, stderr io.Writer) int {
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	srv, err := newServer(context.Background(), &p.settings, nil, log)
@@ -49,6 +50,14 @@ func (p *program) explain(stdout, stderr io.Writer) int {
 	defer e.s.end()
 	e.connect()
 	e.envelope(p.settings.Explain.From, p.settings.Explain.To)
+	if p.settings.Explain.Ask {
+		behind, err := p.settings.UpstreamFiles.Load()
+		if err != nil {
+			fmt.Fprintf(stderr, "%s: error: %v\n", programName, err)
+			return explainError
+		}
+		e.askUpstream(behind, p.settings.Explain.From, p.settings.Explain.To)
+	}
 	return e.status
 }
 
@@ -156,7 +165,7 @@ func (e *explanation) recipient(address string) *smtp.Reply {
 	if err != nil {
 		return refusalOf(501, "5.1.3", "Recipient: "+err.Error())
 	}
-	if r := s.mayRelay(path.Domain); r != nil {
+	if _, r := s.mayRelay(path); r != nil {
 		return r
 	}
 	if s.tx.first == "" {

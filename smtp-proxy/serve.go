@@ -41,6 +41,7 @@ func (p *program) program() daemon.Program {
 		Name: programName, Settings: &p.settings, Listeners: p.listeners, Open: p.open, Serve: p.serve,
 		Description: "Guarded SMTP front door for any mail server.",
 		Check:       p.check,
+		Warnings:    p.warnings,
 		Commands:    map[string]func(io.Writer, io.Writer) int{"explain": p.explain},
 	}
 }

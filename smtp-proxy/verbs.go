@@ -197,9 +197,9 @@ func (s *session) recipient(rcpt recipient) {
 		s.deny(tx, gateRefusals, rcpt.path.Address, reply(452, "4.5.3", "Too many recipients were refused"))
 		return
 	}
-	if r := s.mayRelay(rcpt.path.Domain); r != nil {
-		s.srv.meters.gate(gateStamp)
-		s.deny(tx, gateStamp, rcpt.path.Address, *r)
+	if gate, r := s.mayRelay(rcpt.path); r != nil {
+		s.srv.meters.gate(gate)
+		s.deny(tx, gate, rcpt.path.Address, *r)
 		return
 	}
 	if tx.first == "" {
@@ -217,13 +217,9 @@ func (s *session) recipient(rcpt recipient) {
 	s.sendRecipient(rcpt)
 }
 
-// mayRelay asks the stamp gate about a recipient's domain; nil means yes.
-func (s *session) mayRelay(domain string) *smtp.Reply {
-	g := s.srv.admission.stampGate()
-	if g == nil || s.authed || g.allowsRecipient(s.background(), s.client.Addr(), domain) {
-		return nil
-	}
-	return refusalOf(550, "5.7.1", "Relaying denied, fetch your mail first")
+// mayRelay decides whether mail for a recipient is taken from the client; a nil reply means yes.
+func (s *session) mayRelay(to smtp.Path) (gate string, r *smtp.Reply) {
+	return s.srv.admission.mayRelay(s.background(), s.client.Addr(), s.authed || s.login != "", to)
 }
 
 // doRset is RSET: RFC 5321, 4.1.1.5.

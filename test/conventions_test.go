@@ -112,6 +112,7 @@ var doors = map[string][]string{
 	"github.com/google/go-cmp":            {},
 	"github.com/pires/go-proxyproto":      {"internal/listen", "smtp-proxy/upstream"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
+	"golang.org/x/net":                    {"smtp-proxy"},
 	"golang.org/x/sys":                    {"internal/listen", "internal/daemon", "internal/privdrop", "internal/pidfile", "internal/evloop", "multiplexor", "multiplexor/mx-ctrl", "notify-tools/notify-cat"},
 	"golang.org/x/time":                   {"smtp-proxy"},
 }

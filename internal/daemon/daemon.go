@@ -44,6 +44,11 @@ type Program struct {
 	// as files that must be there. It changes nothing.
 	Check func() error
 
+	// Warnings gives what the settings allow that is most likely not meant: --check
+	// writes it to standard error, the start logs it. The listeners are nil with
+	// --check.
+	Warnings func(context.Context, listen.Set) []string
+
 	// Listeners says what to listen on, once the settings are read.
 	Listeners func() []listen.Request
 
@@ -186,6 +191,11 @@ func (p *Program) check(result *config.Result, std Std) int {
 		fmt.Fprintf(std.Stderr, "%s: error: %v\n", p.Name, err)
 		return config.ExitSettings
 	}
+	if p.Warnings != nil {
+		for _, text := range p.Warnings(context.Background(), nil) {
+			fmt.Fprintf(std.Stderr, "%s: warning: %s\n", p.Name, text)
+		}
+	}
 	return 0
 }
 
@@ -252,7 +262,21 @@ func (l *life) start() error {
 			return err
 		}
 	}
-	return l.drop()
+	if err := l.drop(); err != nil {
+		return err
+	}
+	l.warn()
+	return nil
+}
+
+// warn logs what the settings allow that is most likely not meant.
+func (l *life) warn() {
+	if l.program.Warnings == nil {
+		return
+	}
+	for _, text := range l.program.Warnings(context.Background(), l.env.Listeners) {
+		l.env.Log.Warn(text)
+	}
 }
 
 // ownSockets gives UNIX sockets that root binds to the user who will serve them.

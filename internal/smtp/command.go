@@ -133,6 +133,9 @@ func IsHelo(s string) bool {
 	return s != "" && len(s) <= 255
 }
 
+// IsHostName says whether s is a host name, which may have underscores, or one of a single label.
+func IsHostName(s string) bool { return IsGreetingName(s) && s[0] != '[' }
+
 // IsGreetingName says whether s is a host name or address literal that we can call ourselves or
 // another.
 func IsGreetingName(s string) bool {

@@ -34,6 +34,25 @@ type Path struct {
 // String gives the path as it goes over the wire, in angle brackets.
 func (p Path) String() string { return "<" + p.Address + ">" }
 
+// Local gives what the local part means, without the quotes that it may be written in.
+func (p Path) Local() string {
+	local := p.Address
+	if p.Domain != "" {
+		local = local[:len(local)-len(p.Domain)-1]
+	}
+	if !strings.HasPrefix(local, `"`) {
+		return local
+	}
+	var b strings.Builder
+	for i := 1; i < len(local)-1; i++ {
+		if local[i] == '\\' {
+			i++
+		}
+		b.WriteByte(local[i])
+	}
+	return b.String()
+}
+
 // Null says whether it is the null sender <>.
 func (p Path) Null() bool { return p.Address == "" }
 
@@ -187,19 +206,22 @@ func checkDomain(domain string) error {
 
 // checkLiteral takes [192.0.2.1] and [IPv6:2001:db8::1]: RFC 5321, 4.1.3.
 func checkLiteral(s string) error {
-	inner, ok := strings.CutSuffix(s[1:], "]")
-	if !ok {
-		return errUnclosed
+	if _, ok := ParseLiteral(s); !ok {
+		return fmt.Errorf("address literal %q is malformed", s)
 	}
+	return nil
+}
+
+// ParseLiteral reads an address literal such as [192.0.2.1] or [IPv6:2001:db8::1].
+func ParseLiteral(s string) (addr netip.Addr, ok bool) {
+	inner, opened := strings.CutPrefix(s, "[")
+	inner, closed := strings.CutSuffix(inner, "]")
 	text := inner
 	if len(inner) > 5 && strings.EqualFold(inner[:5], "IPv6:") {
 		text = inner[5:]
 	}
 	addr, err := netip.ParseAddr(text)
-	if err != nil || addr.Zone() != "" || addr.Is4() != (text == inner) {
-		return fmt.Errorf("address literal %q is malformed", s)
-	}
-	return nil
+	return addr, opened && closed && err == nil && addr.Zone() == "" && addr.Is4() == (text == inner)
 }
 
 func isASCII(s string) bool {

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/net/idna"
+
+	"postern/internal/smtp"
+)
+
+// localDomains are the domains whose recipients are ours.
+type localDomains struct {
+	names map[string]bool // in normal form
+	below []string        // such as .example.org, for all below it
+}
+
+// parseLocalDomains reads domains and address literals, several to a line separated by spaces.
+func parseLocalDomains(lines []string) (localDomains, error) {
+	local := localDomains{names: make(map[string]bool)}
+	for _, line := range lines {
+		for word := range strings.FieldsSeq(line) {
+			name, dot := strings.CutPrefix(word, ".")
+			name, ok := normalDomain(name)
+			switch {
+			case !ok || dot && name[0] == '[':
+				return local, fmt.Errorf("%q is no domain", word)
+			case dot:
+				local.below = append(local.below, "."+name)
+			default:
+				local.names[name] = true
+			}
+		}
+	}
+	return local, nil
+}
+
+func (l localDomains) empty() bool { return len(l.names)+len(l.below) == 0 }
+
+// has says whether mail for the recipient stays with us. It does not, whatever the domain, where the local part names
+// another place (@, %, !): servers that trust us send such mail there. Without a domain only postmaster is ours:
+// RFC 5321, 4.5.1.
+func (l localDomains) has(to smtp.Path) bool {
+	user := to.Local()
+	if strings.ContainsAny(user, "@%!"+wideMarks) {
+		return false
+	}
+	if to.Domain == "" {
+		return strings.EqualFold(user, "postmaster")
+	}
+	domain, ok := normalDomain(to.Domain)
+	if !ok {
+		return false
+	}
+	if l.names[domain] {
+		return true
+	}
+	for _, suffix := range l.below {
+		if len(domain) > len(suffix) && domain[0] != '[' && strings.HasSuffix(domain, suffix) {
+			return true
+		}
+	}
+	return false
+}
+
+// wideMarks are the characters that compatibility forms turn into @, % and !.
+const wideMarks = "\ufe57\ufe6a\ufe6b\uff01\uff05\uff20"
+
+// lookup makes A-labels as resolvers do: UTS #46. Underscores in names exist.
+var lookup = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.StrictDomainName(false))
+
+// normalDomain gives the one form that a domain is compared in: A-labels in small letters without the dot of the root,
+// or an address literal without choices of spelling. What is neither is no domain.
+func normalDomain(s string) (string, bool) {
+	if addr, ok := smtp.ParseLiteral(s); ok {
+		return "[" + addr.String() + "]", true
+	}
+	name, err := lookup.ToASCII(strings.TrimSuffix(s, "."))
+	if err != nil || !smtp.IsHostName(name) {
+		return "", false
+	}
+	return strings.ToLower(name), true
+}
+
+// relaying says whose mail for recipients that are not ours goes on.
+type relaying struct {
+	refuse  bool // of all but those who are trusted
+	local   localDomains
+	clients []netip.Prefix // who is trusted by its address
+}
+
+// mayRelay decides about a recipient; known says that the client has logged in. The reply is nil if mail for it is
+// taken, else the gate says which rule refused it.
+func (a *admission) mayRelay(ctx context.Context, addr netip.Addr, known bool, to smtp.Path) (gate string, r *smtp.Reply) {
+	a.mu.Lock()
+	rule, stamps := a.relaying, a.stamps
+	a.mu.Unlock()
+	wanted := stamps != nil && !stamps.session // a stamp, to relay
+	switch {
+	case !rule.refuse && !wanted, rule.local.has(to), known, within(addr, rule.clients):
+		return "", nil
+	case stamps != nil && stamps.allowsRelay(ctx, addr):
+		return "", nil
+	case wanted:
+		return gateStamp, refusalOf(550, "5.7.1", "Relaying denied, fetch your mail first")
+	case rule.local.empty():
+		// Nobody has said what is ours: no reason to have mail returned. Postfix, defer_unauth_destination.
+		return gateRelay, refusalOf(454, "4.7.1", "Relay access denied")
+	}
+	return gateRelay, refusalOf(554, "5.7.1", "Relay access denied")
+}
