@@ -53,6 +53,7 @@ var layers = map[string]layer{
 	"notify-tools/notify-exec": program,
 	"notify-tools/notify-wait": program,
 	"filters/filter-basic":     program,
+	"filters/mime":             public,
 	"filters/worker":           public,
 
 	"internal/daemon": skeleton,
@@ -107,13 +108,14 @@ var below = map[layer][]layer{
 var doors = map[string][]string{
 	"github.com/alecthomas/kong":          {"internal/config", "multiplexor/mx-ctrl", "notify-tools/notify-cat", "notify-tools/notify-exec", "notify-tools/notify-wait"},
 	"github.com/coreos/go-systemd/v22":    {"internal/listen", "internal/daemon", "internal/logging"},
-	"github.com/emersion/go-message":      {"filters/filter-basic"},
+	"github.com/emersion/go-message":      {},
 	"github.com/emersion/go-smtp":         {"smtp-proxy/upstream"},
 	"github.com/google/go-cmp":            {},
 	"github.com/pires/go-proxyproto":      {"internal/listen", "smtp-proxy/upstream"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
 	"golang.org/x/net":                    {"smtp-proxy"},
 	"golang.org/x/sys":                    {"internal/listen", "internal/daemon", "internal/privdrop", "internal/pidfile", "internal/evloop", "multiplexor", "multiplexor/mx-ctrl", "notify-tools/notify-cat"},
+	"golang.org/x/text":                   {"filters/mime"},
 	"golang.org/x/time":                   {"smtp-proxy"},
 }
 

@@ -23,6 +23,7 @@ type Settings struct {
 	TestSignatures   config.Switch `help:"Refuse the GTUBE and EICAR test strings." default:"yes"`
 	OnBlocked        string        `help:"What to do with a message that is not wanted." enum:"reject,discard,mark" default:"reject"`
 	OnComplex        string        `help:"What to do with a message that is nested too deep or has too many parts." enum:"reject,tempfail,mark" default:"reject"`
+	OnAmbiguous      string        `help:"What to do with a message that mail readers may read in different ways, although nothing in any of them is blocked." enum:"none,mark,tempfail,reject" default:"none"`
 	MaxDepth         int           `help:"Levels of multipart and attached messages." default:"20" placeholder:"N"`
 	MaxParts         int           `help:"Parts of a message." default:"1000" placeholder:"N"`
 	MaxPartHeader    config.Bytes  `help:"Size of the header of one part." default:"256k" placeholder:"SIZE"`
@@ -33,10 +34,10 @@ type Settings struct {
 }
 
 // extensions are those of files that run when they are opened, on some system.
-const extensions = "ade adp appref-ms application asp bas bat bgi cer chm cmd cnt com cpl crt csh der diagcab dll exe fxp " +
-	"gadget grp hlp hpj hta htc img inf ins iso isp its jar jnlp js jse ksh lnk mad maf mag mam maq mar mas mat mau mav " +
-	"maw mcf mda mdb mde mdt mdw mdz msc msh msh1 msh1xml msh2 msh2xml mshxml msi msp mst msu ocx ops osd pcd pif pl plg " +
-	"prf prg printerexport ps1 ps1xml ps2 ps2xml psc1 psc2 psd1 psdm1 py pyc pyo pyw pyz pyzw reg scf scr sct shb shs " +
+const extensions = "ade adp appcontent-ms appinstaller application appref-ms appx appxbundle asp bas bat bgi cer chm cmd cnt com cpl crt csh der diagcab dll exe fxp " +
+	"gadget grp hlp hpj hta htc img inf ins iso isp its jar jnlp js jse ksh library-ms lnk mad maf mag mam maq mar mas mat mau mav " +
+	"maw mcf mda mdb mde mdt mdw mdz msc msh msh1 msh1xml msh2 msh2xml mshxml msi msix msixbundle msp mst msu ocx ops osd pcd pif pl plg " +
+	"prf prg printerexport ps1 ps1xml ps2 ps2xml psc1 psc2 psd1 psdm1 py pyc pyo pyw pyz pyzw rdp reg scf scr sct search-ms searchconnector-ms settingcontent-ms shb shs " +
 	"sys theme url vb vbe vbp vbs vhd vhdx vsmacros vsw vxd webpnp website ws wsb wsc wsf wsh xbap xll xnk"
 
 // parse reads the settings. With --check it prints them and returns config.ErrDone.

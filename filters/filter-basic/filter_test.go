@@ -36,14 +36,15 @@ func examine(t testing.TB, s *Settings, message string) error {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	return s.examine(f)
+	_, err = s.examine(f)
+	return err
 }
 
 // isFinding tells whether err is a finding whose text has want in it; "" wants a clean message.
 func isFinding(err error, want string) bool {
 	var f *finding
 	if want == "" {
-		return err == nil || errors.Is(err, errMalformed) && !errors.As(err, &f)
+		return err == nil
 	}
 	return errors.As(err, &f) && strings.Contains(f.text, want)
 }
@@ -91,6 +92,19 @@ func TestNames(t *testing.T) {
 		{"RFC 2047 in two words", disposition(`filename="=?utf-8?Q?a.e?= =?utf-8?Q?xe?="`), exe},
 		{"percent escapes", disposition(`filename="a%2Eexe"`), exe},
 		{"right to left", disposition("filename=\"a\u202efdp.exe\""), exe},
+		{"Mongolian vowel separator behind", disposition("filename=\"a.exe\u180e\""), exe},
+		{"variation selector", disposition("filename=\"a.e\ufe0fxe\""), exe},
+		{"tag characters", disposition("filename=\"a.exe\U000e0061\""), exe},
+		{"no-break space behind", disposition("filename=\"a.exe\u00a0\""), exe},
+		{"remote desktop", disposition("filename=a.rdp"), exe},
+		{"settings content", disposition("filename=a.SettingContent-ms"), exe},
+		{"library", disposition("filename=a.library-ms"), exe},
+		{"saved search", disposition("filename=a.search-ms"), exe},
+		{"package", disposition("filename=a.msix"), exe},
+		{"package installer", disposition("filename=a.appinstaller"), exe},
+		{"comment in front of the parameter", disposition("(c) filename=\"a.exe\""), exe},
+		{"missing semicolon", attachment("Content-Disposition: attachment filename=\"a.exe\""), exe},
+		{"digest", "Content-Type: multipart/digest; boundary=b\n\n--b\n\nContent-Type: x/y; name=a.exe\n\nMZ\n--b--\n", exe},
 		{"zero width", disposition("filename=\"a.e\u200bxe\""), exe},
 		{"full width", disposition("filename=\"a．ｅｘｅ\""), exe},
 		{"NUL", disposition(`filename="a.exe%00.txt"`), exe},
@@ -129,7 +143,8 @@ func TestStructure(t *testing.T) {
 		{"attached message", multi("b", "--b\n"+attached+"--b--\n"), exe},
 		{"encoded attached message", multi("b", "--b\nContent-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n"+encoded+"\n--b--\n"), exe},
 		{"preamble and epilogue", multi("b", "hello\n--bb\n--b\nA: b\n\nx\n--b--\nepilogue\n"), ""},
-		{"name in the epilogue", multi("b", "--b\nA: b\n\nx\n--b--\n--b\n"+bad), ""},
+		{"part behind the end", multi("b", "--b\nA: b\n\nx\n--b--\n--b\n"+bad), exe},
+		{"field in the epilogue", multi("b", "--b\nA: b\n\nx\n--b--\n"+bad), ""},
 		{"no end", multi("b", "--b\nA: b\n\nx\n--b\n"+bad), exe},
 		{"no end, harmless", multi("b", "--b\nA: b\n\nx\n"), ""},
 		{"no boundary", "Content-Type: multipart/mixed\n\n--b\n" + bad + "--b--\n", exe},
@@ -142,6 +157,23 @@ func TestStructure(t *testing.T) {
 		{"archive behind broken part", multi("b", "--b\nno colon\n--b\nContent-Transfer-Encoding: base64\n\n"+zipped+"\n--b--\n"), exe},
 		{"archive behind unknown encoding", multi("b", "--b\nContent-Transfer-Encoding: x\n\nx\n--b\nContent-Transfer-Encoding: base64\n\n"+zipped+"\n--b--\n"), exe},
 		{"rubbish in base64", multi("b", "--b\nContent-Transfer-Encoding: base64\n\n*"+zipped[:50]+"!\n\n "+zipped[50:]+"\n--b--\n"), exe},
+		{"uuencoded archive", "Subject: x\n\nbegin 644 a.zip\n" + uuencode(makeZip(t, "a.exe")) + "`\nend\n", exe},
+		{"archive in an archive", zipPart(nested(t, zip.Deflate, makeZip(t, "a.exe"))), exe},
+		{"stored archive in an archive", zipPart(nested(t, zip.Store, makeZip(t, "a.exe"))), exe},
+		{"archive in an archive in an archive", zipPart(nested(t, zip.Deflate, nested(t, zip.Deflate, makeZip(t, "a.exe")))), exe},
+		{"archives in archives, too deep", zipPart(func() []byte {
+			z := makeZip(t, "a.txt")
+			for range 10 {
+				z = nested(t, zip.Deflate, z)
+			}
+			return z
+		}()), "nested too deep"},
+		{"harmless archive in an archive", zipPart(nested(t, zip.Deflate, makeZip(t, "a.txt"))), ""},
+		{"entry with a long name", zipPart(makeZip(t, strings.Repeat("a/", 3000)+"a.exe")), exe},
+		{"entry with the longest name", zipPart(makeZip(t, strings.Repeat("a", 65531)+".exe")), exe},
+		{"long name across the window", zipPart(append(make([]byte, windowSize-10), makeZip(t, strings.Repeat("a/", 3000)+"a.exe")...)), exe},
+		{"Unicode path", zipPart(unicodePath(t, "a.txt", "a.exe")), exe},
+		{"archive behind a program", zipPart(append([]byte("MZ"+strings.Repeat("x", 3000)), nested(t, zip.Deflate, makeZip(t, "a.exe"))...)), exe},
 		{"archive with harmless names", multi("b", "--b\nContent-Transfer-Encoding: base64\n\n"+
 			base64.StdEncoding.EncodeToString(makeZip(t, "a.txt", "exe"))+"\n--b--\n"), ""},
 	}
@@ -149,10 +181,64 @@ func TestStructure(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			if err := examine(t, s, tt.message); !isFinding(err, tt.want) {
-				t.Errorf("%s\nfound %v, want %q", tt.message, err, tt.want)
+				t.Errorf("%.2000s\nfound %v, want %q", tt.message, err, tt.want)
 			}
 		})
 	}
+}
+
+// zipPart is a message with an archive.
+func zipPart(z []byte) string {
+	return "Content-Type: application/zip\nContent-Transfer-Encoding: base64\n\n" + base64.StdEncoding.EncodeToString(z) + "\n"
+}
+
+// nested is an archive with an archive in it.
+func nested(t testing.TB, method uint16, inner []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	w, err := z.CreateHeader(&zip.FileHeader{Name: "inner", Method: method})
+	if err == nil {
+		_, err = w.Write(inner)
+	}
+	if err := errors.Join(err, z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// unicodePath is an archive with a file that has another name in its Unicode path field.
+func unicodePath(t testing.TB, name, other string) []byte {
+	t.Helper()
+	extra := append([]byte{0x75, 0x70, byte(5 + len(other)), 0, 1, 0, 0, 0, 0}, other...)
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	if _, err := z.CreateHeader(&zip.FileHeader{Name: name, Extra: extra}); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// uuencode encodes b as the body of a uuencoded file.
+func uuencode(b []byte) string {
+	var out strings.Builder
+	for len(b) > 0 {
+		line := b[:min(45, len(b))]
+		b = b[len(line):]
+		out.WriteByte(byte(len(line)) + ' ')
+		for len(line) > 0 {
+			var g [3]byte
+			line = line[copy(g[:], line):]
+			for _, v := range []byte{g[0] >> 2, g[0]&3<<4 | g[1]>>4, g[1]&15<<2 | g[2]>>6, g[2] & 63} {
+				out.WriteByte(v + ' ')
+			}
+		}
+		out.WriteByte('\n')
+	}
+	return out.String()
 }
 
 func makeZip(t testing.TB, names ...string) []byte {
@@ -260,6 +346,7 @@ func TestBounds(t *testing.T) {
 		{"part header of 4 MiB", "Content-Type: multipart/mixed; boundary=b\n\n--b\nA: " + strings.Repeat("x", 4<<20) + "\n\nx\n--b--\n", "too large"},
 		{"part header of many lines", "Content-Type: multipart/mixed; boundary=b\n\n--b\n" + strings.Repeat("A: b\n", 1<<20) + "\nx\n--b--\n", "too large"},
 		{"100000 parameters", attachment("Content-Type: text/plain" + strings.Repeat("; name=a", 20000)), ""},
+		{"50000 pieces", attachment("Content-Type: text/plain" + strings.Repeat("; name*0=aaaaaaaaaa", 12000)), ""},
 		{"long name", attachment("Content-Disposition: x; filename=" + strings.Repeat("a", 100000) + ".exe"), "..."},
 		{"4 MiB of body", "A: b\n\n" + strings.Repeat(strings.Repeat("x", 75)+"\n", 4<<20/76), ""},
 		{"4 MiB without a line end", "A: b\n\n" + strings.Repeat("x", 4<<20), ""},
@@ -280,7 +367,7 @@ func TestBounds(t *testing.T) {
 			defer f.Close()
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			if err := s.examine(f); !isFinding(err, tt.want) {
+			if _, err := s.examine(f); !isFinding(err, tt.want) {
 				t.Errorf("found %v, want %q", err, tt.want)
 			}
 			runtime.ReadMemStats(&after)
@@ -303,15 +390,13 @@ func FuzzExamine(f *testing.F) {
 	f.Add(attachment("Content-Transfer-Encoding: base64") + string(makeZip(f, "a.exe")))
 	s := settings(f)
 	f.Fuzz(func(t *testing.T, message string) {
-		x := &examiner{Settings: s}
-		for _, err := range []error{x.message(strings.NewReader(message), 0), x.anyHeader(strings.NewReader(message)), x.content(strings.NewReader(message), true)} {
-			var found *finding
-			if err != nil && !errors.As(err, &found) && !errors.Is(err, errMalformed) {
-				t.Errorf("%q: %v", message, err)
-			}
-			if found != nil && strings.ContainsAny(found.text, "\r\n\x00\x1b") {
-				t.Errorf("%q: text %q", message, found.text)
-			}
+		err := examine(t, s, message)
+		var found *finding
+		if err != nil && !errors.As(err, &found) {
+			t.Errorf("%q: %v", message, err)
+		}
+		if found != nil && strings.ContainsAny(found.text, "\r\n\x00\x1b") {
+			t.Errorf("%q: text %q", message, found.text)
 		}
 	})
 }
@@ -339,8 +424,7 @@ func FuzzName(f *testing.F) {
 			`attachment; filename="` + strings.NewReplacer(`"`, `\"`, `\`, `\\`).Replace(name) + `"`,
 			`attachment; filename="=?utf-8?B?` + base64.StdEncoding.EncodeToString([]byte(name)) + `?="`,
 		} {
-			x := &examiner{Settings: s}
-			if err := x.names([]string{field}); !isFinding(err, "not allowed") {
+			if err := examine(t, s, attachment("Content-Disposition: "+field)); !isFinding(err, "not allowed") {
 				t.Errorf("%s (%q) is not found: %v", field, name, err)
 			}
 		}
@@ -370,8 +454,23 @@ func BenchmarkExamine(b *testing.B) {
 		if _, err := f.Seek(0, io.SeekStart); err != nil {
 			b.Fatal(err)
 		}
-		if err := s.examine(f); err != nil {
+		if _, err := s.examine(f); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestAmbiguous has messages that mail readers read in different ways, in none of which something is blocked.
+func TestAmbiguous(t *testing.T) {
+	differ := "Content-Type: multipart/mixed; boundary=x; boundary=b\n\n--x\nA: b\n\nx\n--b\nA: b\n\nx\n--b--\n"
+	for _, tt := range []struct{ policy, message, want string }{
+		{"none", differ, ""}, {"reject", differ, "B554"}, {"tempfail", differ, "T451"}, {"mark", differ, "X-Filter-Warning mail%20readers"},
+		{"reject", attachment("Content-Disposition: attachment; filename=a.txt"), ""},
+		{"reject", attachment("Content-Disposition: attachment; filename=\"=?utf-8?Q?=C3=A4.txt?=\""), ""},
+	} {
+		got := scanResults(t, tt.message, "--on-ambiguous="+tt.policy)
+		if tt.want == "" && (strings.Contains(got, "B5") || strings.Contains(got, "Warning")) || !strings.Contains(got, tt.want) {
+			t.Errorf("%s: RESULTS %q, want %q", tt.policy, got, tt.want)
 		}
 	}
 }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+	"syscall"
 
+	"postern/filters/mime"
 	"postern/filters/worker"
 )
 
@@ -25,8 +28,9 @@ func (f *finding) Error() string { return f.text }
 type kind int
 
 const (
-	blocked kind = iota
-	tooComplex
+	blocked    kind = iota
+	tooComplex      // exceeds a limit
+	ambiguous       // mail readers differ about it
 )
 
 func blockedName(name string) error {
@@ -55,9 +59,14 @@ func (s *Settings) scan(m *worker.Message) error {
 		return err
 	}
 	defer in.Close()
-	err = s.examine(in)
+	ambiguities, err := s.examine(in)
 	var found *finding
 	switch {
+	case err == nil && len(ambiguities) > 0 && s.OnAmbiguous != "none":
+		s.act(m, &finding{ambiguous, "mail readers differ about the message: " + strings.Join(ambiguities, ", ")})
+		if m.Refused() {
+			return nil
+		}
 	case err == nil:
 	case errors.As(err, &found):
 		s.act(m, found)
@@ -74,11 +83,7 @@ func (s *Settings) scan(m *worker.Message) error {
 
 // act does what is set for messages of that kind.
 func (s *Settings) act(m *worker.Message, f *finding) {
-	what := s.OnBlocked
-	if f.kind == tooComplex {
-		what = s.OnComplex
-	}
-	switch what {
+	switch map[kind]string{blocked: s.OnBlocked, tooComplex: s.OnComplex, ambiguous: s.OnAmbiguous}[f.kind] {
 	case "discard":
 		m.Discard()
 	case "tempfail":
@@ -90,24 +95,73 @@ func (s *Settings) act(m *worker.Message, f *finding) {
 	}
 }
 
-// examine reads a message and returns nil, a *finding, or what went wrong with reading it.
-func (s *Settings) examine(in *os.File) error {
+// examine reads a message and returns nil, a *finding, or what went wrong with reading it. ambiguities are the ways
+// in which mail readers may differ about it.
+func (s *Settings) examine(in *os.File) (ambiguities []string, err error) {
+	message, done, err := mapFile(in)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	x := &examiner{Settings: s}
 	// The bytes as they are, whatever their structure claims.
-	if err := x.content(in, false); err != nil {
-		return err
+	if err := x.read(bytes.NewReader(message), false); err != nil {
+		return nil, err
 	}
-	if _, err := in.Seek(0, io.SeekStart); err != nil {
-		return err
+	ambiguities, err = mime.Walk(message, mime.Limits{Depth: s.MaxDepth, Parts: s.MaxParts, PartHeader: int(s.MaxPartHeader)},
+		mime.Viewer{Part: x.part, Name: x.name, Content: x.content})
+	if mime.IsLimit(err) {
+		err = &finding{tooComplex, err.Error()}
 	}
-	err := x.message(in, 0)
-	if err == nil || !errors.Is(err, errMalformed) {
-		return err
-	}
-	// Readers of mail differ in what they make of a broken structure. So take every line that could be a header
-	// line of a part for one.
-	if _, err := in.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	return x.anyHeader(in)
+	return ambiguities, err
 }
+
+// mapFile maps a file into memory, so that a large one need not fit. The mapping is gone after done.
+func mapFile(f *os.File) (b []byte, done func(), err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	size := info.Size()
+	if size == 0 {
+		return nil, func() {}, nil
+	}
+	if size != int64(int(size)) {
+		return nil, nil, fmt.Errorf("map %s: %w", f.Name(), syscall.EFBIG)
+	}
+	b, err = syscall.Mmap(int(f.Fd()), 0, int(size), syscall.PROT_READ, syscall.MAP_PRIVATE)
+	if err != nil {
+		return nil, nil, fmt.Errorf("map %s: %w", f.Name(), err)
+	}
+	return b, func() { _ = syscall.Munmap(b) }, nil
+}
+
+// examiner is the examination of one message.
+type examiner struct {
+	*Settings
+	window   *sniffer // of content; contents are read one after another
+	inner    int      // compressed entries of archives whose beginning was looked at
+	level    int      // of archives in archives
+	inflated int      // bytes of archives that were compressed into others
+}
+
+// part examines what a part is.
+func (x *examiner) part(p *mime.Part) error {
+	for _, t := range p.Types {
+		if bool(x.BlockFragments) && (t == "message/partial" || t == "message/external-body") {
+			return &finding{blocked, "fragmented messages are not allowed"}
+		}
+	}
+	return nil
+}
+
+// name examines a name.
+func (x *examiner) name(_ *mime.Part, name string) error {
+	if x.blockedName(name) {
+		return blockedName(name)
+	}
+	return nil
+}
+
+// content examines a decoded content.
+func (x *examiner) content(_ *mime.Part, r io.Reader) error { return x.read(r, true) }

@@ -35,24 +35,36 @@ func TestScan(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			dir := t.TempDir()
-			err := errors.Join(os.WriteFile(filepath.Join(dir, "COMMANDS"), []byte("iA\nS<>\nF\n"), 0o600),
-				os.WriteFile(filepath.Join(dir, "HEADERS"), []byte(tt.headers), 0o600),
-				os.WriteFile(filepath.Join(dir, "INPUTMSG"), []byte(tt.message), 0o600))
-			if err != nil {
-				t.Fatal(err)
-			}
-			var out bytes.Buffer
-			if err := settings(t, tt.flags...).filter().Serve(strings.NewReader("scan Q "+dir+"\n"), &out, nil); err != nil {
-				t.Fatal(err)
-			}
-			if out.String() != "ok\n" {
-				t.Errorf("answer %q", out.String())
-			}
-			got, err := os.ReadFile(filepath.Join(dir, "RESULTS"))
-			if err != nil || string(got) != tt.want {
-				t.Errorf("RESULTS %q, %v; want %q", got, err, tt.want)
+			if got := scanResults(t, tt.message, append(tt.flags, "headers="+tt.headers)...); got != tt.want {
+				t.Errorf("RESULTS %q; want %q", got, tt.want)
 			}
 		})
 	}
+}
+
+// scanResults has the worker judge a message, and returns what it writes to RESULTS.
+func scanResults(t *testing.T, message string, flags ...string) string {
+	t.Helper()
+	dir, headers := t.TempDir(), ""
+	if n := len(flags) - 1; n >= 0 && strings.HasPrefix(flags[n], "headers=") {
+		headers, flags = strings.TrimPrefix(flags[n], "headers="), flags[:n]
+	}
+	err := errors.Join(os.WriteFile(filepath.Join(dir, "COMMANDS"), []byte("iA\nS<>\nF\n"), 0o600),
+		os.WriteFile(filepath.Join(dir, "HEADERS"), []byte(headers), 0o600),
+		os.WriteFile(filepath.Join(dir, "INPUTMSG"), []byte(message), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := settings(t, flags...).filter().Serve(strings.NewReader("scan Q "+dir+"\n"), &out, nil); err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != "ok\n" {
+		t.Errorf("answer %q", out.String())
+	}
+	got, err := os.ReadFile(filepath.Join(dir, "RESULTS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(got)
 }

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"compress/flate"
+	"encoding/binary"
+	"io"
+)
+
+// Bounds of looking into archives in archives.
+const (
+	maxArchive = 32 << 20 // bytes of an archive in which others are looked for
+	maxLevel   = 4        // of archives in archives
+	maxInner   = 20000    // compressed entries of all archives of a message whose beginning is looked at
+	maxInflate = 64 << 20 // bytes of all archives of a message that were compressed into others
+)
+
+// The entries of a ZIP archive: signature, offset of the lengths of name and extra field, offset of the name.
+// APPNOTE.TXT 4.3.7 and 4.3.12. The entries are looked for in the bytes, in order, so a damaged archive, or one
+// behind other data, is no way round; both headers of a file count, since programs differ in which they believe.
+var (
+	localEntry   = []byte("PK\x03\x04")
+	centralEntry = []byte("PK\x01\x02")
+	zipEntries   = []struct {
+		signature          []byte
+		lengthAt, nameAt   int
+		versionAt, version int // a plausible one, so that few other bytes are taken for an entry
+	}{
+		{localEntry, 26, 30, 4, 100},
+		{centralEntry, 28, 46, 6, 100},
+	}
+)
+
+// zipNames examines the names in the entries of ZIP archives in b.
+func (x *examiner) zipNames(b []byte) error {
+	for _, e := range zipEntries {
+		for rest := b; ; {
+			i := bytes.Index(rest, e.signature)
+			if i < 0 || len(rest[i:]) < e.nameAt {
+				break
+			}
+			entry := rest[i:]
+			rest = entry[len(e.signature):]
+			n := int(binary.LittleEndian.Uint16(entry[e.lengthAt:]))
+			extra := int(binary.LittleEndian.Uint16(entry[e.lengthAt+2:]))
+			if int(entry[e.versionAt]) > e.version || len(entry) < e.nameAt+n {
+				continue
+			}
+			if err := x.name(nil, string(entry[e.nameAt:e.nameAt+n])); err != nil {
+				return err
+			}
+			behind := entry[e.nameAt+n:]
+			if err := x.unicodePath(behind[:min(extra, len(behind))]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// unicodePath examines the name in the Info-ZIP Unicode Path field, which replaces the other (APPNOTE.TXT 4.6.9).
+func (x *examiner) unicodePath(extra []byte) error {
+	const id, nameAt = 0x7075, 5
+	for len(extra) >= 4 {
+		kind, n := binary.LittleEndian.Uint16(extra), int(binary.LittleEndian.Uint16(extra[2:]))
+		extra = extra[4:]
+		n = min(n, len(extra))
+		if kind == id && n > nameAt {
+			if err := x.name(nil, string(extra[nameAt:n])); err != nil {
+				return err
+			}
+		}
+		extra = extra[n:]
+	}
+	return nil
+}
+
+// archivesIn looks into ZIP archives that are compressed entries of others. Stored ones show as they are.
+func (x *examiner) archivesIn(b []byte) error {
+	const deflated = 8
+	inflate := flate.NewReader(nil)
+	defer inflate.Close()
+	for rest := b; ; {
+		i := bytes.Index(rest, localEntry)
+		if i < 0 || len(rest[i:]) < 30 {
+			return nil
+		}
+		entry := rest[i:]
+		rest = entry[len(localEntry):]
+		start := 30 + int(binary.LittleEndian.Uint16(entry[26:])) + int(binary.LittleEndian.Uint16(entry[28:]))
+		if binary.LittleEndian.Uint16(entry[8:]) != deflated || start > len(entry) {
+			continue
+		}
+		if x.inner++; x.inner > maxInner {
+			return &finding{tooComplex, "message has archives with too many entries"}
+		}
+		// Reset makes it as new, and has no error to tell.
+		_ = inflate.(flate.Resetter).Reset(bytes.NewReader(entry[start:]), nil)
+		var begin [4]byte
+		if _, err := io.ReadFull(inflate, begin[:]); err != nil || !bytes.Equal(begin[:], localEntry) {
+			continue
+		}
+		if x.level == maxLevel {
+			return &finding{tooComplex, "message has archives that are nested too deep"}
+		}
+		x.level++
+		err := x.read(&inflated{io.MultiReader(bytes.NewReader(begin[:]), inflate), x}, true)
+		x.level--
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// inflated is decompressed data, to its end or where it is damaged. More than is allowed is a finding.
+type inflated struct {
+	r io.Reader
+	x *examiner
+}
+
+func (i *inflated) Read(p []byte) (int, error) {
+	n, err := i.r.Read(p)
+	if i.x.inflated += n; i.x.inflated > maxInflate {
+		return n, &finding{tooComplex, "message has an archive that grows too large"}
+	}
+	if err != nil {
+		err = io.EOF
+	}
+	return n, err
+}

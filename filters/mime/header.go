@@ -1,0 +1,285 @@
+package mime
+
+import (
+	"bytes"
+	"strings"
+)
+
+// kind is which of the fields a line is that matter here.
+type kind int
+
+const (
+	otherField kind = iota
+	contentType
+	contentDisposition
+	contentEncoding
+)
+
+var kinds = map[string]kind{
+	"content-type":              contentType,
+	"content-disposition":       contentDisposition,
+	"content-transfer-encoding": contentEncoding,
+}
+
+// longestName bounds what is looked at for the name of a field.
+const longestName = 64
+
+// field is a field that matters, as some reader sees it.
+type field struct {
+	kind  kind
+	value []byte // with its folds, without the last line end
+	view  string
+}
+
+// end is a place where some reader takes the header to end: the offset of the body.
+type end struct {
+	at   int
+	view string
+}
+
+// header is the header of a part, with all its readings.
+type header struct {
+	fields []field
+	ends   []end
+	lines  int // fields of all kinds in the standard view
+}
+
+// values returns the values of the fields of a kind.
+func (h *header) values(k kind) []string {
+	var out []string
+	for _, f := range h.fields {
+		if f.kind == k {
+			out = append(out, string(f.value))
+		}
+	}
+	return out
+}
+
+// views returns the views by which fields or ends other than the standard ones are seen.
+func (h *header) views() []string {
+	var out []string
+	for _, f := range h.fields {
+		if f.view != "" {
+			out = append(out, f.view)
+		}
+	}
+	return out
+}
+
+// lineAt returns the line at pos, without its line end, and where the next one begins.
+func lineAt(b []byte, pos int) (line []byte, next int) {
+	line, next = b[pos:], len(b)
+	if i := bytes.IndexByte(line, '\n'); i >= 0 {
+		line, next = line[:i], pos+i+1
+	}
+	return bytes.TrimSuffix(line, []byte("\r")), next
+}
+
+// headerParser reads one header. The standard reading ends at the first empty line. Others end at a line of white
+// space, or at one that is no field; some skip empty lines in front of it.
+type headerParser struct {
+	b     []byte
+	h     header
+	start int   // where that value begins
+	open  field // the field that is being read, if reading
+	read  bool
+	late  string // why fields from here on are not seen by all
+}
+
+// parseHeader reads the header at the beginning of b; ok is false if it is longer than limit.
+func parseHeader(b []byte, limit int) (h header, ok bool) {
+	p := &headerParser{b: b}
+	pos := 0
+	for pos < len(b) {
+		line, next := lineAt(b, pos)
+		if next > limit {
+			if len(p.h.ends) > 0 {
+				return p.h, true
+			}
+			return p.h, false
+		}
+		if len(line) == 0 {
+			p.finish(pos)
+			p.h.ends = append([]end{{next, ""}}, p.h.ends...)
+			if p.h.lines == 0 {
+				p.behindBlank(next, limit)
+			}
+			return p.h, true
+		}
+		p.line(line, pos, next)
+		pos = next
+	}
+	p.finish(pos)
+	if len(p.h.ends) == 0 {
+		p.h.ends = []end{{len(b), ""}}
+	}
+	return p.h, true
+}
+
+// line takes one line that is not empty.
+func (p *headerParser) line(line []byte, pos, next int) {
+	if line[0] == ' ' || line[0] == '\t' {
+		p.folded(line, pos, next)
+		return
+	}
+	name, colon := fieldName(line)
+	if colon < 0 {
+		p.finish(pos)
+		if pos == 0 && isMbox(line) {
+			return
+		}
+		p.ends(pos, "a line that is no field ends the header")
+		return
+	}
+	p.finish(pos)
+	k, odd := whichField(name)
+	p.h.lines++
+	if k == otherField {
+		return
+	}
+	view := p.late
+	if odd != "" {
+		view = odd
+	}
+	p.open, p.read, p.start = field{kind: k, view: view}, true, pos+colon+1
+}
+
+// folded takes a line that begins with white space.
+func (p *headerParser) folded(line []byte, pos, next int) {
+	trimmed := bytes.TrimLeft(line, " \t")
+	if len(trimmed) == 0 {
+		p.ends(next, "a line of white space ends the header")
+		return
+	}
+	name, colon := fieldName(trimmed)
+	if colon < 0 {
+		return
+	}
+	k, _ := whichField(name)
+	if k == otherField || !plausible(k, trimmed[colon+1:]) || len(p.h.fields) > maxInner {
+		return
+	}
+	// Such a line continues a field, as DKIM-Signature lists names of fields. Here it has a value of that field.
+	value := trimmed[colon+1:]
+	for rest := next; rest < len(p.b); {
+		more, after := lineAt(p.b, rest)
+		if len(more) == 0 || more[0] != ' ' && more[0] != '\t' {
+			break
+		}
+		value, rest = p.b[pos+len(line)-len(trimmed)+colon+1:after], after
+		if len(value) > maxValue {
+			break
+		}
+	}
+	p.h.fields = append(p.h.fields, field{k, value, "a field in a line that continues another"})
+}
+
+// maxValue and maxInner bound the value of a field that stands inside another, and how many such are looked at.
+const (
+	maxValue = 4 << 10
+	maxInner = 32
+)
+
+// ends notes that the header may end here.
+func (p *headerParser) ends(at int, view string) {
+	if p.late == "" {
+		p.h.ends = append(p.h.ends, end{at, view})
+		p.late = view
+	}
+}
+
+// finish ends the field that is being read.
+func (p *headerParser) finish(pos int) {
+	if p.read {
+		p.open.value = bytes.TrimRight(p.b[p.start:pos], "\r\n")
+		p.h.fields = append(p.h.fields, p.open)
+		p.read = false
+	}
+}
+
+// behindBlank looks for a header behind empty lines, which some readers skip.
+func (p *headerParser) behindBlank(pos, limit int) {
+	const view = "empty lines in front of the header"
+	for pos < len(p.b) && pos < limit {
+		line, next := lineAt(p.b, pos)
+		if len(bytes.TrimSpace(line)) > 0 {
+			name, colon := fieldName(line)
+			if k, _ := whichField(name); colon < 0 || k == otherField || !plausible(k, line[colon+1:]) {
+				return
+			}
+			h, ok := parseHeader(p.b[pos:], limit)
+			if !ok {
+				return
+			}
+			for _, f := range h.fields {
+				f.view = view
+				p.h.fields = append(p.h.fields, f)
+			}
+			for _, e := range h.ends {
+				p.h.ends = append(p.h.ends, end{pos + e.at, view})
+			}
+			return
+		}
+		pos = next
+	}
+}
+
+// fieldName returns the bytes in front of the colon, and where that is; -1 if the line is no field to anybody.
+func fieldName(line []byte) (name []byte, colon int) {
+	colon = bytes.IndexByte(line, ':')
+	if colon < 1 {
+		return nil, -1
+	}
+	name = line[:colon]
+	trimmed := bytes.TrimRight(name, " \t")
+	if bytes.IndexByte(trimmed, ' ') >= 0 || bytes.IndexByte(trimmed, '\t') >= 0 {
+		if k, _ := whichField(name); k == otherField {
+			return nil, -1
+		}
+	}
+	return name, colon
+}
+
+// whichField recognises a field by its name, also where control bytes, white space or other bytes that are not seen
+// stand in it; odd says that not every reader would.
+func whichField(name []byte) (k kind, odd string) {
+	if len(name) > longestName || len(name) < len("content-type") {
+		return otherField, ""
+	}
+	if k, ok := kinds[strings.ToLower(string(name))]; ok {
+		return k, ""
+	}
+	plain := make([]byte, 0, longestName)
+	for _, c := range name {
+		switch {
+		case c == '_':
+			plain = append(plain, '-')
+		case c > ' ' && c < 0x7f:
+			plain = append(plain, c)
+		}
+	}
+	if k, ok := kinds[strings.ToLower(string(plain))]; ok {
+		return k, "bytes that do not belong into the name of a field"
+	}
+	return otherField, ""
+}
+
+// plausible reports whether value looks like one of a field of that kind.
+func plausible(k kind, value []byte) bool {
+	v := strings.ToLower(strings.TrimSpace(string(value[:min(len(value), 200)])))
+	switch k {
+	case contentType:
+		kind, _, ok := strings.Cut(v, "/")
+		return ok && len(kind) > 0 && len(kind) < 30 && !strings.ContainsAny(kind, ":; \t") || strings.Contains(v, "boundary")
+	case contentDisposition:
+		return strings.HasPrefix(v, "attachment") || strings.HasPrefix(v, "inline") || strings.Contains(v, "filename")
+	default:
+		_, known := encodingNames[strings.Trim(v, `"' `)]
+		return known
+	}
+}
+
+// isMbox reports whether a line is the separator of a mailbox file, which is not part of a message.
+func isMbox(line []byte) bool {
+	return bytes.HasPrefix(line, []byte("From ")) || bytes.HasPrefix(line, []byte(">From "))
+}

@@ -1,0 +1,429 @@
+package mime
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// found is all that a walk shows.
+type found struct {
+	names, contents []string
+	ambiguities     []string
+}
+
+// walk walks through a message and gives what it shows.
+func walk(t testing.TB, message string) found {
+	t.Helper()
+	var f found
+	var err error
+	f.ambiguities, err = Walk([]byte(message), Limits{}, Viewer{
+		Name: func(_ *Part, name string) error { f.names = append(f.names, name); return nil },
+		Content: func(_ *Part, r io.Reader) error {
+			b, err := io.ReadAll(r)
+			f.contents = append(f.contents, string(b))
+			return err
+		},
+	})
+	if err != nil {
+		t.Fatalf("%q: %v", message, err)
+	}
+	return f
+}
+
+// secret is what is hidden in the tests, and evil its name.
+const (
+	secret = "This is what nobody was meant to see: MZ."
+	evil   = "evil.exe"
+)
+
+func encode64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
+// uuencoded is a uuencoded text of one line.
+func uuencoded(s string) string {
+	var b strings.Builder
+	b.WriteByte(byte(len(s)) + ' ')
+	for i := 0; i < len(s); i += 3 {
+		var g [3]byte
+		copy(g[:], s[i:])
+		for _, v := range []byte{g[0] >> 2, g[0]&3<<4 | g[1]>>4, g[1]&15<<2 | g[2]>>6, g[2] & 63} {
+			b.WriteByte(v + ' ')
+		}
+	}
+	return b.String()
+}
+
+// yencoded is yEnc of one line.
+func yencoded(s string) string {
+	var b []byte
+	for _, c := range []byte(s) {
+		if c += 42; c == 0 || c == '\n' || c == '\r' || c == '=' {
+			b = append(b, '=')
+			c += 64
+		}
+		b = append(b, c)
+	}
+	return string(b)
+}
+
+// binhexed is BinHex 4.0 of a file, without its runs and checksums.
+func binhexed(name, s string) string {
+	data := append([]byte{byte(len(name))}, name...)
+	data = append(data, 0)
+	data = append(data, "TYPECREA\x00\x00"...)
+	data = append(data, 0, 0, 0, byte(len(s)), 0, 0, 0, 0, 0, 0)
+	data = bytes.ReplaceAll(append(data, s...), []byte{0x90}, []byte{0x90, 0})
+	var b strings.Builder
+	for i := 0; i < len(data); i += 3 {
+		var g [3]byte
+		copy(g[:], data[i:])
+		for _, v := range []byte{g[0] >> 2, g[0]&3<<4 | g[1]>>4, g[1]&15<<2 | g[2]>>6, g[2] & 63} {
+			b.WriteByte(binhexAlphabet[v])
+		}
+	}
+	return "(This file must be converted with BinHex 4.0)\n\n:" + b.String() + ":\n"
+}
+
+func gzipped(s string) string {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, _ = z.Write([]byte(s))
+	_ = z.Close()
+	return b.String()
+}
+
+// part is a message with a text, and a part that has these fields, and the secret in base64.
+func part(fields ...string) string {
+	return mixed("Content-Transfer-Encoding: base64\n" + strings.Join(fields, "\n") + "\n\n" + encode64(secret) + "\n")
+}
+
+// mixed is a multipart with a text and one more part.
+func mixed(second string) string {
+	return multi("multipart/mixed; boundary=b", second)
+}
+
+func multi(contentType, second string) string {
+	return "From: a@b.test\nMIME-Version: 1.0\nContent-Type: " + contentType +
+		"\n\npreamble\n--b\nContent-Type: text/plain\n\nhello\n--b\n" + second + "--b--\nepilogue\n"
+}
+
+// TestNames has a name in fields that readers read in different ways.
+func TestNames(t *testing.T) {
+	disposition := func(p string) string { return part("Content-Disposition: attachment" + p) }
+	utf16 := func(s string) string {
+		var b []byte
+		for _, c := range []byte(s) {
+			b = append(b, 0, c)
+		}
+		return string(b)
+	}
+	tests := []struct{ name, message string }{
+		{"plain", disposition("; filename=evil.exe")},
+		{"comment in front of a parameter", disposition(`; (c) filename="evil.exe"`)},
+		{"comment around the equals sign", disposition(`; filename (x) = (y) "evil.exe"`)},
+		{"comment with a quote", disposition(`; (") filename="evil.exe"`)},
+		{"comment that does not end", disposition(`; (c filename="evil.exe"`)},
+		{"parameter inside a comment", disposition(`; (; filename="evil.exe"; )`)},
+		{"nested comment", disposition(`; (a(b)c) filename=evil.exe`)},
+		{"missing semicolon", disposition(` filename="evil.exe"`)},
+		{"missing semicolon between parameters", part(`Content-Type: application/x; charset=utf-8 name=evil.exe`)},
+		{"missing semicolon behind a quote", part(`Content-Type: application/x; charset="utf-8" name="evil.exe"`)},
+		{"missing semicolon and white space", part(`Content-Type: application/x; charset="utf-8"name="evil.exe"`)},
+		{"comma", disposition(`, filename=evil.exe`)},
+		{"white space in front of the colon", part("Content-Disposition : attachment; filename=evil.exe")},
+		{"tab in front of the colon", part("Content-Disposition\t: attachment; filename=evil.exe")},
+		{"control byte in the name of the field", part("Content-\x01Disposition: attachment; filename=evil.exe")},
+		{"byte order mark", part("\ufeffContent-Disposition: attachment; filename=evil.exe")},
+		{"byte order mark in front of a header", mixed("\ufeffContent-Disposition: attachment; filename=evil.exe\n\nx\n")},
+		{"underscore", part("Content_Disposition: attachment; filename=evil.exe")},
+		{"white space in front of the field", mixed(" Content-Disposition: attachment; filename=evil.exe\n\nx\n")},
+		{"inside a fold", part("X-A: b", " Content-Disposition: attachment; filename=evil.exe")},
+		{"behind a line without a colon", part("nonsense", "Content-Disposition: attachment; filename=evil.exe")},
+		{"behind a line of white space", part("X-A: b", " \t", "Content-Disposition: attachment; filename=evil.exe")},
+		{"behind an empty line", mixed("\nContent-Disposition: attachment; filename=evil.exe\n\nx\n")},
+		{"behind a bare CR", part("X-A: b\rContent-Disposition: attachment; filename=evil.exe")},
+		{"NUL in the name of the field", part("Content-Dispo\x00sition: attachment; filename=evil.exe")},
+		{"first of two fields", part("Content-Disposition: attachment; filename=evil.exe", "Content-Disposition: attachment; filename=a.txt")},
+		{"last of two fields", part("Content-Disposition: attachment; filename=a.txt", "Content-Disposition: attachment; filename=evil.exe")},
+		{"first of two parameters", disposition("; filename=evil.exe; filename=a.txt")},
+		{"last of two parameters", disposition("; filename=a.txt; filename=evil.exe")},
+		{"open quote", disposition(`; filename="evil.exe`)},
+		{"open quote in front of a parameter", disposition(`; filename="evil.exe; size=1`)},
+		{"open quote of another parameter", disposition(`; x="; filename=evil.exe`)},
+		{"quote behind a quote", disposition(`; filename="evil"".exe"`)},
+		{"quotes inside", disposition(`; filename=ev"il".exe`)},
+		{"backslash that means nothing", disposition(`; filename="evil.exe\" "`)},
+		{"backslash that escapes", disposition(`; filename="evil.e\xe"`)},
+		{"2231", disposition(`; filename*=utf-8''evil%2Eexe`)},
+		{"2231, twice", disposition(`; filename*=utf-8''evil%252Eexe`)},
+		{"2231 without a charset", disposition(`; filename*=evil%2Eexe`)},
+		{"2231 in UTF-16", disposition(`; filename*=utf-16be''%00e%00v%00i%00l%00.%00e%00x%00e`)},
+		{"2231 in pieces", disposition(`; filename*0=ev; filename*1=il.; filename*2=exe`)},
+		{"2231 out of order", disposition(`; filename*2=exe; filename*0=ev; filename*1=il.`)},
+		{"2231 as they stand", disposition(`; filename*1=ev; filename*0=il.exe`)},
+		{"2231 with a gap", disposition(`; filename*0=evil; filename*2=.exe`)},
+		{"2231 up to a gap", disposition(`; filename*0=evil.exe; filename*2=.txt`)},
+		{"2231 without the first", disposition(`; filename*1=evil; filename*2=.exe`)},
+		{"2231, first of two pieces", disposition(`; filename*0=evil; filename*1=.exe; filename*1=.txt`)},
+		{"2231, last of two pieces", disposition(`; filename*0=evil; filename*1=.txt; filename*1=.exe`)},
+		{"2231, numbers with zeros", disposition(`; filename*00=evil; filename*01=.exe`)},
+		{"2231, escape over two pieces", disposition(`; filename*0*=utf-8''evil%2; filename*1*=Eexe`)},
+		{"2231, mixed", disposition(`; filename*0*=utf-8''evil%2E; filename*1=exe`)},
+		{"2231 beside a plain one", disposition(`; filename=a.txt; filename*=utf-8''evil.exe`)},
+		{"word", disposition(`; filename="=?utf-8?B?` + encode64(evil) + `?="`)},
+		{"word without padding", disposition(`; filename="=?utf-8?B?` + strings.TrimRight(encode64(evil+"  "), "=") + `?="`)},
+		{"word in letters of URLs", disposition(`; filename="=?utf-8?B?` + base64.URLEncoding.EncodeToString([]byte("ÿþ?>evil.exe")) + `?="`)},
+		{"word in quoted-printable", disposition(`; filename="=?utf-8?Q?evil=2Eexe?="`)},
+		{"word without an end", disposition(`; filename="=?utf-8?Q?evil=2Eexe"`)},
+		{"words that split a character", disposition(`; filename="=?utf-8?Q?=C3?= =?utf-8?Q?=A4evil.exe?="`)},
+		{"words in two charsets", disposition(`; filename="=?utf-8?Q?evil?= =?iso-8859-1?Q?=2Eexe?="`)},
+		{"word in a word", disposition(`; filename="=?utf-8?B?` + encode64("=?utf-8?Q?evil=2Eexe?=") + `?="`)},
+		{"word with a language", disposition(`; filename="=?utf-8*en?Q?evil=2Eexe?="`)},
+		{"word in UTF-16", disposition(`; filename="=?utf-16be?B?` + encode64(utf16(evil)) + `?="`)},
+		{"word in UTF-7", disposition(`; filename="=?utf-7?Q?evil+AC4-exe?="`)},
+		{"word in an unknown charset", disposition(`; filename="=?x-none?Q?evil=2Eexe?="`)},
+		{"word with white space in it", disposition(`; filename="=?utf-8?Q?evil =2Eexe?="`)},
+		{"folded word", disposition(`; filename="=?utf-8?B?` + encode64(evil)[:4] + "\n " + encode64(evil)[4:] + `?="`)},
+		{"percent escapes", disposition(`; filename="evil%2Eexe"`)},
+		{"spaces", disposition(`; filename=my evil.exe`)},
+		{"name of the type", part("Content-Type: application/x; name=evil.exe")},
+		{"uuencoded", "Subject: x\n\nhello\nbegin 644 evil.exe\n" + uuencoded(secret) + "\nend\n"},
+		{"uuencoded, second", "Subject: x\n\nbegin 644 a.txt\n" + uuencoded("a") + "\nend\nbegin 644 evil.exe\n" + uuencoded(secret) + "\nend\n"},
+		{"uuencoded in quoted-printable", "Content-Transfer-Encoding: quoted-printable\n\nbegin 644 evil.e=78e\n" + strings.ReplaceAll(uuencoded(secret), "=", "=3D") + "\nend\n"},
+		{"begin-base64", "Subject: x\n\nbegin-base64 644 evil.exe\n" + encode64(secret) + "\n====\n"},
+		{"yEnc", "Subject: x\n\n=ybegin line=128 size=41 name=evil.exe\n" + yencoded(secret) + "\n=yend size=41\n"},
+		{"BinHex", "Subject: x\n\n" + binhexed(evil, secret)},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := walk(t, tt.message)
+			if !slices.ContainsFunc(f.names, func(n string) bool { return strings.HasSuffix(strings.TrimRight(n, " \""), evil) }) {
+				t.Errorf("%s\nnames %q", tt.message, f.names)
+			}
+		})
+	}
+}
+
+// TestContents hides a part in a structure or an encoding that readers read in different ways.
+func TestContents(t *testing.T) {
+	const name = "Content-Disposition: attachment; filename=evil.exe\nContent-Transfer-Encoding: base64\n"
+	hidden := name + "\n" + encode64(secret) + "\n"
+	inner := "Subject: inner\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=c\n\n--c\n" + hidden + "--c--\n"
+	encoded := func(encoding, body string) string {
+		return mixed("Content-Transfer-Encoding: " + encoding + "\nContent-Disposition: attachment; filename=evil.exe\n\n" + body + "\n")
+	}
+	e := encode64(secret)
+	tests := []struct{ name, message string }{
+		{"boundary of RFC 2231", multi("multipart/mixed; boundary*=utf-8''b", hidden)},
+		{"boundary in pieces", multi("multipart/mixed; boundary*0=\"\"; boundary*1=b", hidden)},
+		{"first of two boundaries", multi("multipart/mixed; boundary=b; boundary=x", hidden)},
+		{"last of two boundaries", multi("multipart/mixed; boundary=x; boundary=b", hidden)},
+		{"boundary beside one of RFC 2231", multi("multipart/mixed; boundary=x; boundary*=utf-8''b", hidden)},
+		{"boundary behind a comment", multi("multipart/mixed; (c) boundary=b", hidden)},
+		{"boundary in a comment", multi("multipart/mixed; boundary=x (; boundary=b)", hidden)},
+		{"boundary with a comment behind it", multi("multipart/mixed; boundary=b (c)", hidden)},
+		{"boundary as a word", multi("multipart/mixed; boundary=\"=?utf-8?Q?b?=\"", hidden)},
+		{"boundary with white space", multi("multipart/mixed; boundary=\" b \"", hidden)},
+		{"boundary with an open quote", multi("multipart/mixed; boundary=\"b", hidden)},
+		{"boundary without a semicolon", multi("multipart/mixed boundary=b", hidden)},
+		{"no boundary", multi("multipart/mixed", hidden)},
+		{"empty boundary", multi("multipart/mixed; boundary=\"\"", hidden)},
+		{"boundary that is only a beginning", strings.ReplaceAll(mixed(hidden), "\n--b\nContent-Disp", "\n--bcd\nContent-Disp")},
+		{"delimiter with white space behind it", strings.ReplaceAll(mixed(hidden), "\n--b\n", "\n--b \t\n")},
+		{"part behind the last delimiter", strings.Replace(mixed("x\n--b--\n--b\n"+hidden), "x", "A: b\n\nx", 1)},
+		{"no last delimiter", strings.ReplaceAll(mixed(hidden), "--b--\nepilogue\n", "")},
+		{"two types", "Content-Type: text/plain\n" + mixed(hidden)},
+		{"misspelt type", multi("multi part/mixed; boundary=b", hidden)},
+		{"type without a subtype", multi("multipart; boundary=b", hidden)},
+		{"type with junk", multi("multipart/mixed/x; boundary=b", hidden)},
+		{"type in quotes", multi("\"multipart/mixed\"; boundary=b", hidden)},
+		{"unknown multipart", multi("multipart/x-unknown; boundary=b", hidden)},
+		{"text with a boundary", multi("text/plain; boundary=b", hidden)},
+		{"comment in the type", multi("multipart(c)/mixed; boundary=b", hidden)},
+		{"type of the message in front of a colon", strings.Replace(mixed(hidden), "Content-Type:", "Content-Type :", 1)},
+		{"digest", multi("multipart/digest; boundary=b", "\n"+inner)},
+		{"attached message", mixed("Content-Type: message/rfc822\n\n" + inner)},
+		{"attached message in base64", mixed("Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n" + encode64(inner) + "\n")},
+		{"attached message in quoted-printable", mixed("Content-Type: message/rfc822\nContent-Transfer-Encoding: quoted-printable\n\n" + strings.ReplaceAll(inner, "=", "=3D"))},
+		{"attached message of another type", mixed("Content-Type: message/x-mail\n\n" + inner)},
+		{"eml as data", mixed("Content-Type: application/octet-stream; name=a.eml\n\n" + inner)},
+		{"eml as data in base64", mixed("Content-Type: application/octet-stream\nContent-Transfer-Encoding: base64\n\n" + encode64(inner) + "\n")},
+		{"eml as text", mixed("Content-Type: text/plain; name=a.eml\nContent-Transfer-Encoding: base64\n\n" + encode64(inner) + "\n")},
+		{"multipart in base64", "Content-Transfer-Encoding: base64\nContent-Type: multipart/mixed; boundary=c\n\n" +
+			encode64("--c\n"+hidden+"--c--\n") + "\n"},
+		{"base64", encoded("base64", e)},
+		{"base64 in capitals with white space", encoded(" BASE64 ", e)},
+		{"base64 with a comment", encoded("base64 (really)", e)},
+		{"base64 in quotes", encoded(`"base64"`, e)},
+		{"base64 and more", encoded("base64, 8bit", e)},
+		{"base64 abbreviated", encoded("b64", e)},
+		{"base64 misspelt", encoded("base-64", e)},
+		{"base64 of two fields, first", encoded("base64\nContent-Transfer-Encoding: 7bit", e)},
+		{"base64 of two fields, last", encoded("7bit\nContent-Transfer-Encoding: base64", e)},
+		{"padding in the middle", encoded("base64", encode64(secret[:10])+"\n"+encode64(secret[10:]))},
+		{"padding to be ignored", encoded("base64", e[:9]+"="+e[9:])},
+		{"junk in base64", encoded("base64", "*"+e[:7]+"!\n\n "+e[7:20]+"\n\n"+e[20:])},
+		{"base64 without padding", encoded("base64", strings.TrimRight(encode64(secret+"x"), "="))},
+		{"base64 with more behind it", encoded("base64", e+"\n--\nA footer of a mailing list.")},
+		{"quoted-printable", encoded("quoted-printable", strings.ReplaceAll(secret, "e", "=65"))},
+		{"quoted-printable with broken escapes", encoded("quoted-printable", "=zz="+strings.ReplaceAll(secret, "n", "=6e")+"=")},
+		{"quoted-printable with a broken escape inside", encoded("quoted-printable", secret[:9]+"="+secret[9:])},
+		{"quoted-printable with white space behind a break", encoded("qp", secret[:9]+"= \t\n"+secret[9:])},
+		{"uuencode as encoding", encoded("x-uuencode", "begin 644 a\n"+uuencoded(secret)+"\n`\nend")},
+		{"uuencode without begin", encoded("uuencode", uuencoded(secret))},
+		{"yEnc as encoding", encoded("x-yenc", "=ybegin line=128 size=41 name=a\n"+yencoded(secret)+"\n=yend size=41")},
+		{"BinHex as encoding", encoded("mac-binhex40", binhexed("a", secret))},
+		{"gzip64", encoded("x-gzip64", encode64(gzipped(secret)))},
+		{"uuencoded in the preamble", strings.Replace(mixed("\nx\n"), "preamble", "begin 644 evil.exe\n"+uuencoded(secret)+"\nend", 1)},
+		{"uuencoded in the epilogue", strings.Replace(mixed("\nx\n"), "epilogue", "begin 644 evil.exe\n"+uuencoded(secret)+"\nend", 1)},
+		{"header that ends early", mixed("Content-Type: text/plain\nno field\n" + hidden)},
+		{"header that begins late", mixed("\n\n" + hidden)},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := walk(t, tt.message)
+			if !slices.ContainsFunc(f.contents, func(c string) bool { return strings.Contains(c, secret) }) {
+				t.Errorf("%s\ncontents %q", tt.message, f.contents)
+			}
+			if !slices.Contains(f.names, evil) && !strings.Contains(tt.name, "message") && !strings.Contains(tt.name, "text") {
+				t.Errorf("%s\nnames %q", tt.message, f.names)
+			}
+		})
+	}
+}
+
+// TestWorkIsLinear doubles what is costly and looks at the work, which must not grow by more than that.
+func TestWorkIsLinear(t *testing.T) {
+	pieces := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "; name*%d*=%%41", i)
+		}
+		return b.String()
+	}
+	tests := []struct {
+		name string
+		make func(n int) string
+	}{
+		{"the same piece", func(n int) string { return part("Content-Type: x/y" + strings.Repeat("; name*0=aaaaaaaaaa", n)) }},
+		{"pieces", func(n int) string { return part("Content-Type: x/y" + pieces(n)) }},
+		{"parameters without semicolons", func(n int) string { return part("Content-Type: x/y" + strings.Repeat(" name=a", n)) }},
+		{"comments", func(n int) string { return part("Content-Type: x/y; name=a" + strings.Repeat("(", n)) }},
+		{"closed comments", func(n int) string { return part("Content-Type: x/y; name=a" + strings.Repeat("()", n)) }},
+		{"nested comments", func(n int) string {
+			return part("Content-Type: x/y; " + strings.Repeat("(", n) + strings.Repeat(")", n) + "name=a")
+		}},
+		{"quotes", func(n int) string { return part("Content-Type: x/y; name=" + strings.Repeat(`"a"`, n)) }},
+		{"backslashes", func(n int) string { return part(`Content-Type: x/y; name="` + strings.Repeat(`\"`, n)) }},
+		{"words", func(n int) string { return part(`Content-Type: x/y; name="` + strings.Repeat("=?utf-8?Q?a?= ", n)) }},
+		{"beginnings of words", func(n int) string { return part(`Content-Type: x/y; name="` + strings.Repeat("=?", n)) }},
+		{"percent", func(n int) string { return part("Content-Type: x/y; name=" + strings.Repeat("%25", n)) }},
+		{"fields in folds", func(n int) string { return part("X: y\n" + strings.Repeat(" Content-Type: a/b; name=c\n", n) + "Y: z") }},
+		{"lines like delimiters", func(n int) string { return mixed("A: b\n\n" + strings.Repeat("--bx\n", n)) }},
+		{"hyphens", func(n int) string { return mixed("A: b\n\n" + strings.Repeat("--\n", n)) }},
+		{"begin", func(n int) string { return "A: b\n\n" + strings.Repeat("begin 644 a\n", n) }},
+		{"BinHex", func(n int) string {
+			return "A: b\n\n" + strings.Repeat("(This file must be converted with BinHex\n", n)
+		}},
+		{"messages", func(n int) string {
+			return mixed("A: b\n\nx\n" + strings.Repeat("--b\nContent-Type: application/octet-stream\n\nSubject: x\n\n", min(n, 900)))
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cost := func(n int) int64 {
+				w := &walker{lim: Limits{PartHeader: 64 << 20, Parts: 1000, Depth: 20}, work: 1 << 40, seen: map[key]bool{}, begun: map[place]bool{}, told: map[string]bool{}}
+				message := []byte(tt.make(n))
+				err := w.message(message)
+				if err != nil && !IsLimit(err) {
+					t.Fatal(err)
+				}
+				return 1<<40 - w.work + int64(len(message))
+			}
+			for n := 500; n < 8000; n *= 2 {
+				if one, two := cost(n), cost(2*n); two > 3*one {
+					t.Errorf("%d cost %d, twice as many %d", n, one, two)
+				}
+			}
+		})
+	}
+}
+
+// FuzzWalk sees that no message costs more than is allowed, and that what a careful writer encodes is found.
+func FuzzWalk(f *testing.F) {
+	f.Add([]byte(part("Content-Disposition: attachment; filename*0*=utf-8''evil%2; filename*1*=Eexe")))
+	f.Add([]byte(mixed("Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n" + encode64("Subject: x\n\nbegin 644 a\n") + "\n")))
+	f.Add([]byte("Content-Type: multipart/mixed\n\n--b\n\n" + binhexed("a", "b")))
+	f.Add([]byte("Content-Type : multipart/digest; boundary=\"b\n \n--b\r\n\r\nA: \x00\n"))
+	f.Fuzz(func(t *testing.T, message []byte) {
+		var bytes int64
+		_, err := Walk(message, Limits{}, Viewer{Content: func(_ *Part, r io.Reader) error {
+			n, err := io.Copy(io.Discard, r)
+			bytes += n
+			return err
+		}})
+		if err != nil && !IsLimit(err) {
+			t.Errorf("%q: %v", message, err)
+		}
+		if most := 8 * (workFactor*int64(len(message)) + workBase); bytes > most {
+			t.Errorf("%d bytes of message gave %d bytes of content", len(message), bytes)
+		}
+		all := append(append([]byte{}, message...), "\n\n"...)
+		_, _, _ = decodeBinHex(all)
+	})
+}
+
+// FuzzDecode compares the decoders with those of the standard library where these accept a text.
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte("hello"), 2)
+	f.Fuzz(func(t *testing.T, b []byte, width int) {
+		width = 4 + width&63
+		var lines strings.Builder
+		e := base64.StdEncoding.EncodeToString(b)
+		for i := 0; i < len(e); i += width {
+			lines.WriteString(e[i:min(i+width, len(e))] + "\r\n")
+		}
+		if got, _ := decodeBase64([]byte(lines.String()), base64Restarts); !bytes.Equal(got, b) {
+			t.Errorf("base64 of %q: %q", b, got)
+		}
+		one, err := io.ReadAll(io.LimitReader(&base64Reader{src: []byte(e)}, int64(len(b)+1)))
+		if err != nil || !bytes.Equal(one, b) {
+			t.Errorf("base64 of %q, read: %q, %v", b, one, err)
+		}
+		if len(b) > 45 {
+			b = b[:45]
+		}
+		if got := decodeUU([]byte(uuencoded(string(b)))); !bytes.Equal(got, b) {
+			t.Errorf("uuencode of %q: %q", b, got)
+		}
+		if got := decodeYEnc([]byte(yencoded(string(b)))); !bytes.Equal(got, b) {
+			t.Errorf("yEnc of %q: %q", b, got)
+		}
+		if name, got, _ := decodeBinHex([]byte(binhexed("n", string(b)))); string(name) != "n" || !bytes.Equal(got, b) {
+			t.Errorf("BinHex of %q: %q, %q", b, name, got)
+		}
+	})
+}
+
+// BenchmarkWalk reads a message with an attachment of 1 MiB, as ordinary mail is.
+func BenchmarkWalk(b *testing.B) {
+	var lines strings.Builder
+	for e := encode64(strings.Repeat("0123456789abcdef", 1<<16)); e != ""; {
+		n := min(76, len(e))
+		lines.WriteString(e[:n] + "\n")
+		e = e[n:]
+	}
+	message := []byte(mixed("Content-Disposition: attachment; filename=a.pdf\nContent-Transfer-Encoding: base64\n\n" + lines.String()))
+	b.SetBytes(int64(len(message)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Walk(message, Limits{}, Viewer{Content: func(_ *Part, r io.Reader) error { _, err := io.Copy(io.Discard, r); return err }}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
