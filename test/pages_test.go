@@ -130,36 +130,6 @@ func TestConventionEverySettingIsInTheSample(t *testing.T) {
 	}
 }
 
-func TestConventionEveryDaemonHasAUnit(t *testing.T) {
-	analyze := testenv.Path(t, "check of the systemd units", "systemd-analyze")
-	for _, program := range daemons {
-		t.Run(program, func(t *testing.T) {
-			unit := readTree(t, "etc/systemd/"+program+".service")
-			start := regexp.MustCompile(`(?m)^ExecStart=(\S+/)` + program + `\b`)
-			if !start.MatchString(unit) {
-				t.Fatalf("ExecStart does not name %s:\n%s", program, unit)
-			}
-			// systemd looks whether the program is there: let it find ours.
-			dir := testenv.ShortDir(t)
-			unit = start.ReplaceAllString(unit, "ExecStart="+testenv.Binary(t, program))
-			names := []string{filepath.Join(dir, program+".service")}
-			if err := os.WriteFile(names[0], []byte(unit), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			if sock, err := os.ReadFile(filepath.Join(testenv.Root(t), "etc/systemd", program+".socket")); err == nil {
-				names = append(names, filepath.Join(dir, program+".socket"))
-				if err := os.WriteFile(names[1], sock, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			stdout, stderr, status := testenv.Run(t, analyze, append([]string{"verify", "--man=no"}, names...)...)
-			if said := stdout + stderr; status != 0 || strings.Contains(said, dir) {
-				t.Errorf("systemd-analyze verify: status %d\n%s", status, said)
-			}
-		})
-	}
-}
-
 func TestConventionPagesAreWellFormed(t *testing.T) {
 	mandoc := testenv.Path(t, "check of the manual pages", "mandoc")
 	pages, err := filepath.Glob(filepath.Join(testenv.Root(t), "man", "*.[1-9]"))
