@@ -2,7 +2,8 @@
 # make demo      shows the suite at work on three messages, in a minute
 # make test      checks and tests everything
 #
-# Further: check (the quick part of test), fuzz, bench, run, install, clean.
+# Further: check (the quick part of test), boot (an installed system under systemd; needs root), fuzz, bench,
+# run, install, clean.
 
 GO      ?= go
 PREFIX  ?= /usr/local
@@ -23,6 +24,9 @@ FUZZTIME ?= 1m
 
 # Flags and parts of the benchmark, such as BENCH='-quick smtp'; all by default.
 BENCH ?=
+
+# Checks and flags of the boot test, such as BOOT='-journal in-front'; all checks by default.
+BOOT ?=
 
 DAEMONS  = smtp-proxy multiplexor pop3-stamp
 TOOLS    = notify-cat notify-exec notify-wait
@@ -51,6 +55,11 @@ bench: build
 	CGO_ENABLED=0 $(GO) build -o bin/bench ./test/bench
 	bin/bench $(BENCH)
 
+# Needs root, and debootstrap: see test/boot.
+boot: build
+	CGO_ENABLED=0 $(GO) build -o bin/boot ./test/boot
+	bin/boot $(BOOT)
+
 demo: build
 	@CGO_ENABLED=0 $(GO) run ./test/demo
 
@@ -59,11 +68,19 @@ run: build
 
 # Pages, settings and units name the places of PREFIX=/usr; here they get the
 # real ones. The multiplexor looks for its worker there too, unless told.
-PLACES = sed -e 's|/usr/libexec/postern|$(LIBEXECDIR)|g' -e 's|/usr/share/doc/postern|$(DOCDIR)|g' -e '/^Exec/s|/usr/sbin/|$(SBINDIR)/|' \
+PLACES = sed -e 's|/usr/libexec/postern|$(LIBEXECDIR)|g' -e 's|/usr/share/doc/postern|$(DOCDIR)|g' \
+         $(foreach p,$(SBIN),-e 's|/usr/sbin/$(p)\>|$(SBINDIR)/$(p)|g') $(foreach p,$(TOOLS),-e 's|/usr/bin/$(p)\>|$(BINDIR)/$(p)|g') \
          -e 's|^\# *\(worker $(LIBEXECDIR)/\)|\1|'
 
+# What is built is installed: root need not have a Go compiler for it, nor build files that are root's.
+BUILT = $(addprefix bin/,$(TOOLS) $(SBIN) $(WORKERS))
+
+$(BUILT):
+	@command -v $(GO) >/dev/null || { echo 'install: nothing is built: run make first, as a user who has Go' >&2; exit 1; }
+	@$(MAKE) build
+
 # Settings that are there already are left alone; the new sample goes beside them.
-install: build
+install: $(BUILT)
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR) $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(SYSCONFDIR) \
 	  $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(TMPFILESDIR) $(DESTDIR)$(DOCDIR)/examples
 	install -m 755 $(addprefix bin/,$(TOOLS)) $(DESTDIR)$(BINDIR)/
@@ -71,22 +88,24 @@ install: build
 	install -m 755 $(addprefix bin/,$(WORKERS)) $(DESTDIR)$(LIBEXECDIR)/
 	for page in man/*.[1-9]; do \
 	  to=$(DESTDIR)$(MANDIR)/man$${page##*.}; \
-	  install -d $$to && $(PLACES) $$page >bin/.page && install -m 644 bin/.page $$to/$${page##*/} || exit 1; \
+	  install -d $$to && $(PLACES) $$page | install -m 644 /dev/stdin $$to/$${page##*/} || exit 1; \
 	done
 	for conf in etc/*.conf; do \
 	  to=$(DESTDIR)$(SYSCONFDIR)/$${conf##*/}; \
 	  if [ -e $$to ]; then to=$$to.sample; fi; \
-	  $(PLACES) $$conf >bin/.conf && install -m 644 bin/.conf $$to || exit 1; \
+	  $(PLACES) $$conf | install -m 644 /dev/stdin $$to || exit 1; \
 	done
 	for unit in etc/systemd/*; do \
-	  $(PLACES) $$unit >bin/.unit && install -m 644 bin/.unit $(DESTDIR)$(UNITDIR)/$${unit##*/} || exit 1; \
+	  $(PLACES) $$unit | install -m 644 /dev/stdin $(DESTDIR)$(UNITDIR)/$${unit##*/} || exit 1; \
 	done
-	install -m 755 etc/examples/* $(DESTDIR)$(DOCDIR)/examples/
-	rm -f bin/.page bin/.conf bin/.unit
+	for example in etc/examples/*; do \
+	  case $$example in *.conf) mode=644 ;; *) mode=755 ;; esac; \
+	  $(PLACES) $$example | install -m $$mode /dev/stdin $(DESTDIR)$(DOCDIR)/examples/$${example##*/} || exit 1; \
+	done
 	install -m 644 etc/sysusers.d/postern.conf $(DESTDIR)$(SYSUSERSDIR)/
 	install -m 644 etc/tmpfiles.d/postern.conf $(DESTDIR)$(TMPFILESDIR)/
 
 clean:
 	rm -rf bin
 
-.PHONY: all build check test fuzz bench demo run install clean
+.PHONY: all build check test fuzz bench boot demo run install clean

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -16,19 +17,23 @@ import (
 func TestInstall(t *testing.T) {
 	mk := testenv.Path(t, "make install", "make")
 	dest := t.TempDir()
-	install := func() {
-		cmd := exec.Command(mk, "-C", testenv.Root(t), "install", "DESTDIR="+dest, "PREFIX=/opt/postern")
+	run := func(args ...string) {
+		cmd := exec.Command(mk, append([]string{"-C", testenv.Root(t)}, args...)...)
 		if stdout, stderr, status := testenv.RunCmd(t, cmd); status != 0 {
-			t.Fatalf("make install: status %d\n%s%s", status, stdout, stderr)
+			t.Fatalf("make %q: status %d\n%s%s", args, status, stdout, stderr)
 		}
 	}
+	// Whoever installs need not have Go: what is built is installed.
+	install := func() { run("install", "DESTDIR="+dest, "PREFIX=/opt/postern", "GO=/nonexistent/go") }
+	run("build")
 	install()
 
 	want := map[string]fs.FileMode{
-		"opt/postern/share/man/man7/postern.7":                0o644,
-		"opt/postern/share/doc/postern/examples/shut-port-25": 0o755,
-		"usr/lib/sysusers.d/postern.conf":                     0o644,
-		"usr/lib/tmpfiles.d/postern.conf":                     0o644,
+		"opt/postern/share/man/man7/postern.7":                   0o644,
+		"opt/postern/share/doc/postern/examples/shut-port-25":    0o755,
+		"opt/postern/share/doc/postern/examples/mimedefang.conf": 0o644,
+		"usr/lib/sysusers.d/postern.conf":                        0o644,
+		"usr/lib/tmpfiles.d/postern.conf":                        0o644,
 	}
 	for program, section := range programs {
 		dir := "bin"
@@ -45,6 +50,11 @@ func TestInstall(t *testing.T) {
 		want["etc/postern/"+program+".conf"] = 0o644
 		want["usr/lib/systemd/system/"+program+".service"] = 0o644
 	}
+	for _, kind := range []string{"socket", "target"} {
+		for _, name := range unitFiles(t, kind) {
+			want["usr/lib/systemd/system/"+name] = 0o644
+		}
+	}
 	for name, mode := range want {
 		info, err := os.Stat(filepath.Join(dest, name))
 		if err != nil {
@@ -52,6 +62,21 @@ func TestInstall(t *testing.T) {
 		} else if info.Mode() != mode {
 			t.Errorf("%s has mode %v, want %v", name, info.Mode(), mode)
 		}
+	}
+	// What pages, settings, units and examples say of places is where things are.
+	inUsr := regexp.MustCompile(`/usr/(sbin|bin|libexec|share)/(doc/)?(postern|multiplexor|mx-ctrl|smtp-proxy|pop3-stamp|notify-)`)
+	err := filepath.WalkDir(dest, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || strings.Contains(path, "bin/") || strings.Contains(path, "libexec/") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if found := inUsr.Find(text); found != nil {
+			t.Errorf("%s names %s", path, found)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 	settings := func(name string) string { return filepath.Join(dest, "etc/postern", name) }
 	if text, err := os.ReadFile(settings("multiplexor.conf")); err != nil || !strings.Contains("\n"+string(text), "\nworker /opt/postern/libexec/postern/filter-basic\n") {
