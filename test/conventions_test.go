@@ -86,6 +86,7 @@ var layers = map[string]layer{
 	"internal/testenv": testing_,
 	"test":             testing_,
 	"test/bench":       program,
+	"test/boot":        program,
 	"test/demo":        program,
 	"test/report":      program,
 }
@@ -114,7 +115,7 @@ var doors = map[string][]string{
 	"github.com/pires/go-proxyproto":      {"internal/listen", "smtp-proxy/upstream"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
 	"golang.org/x/net":                    {"smtp-proxy"},
-	"golang.org/x/sys":                    {"internal/listen", "internal/daemon", "internal/privdrop", "internal/pidfile", "internal/evloop", "multiplexor", "multiplexor/mx-ctrl", "notify-tools/notify-cat"},
+	"golang.org/x/sys":                    {"internal/listen", "internal/daemon", "internal/privdrop", "internal/pidfile", "internal/evloop", "multiplexor", "multiplexor/mx-ctrl", "notify-tools/notify-cat", "test/boot"},
 	"golang.org/x/text":                   {"filters/mime"},
 	"golang.org/x/time":                   {"smtp-proxy"},
 }

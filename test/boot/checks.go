@@ -1,0 +1,116 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+var checks = []check{
+	{"events-after-installation", eventsAfterInstallation},
+	{"in-front-of-postfix", inFrontOfPostfix},
+	{"behind-postfix", behindPostfix},
+}
+
+// settings writes those of smtp-proxy. What the machine of the test does beside it is no reason to refuse mail.
+func (m *machine) settings(text string) error {
+	return m.write("/etc/postern/smtp-proxy.conf", text+"\nmaxloadavg 0\n", 0o644)
+}
+
+// eventsAfterInstallation: somebody who may watch sees something, without a setting.
+func eventsAfterInstallation(m *machine) error {
+	if _, err := m.run("systemctl enable --now multiplexor && useradd -G postern bob && useradd eve"); err != nil {
+		return err
+	}
+	out, err := m.run("runuser -u bob -- timeout 20 notify-cat -n 1")
+	if err != nil || out == "" {
+		return fmt.Errorf("a member of postern hears %q: %w", out, err)
+	}
+	if out, err := m.run("runuser -u eve -- timeout 5 notify-cat --once"); err == nil {
+		return fmt.Errorf("anybody hears %q", out)
+	}
+	return nil
+}
+
+// postfixAt makes a Postfix of the services in place of that at port 25, which runs before and after a reboot.
+func (m *machine) postfixAt(services string) error {
+	if err := m.write("/tmp/services", services, 0o644); err != nil {
+		return err
+	}
+	_, err := m.run("sed -i '/^smtp  *inet/d' /etc/postfix/master.cf && cat /tmp/services >>/etc/postfix/master.cf && useradd -m kate")
+	return err
+}
+
+// inFrontOfPostfix follows postern(7).
+func inFrontOfPostfix(m *machine) error {
+	b, err := blocks("postern.7", ".Ss In front of Postfix on the same host", 0, 1, 2)
+	if err != nil {
+		return err
+	}
+	if _, err := m.run("systemctl enable postfix 2>&1"); err != nil {
+		return err
+	}
+	return m.setUp(b[0], b[1], b[2], "smtp-proxy")
+}
+
+// behindPostfix follows postern(7): Postfix keeps its port, also when the machine starts again.
+func behindPostfix(m *machine) error {
+	b, err := blocks("postern.7", ".Ss Behind Postfix, as its filter before the queue", 0, 1, 2)
+	if err != nil {
+		return err
+	}
+	if _, err := m.run("systemctl enable postfix 2>&1"); err != nil {
+		return err
+	}
+	return m.setUp(b[0], b[1], b[2], "master")
+}
+
+// setUp makes a set-up with Postfix and wants mail to pass, with port 25 held by the program, also after a reboot.
+func (m *machine) setUp(services, settings, commands, holder string) error {
+	if err := m.postfixAt(services); err != nil {
+		return err
+	}
+	if err := m.settings(settings); err != nil {
+		return err
+	}
+	if _, err := m.run("set -e\n" + commands); err != nil {
+		return err
+	}
+	if err := m.mailPasses("before"); err != nil {
+		return err
+	}
+	if err := m.reboot(); err != nil {
+		return err
+	}
+	if err := m.mailPasses("after"); err != nil {
+		return fmt.Errorf("after the reboot: %w", err)
+	}
+	out, err := m.run("ss -Hltnp sport = 25")
+	if err != nil || !strings.Contains(out, holder) {
+		return fmt.Errorf("port 25 is held by %q (%v), want %s", out, err, holder)
+	}
+	return nil
+}
+
+// mailPasses sends a message to port 25 and looks whether a worker has seen it and kate has got it.
+func (m *machine) mailPasses(word string) error {
+	c, greeting, err := m.connect(25, 10*time.Second)
+	if err != nil || !strings.HasPrefix(greeting, "220") {
+		return fmt.Errorf("port 25 says %q (%v)", greeting, err)
+	}
+	defer c.conn.Close()
+	if err := c.send("kate@example.org", "Subject: "+word); err != nil {
+		return err
+	}
+	return until(time.Minute, "mail in the box", func() error {
+		mail, err := m.run("cat /var/mail/kate")
+		if err == nil && !strings.Contains(mail, "Subject: "+word) {
+			err = errors.New("no such message")
+		}
+		if err == nil && !strings.Contains(mail, "X-Filtered-By") {
+			err = errors.New("the message was not filtered")
+		}
+		return err
+	})
+}
