@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/base64"
+	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -57,7 +58,7 @@ func (s *session) doAuth(arg string) {
 		return
 	}
 	s.status("AUTH " + mech)
-	if err := s.connect(); err != nil {
+	if err := s.connectForAuth(mech); err != nil {
 		s.upstreamFault("connect", err)
 		s.say(reply(454, "4.7.0", "Temporary authentication failure ("+s.id+")"))
 		return
@@ -67,6 +68,19 @@ func (s *session) doAuth(arg string) {
 		command += " " + initial
 	}
 	s.authDialog(mech, command, initial)
+}
+
+// connectForAuth connects to a server that offers the mechanism on a connection where the client's password may go.
+func (s *session) connectForAuth(mech string) error {
+	if err := s.connectBy(s.srv.ups.GetForAuth); err != nil {
+		return err
+	}
+	if contains(s.up.Capabilities().Auth, mech) {
+		return nil
+	}
+	s.up.Release()
+	s.up = nil
+	return fmt.Errorf("server offers no AUTH %s on this connection", mech)
 }
 
 // authDialog carries the lines of both sides until the server decides. response is the client's first

@@ -65,11 +65,13 @@ func (s *session) capabilities() (upstream.Capabilities, error) {
 const capabilitiesTimeout = 10 * time.Second
 
 // connect makes sure that there is a connection to the server.
-func (s *session) connect() error {
+func (s *session) connect() error { return s.connectBy(s.srv.ups.Get) }
+
+func (s *session) connectBy(get func(context.Context, upstream.Client) (*upstream.Conn, error)) error {
 	if s.up != nil {
 		return nil
 	}
-	up, err := s.srv.ups.Get(s.background(), s.identity())
+	up, err := get(s.background(), s.identity())
 	if err != nil {
 		return err
 	}

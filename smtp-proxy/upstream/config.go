@@ -23,7 +23,7 @@ type TLS string
 // only Verify makes a difference. Sockets and programs of this machine go without.
 const (
 	TLSNone    TLS = "none"    // never
-	TLSMay     TLS = "may"     // if the server offers it; the certificate is not looked at
+	TLSMay     TLS = "may"     // if the server offers it; the certificate is not looked at. No AUTH without, but on this host
 	TLSRequire TLS = "require" // or no mail is sent; the certificate is not looked at
 	TLSVerify  TLS = "verify"  // as require, and the certificate must be good for the host of the URL
 )

@@ -90,6 +90,10 @@ func (c *Conn) Command(line string) {
 		return
 	}
 	verb, _, _ := strings.Cut(line, " ")
+	if strings.EqualFold(verb, smtp.Auth) && !c.private() {
+		c.fail(errInClear, replyNoTLS)
+		return
+	}
 	d := due{expect: c.expectation(strings.ToUpper(verb))}
 	if c.srv.network == "maildir" {
 		line = withDomain(line, c.srv.conf.Helo)

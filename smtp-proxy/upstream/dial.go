@@ -42,19 +42,22 @@ func (set *Set) dialerOf(e endpoint) (func(context.Context) (*stream, error), er
 }
 
 // dial opens a connection and brings it to where MAIL can be sent. If TLS is wanted but need not be, and the
-// handshake fails, another connection goes without.
-func (s *server) dial(ctx context.Context, client Client) (*Conn, error) {
-	c, err := s.dialOnce(ctx, client)
+// handshake fails, another connection goes without, but not with passwords.
+func (s *server) dial(ctx context.Context, client Client, w want) (*Conn, error) {
+	c, err := s.dialOnce(ctx, client, w)
 	var handshake *handshakeError
 	if errors.As(err, &handshake) && s.conf.TLS == TLSMay && !s.tls && ctx.Err() == nil {
-		s.conf.Log.Warn("TLS failed, going on without", "server", s.name, "error", handshake.err)
 		s.plain.note(time.Now())
-		c, err = s.dialOnce(ctx, client)
+		if w.secret && !handshake.local {
+			return nil, fmt.Errorf("%w: %w", errInClear, err)
+		}
+		s.conf.Log.Warn("TLS failed, going on without", "server", s.name, "error", handshake.err)
+		c, err = s.dialOnce(ctx, client, want{})
 	}
 	return c, err
 }
 
-func (s *server) dialOnce(ctx context.Context, client Client) (*Conn, error) {
+func (s *server) dialOnce(ctx context.Context, client Client, w want) (*Conn, error) {
 	st, err := s.dialer(ctx)
 	if err != nil {
 		return nil, &Error{Server: s.name, Reply: replyDown, Err: err}
@@ -70,7 +73,7 @@ func (s *server) dialOnce(ctx context.Context, client Client) (*Conn, error) {
 	}
 	// A context that ends closes the connection under the hand of whoever reads.
 	stop := context.AfterFunc(ctx, func() { _ = st.sock.Close() })
-	err = c.begin(ctx, client, deadline)
+	err = c.begin(ctx, client, w, deadline)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -82,7 +85,7 @@ func (s *server) dialOnce(ctx context.Context, client Client) (*Conn, error) {
 }
 
 // begin does all that comes in front of MAIL.
-func (c *Conn) begin(ctx context.Context, client Client, deadline time.Time) error {
+func (c *Conn) begin(ctx context.Context, client Client, w want, deadline time.Time) error {
 	if err := c.sendProxyHeader(client); err != nil {
 		return c.fail(err, replyLost)
 	}
@@ -97,7 +100,7 @@ func (c *Conn) begin(ctx context.Context, client Client, deadline time.Time) err
 	if err := c.hello(c.srv.conf.Helo, deadline); err != nil {
 		return err
 	}
-	if err := c.startTLS(ctx, deadline); err != nil {
+	if err := c.startTLS(ctx, w, deadline); err != nil {
 		return err
 	}
 	return c.tellClient(client, deadline)
@@ -133,7 +136,9 @@ func (c *Conn) hello(name string, deadline time.Time) error {
 	if !r.Positive() {
 		return c.fail(fmt.Errorf("reply to %s is %q", verb, clip(r.String())), replyDown)
 	}
-	c.caps = parseCapabilities(r)
+	if c.caps = parseCapabilities(r); !c.private() {
+		c.caps.Auth = nil
+	}
 	if c.srv.lmtp {
 		// What the server does not say itself: see lmtp.go.
 		if most := c.srv.conf.LMTPRecipients; c.caps.RcptMax == 0 || most < c.caps.RcptMax {

@@ -57,6 +57,7 @@ var (
 
 	errTalks      = errors.New("it said something that nobody had asked for")
 	errHungUp     = errors.New("it closed the connection")
+	errInClear    = errors.New("a password must not go there in clear")
 	errNoTLS      = errors.New("it offers no TLS")
 	errThisClient = errors.New("it does not take this client")
 	errNoXClient  = errors.New("it offers no XCLIENT")

@@ -32,11 +32,11 @@ type server struct {
 }
 
 // get gives a kept connection, unless it must be fresh, or a new one.
-func (s *server) get(ctx context.Context, client Client, fresh bool) (*Conn, error) {
+func (s *server) get(ctx context.Context, client Client, w want) (*Conn, error) {
 	if err := s.acquire(ctx); err != nil {
 		return nil, err
 	}
-	c, err := s.find(ctx, client, fresh)
+	c, err := s.find(ctx, client, w)
 	if err != nil {
 		s.leave()
 		return nil, s.wrap(err)
@@ -44,8 +44,8 @@ func (s *server) get(ctx context.Context, client Client, fresh bool) (*Conn, err
 	return c, nil
 }
 
-func (s *server) find(ctx context.Context, client Client, fresh bool) (*Conn, error) {
-	for c := s.take(client, fresh); c != nil; c = s.take(client, fresh) {
+func (s *server) find(ctx context.Context, client Client, w want) (*Conn, error) {
+	for c := s.take(client, w); c != nil; c = s.take(client, w) {
 		err := s.renew(ctx, c, client)
 		if err == nil {
 			s.reused.Add(1)
@@ -61,12 +61,12 @@ func (s *server) find(ctx context.Context, client Client, fresh bool) (*Conn, er
 		return nil, errShut
 	}
 	s.makeRoom()
-	c, err := s.dial(ctx, client)
+	c, err := s.dial(ctx, client, w)
 	if err != nil {
 		s.open.Add(-1)
 		s.failed.Add(1)
-		// That a client was refused, or went away, is no reason to leave the server alone.
-		if ctx.Err() == nil && !errors.Is(err, errThisClient) {
+		// That a client was refused, went away, or wanted more than others, is no reason to leave the server alone.
+		if ctx.Err() == nil && !errors.Is(err, errThisClient) && !errors.Is(err, errInClear) {
 			s.breaker.failure(time.Now(), s.conf.RetryTime)
 		}
 		return nil, err
@@ -132,10 +132,10 @@ func (s *server) makeRoom() {
 
 // take gives the connection that became idle last and may be used for client, if it is still good: not
 // old, not closed by the server, and with nothing to read on it.
-func (s *server) take(client Client, fresh bool) *Conn {
+func (s *server) take(client Client, w want) *Conn {
 	now := time.Now()
-	for !fresh {
-		c := s.pop(client)
+	for !w.fresh {
+		c := s.pop(client, w)
 		if c == nil {
 			return nil
 		}
@@ -153,11 +153,11 @@ func (s *server) good(c *Conn, now time.Time) bool {
 	return now.Sub(c.born) < s.conf.MaxAge && c.setup == s.setup.Load()
 }
 
-func (s *server) pop(client Client) *Conn {
+func (s *server) pop(client Client, w want) *Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := len(s.kept) - 1; i >= 0; i-- {
-		if c := s.kept[i]; s.suits(c, client) {
+		if c := s.kept[i]; s.suits(c, client) && (!w.secret || c.private()) {
 			s.kept = append(s.kept[:i], s.kept[i+1:]...)
 			return c
 		}

@@ -62,17 +62,33 @@ func New(conf Config) (*Set, error) {
 // Get gives a connection that is ready for MAIL: a kept one if there is one, else a new one, to the first
 // server that can be had. Its error is an [*Error].
 func (set *Set) Get(ctx context.Context, client Client) (*Conn, error) {
-	c, err := set.get(ctx, client, false)
+	return set.getAndLearn(ctx, client, want{})
+}
+
+// GetForAuth gives a connection on which the client may say its password: see Config.TLS. That TLS failed a while ago
+// is no reason not to try it again for that.
+func (set *Set) GetForAuth(ctx context.Context, client Client) (*Conn, error) {
+	return set.getAndLearn(ctx, client, want{secret: true})
+}
+
+func (set *Set) getAndLearn(ctx context.Context, client Client, w want) (*Conn, error) {
+	c, err := set.get(ctx, client, w)
 	if err == nil {
 		set.known.learn(c.caps)
 	}
 	return c, err
 }
 
-func (set *Set) get(ctx context.Context, client Client, fresh bool) (*Conn, error) {
+// want is what a connection is wanted for.
+type want struct {
+	fresh  bool // to see what the server is like now: not a kept one
+	secret bool // for passwords
+}
+
+func (set *Set) get(ctx context.Context, client Client, w want) (*Conn, error) {
 	var first error
 	for _, s := range set.servers {
-		c, err := s.get(ctx, client, fresh)
+		c, err := s.get(ctx, client, w)
 		if err == nil {
 			return c, nil
 		}
@@ -118,7 +134,7 @@ func (set *Set) Capabilities(ctx context.Context) (Capabilities, error) {
 // probe opens a connection to see what its server offers. With the PROXY protocol the
 // connection is in our own name.
 func (set *Set) probe(ctx context.Context) error {
-	c, err := set.get(ctx, Client{}, true)
+	c, err := set.get(ctx, Client{}, want{fresh: true})
 	if err != nil {
 		return err
 	}

@@ -58,6 +58,14 @@ func newStream(nc net.Conn) *stream {
 	return s
 }
 
+// local says whether nobody between the two ends can listen or change what is said: they are on one host.
+func (s *stream) local() bool {
+	if tcp, ok := s.sock.RemoteAddr().(*net.TCPAddr); ok {
+		return tcp.IP.IsLoopback()
+	}
+	return true // a UNIX socket, a program or a Maildir
+}
+
 // upgrade goes on within TLS. Bytes that the server sent in clear behind its reply to STARTTLS are an
 // error, as they would be read as if they had come through TLS (CVE-2011-0411, response injection).
 func (s *stream) upgrade(nc *tls.Conn) error {

@@ -12,7 +12,10 @@ import (
 )
 
 // handshakeError says that TLS was begun and did not come about.
-type handshakeError struct{ err error }
+type handshakeError struct {
+	err   error
+	local bool // the server is on this host
+}
 
 func (e *handshakeError) Error() string { return "TLS handshake: " + e.err.Error() }
 func (e *handshakeError) Unwrap() error { return e.err }
@@ -70,9 +73,12 @@ func (set *Set) UseTLS(conf *tls.Config) {
 }
 
 // startTLS does what Config.TLS says: RFC 3207.
-func (c *Conn) startTLS(ctx context.Context, deadline time.Time) error {
+func (c *Conn) startTLS(ctx context.Context, w want, deadline time.Time) error {
 	mode := c.srv.conf.TLS
-	if c.srv.tls || c.srv.network != "tcp" || mode == TLSNone || mode == TLSMay && c.srv.plain.holds(time.Now()) {
+	if c.srv.tls || c.srv.network != "tcp" || mode == TLSNone {
+		return nil
+	}
+	if mode == TLSMay && c.srv.plain.holds(time.Now()) && (!w.secret || c.stream.local()) {
 		return nil
 	}
 	if !c.caps.StartTLS {
@@ -114,7 +120,13 @@ func (c *Conn) handshake(ctx context.Context, deadline time.Time) error {
 		if errors.As(err, &cert) {
 			reply = replyBadCert
 		}
-		return c.fail(&handshakeError{err}, reply)
+		return c.fail(&handshakeError{err, c.stream.local()}, reply)
 	}
 	return c.stream.upgrade(nc)
+}
+
+// private says whether passwords may go over the connection: within TLS, on this host, or in clear if the settings want
+// that. With TLSMay clear is what an attacker on the way has made of it, or may have.
+func (c *Conn) private() bool {
+	return c.stream.tls || c.srv.conf.TLS == TLSNone || c.stream.local()
 }
