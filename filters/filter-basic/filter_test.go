@@ -27,6 +27,13 @@ func settings(t testing.TB, flags ...string) *Settings {
 // examine judges a message with LF line ends.
 func examine(t testing.TB, s *Settings, message string) error {
 	t.Helper()
+	_, err := examineAll(t, s, message)
+	return err
+}
+
+// examineAll returns the ways in which readers may differ too.
+func examineAll(t testing.TB, s *Settings, message string) ([]string, error) {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "INPUTMSG")
 	if err := os.WriteFile(path, []byte(message), 0o600); err != nil {
 		t.Fatal(err)
@@ -36,8 +43,7 @@ func examine(t testing.TB, s *Settings, message string) error {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	_, err = s.examine(f)
-	return err
+	return s.examine(f)
 }
 
 // isFinding tells whether err is a finding whose text has want in it; "" wants a clean message.

@@ -86,12 +86,15 @@ type headerParser struct {
 	late  string // why fields from here on are not seen by all
 }
 
-// parseHeader reads the header at the beginning of b; ok is false if it is longer than limit.
+// parseHeader reads the header at the beginning of b; ok is false if it is longer than limit, or has too many fields.
 func parseHeader(b []byte, limit int) (h header, ok bool) {
 	p := &headerParser{b: b}
 	pos := 0
 	for pos < len(b) {
 		line, next := lineAt(b, pos)
+		if len(p.h.fields) > maxFields {
+			return p.h, false
+		}
 		if next > limit {
 			if len(p.h.ends) > 0 {
 				return p.h, true
@@ -179,6 +182,9 @@ const (
 	maxValue = 4 << 10
 	maxInner = 32
 )
+
+// maxFields bounds the fields that matter in one header. No software makes more than one of a kind.
+const maxFields = 1000
 
 // ends notes that the header may end here.
 func (p *headerParser) ends(at int, view string) {

@@ -310,6 +310,7 @@ func TestWorkIsLinear(t *testing.T) {
 		name string
 		make func(n int) string
 	}{
+		{"fields", func(n int) string { return strings.Repeat("Content-Type: a/b; name=c\n", n) }},
 		{"the same piece", func(n int) string { return part("Content-Type: x/y" + strings.Repeat("; name*0=aaaaaaaaaa", n)) }},
 		{"pieces", func(n int) string { return part("Content-Type: x/y" + pieces(n)) }},
 		{"parameters without semicolons", func(n int) string { return part("Content-Type: x/y" + strings.Repeat(" name=a", n)) }},

@@ -13,7 +13,7 @@ type parameter struct {
 }
 
 // lookAhead bounds how far a value without quotes is taken to go on behind what might be the next parameter.
-const lookAhead = 255
+const lookAhead = 127
 
 // parameters reads the parameters of a field's value as leniently as the most lenient reader, in one pass, and once
 // more as a reader that knows no comments, and one that knows no quotes, where the value has such.
