@@ -80,7 +80,7 @@ func (p *pool) acquire(k kind) (*worker, failure) {
 // from 0.
 func (p *pool) logChoice(w *worker, k kind) {
 	if p.limits.LogScheduling {
-		p.log.add(levelInfo, fmt.Sprintf("Scheduling %v worker %d for cmdno %d (activated=%d, last=%d)", w.state, w.n, k.number(), max(w.activation, 1)-1, w.lastKind.number()))
+		p.log.addAsked(levelInfo, fmt.Sprintf("Scheduling %v worker %d for cmdno %d (activated=%d, last=%d)", w.state, w.n, k.number(), max(w.activation, 1)-1, w.lastKind.number()))
 	}
 }
 

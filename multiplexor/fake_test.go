@@ -67,7 +67,7 @@ func newBench(t *testing.T, change func(*limits)) *bench {
 	}
 	b := &bench{t: t, log: &memoryLog{}, pids: 100}
 	errands := newErrands()
-	t.Cleanup(errands.Close)
+	t.Cleanup(func() { errands.Close() })
 	b.p = newPool(l, &b.clock, processes{Start: b.start}, &journal{log: slog.New(b.log), errands: errands}, nil)
 	b.p.hub = b
 	return b

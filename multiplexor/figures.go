@@ -147,7 +147,7 @@ func (p *pool) putFigures(put func(name, label string, v float64)) {
 	put("activations_total", "", float64(p.activations))
 	put("deaths_total", "", float64(p.counters.died))
 	put("messages_total", "", float64(p.messages))
-	put("log_lines_dropped_total", "", float64(p.log.errands.lost.Load()))
+	put("log_lines_dropped_total", "", float64(p.log.lost()))
 	for _, w := range p.workers {
 		if w.child == nil {
 			continue

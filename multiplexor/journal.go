@@ -4,9 +4,11 @@ import (
 	"context"
 	"log/slog"
 	"math"
-	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"postern/internal/logging"
 )
 
 type level = slog.Level
@@ -18,17 +20,16 @@ const (
 	levelError   = slog.LevelError
 )
 
-// errands are calls that may block and so are not for the loop: log lines,
-// statistics, messages to the service manager. They are made in order by a goroutine
-// of their own. If it cannot keep up, lines are dropped and counted; the loop never
-// waits.
+// errands are calls that may block and so are not for the loop: statistics and
+// messages to the service manager. They are made in order by a goroutine of their
+// own. If it cannot keep up, lines are dropped and counted; the loop never waits.
 type errands struct {
 	mu      sync.Mutex
 	todo    []func()
 	ending  bool
 	more    chan struct{} // has room for one: there is something to do, or the end has come
 	done    chan struct{}
-	dropped atomic.Int64 // since that was last logged
+	dropped atomic.Int64 // since that was last told
 	lost    atomic.Int64 // since the start
 }
 
@@ -95,42 +96,54 @@ func (e *errands) wake() {
 	}
 }
 
-// Close waits for what was added, also by errands themselves. What is added
-// afterwards is not done.
-func (e *errands) Close() {
+// Close waits for what was added, also by errands themselves, but not longer than a
+// second, and reports whether all is done. What is added afterwards is not done.
+func (e *errands) Close() bool {
 	e.mu.Lock()
 	e.ending = true
 	e.mu.Unlock()
 	e.wake()
-	<-e.done
+	late := time.NewTimer(errandsWait)
+	defer late.Stop()
+	select {
+	case <-e.done:
+		return true
+	case <-late.C:
+		return false
+	}
 }
 
-// journal is the log as the loop uses it.
+const errandsWait = time.Second
+
+// journal is the log as the multiplexor uses it. It never waits for who reads it, and
+// has limits for what clients and messages can cause, see package logging.
 type journal struct {
 	log     *slog.Logger
+	queue   *logging.Queue
 	errands *errands
 }
 
+// lineRate is more than for strangers: a pool of workers that begins or ends has a line
+// for each.
+var lineRate = logging.Rate{Kind: 200, Client: 200}
+
 // add logs one line. Control bytes in it, which can come from a worker, are made
 // spaces.
-func (j *journal) add(l level, text string) {
-	if j.log == nil || !j.log.Enabled(context.Background(), l) {
-		return
-	}
-	j.errands.add(func() {
-		if n := j.errands.dropped.Swap(0); n > 0 {
-			j.log.Warn(strconv.FormatInt(n, 10) + " log lines were dropped: the log is too slow")
-		}
-		j.write(l, text)
-	})
+func (j *journal) add(l level, text string) { j.write(context.Background(), l, text) }
+
+// addAsked logs one of the lines of which there is one for each request, because a setting asks for them.
+func (j *journal) addAsked(l level, text string) {
+	j.write(logging.Earned(context.Background()), l, text)
 }
 
-// write logs one line at once. It may block: it is for errands.
-func (j *journal) write(l level, text string) {
+func (j *journal) write(ctx context.Context, l level, text string) {
 	if j.log != nil {
-		j.log.Log(context.Background(), l, oneLine(text))
+		j.log.Log(ctx, l, oneLine(text))
 	}
 }
+
+// lost is how many lines of the log and of the statistics were dropped.
+func (j *journal) lost() uint64 { return j.queue.Dropped() + uint64(j.errands.lost.Load()) }
 
 func oneLine(s string) string {
 	for i := 0; i < len(s); i++ {

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"os"
@@ -19,6 +18,7 @@ import (
 	"postern/internal/daemon"
 	"postern/internal/evloop"
 	"postern/internal/listen"
+	"postern/internal/logging"
 	"postern/internal/notify"
 	"postern/internal/privdrop"
 )
@@ -113,13 +113,13 @@ type multiplexor struct {
 	began    time.Time
 	name     string // argv[0], for messages
 
-	manager *daemon.Notifier // the service manager
-	signals chan os.Signal
-	files   ownFiles
-	log     *slog.Logger
-	logEnd  io.Closer
-	sockets []taken
-	others  listen.Set // notify and metrics, which have goroutines of their own
+	manager  *daemon.Notifier // the service manager
+	signals  chan os.Signal
+	files    ownFiles
+	log      *slog.Logger
+	logQueue *logging.Queue
+	sockets  []taken
+	others   listen.Set // notify and metrics, which have goroutines of their own
 
 	errands *errands
 	journal *journal
@@ -229,7 +229,7 @@ func (d *multiplexor) assemble() (err error) {
 		return err
 	}
 	d.errands = newErrands()
-	d.journal = &journal{log: d.log, errands: d.errands}
+	d.journal = &journal{log: d.log, queue: d.logQueue, errands: d.errands}
 	d.openStats()
 	if len(d.others["notify"]) > 0 {
 		options, err := s.Access.Options("BFRSUYZ", d.log)
@@ -385,10 +385,7 @@ func (d *multiplexor) leave() {
 		d.hub.Close()
 	}
 	d.giveUpNames(func(err error) { d.log.Warn(err.Error()) })
-	if d.errands != nil {
-		d.errands.Close()
-	}
-	if d.stats != nil {
+	if d.errands != nil && d.errands.Close() && d.stats != nil {
 		d.stats.Close()
 	}
 	if d.server != nil && d.server.guard != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"log/slog"
 	"runtime/debug"
 	"strings"
@@ -18,22 +17,24 @@ func (d *multiplexor) openLog() (err error) {
 		return err
 	}
 	options := logging.Options{Target: s.Log, Format: s.LogFormat, Level: level, Facility: s.Facility, Tag: s.Tag}
-	d.log, d.logEnd, err = logging.New(options)
+	log, queue, err := logging.New(options)
 	if err != nil && s.likeOriginal() {
 		options.Target = logging.Stderr
 		if !s.Foreground {
-			d.log, d.logEnd = slog.New(slog.DiscardHandler), io.NopCloser(nil)
+			d.log = slog.New(slog.DiscardHandler)
 			return nil
 		}
-		d.log, d.logEnd, err = logging.New(options)
+		log, queue, err = logging.New(options)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	d.log, d.logQueue = logging.Limit(log, lineRate, nil), queue
+	return nil
 }
 
 func (d *multiplexor) closeLog() {
-	if d.logEnd != nil {
-		_ = d.logEnd.Close() // nothing is left to report it to
-	}
+	_ = d.logQueue.Close() // nothing is left to report it to
 }
 
 // isTCP says whether a socket specification names a network address.

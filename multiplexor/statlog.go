@@ -50,7 +50,7 @@ func (s *statLog) add(event string, worker, running, busy int, extra string) {
 		line += " " + oneLine(extra)
 	}
 	if s.toLog {
-		s.journal.add(levelInfo, "stats "+line[:min(len(line), maxStatLine)])
+		s.journal.addAsked(levelInfo, "stats "+line[:min(len(line), maxStatLine)])
 	}
 	if s.path == "" {
 		return
@@ -58,6 +58,9 @@ func (s *statLog) add(event string, worker, running, busy int, extra string) {
 	line = now.Format("02/01/2006:15:04:05 ") + line
 	line = line[:min(len(line), maxStatLine)] + "\n"
 	s.journal.errands.add(func() {
+		if n := s.journal.errands.dropped.Swap(0); n > 0 {
+			s.journal.add(levelWarning, fmt.Sprintf("%d statistics lines were dropped: the disk is too slow", n))
+		}
 		s.buf = append(s.buf, line...)
 		if s.flush || len(s.buf) >= statBlock {
 			s.write()
@@ -75,7 +78,7 @@ func (s *statLog) write() {
 	}
 	_, err := s.file.Write(lines)
 	if err != nil && !s.failed {
-		s.journal.write(levelError, fmt.Sprintf("Could not write stats file %s: %v", s.path, rootCause(err)))
+		s.journal.add(levelError, fmt.Sprintf("Could not write stats file %s: %v", s.path, rootCause(err)))
 	}
 	s.failed = err != nil
 }
@@ -98,7 +101,7 @@ func (s *statLog) reopen() {
 // openOrLog opens the file. Without it the multiplexor goes on.
 func (s *statLog) openOrLog() {
 	if err := s.open(); err != nil {
-		s.journal.write(levelError, fmt.Sprintf("Could not open stats file %s: %v", s.path, rootCause(err)))
+		s.journal.add(levelError, fmt.Sprintf("Could not open stats file %s: %v", s.path, rootCause(err)))
 	}
 }
 

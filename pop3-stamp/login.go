@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/internal/logging"
 	"postern/internal/statfile"
 )
 
@@ -224,7 +225,7 @@ func (s *session) login(ctx context.Context, try func(*backend) (answer, error))
 		s.srv.crowd.succeeded(s.client.Addr())
 		s.srv.meters.login("success")
 		s.srv.touch(ctx, s.client.Addr(), s.user, s.server.name)
-		s.log.Info("login", "user", clip(s.user), "server", s.server.name, "tls", s.tls)
+		s.log.InfoContext(logging.Earned(ctx), "login", "user", clip(s.user), "server", s.server.name, "tls", s.tls)
 		_ = s.stat.Change(func(f *statfile.Fields) { f.User, f.Status = s.user, "READY" })
 		s.say("%s", strings.TrimSpace("+OK "+a.text))
 	default:

@@ -91,6 +91,7 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 		return err
 	}
 	srv.status = env.Status
+	srv.meters.registry.LogDropped(env.LogDropped)
 	defer srv.stats.Close()
 	failed := make(chan error, 16)
 	var listeners []net.Listener

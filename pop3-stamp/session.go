@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/internal/logging"
 	"postern/internal/statfile"
 	"postern/internal/tlsconf"
 )
@@ -103,7 +104,10 @@ func (s *session) run(ctx context.Context) {
 	}
 	s.flush()
 	s.linger()
-	s.log.Info("session ended", "user", clip(s.user), "loggedin", s.loggedIn, "reason", s.reason, "bytes", s.sent,
+	if s.loggedIn {
+		ctx = logging.Earned(ctx)
+	}
+	s.log.InfoContext(ctx, "session ended", "user", clip(s.user), "loggedin", s.loggedIn, "reason", s.reason, "bytes", s.sent,
 		"seconds", int(time.Since(started).Seconds()))
 }
 

@@ -174,6 +174,14 @@ func (s *syncBuffer) String() string {
 // start starts a server with the given flags before the server behind at url.
 func start(t testing.TB, url string, flags ...string) *running {
 	t.Helper()
+	return startWith(t, func(w io.Writer) *slog.Logger {
+		return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}, url, flags...)
+}
+
+// startWith is start with a log of its own.
+func startWith(t testing.TB, logger func(io.Writer) *slog.Logger, url string, flags ...string) *running {
+	t.Helper()
 	dir := t.TempDir()
 	s := &settings{}
 	p := config.Parser{Program: programName, DefaultFile: "/nonexistent", Vars: map[string]string{"syslog_tag": programName}}
@@ -192,7 +200,7 @@ func start(t testing.TB, url string, flags ...string) *running {
 		name = listenPOP3S
 	}
 	env := &daemon.Env{
-		Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Listeners: listen.Set{name: {l}},
+		Log: logger(r.log), Listeners: listen.Set{name: {l}},
 		Ready: func() {}, Status: func(string) {}, Hangup: r.hangup,
 	}
 	if err := r.open(env); err != nil {

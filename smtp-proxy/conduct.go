@@ -73,9 +73,18 @@ func (s *session) useless(r smtp.Reply) {
 	s.junked()
 }
 
-// deferred counts a reply for now to what is asked once for each message: so the question was of no use.
+// deferred notes a reply for now to what is asked once for each message: so the question was of no use.
 func (s *session) deferred(r smtp.Reply) {
 	if r.Temporary() {
+		s.fruitless = true
+	}
+}
+
+// charge counts a command that led to nothing, our own failures included: each of those costs us something, and a client
+// that goes on all the same does not get more of them than of other junk.
+func (s *session) charge() {
+	if s.fruitless {
+		s.fruitless = false
 		s.junked()
 	}
 }
@@ -109,4 +118,4 @@ func (s *session) penance() bool {
 const owedMost = 10
 
 // forgive takes back what was held against a client: it has delivered mail.
-func (s *session) forgive() { s.errors, s.refusals, s.junk, s.owed = 0, 0, 0, 0 }
+func (s *session) forgive() { s.errors, s.refusals, s.junk, s.owed, s.fruitless = 0, 0, 0, 0, false }

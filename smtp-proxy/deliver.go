@@ -232,7 +232,7 @@ func (s *session) exchangeAll(commands []string) *smtp.Reply {
 	if refused == nil {
 		return nil
 	}
-	s.srv.log.Warn("server refuses the envelope that was to be used", "session", s.id, "reply", clip(refused.String()))
+	s.srv.log.Warn("server refuses the envelope that was to be used", "session", s.id, "client", s.client.Addr().String(), "reply", clip(refused.String()))
 	r := reply(451, "4.3.0", "Envelope is not accepted now, try again later ("+s.id+")")
 	return &r
 }

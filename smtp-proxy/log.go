@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"postern/internal/logging"
 	"postern/internal/smtp"
 )
 
@@ -26,16 +27,14 @@ func (s *session) logEnd(took time.Duration) {
 		attrs = append(attrs, "tls", tls.VersionName(s.tls.Version), "cipher", tls.CipherSuiteName(s.tls.CipherSuite))
 	}
 	attrs = append(attrs, s.shown.log()...)
-	level, reason := slog.LevelInfo, s.gate
+	ctx := s.srv.ctx
 	if s.gate != "" {
 		attrs = append(attrs, "gate", s.gate)
-	} else if s.helo == "" {
-		reason = "nothing was said" // a flood of connections, or somebody who looks for open ports
 	}
-	if reason != "" && !s.srv.logGate(reason) {
-		level = slog.LevelDebug
+	if s.messages > 0 {
+		ctx = logging.Earned(ctx)
 	}
-	s.srv.log.Log(s.srv.ctx, level, "session", attrs...)
+	s.srv.log.InfoContext(ctx, "session", attrs...)
 }
 
 // logMessage writes the line of a message. queueID is the server's name for it.
@@ -60,23 +59,21 @@ func (s *session) logMessage(tx *transaction, outcome string, r smtp.Reply, size
 	if gate := firstOf(tx.gate, s.gate); gate != "" && !r.Positive() {
 		attrs = append(attrs, "gate", gate)
 	}
-	s.srv.log.Info("message", attrs...)
+	ctx := s.srv.ctx
+	if r.Positive() {
+		ctx = logging.Earned(ctx)
+	}
+	s.srv.log.InfoContext(ctx, "message", attrs...)
 }
 
 // logRefusedHost writes the line of a client that the filter refused, by its address or by its name in HELO.
 func (s *session) logRefusedHost(helo string, r smtp.Reply) {
-	if s.srv.logGate("refused") {
-		s.srv.log.Info("refused", "session", s.id, "client", s.client.Addr().String(), "helo", clip(helo), "reply", clip(r.String()), "gate", gateFilter)
-	}
+	s.srv.log.Info("refused", "session", s.id, "client", s.client.Addr().String(), "helo", clip(helo), "reply", clip(r.String()), "gate", gateFilter)
 }
 
 // logRefused writes the line of a sender or recipient that was refused, for now or for good: there may never be a
 // message whose line tells of it. gate is empty if it was the server.
 func (s *session) logRefused(tx *transaction, gate, to string, r smtp.Reply) {
-	level := slog.LevelInfo
-	if !s.srv.logGate("refused") {
-		level = slog.LevelDebug
-	}
 	attrs := s.whose(tx)
 	if to != "" {
 		attrs = append(attrs, "to", clip(to))
@@ -88,7 +85,7 @@ func (s *session) logRefused(tx *transaction, gate, to string, r smtp.Reply) {
 	case s.up != nil:
 		attrs = append(attrs, "server", s.up.Server())
 	}
-	s.srv.log.Log(s.srv.ctx, level, "refused", attrs...)
+	s.srv.log.Info("refused", attrs...)
 }
 
 // whose gives the fields that say whose message it is.

@@ -237,16 +237,22 @@ func (s *session) contentRefusal(err error) *smtp.Reply {
 	case errors.Is(err, errHops), errors.Is(err, errHeaderTooLong), errors.Is(err, workdir.ErrHeader):
 		r = refuseHeader(err)
 	case errors.Is(err, workdir.ErrNoSpace):
-		s.srv.log.Error("message cannot be stored", "session", s.id, "error", err)
+		s.notStored(err)
 		r = reply(452, "4.3.1", "Insufficient system storage ("+s.id+")")
 	case errors.Is(err, errUpstream):
 		s.upstreamFault("content", err)
 		r = s.lost(err)
 	default:
-		s.srv.log.Error("message cannot be stored", "session", s.id, "error", err)
+		s.notStored(err)
 		r = s.localFault()
 	}
 	return &r
+}
+
+// notStored logs the cause that the client is not told.
+func (s *session) notStored(err error) {
+	s.fruitless = true
+	s.srv.log.Error("message cannot be stored", "session", s.id, "client", s.client.Addr().String(), "error", err)
 }
 
 // localFault is what the client is told of trouble of ours.

@@ -90,6 +90,7 @@ func (srv *server) figures() *metrics.Registry {
 		{Name: "load_faults_total", Help: "Times the load averages could not be read.", Counter: true},
 		{Name: "listeners", Help: "Listeners to events."},
 	}, srv.read)
+	r.LogDropped(srv.logDropped)
 	return r
 }
 

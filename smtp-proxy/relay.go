@@ -153,6 +153,7 @@ func (s *session) sendRecipient(rcpt recipient) {
 	tx := s.tx
 	switch {
 	case tx.broken != nil:
+		s.fruitless = true
 		s.say(*tx.broken)
 		return
 	case tx.mailRefused != nil:
@@ -178,6 +179,7 @@ func (s *session) sendRecipient(rcpt recipient) {
 			return
 		}
 		if tx.broken != nil {
+			s.fruitless = true
 			s.say(*tx.broken)
 			return
 		}
@@ -394,7 +396,8 @@ func (s *session) loseTransaction(err error) *smtp.Reply {
 // upstreamFault logs the cause that the client is not told.
 func (s *session) upstreamFault(act string, err error) {
 	s.srv.meters.upstreamFault()
-	attrs := []any{"session", s.id, "act", act, "error", err}
+	s.fruitless = true
+	attrs := []any{"session", s.id, "client", s.client.Addr().String(), "act", act, "error", err}
 	if s.tx != nil {
 		attrs = append(attrs, "qid", s.tx.qid)
 	}

@@ -99,6 +99,7 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 		return err
 	}
 	defer srv.close()
+	srv.logDropped = env.LogDropped
 	if err := srv.open(p.behind); err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func (c *live) sizeLimit(server int64) int64 {
 
 // server accepts connections and owns the sessions.
 type server struct {
-	log       *slog.Logger
+	log       *slog.Logger    // has limits: what strangers cause is no flood of lines
 	debug     bool            // the log wants dialogs
 	ctx       context.Context // ends when sessions have no more time
 	conf      atomic.Pointer[live]
@@ -76,12 +76,13 @@ type server struct {
 	meters    *meters
 	upName    string // of the server behind, for status files
 
+	logDropped func() uint64 // nil: not known
+
 	draining   atomic.Bool
 	drainGrace time.Duration // for the next command of a transaction
 	mu         sync.Mutex
 	sessions   map[*session]struct{}
 	running    sync.WaitGroup
-	quiet      logLimit
 }
 
 // Serve accepts connections on a listener of that name until it is closed. It may be called for several
@@ -99,9 +100,7 @@ func (srv *server) Serve(l net.Listener, name string) error {
 		default:
 			// Most likely there is no descriptor left. Sessions that end give some back.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			if srv.quiet.allow("accept", time.Now()) {
-				srv.log.Error("accept", "listener", name, "error", err)
-			}
+			srv.log.Error("accept", "listener", name, "error", err)
 			srv.pause(pause)
 		}
 	}
@@ -142,9 +141,7 @@ func (srv *server) leave(s *session) {
 // turnAway refuses a connection without making a session of it.
 func (srv *server) turnAway(nc net.Conn, name string, why *refusal) {
 	srv.meters.gate(why.gate)
-	if srv.logGate(why.gate) {
-		srv.log.Warn("turned away", "listener", name, "client", nc.RemoteAddr().String(), "gate", why.gate)
-	}
+	srv.log.Warn("turned away", "listener", name, "client", nc.RemoteAddr().String(), "gate", why.gate)
 	if name != listenSMTPS {
 		r := srv.conf.Load().named(why.reply)
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
@@ -209,9 +206,6 @@ func (srv *server) slots(free, before int) {
 	}
 }
 
-// logGate says whether one more session that a gate refused is worth a line at the usual level.
-func (srv *server) logGate(gate string) bool { return srv.quiet.allow(gate, time.Now()) }
-
 // addrPort gives an address in its canonical form; that of a UNIX socket is not valid.
 func addrPort(a net.Addr) netip.AddrPort {
 	tcp, ok := a.(*net.TCPAddr)
@@ -232,37 +226,6 @@ func addressText(addr netip.Addr) string {
 
 func seconds(d time.Duration) string {
 	return strconv.FormatFloat(d.Seconds(), 'f', 3, 64)
-}
-
-// logLimit lets a few lines per second through for each of a fixed set of reasons, so that a flood of
-// connections is not a flood of lines.
-type logLimit struct {
-	mu   sync.Mutex
-	seen map[string]*logCount
-}
-
-type logCount struct {
-	second int64
-	lines  int
-}
-
-func (l *logLimit) allow(reason string, now time.Time) bool {
-	const perSecond = 20
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.seen == nil {
-		l.seen = make(map[string]*logCount)
-	}
-	c := l.seen[reason]
-	if c == nil {
-		c = &logCount{}
-		l.seen[reason] = c
-	}
-	if s := now.Unix(); s != c.second {
-		c.second, c.lines = s, 0
-	}
-	c.lines++
-	return c.lines <= perSecond
 }
 
 // newSpool gives the directory for working directories.

@@ -58,6 +58,7 @@ type session struct {
 	announced bool // listeners were told that it began
 	closing   bool // end the session once replies are flushed
 	silent    bool // the last words are said
+	fruitless bool // the command of the moment led to nothing
 	secrets   bool // the last command was AUTH: what follows and is no command is not logged
 	stat      *statfile.File
 

@@ -12,6 +12,7 @@ import (
 
 // do carries out one command. The order rules of SMTP are in the first lines of the verbs' methods.
 func (s *session) do(cmd smtp.Command) {
+	defer s.charge()
 	if s.mustSecure() && !slices.Contains(inClear, cmd.Verb) {
 		s.fail(reply(530, "5.7.0", "Must issue a STARTTLS command first"))
 		return
@@ -246,7 +247,7 @@ func (s *session) greeting() []string {
 	caps, err := s.capabilities()
 	if err != nil {
 		// The server is down, which is its senders' affair when they name a recipient.
-		s.srv.log.Warn("server behind is not known yet", "session", s.id, "error", err)
+		s.srv.log.Warn("server behind is not known yet", "session", s.id, "client", s.client.Addr().String(), "error", err)
 	}
 	lines = append(lines, sizeLine(s.conf.sizeLimit(caps.Size)))
 	for _, word := range []struct {

@@ -53,15 +53,20 @@ func (c *Common) validate() error {
 	return nil
 }
 
-// logger makes the program's logger.
-func (c *Common) logger(stderr io.Writer) (*slog.Logger, io.Closer, error) {
+// logger makes the program's logger. Everything in the program has its logger from this one, so that there is no
+// line that a stranger could cause without limit.
+func (c *Common) logger(stderr io.Writer) (*slog.Logger, *logging.Queue, error) {
 	level, err := logging.Level(c.LogLevel)
 	if err != nil {
 		return nil, nil, err
 	}
-	return logging.New(logging.Options{
+	log, queue, err := logging.New(logging.Options{
 		Target: c.Log, Format: c.LogFormat, Level: level, Facility: c.SyslogFacility, Tag: c.SyslogTag, Output: stderr,
 	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return logging.Limit(log, logging.Strangers, nil), queue, nil
 }
 
 // logsElsewhere says whether the log is surely not on standard error. With auto

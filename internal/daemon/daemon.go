@@ -20,6 +20,7 @@ import (
 
 	"postern/internal/config"
 	"postern/internal/listen"
+	"postern/internal/logging"
 	"postern/internal/pidfile"
 	"postern/internal/privdrop"
 )
@@ -72,7 +73,10 @@ type Program struct {
 
 // Env is what a running program gets from its skeleton.
 type Env struct {
-	Log       *slog.Logger
+	// Log never waits for its reader and has limits for what strangers cause, see package logging.
+	Log        *slog.Logger
+	LogDropped func() uint64 // lines that found no room, since the start
+
 	Listeners listen.Set
 
 	// Hangup gets a value for each SIGHUP; several that come at once are one. When
@@ -214,16 +218,16 @@ type life struct {
 
 // run starts the program, serves, and cleans up.
 func (l *life) run() int {
-	log, closer, err := l.common.logger(l.std.Stderr)
+	log, queue, err := l.common.logger(l.std.Stderr)
 	if err != nil {
 		fmt.Fprintf(l.std.Stderr, "%s: error: %v\n", l.program.Name, err)
 		return exitFailure
 	}
-	defer closer.Close()
+	defer queue.Close() // what nobody reads is lost
 	signals := newSignals(l.program.Signals, l.std.Signals)
 	defer signals.stop()
 	l.env = &Env{
-		Log: log, Hangup: signals.hangup, Signals: signals.extra,
+		Log: log, LogDropped: queue.Dropped, Hangup: signals.hangup, Signals: signals.extra,
 		Ready: l.sayReady, Status: l.notifier.Status, Watchdog: l.ready.setAlive,
 	}
 	defer l.ready.stop()
@@ -320,7 +324,7 @@ func (l *life) drop() error {
 func (l *life) complain(what string, err error) {
 	l.env.Log.Error(what, "error", err)
 	if l.common.logsElsewhere() {
-		fmt.Fprintf(l.std.Stderr, "%s: error: %v\n", l.program.Name, err)
+		logging.Say(l.std.Stderr, fmt.Sprintf("%s: error: %v\n", l.program.Name, err))
 	}
 }
 

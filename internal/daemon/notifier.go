@@ -21,9 +21,12 @@ const notifyWait = time.Second
 type Notifier struct {
 	interval time.Duration // of the watchdog; 0 for none
 
-	mu     sync.Mutex
-	conn   *net.UnixConn // nil without a service manager
-	status string        // last one sent
+	mu   sync.Mutex
+	conn *net.UnixConn // nil without a service manager
+
+	statusMu sync.Mutex
+	status   string // last one said
+	unsent   bool   // it is still to be sent
 }
 
 // NewNotifier takes the service manager's variables out of the environment, so
@@ -51,6 +54,7 @@ func NewNotifier() *Notifier {
 
 // Close ends the connection; later messages go nowhere.
 func (n *Notifier) Close() {
+	n.send("")
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.conn != nil {
@@ -76,17 +80,28 @@ func (n *Notifier) Reloading() {
 // Stopping says that the program is about to end.
 func (n *Notifier) Stopping() { n.send(systemd.SdNotifyStopping) }
 
-// Status says in words what the program does. It may be called often: only a
-// new text is sent.
+// Status says in words what the program does. It may be called often, and by who has
+// no time: only a new text is sent, and it waits for nobody.
 func (n *Notifier) Status(text string) {
 	text = strings.Join(strings.Fields(text), " ")
-	n.mu.Lock()
-	known := text == n.status
-	n.status = text
-	n.mu.Unlock()
-	if !known {
-		n.send("STATUS=" + text)
+	n.statusMu.Lock()
+	defer n.statusMu.Unlock()
+	if text == n.status {
+		return
 	}
+	n.status = text
+	if !n.unsent {
+		n.unsent = true
+		go n.send("")
+	}
+}
+
+// takeStatus gives the text that is to be sent.
+func (n *Notifier) takeStatus() (text string, ok bool) {
+	n.statusMu.Lock()
+	defer n.statusMu.Unlock()
+	ok, n.unsent = n.unsent, false
+	return n.status, ok
 }
 
 // Watch sends a sign of life at half the interval that the service manager
@@ -110,11 +125,21 @@ func (n *Notifier) Watch(alive func() bool, done <-chan struct{}) {
 	}
 }
 
-// send writes one datagram. That it was lost is nothing the program could do
-// something about.
+// send writes the status, if there is a new one, and then a state, if it is not empty.
 func (n *Notifier) send(state string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if text, ok := n.takeStatus(); ok {
+		n.write("STATUS=" + text)
+	}
+	if state != "" {
+		n.write(state)
+	}
+}
+
+// write writes one datagram. That it was lost is nothing the program could do
+// something about.
+func (n *Notifier) write(state string) {
 	if n.conn == nil {
 		return
 	}

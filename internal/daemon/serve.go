@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"postern/internal/logging"
 )
 
 // extraSignals is how many signals of its own a program may leave waiting.
@@ -27,11 +29,12 @@ type signals struct {
 // newSignals takes over the signals of the process, unless in replaces them.
 func newSignals(own []os.Signal, in <-chan os.Signal) *signals {
 	s := &signals{in: in, own: own, hangup: make(chan os.Signal, 1), extra: make(chan os.Signal, extraSignals), stop: func() {}}
+	// SIGPIPE is taken, to the very last line, so that a reader of standard error that goes away does
+	// not end the program; unlike an ignored signal it is not inherited.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	if in == nil {
 		ch := make(chan os.Signal, extraSignals)
-		// SIGPIPE is taken so that a reader of standard error that goes away does
-		// not end the program; unlike an ignored signal it is not inherited.
-		signal.Notify(ch, append([]os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE}, own...)...)
+		signal.Notify(ch, append([]os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}, own...)...)
 		s.in, s.stop = ch, func() { signal.Stop(ch) }
 	}
 	return s
@@ -100,7 +103,7 @@ func (l *life) call(ctx context.Context) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v", r)
-			fmt.Fprintf(l.std.Stderr, "%s: panic: %v\n\n%s", l.program.Name, r, debug.Stack())
+			logging.Say(l.std.Stderr, fmt.Sprintf("%s: panic: %v\n\n%s", l.program.Name, r, debug.Stack()))
 		}
 	}()
 	return l.program.Serve(ctx, l.env)

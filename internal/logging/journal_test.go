@@ -88,11 +88,12 @@ func TestJournal(t *testing.T) {
 func TestAutoIsStderr(t *testing.T) {
 	t.Setenv("JOURNAL_STREAM", "1:1")
 	var out strings.Builder
-	log, _, err := New(Options{Target: Auto, Output: &out})
+	log, queue, err := New(Options{Target: Auto, Output: &out})
 	if err != nil {
 		t.Fatal(err)
 	}
 	log.Info("x")
+	flush(t, queue)
 	if !strings.Contains(out.String(), "msg=x") {
 		t.Errorf("output %q", out.String())
 	}

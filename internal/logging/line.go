@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"log/syslog"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/coreos/go-systemd/v22/journal"
@@ -23,12 +24,13 @@ const (
 	maxLine = 8192
 )
 
-// A sender passes one line on.
-type sender func(level slog.Level, line string) error
+// A sender passes one line on; the line is its own afterwards only until it returns.
+type sender func(level slog.Level, line []byte) error
 
 // syslogSender uses the functions that carry the level.
 func syslogSender(w *syslog.Writer) sender {
-	return func(level slog.Level, line string) error {
+	return func(level slog.Level, text []byte) error {
+		line := string(text)
 		switch priority(level) {
 		case syslog.LOG_ERR:
 			return w.Err(line)
@@ -48,8 +50,8 @@ func journalSender(facility syslog.Priority, tag string) sender {
 		"SYSLOG_IDENTIFIER": tag,
 		"SYSLOG_FACILITY":   strconv.Itoa(int(facility >> 3)),
 	}
-	return func(level slog.Level, line string) error {
-		return journal.Send(line, journal.Priority(priority(level)), fields)
+	return func(level slog.Level, line []byte) error {
+		return journal.Send(string(line), journal.Priority(priority(level)), fields)
 	}
 }
 
@@ -80,17 +82,16 @@ type lineHandler struct {
 
 // lineOutput is what all handlers made from one share.
 type lineOutput struct {
-	mu       sync.Mutex
-	buf      bytes.Buffer
-	send     sender
-	fallback io.Writer // takes the line when send fails
+	mu   sync.Mutex
+	buf  bytes.Buffer
+	send sender
 }
 
 // noMessage stands for the message where the inner handler is to leave it out.
 const noMessage = "\x00"
 
 func newLineHandler(o Options, send sender) slog.Handler {
-	h := &lineHandler{json: o.Format == JSON, out: &lineOutput{send: send, fallback: o.Output}}
+	h := &lineHandler{json: o.Format == JSON, out: &lineOutput{send: send}}
 	options := &slog.HandlerOptions{Level: o.Level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 		if len(groups) == 0 && isBuiltin(a) {
 			return slog.Attr{}
@@ -120,7 +121,7 @@ func (h *lineHandler) Enabled(ctx context.Context, level slog.Level) bool {
 	return h.inner.Enabled(ctx, level)
 }
 
-// Handle sends a record. If that fails the line goes to the fallback.
+// Handle sends a record.
 func (h *lineHandler) Handle(ctx context.Context, r slog.Record) error {
 	message := noMessage
 	if h.json {
@@ -137,16 +138,12 @@ func (h *lineHandler) Handle(ctx context.Context, r slog.Record) error {
 	if err := h.inner.Handle(ctx, inner); err != nil {
 		return err
 	}
-	line := strings.TrimSuffix(h.out.buf.String(), "\n")
-	if !h.json {
-		line = strings.TrimSuffix(oneLine(shorten(r.Message, maxText))+" "+line, " ")
-		line = shorten(line, maxLine)
+	line := bytes.TrimSuffix(h.out.buf.Bytes(), []byte("\n"))
+	if h.json {
+		return h.out.send(r.Level, plainJSON(line))
 	}
-	err := h.out.send(r.Level, line)
-	if err != nil {
-		fmt.Fprintf(h.out.fallback, "%s\n", line)
-	}
-	return err
+	text := strings.TrimSuffix(oneLine(shorten(r.Message, maxText))+" "+string(line), " ")
+	return h.out.send(r.Level, []byte(shorten(text, maxLine)))
 }
 
 // WithAttrs gives a handler that adds the attributes to each record.
@@ -201,9 +198,10 @@ func shorten(text string, limit int) string {
 	return text[:end] + mark
 }
 
-// oneLine escapes control characters and what is not UTF-8.
+// oneLine escapes what a terminal or a reader could take for something else: control
+// characters, marks of direction, what is not UTF-8.
 func oneLine(text string) string {
-	bad := func(r rune) bool { return r < ' ' || r == 0x7f || r == utf8.RuneError }
+	bad := func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 	if !strings.ContainsFunc(text, bad) {
 		return text
 	}
@@ -219,4 +217,25 @@ func oneLine(text string) string {
 		text = text[size:]
 	}
 	return b.String()
+}
+
+// plainJSON escapes in an object of JSON what oneLine escapes in text. Outside of strings all is ASCII.
+func plainJSON(line []byte) []byte {
+	bad := func(r rune) bool { return r >= 0x7f && !unicode.IsPrint(r) }
+	if !bytes.ContainsFunc(line, bad) {
+		return line
+	}
+	var b []byte
+	for _, r := range string(line) {
+		switch {
+		case !bad(r):
+			b = utf8.AppendRune(b, r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			b = fmt.Appendf(b, "\\u%04x\\u%04x", high, low)
+		default:
+			b = fmt.Appendf(b, "\\u%04x", r)
+		}
+	}
+	return b
 }

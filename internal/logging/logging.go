@@ -2,10 +2,12 @@
 // the journal or the local syslog.
 //
 // A record is one line whatever it holds: control characters are escaped and
-// long texts, which often come from strangers, are cut.
+// long texts, which often come from strangers, are cut. Who logs never waits for
+// who reads: see Queue.
 package logging
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +15,8 @@ import (
 	"log/syslog"
 	"os"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/journal"
 )
@@ -49,8 +53,9 @@ type Options struct {
 	Socket string    // for Syslog; "" for DefaultSocket
 }
 
-// New makes a logger. Close it when the last record is written.
-func New(o Options) (*slog.Logger, io.Closer, error) {
+// New makes a logger and the queue that its lines go through, which the caller closes
+// when the last record is written.
+func New(o Options) (*slog.Logger, *Queue, error) {
 	if o.Output == nil {
 		o.Output = os.Stderr
 	}
@@ -60,30 +65,91 @@ func New(o Options) (*slog.Logger, io.Closer, error) {
 	if o.Format != "" && o.Format != Text && o.Format != JSON {
 		return nil, nil, fmt.Errorf("unknown log format %q", o.Format)
 	}
-	facility, err := Facility(o.Facility)
+	send, err := o.open()
 	if err != nil {
 		return nil, nil, err
 	}
+	q := newQueue(send)
+	direct := o.handler(send)
+	q.tell = func(n uint64) error {
+		r := slog.NewRecord(time.Now(), slog.LevelWarn, "log lines were dropped: the log was too slow or could not be written", 0)
+		r.Add("count", n)
+		return direct.Handle(context.Background(), r)
+	}
+	go q.run()
+	return slog.New(o.handler(func(level slog.Level, line []byte) error {
+		q.put(level, line)
+		return nil
+	})), q, nil
+}
+
+// open opens the target.
+func (o Options) open() (sender, error) {
+	facility, err := Facility(o.Facility)
+	if err != nil {
+		return nil, err
+	}
+	stderr := func(_ slog.Level, line []byte) error { return writeAll(o.Output, line) }
 	switch o.target() {
 	case Stderr:
-		return slog.New(stderrHandler(o)), io.NopCloser(nil), nil
+		return stderr, nil
 	case Journal:
 		if !journal.Enabled() {
-			return nil, nil, errors.New("log to the journal: it is not there")
+			return nil, errors.New("log to the journal: it is not there")
 		}
-		return slog.New(newLineHandler(o, journalSender(facility, o.tag()))), io.NopCloser(nil), nil
+		return orElse(journalSender(facility, o.tag()), stderr), nil
 	case Syslog:
-		socket := o.Socket
-		if socket == "" {
-			socket = DefaultSocket
-		}
-		w, err := syslog.Dial("unixgram", socket, facility|syslog.LOG_INFO, o.tag())
+		w, err := o.dialSyslog(facility)
 		if err != nil {
-			return nil, nil, fmt.Errorf("log to syslog: %w", err)
+			return nil, fmt.Errorf("log to syslog: %w", err)
 		}
-		return slog.New(newLineHandler(o, syslogSender(w))), w, nil
+		return orElse(syslogSender(w), stderr), nil
 	}
-	return nil, nil, fmt.Errorf("unknown log target %q", o.Target)
+	return nil, fmt.Errorf("unknown log target %q", o.Target)
+}
+
+// dialSyslog connects to a socket of datagrams, or else to one of a stream, as syslog(3) does.
+func (o Options) dialSyslog(facility syslog.Priority) (*syslog.Writer, error) {
+	socket := o.Socket
+	if socket == "" {
+		socket = DefaultSocket
+	}
+	w, err := syslog.Dial("unixgram", socket, facility|syslog.LOG_INFO, o.tag())
+	if errors.Is(err, syscall.EPROTOTYPE) {
+		return syslog.Dial("unix", socket, facility|syslog.LOG_INFO, o.tag())
+	}
+	return w, err
+}
+
+// orElse passes on to second what first does not take.
+func orElse(first, second sender) sender {
+	return func(level slog.Level, line []byte) error {
+		if first(level, line) == nil {
+			return nil
+		}
+		return second(level, append(line, '\n'))
+	}
+}
+
+// handler makes records into lines for the target.
+func (o Options) handler(send sender) slog.Handler {
+	if o.target() == Stderr {
+		return o.stderrHandler(lineWriter{send, o.Format == JSON})
+	}
+	return newLineHandler(o, send)
+}
+
+// lineWriter takes lines from the standard library's handlers, which write each as a whole.
+type lineWriter struct {
+	send sender
+	json bool
+}
+
+func (w lineWriter) Write(line []byte) (int, error) {
+	if w.json {
+		return len(line), w.send(slog.LevelInfo, plainJSON(line))
+	}
+	return len(line), w.send(slog.LevelInfo, line)
 }
 
 func (o Options) target() string {
@@ -119,7 +185,7 @@ func Level(name string) (slog.Level, error) {
 }
 
 // stderrHandler writes what the standard library writes, with texts cut.
-func stderrHandler(o Options) slog.Handler {
+func (o Options) stderrHandler(w io.Writer) slog.Handler {
 	options := &slog.HandlerOptions{Level: o.Level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 		if level, ok := a.Value.Any().(slog.Level); ok && level == LevelNotice {
 			a.Value = slog.StringValue("NOTICE")
@@ -127,9 +193,9 @@ func stderrHandler(o Options) slog.Handler {
 		return cut(inSeconds(a, o.Format))
 	}}
 	if o.Format == JSON {
-		return slog.NewJSONHandler(o.Output, options)
+		return slog.NewJSONHandler(w, options)
 	}
-	return slog.NewTextHandler(o.Output, options)
+	return slog.NewTextHandler(w, options)
 }
 
 // inSeconds makes a duration in JSON a number of seconds. The standard library writes nanoseconds.

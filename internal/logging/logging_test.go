@@ -120,11 +120,12 @@ func TestLongTexts(t *testing.T) {
 	}
 	for _, format := range []string{Text, JSON} {
 		var out bytes.Buffer
-		log, _, err := New(Options{Output: &out, Format: format})
+		log, queue, err := New(Options{Output: &out, Format: format})
 		if err != nil {
 			t.Fatal(err)
 		}
 		log.Info(long, "a", long)
+		flush(t, queue)
 		if out.Len() > 5*maxText || strings.Count(out.String(), "\n") != 1 {
 			t.Errorf("%s: record of %d bytes, %d lines", format, out.Len(), strings.Count(out.String(), "\n"))
 		}
@@ -136,7 +137,7 @@ func TestLongTexts(t *testing.T) {
 func TestSyslogdRestart(t *testing.T) {
 	path := filepath.Join(testenv.ShortDir(t), "log")
 	d := startSyslogd(t, path)
-	var stderr bytes.Buffer
+	var stderr lockedBuffer
 	log, closer, err := New(Options{Target: Syslog, Socket: path, Output: &stderr})
 	if err != nil {
 		t.Fatal(err)
@@ -147,6 +148,7 @@ func TestSyslogdRestart(t *testing.T) {
 	d.conn.Close()
 	os.Remove(path)
 	log.Info("two")
+	testenv.Eventually(t, "the line on standard error", func() bool { return stderr.String() != "" })
 	if !strings.Contains(stderr.String(), "two\n") {
 		t.Errorf("standard error has %q", stderr.String())
 	}
@@ -165,18 +167,17 @@ func TestStderr(t *testing.T) {
 	}
 	log.Info("not this")
 	log.Warn("this one", "k", "v w")
-	if err := closer.Close(); err != nil {
-		t.Error(err)
-	}
+	flush(t, closer)
 	if got := out.String(); !strings.HasSuffix(got, ` level=WARN msg="this one" k="v w"`+"\n") || strings.Contains(got, "not this") {
 		t.Errorf("output %q", got)
 	}
 	out.Reset()
-	log, _, err = New(Options{Output: &out, Format: JSON})
+	log, closer, err = New(Options{Output: &out, Format: JSON})
 	if err != nil {
 		t.Fatal(err)
 	}
 	log.Log(t.Context(), LevelNotice, "x", "k", 1, "took", 1500*time.Millisecond)
+	flush(t, closer)
 	var got map[string]any
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil || got["msg"] != "x" || got["level"] != "NOTICE" || got["k"] != 1.0 || got["took"] != 1.5 {
 		t.Errorf("record %q, %v", out.String(), err)
@@ -243,7 +244,7 @@ func TestConcurrent(t *testing.T) {
 }
 
 func BenchmarkLine(b *testing.B) {
-	log := slog.New(newLineHandler(Options{Level: slog.LevelInfo}, func(slog.Level, string) error { return nil }))
+	log := slog.New(newLineHandler(Options{Level: slog.LevelInfo}, func(slog.Level, []byte) error { return nil }))
 	b.ReportAllocs()
 	for b.Loop() {
 		log.Info("accepted", "session", "3f1c", "client", "192.0.2.1", "bytes", 12345)

@@ -147,6 +147,15 @@ func (s *set[T]) of(value string) T {
 	return s.figures[Other]
 }
 
+// LogDropped adds the figure that every daemon has: how many lines of its log were dropped. Without read it does not.
+func (r *Registry) LogDropped(read func() uint64) {
+	if read == nil {
+		return
+	}
+	r.Read([]Figure{{Name: "log_lines_dropped_total", Help: "Lines of the log dropped because it was too slow or could not be written.", Counter: true}},
+		func(put func(name, label string, v float64)) { put("log_lines_dropped_total", "", float64(read())) })
+}
+
 // Figure describes a figure that is read when somebody asks for it.
 type Figure struct {
 	Name, Help string
