@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"os"
 	"strings"
 	"time"
 )
@@ -14,14 +16,41 @@ import (
 // errProtocol is wrapped by errors about a server that does not keep to POP3. Such a connection is closed.
 var errProtocol = errors.New("protocol error of the server behind")
 
+// errClient is wrapped by errors of the client while its server is asked.
+var errClient = errors.New("client")
+
+var errLeft = fmt.Errorf("%w left while the server was silent", errClient)
+
+// client is whom a server behind is asked for.
+type client struct {
+	addr, local netip.AddrPort // not valid for clients without addresses
+	gone        func() parting
+}
+
+// parting is how far a client has gone.
+type parting int
+
+const (
+	here     parting = iota
+	silent           // will say nothing more, but may still read
+	goneAway         // does not read either
+)
+
+const (
+	lookEvery   = time.Second     // how often to see whether the client is there while the server is silent
+	partingTime = 5 * time.Second // how long the server is waited for when the client says nothing more
+)
+
 // backend is a connection to the server behind.
 type backend struct {
 	target
+	client
 	files    *tls.Config // authorities and our certificate
 	conn     net.Conn
 	r        *bufio.Reader
 	timeout  time.Duration
-	greeting string // text of the greeting, without +OK
+	until    time.Time // when a read ends at the latest
+	greeting string    // text of the greeting, without +OK
 }
 
 // answer is the first line of a reply.
@@ -29,25 +58,27 @@ type answer struct {
 	ok   bool
 	more bool   // "+ ", within a SASL exchange
 	text string // behind the status, printable
+
+	canceled bool // of a SASL exchange: by the client, or before it had said anything
 }
 
 // connect connects to the first server that answers.
-func (s *settings) connect(ctx context.Context, files *tls.Config) (*backend, error) {
+func (s *settings) connect(ctx context.Context, files *tls.Config, c client) (*backend, error) {
 	var errs []error
 	for _, t := range s.servers {
-		b, err := s.connectTo(ctx, t, files)
+		b, err := s.connectTo(ctx, t, files, c)
 		if err == nil {
 			return b, nil
 		}
 		errs = append(errs, fmt.Errorf("server %s: %w", t.name, err))
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, errClient) {
 			break
 		}
 	}
 	return nil, errors.Join(errs...)
 }
 
-func (s *settings) connectTo(ctx context.Context, t target, files *tls.Config) (_ *backend, err error) {
+func (s *settings) connectTo(ctx context.Context, t target, files *tls.Config, c client) (_ *backend, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.ConnectTimeout)
 	defer cancel()
 	var d net.Dialer
@@ -55,13 +86,16 @@ func (s *settings) connectTo(ctx context.Context, t target, files *tls.Config) (
 	if err != nil {
 		return nil, err
 	}
-	b := &backend{target: t, files: files, timeout: s.UpstreamTO}
+	b := &backend{target: t, client: c, files: files, timeout: s.UpstreamTO}
 	b.use(conn)
 	defer func() {
 		if err != nil {
 			_ = b.conn.Close()
 		}
 	}()
+	if err := b.sendProxyHeader(s.UpstreamClient); err != nil {
+		return nil, err
+	}
 	if t.tls {
 		if err := b.handshake(ctx, s.UpstreamTLS == "verify"); err != nil {
 			return nil, err
@@ -80,11 +114,43 @@ func (s *settings) connectTo(ctx context.Context, t target, files *tls.Config) (
 			return nil, err
 		}
 	}
-	return b, nil
+	return b, b.sendXClient(s.UpstreamClient)
 }
 
 func (b *backend) use(conn net.Conn) {
-	b.conn, b.r = conn, bufio.NewReaderSize(conn, 16<<10)
+	b.conn, b.r = conn, bufio.NewReaderSize(reader{b}, 16<<10)
+}
+
+// reader reads from the server until b.until; less long if nobody is there any more for whom to read.
+type reader struct{ *backend }
+
+func (b reader) Read(p []byte) (int, error) {
+	var left time.Time
+	for {
+		look := time.Now().Add(lookEvery)
+		if look.After(b.until) {
+			look = b.until
+		}
+		if err := b.conn.SetReadDeadline(look); err != nil {
+			return 0, err
+		}
+		n, err := b.conn.Read(p)
+		now := time.Now()
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || !now.Before(b.until) {
+			return n, err
+		}
+		switch b.gone() {
+		case goneAway:
+			return 0, errLeft
+		case silent:
+			if left.IsZero() {
+				left = now
+			}
+			if now.Sub(left) >= partingTime {
+				return 0, errLeft
+			}
+		}
+	}
 }
 
 func (b *backend) handshake(ctx context.Context, verify bool) error {
@@ -98,8 +164,8 @@ func (b *backend) handshake(ctx context.Context, verify bool) error {
 	return nil
 }
 
-// startTLS is STLS, RFC 2595, 4. Nothing is sent before the server has agreed, and what it sent in clear behind its
-// agreement would be taken for part of the protected session, so it ends the connection.
+// startTLS is STLS, RFC 2595, 4. Nothing is sent before the server has agreed, and what it sent in clear
+// behind its agreement would be taken for part of the protected session, so it ends the connection.
 func (b *backend) startTLS(ctx context.Context, mode string) error {
 	a, err := b.ask("STLS")
 	switch {
@@ -140,8 +206,8 @@ func (b *backend) askSASL(line string) (answer, error) {
 	return a, err
 }
 
-// exchange sends a line and reads the first line of the reply. What is there before the line was sent was not asked
-// for.
+// exchange sends a line and reads the first line of the reply. What is there before the line was sent was not
+// asked for.
 func (b *backend) exchange(line string) (answer, error) {
 	_ = b.conn.SetReadDeadline(time.Time{}) // an old one would keep pending from looking
 	if b.r.Buffered() > 0 || pending(b.conn) {
@@ -158,10 +224,8 @@ func (b *backend) exchange(line string) (answer, error) {
 
 // reply reads the first line of a reply.
 func (b *backend) reply() (answer, error) {
-	if err := b.conn.SetReadDeadline(time.Now().Add(b.timeout)); err != nil {
-		return answer{}, err
-	}
-	line, err := readLine(b.r, maxReply)
+	b.until = time.Now().Add(b.timeout)
+	line, err := readLine(b.r, maxAuth)
 	switch {
 	case errors.Is(err, errLongLine), errors.Is(err, errFlood):
 		return answer{}, fmt.Errorf("%w: %w", err, errProtocol)
@@ -169,6 +233,9 @@ func (b *backend) reply() (answer, error) {
 		return answer{}, err
 	}
 	status, text, _ := strings.Cut(line, " ")
+	if status != "+" && len(line) > maxReply {
+		return answer{}, fmt.Errorf("%w: %w", errLongLine, errProtocol)
+	}
 	a := answer{text: printable(text)}
 	switch status {
 	case "+OK":
@@ -176,7 +243,9 @@ func (b *backend) reply() (answer, error) {
 	case "-ERR":
 	case "+":
 		a.more = true
-		a.text = text
+		if validBase64(text) {
+			a.text = text // which may be long
+		}
 	default:
 		return answer{}, fmt.Errorf("reply %.60q: %w", line, errProtocol)
 	}

@@ -35,6 +35,7 @@ type settings struct {
 	UpstreamTLS    string         `name:"upstream-tls" enum:"none,may,require,verify" default:"none" help:"TLS towards the server behind, with STLS: none, may, require or verify."`
 	UpstreamFiles  tlsconf.Client `embed:""` // for TLS with it
 	UpstreamTO     time.Duration  `name:"upstream-timeout" default:"2m" help:"How long the server behind may take for a reply, or be silent within one."`
+	UpstreamClient string         `name:"upstream-client-ip" enum:"none,xclient,proxy1,proxy2" default:"none" help:"How to tell the server behind who the client is: none, xclient, proxy1 or proxy2."`
 	ConnectTimeout time.Duration  `name:"connect-timeout" default:"30s" help:"How long connecting to the server behind may take."`
 	SASL           []string       `name:"sasl" placeholder:"MECHANISM" help:"SASL mechanism that the server behind knows, to be passed through: PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-1, SCRAM-SHA-256, XOAUTH2 or OAUTHBEARER."`
 	APOP           config.Switch  `name:"apop" default:"no" help:"Pass APOP through. The server behind is then connected to for each client at once, for its timestamp."`

@@ -9,9 +9,9 @@ import (
 // Limits of lines, in bytes with their line end.
 const (
 	maxCommand = 512      // RFC 2449, 4 asks for 255
-	maxAuth    = 12288    // a response of a SASL exchange, RFC 4954, 4.3
+	maxAuth    = 12288    // a challenge or response of a SASL exchange, RFC 4954, 4.3
 	maxFlood   = 64 << 10 // of a line that is too long, before the session ends
-	maxReply   = 4096     // of the server behind; RFC 1939, 3 says 512
+	maxReply   = 4096     // of the server behind, where it is no challenge; RFC 1939, 3 says 512
 )
 
 var (
@@ -52,7 +52,7 @@ func hasControl(line string) bool {
 // printable makes a text of the server behind fit for a reply line: control bytes become '?', and it is cut so that
 // the line keeps within 512 bytes.
 func printable(s string) string {
-	b := []byte(s[:min(len(s), 500)])
+	b := []byte(s[:min(len(s), 490)])
 	for i, c := range b {
 		if c < ' ' || c == 0x7f {
 			b[i] = '?'

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -81,8 +79,7 @@ func (s *session) doPass(ctx context.Context, password string) {
 		s.mistake("syntax: PASS password")
 		return
 	}
-	s.hasUser = false
-	s.login(ctx, func(b *backend) (answer, error) {
+	s.login(ctx, s.user, func(b *backend) (answer, error) {
 		a, err := b.ask("USER " + s.user)
 		if err != nil || !a.ok {
 			return a, err
@@ -99,8 +96,7 @@ func (s *session) doAPOP(ctx context.Context, arg string) {
 	case !ok || name == "" || len(digest) != 32 || strings.Trim(strings.ToLower(digest), "0123456789abcdef") != "":
 		s.mistake("syntax: APOP name digest")
 	default:
-		s.user = name
-		s.login(ctx, func(b *backend) (answer, error) { return b.ask("APOP " + name + " " + digest) })
+		s.login(ctx, name, func(b *backend) (answer, error) { return b.ask("APOP " + name + " " + digest) })
 	}
 }
 
@@ -118,96 +114,19 @@ func (s *session) doAuth(ctx context.Context, arg string) {
 		s.mistake("syntax: AUTH mechanism [response]")
 		return
 	}
-	s.user = "-"
-	responses := 0
-	if initial != "" {
-		s.noteUser(mechanism, initial, responses)
-		responses++
-	}
-	s.login(ctx, func(b *backend) (answer, error) {
-		a, err := b.askSASL(strings.TrimSuffix("AUTH "+mechanism+" "+initial, " "))
-		for rounds := 0; err == nil && a.more; rounds++ {
-			if rounds == 10 || a.text != "" && !validBase64(a.text) {
-				return answer{}, fmt.Errorf("SASL exchange: %w", errProtocol)
-			}
-			a, err = s.challenge(ctx, b, mechanism, a.text, responses+rounds)
-		}
-		return a, err
-	})
+	x := &exchange{session: s, mechanism: mechanism}
+	s.login(ctx, "-", func(b *backend) (answer, error) { return x.run(ctx, b, initial) })
 }
 
-// errClient is wrapped by errors of the client within an exchange.
-var errClient = errors.New("client")
-
-// challenge passes a challenge to the client and its response to the server.
-func (s *session) challenge(ctx context.Context, b *backend, mechanism, text string, round int) (answer, error) {
-	s.say("+ %s", text)
-	if !s.flush() {
-		return answer{}, errClient
-	}
-	if err := s.conn.SetReadDeadline(s.deadline); err != nil {
-		return answer{}, errors.Join(err, errClient)
-	}
-	if ctx.Err() != nil {
-		return answer{}, errors.Join(ctx.Err(), errClient)
-	}
-	response, err := readLine(s.r, maxAuth) // not logged
-	if err != nil {
-		return answer{}, errors.Join(err, errClient)
-	}
-	if response != "*" && response != "" && !validBase64(response) {
-		response = "*" // RFC 5034, 4: cancels
-	}
-	s.noteUser(mechanism, response, round)
-	return b.askSASL(response)
-}
-
-// noteUser takes the name of the user out of a response of the client, the number round of its exchange. Some
-// mechanisms do not show it; then it stays "-".
-func (s *session) noteUser(mechanism, response string, round int) {
-	decoded, err := base64.StdEncoding.DecodeString(response)
-	if err != nil || len(decoded) == 0 {
+// login has try log in at the server behind. Only the +OK that answers the password, digest or last response
+// makes a stamp. USER before counts no more.
+func (s *session) login(ctx context.Context, user string, try func(*backend) (answer, error)) {
+	s.user, s.hasUser = user, false
+	if s.srv.crowd.logins.Shut(s.client.Addr()) {
+		s.srv.meters.login("deferred")
+		s.end(string(tooManyFailures), "-ERR [SYS/TEMP] "+string(tooManyFailures))
 		return
 	}
-	name, data := "", string(decoded)
-	switch mechanism {
-	case "PLAIN": // RFC 4616
-		if parts := strings.Split(data, "\x00"); len(parts) == 3 {
-			name = parts[1]
-		}
-	case "LOGIN":
-		if round == 0 {
-			name = data
-		}
-	case "CRAM-MD5": // RFC 2195; the name may have spaces
-		if i := strings.LastIndexByte(data, ' '); i > 0 {
-			name = data[:i]
-		}
-	case "SCRAM-SHA-1", "SCRAM-SHA-256": // RFC 5802, 5.1
-		if _, rest, ok := strings.Cut(data, ",n="); ok && round == 0 {
-			name, _, _ = strings.Cut(rest, ",")
-		}
-	case "XOAUTH2":
-		if rest, ok := strings.CutPrefix(data, "user="); ok {
-			name, _, _ = strings.Cut(rest, "\x01")
-		}
-	case "OAUTHBEARER": // RFC 7628, 3.1
-		if _, rest, ok := strings.Cut(data, "a="); ok {
-			name, _, _ = strings.Cut(rest, ",")
-		}
-	}
-	if name != "" {
-		s.user = name
-	}
-}
-
-func validBase64(s string) bool {
-	return s == "=" || len(s) <= maxAuth && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=") == ""
-}
-
-// login has try log in at the server behind. Only the +OK that answers the password, digest or last response makes a
-// stamp.
-func (s *session) login(ctx context.Context, try func(*backend) (answer, error)) {
 	if !s.connect(ctx) {
 		return
 	}
@@ -222,7 +141,7 @@ func (s *session) login(ctx context.Context, try func(*backend) (answer, error))
 	case a.ok:
 		s.loggedIn = true
 		s.errors = 0
-		s.srv.crowd.succeeded(s.client.Addr())
+		s.srv.crowd.logins.Succeeded(s.client.Addr(), s.known())
 		s.srv.meters.login("success")
 		s.srv.touch(ctx, s.client.Addr(), s.user, s.server.name)
 		s.log.InfoContext(logging.Earned(ctx), "login", "user", clip(s.user), "server", s.server.name, "tls", s.tls)
@@ -233,31 +152,37 @@ func (s *session) login(ctx context.Context, try func(*backend) (answer, error))
 	}
 }
 
-// passedCodes are the response codes of a refusal that a client is told. RFC 2449, 8 and RFC 3206.
-var passedCodes = []string{"IN-USE", "LOGIN-DELAY", "SYS/TEMP", "SYS/PERM", "AUTH"}
+// known is the name of the user, "" where the login did not show it.
+func (s *session) known() string {
+	if s.user == "-" {
+		return ""
+	}
+	return s.user
+}
 
-// refused answers a login that failed. The server behind is left, so that each try is the first it sees.
+// refused answers a login that failed, with what the server says. The server behind is left, so that each try
+// is the first it sees.
 func (s *session) refused(ctx context.Context, a answer) {
 	s.server.close()
 	s.server = nil
-	code := "AUTH"
-	if c, _, ok := strings.Cut(strings.TrimPrefix(a.text, "["), "]"); ok && strings.HasPrefix(a.text, "[") && slices.Contains(passedCodes, strings.ToUpper(c)) {
-		code = strings.ToUpper(c)
-	}
-	s.log.Info("login failed", "user", clip(s.user), "code", code)
 	s.tries++
-	if code != "AUTH" {
-		s.srv.meters.login("deferred")
-		s.say("-ERR [%s] login is not possible now", code)
-	} else {
+	code := responseCode(a.text)
+	guess := !a.canceled && isWrongPassword(a.text, s.user)
+	s.log.Info("login failed", "user", clip(s.user), "code", code, "counts", guess)
+	if guess {
 		s.srv.meters.login("failure")
-		delay := s.srv.crowd.failed(s.client.Addr())
+		delay := s.srv.crowd.logins.Failed(s.client.Addr(), s.known())
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
 		}
-		s.say("-ERR [AUTH] bad login")
+		if code == "" {
+			a.text = strings.TrimSpace("[AUTH] " + a.text) // RFC 3206 promises it
+		}
+	} else {
+		s.srv.meters.login("deferred")
 	}
+	s.say("%s", strings.TrimSpace("-ERR "+a.text))
 	if s.tries >= s.conf.MaxLoginTries || bool(s.conf.APOP) {
 		s.end("login failed", "")
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"net"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // pending tells whether bytes wait to be read from a TCP or UNIX socket, without waiting and without reading them. For
@@ -24,4 +26,30 @@ func pending(conn net.Conn) bool {
 		return true
 	})
 	return err == nil && found
+}
+
+// partingOf tells whether the other side of a TCP or UNIX socket has closed it, also behind bytes that wait to be read.
+// Of other connections it is not known.
+func partingOf(conn net.Conn) parting {
+	sc, ok := conn.(syscall.Conn)
+	if !ok {
+		return here
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return here
+	}
+	p := []unix.PollFd{{Events: unix.POLLRDHUP}}
+	_ = raw.Control(func(fd uintptr) {
+		p[0].Fd = int32(fd)
+		_, err = unix.Poll(p, 0)
+	})
+	switch {
+	case err != nil:
+	case p[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0:
+		return goneAway
+	case p[0].Revents&unix.POLLRDHUP != 0:
+		return silent
+	}
+	return here
 }

@@ -63,7 +63,8 @@ func (srv *server) prepare(log *slog.Logger) error {
 	s := srv.conf
 	srv.log = log
 	srv.sessions = map[*session]struct{}{}
-	srv.crowd = &crowd{max: s.MaxSessions, maxPer: s.MaxSessionsPerAddress, maxFailures: s.MaxLoginFailures, delay: s.LoginDelay, now: time.Now}
+	srv.crowd = &crowd{max: s.MaxSessions, maxPer: s.MaxSessionsPerAddress}
+	srv.crowd.logins.Set(s.MaxLoginFailures, s.LoginDelay)
 	options, err := s.Access.Options("PX", log)
 	if err != nil {
 		return err

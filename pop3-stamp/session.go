@@ -37,8 +37,8 @@ type session struct {
 	stat          *statfile.File
 	deadline      time.Time // for the login as a whole
 	server        *backend  // nil if there is no connection
-	user          string    // given with USER, or logged in
-	hasUser       bool
+	user          string    // given with USER, or of the last login
+	hasUser       bool      // given with USER, and PASS may follow
 	loggedIn      bool
 	tries, errors int
 	sent          int64 // bytes of mail and lists
@@ -111,11 +111,14 @@ func (s *session) run(ctx context.Context) {
 		"seconds", int(time.Since(started).Seconds()))
 }
 
-// linger lets the client read the last reply: closing a connection whose input was not read throws away what the
-// client has not read either.
+// linger lets the client read the last reply, and within TLS that it was the last (RFC 8446, 6.1): closing a connection
+// whose input was not read throws away what the client has not read either.
 func (s *session) linger() {
+	if tc, ok := s.conn.(*tls.Conn); ok {
+		_ = tc.CloseWrite()
+	}
 	tc, ok := s.raw.(*net.TCPConn)
-	if !ok || s.tls || s.reason == clientLeft || tc.CloseWrite() != nil {
+	if !ok || s.reason == clientLeft || tc.CloseWrite() != nil {
 		return
 	}
 	_ = tc.SetReadDeadline(time.Now().Add(lingerTime))
@@ -137,7 +140,7 @@ func (s *session) openStatus(started time.Time) {
 // loop reads commands until the session is over.
 func (s *session) loop(ctx context.Context) {
 	for !s.over {
-		line, err := s.readCommand(ctx, maxCommand)
+		line, err := s.readCommand(ctx)
 		switch {
 		case errors.Is(err, errLongLine):
 			s.mistake("line too long")
@@ -159,7 +162,7 @@ func (s *session) loop(ctx context.Context) {
 }
 
 // readCommand waits for a line of the client. What was said is sent before, unless another whole command waits.
-func (s *session) readCommand(ctx context.Context, limit int) (string, error) {
+func (s *session) readCommand(ctx context.Context) (string, error) {
 	if s.r.Buffered() == 0 && !s.flush() {
 		return "", net.ErrClosed
 	}
@@ -174,7 +177,10 @@ func (s *session) readCommand(ctx context.Context, limit int) (string, error) {
 	if ctx.Err() != nil {
 		return "", ctx.Err()
 	}
-	line, err := readLine(s.r, limit)
+	line, err := readLine(s.r, maxCommand+maxAuth)
+	if err == nil && len(line) > maxCommand-len("\r\n") && parseCommand(line).verb != "AUTH" {
+		err = errLongLine // a token in AUTH has often some kB
+	}
 	if err == nil {
 		s.log.Debug("command", "line", statfile.Command(masked(line, s.loggedIn)))
 	}
@@ -201,7 +207,7 @@ func (s *session) lost(ctx context.Context, err error) {
 		s.end("shutdown", "-ERR [SYS/TEMP] server is shutting down")
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		s.end("timeout", "-ERR timeout")
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, errLeft), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF): // the latter within TLS, without its end
 		s.end(clientLeft, "")
 	default:
 		s.end(fmt.Sprint("connection lost: ", err), "")
@@ -300,7 +306,12 @@ func (s *session) connect(ctx context.Context) bool {
 	if s.server != nil {
 		return true
 	}
-	b, err := s.conf.connect(ctx, s.srv.tls.Load().behind)
+	who := client{s.client, s.local, func() parting { return partingOf(s.raw) }}
+	b, err := s.conf.connect(ctx, s.srv.tls.Load().behind, who)
+	if errors.Is(err, errClient) {
+		s.end(clientLeft, "")
+		return false
+	}
 	if err != nil {
 		s.srv.meters.upstreamFault()
 		s.log.Error("server behind is not available", "error", err)

@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -163,9 +165,9 @@ func TestNoStamp(t *testing.T) {
 		reply  string // to PASS
 		left   bool   // the session goes on
 	}{
-		{"refused", script("+OK\r\n", "+OK\r\n", "-ERR no\r\n"), "-ERR [AUTH] bad login", true},
-		{"refused with a code", script("+OK\r\n", "+OK\r\n", "-ERR [IN-USE] locked\r\n"), "-ERR [IN-USE]", true},
-		{"user refused", script("+OK\r\n", "-ERR who?\r\n"), "-ERR [AUTH] bad login", true},
+		{"refused", script("+OK\r\n", "+OK\r\n", "-ERR no\r\n"), "-ERR [AUTH] no", true},
+		{"refused with a code", script("+OK\r\n", "+OK\r\n", "-ERR [IN-USE] locked\r\n"), "-ERR [IN-USE] locked", true},
+		{"user refused", script("+OK\r\n", "-ERR who?\r\n"), "-ERR [AUTH] who?", true},
 		{"greeting refused", script("-ERR go away\r\n"), "-ERR [SYS/TEMP]", false},
 		{"silence at the end", script("+OK\r\n", "+OK\r\n"), "-ERR [SYS/TEMP]", false},
 		{"+OK before PASS", script("+OK\r\n", "+OK\r\n+OK\r\n", "+OK\r\n"), "-ERR [SYS/TEMP]", false},
@@ -207,9 +209,8 @@ func TestServerDown(t *testing.T) {
 	r.login(t)
 }
 
-// TestReplyToNothing has the server behind say something while the client is silent. It must not be taken for the
-// answer to the next command.
-// POP-01.
+// TestReplyToNothing has the server behind say something while the client is silent. It must not be taken for
+// the answer to the next command. POP-01.
 func TestReplyToNothing(t *testing.T) {
 	loggedIn, sent := make(chan struct{}), make(chan struct{})
 	r := start(t, backendAt(t, func(p *peer) {
@@ -311,6 +312,45 @@ func TestMessageCutOff(t *testing.T) {
 	rest, err := io.ReadAll(p.r)
 	if err != nil || string(rest) != "half of a mess" {
 		t.Errorf("got %q, %v; want what came and no end", rest, err)
+	}
+}
+
+// TestMessageWithLooseEnd has servers that do not end lines with CR LF end messages as they do: the client
+// gets the terminator, whatever of it has come, and the session goes on.
+func TestMessageWithLooseEnd(t *testing.T) {
+	tests := map[string]struct{ sent, want string }{
+		"last line":            {"Subject: x\r\n\r\nhello\n.\r\n", "Subject: x\r\n\r\nhello\r\n.\r\n"},
+		"all lines":            {"Subject: x\n\nhello\n.\n", "Subject: x\n\nhello\r\n.\r\n"},
+		"the dot's line":       {"hello\r\n.\n", "hello\r\n.\r\n"},
+		"nothing":              {".\n", ".\r\n"},
+		"an empty line":        {"hello\r\n\n.\r\n", "hello\r\n\r\n.\r\n"},
+		"other dots before it": {"\n.\r\n.\n..\n.\n", "\n.\r\n.\n..\r\n.\r\n"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, backendAt(t, func(p *peer) {
+				p.send("+OK\r\n")
+				for range 2 {
+					p.line()
+					p.send("+OK\r\n")
+				}
+				p.line()
+				p.send("+OK here\r\n" + tt.sent)
+				for p.line() != "" {
+					p.send("+OK bye\r\n")
+				}
+			}))
+			p := r.client(t)
+			p.ask("USER bob", "+OK")
+			p.ask("PASS x", "+OK")
+			p.ask("RETR 1", "+OK here")
+			got := make([]byte, len(tt.want))
+			if _, err := io.ReadFull(p.r, got); err != nil || string(got) != tt.want {
+				t.Errorf("got %q, %v; want %q", got, err, tt.want)
+			}
+			p.ask("QUIT", "+OK bye")
+		})
 	}
 }
 
@@ -470,7 +510,7 @@ func TestLimits(t *testing.T) {
 		p := r.client(t)
 		for range 3 {
 			p.ask("USER bob", "+OK")
-			p.ask("PASS guess", "-ERR [AUTH] bad login")
+			p.ask("PASS guess", "-ERR [AUTH] no")
 		}
 		p.ended()
 	})
@@ -479,7 +519,7 @@ func TestLimits(t *testing.T) {
 		for range 2 {
 			p := r.client(t)
 			p.ask("USER bob", "+OK")
-			p.ask("PASS guess", "-ERR [AUTH] bad login")
+			p.ask("PASS guess", "-ERR [AUTH] no")
 			p.ended()
 		}
 		c, err := net.Dial("tcp", r.addr)
@@ -553,6 +593,158 @@ func TestSASL(t *testing.T) {
 	p = r.client(t)
 	p.ask("AUTH PLAIN", "+ ")
 	p.ask("no base64!", "-ERR [AUTH]")
+}
+
+// TestRefusals has the server behind refuse logins for reasons of all kinds: its text reaches the client, and
+// only a refused name or password counts.
+func TestRefusals(t *testing.T) {
+	tests := []struct {
+		user, text string // of the server
+		want       string // "" is the same
+		counts     bool
+	}{
+		{"", "[AUTH] bad login", "", true},
+		{"", "[auth] bad login", "", true},
+		{"", "[AUTH/EXPIRED] change your password", "", true},
+		{"", "invalid password", "[AUTH] invalid password", true},
+		{"", "permission denied", "[AUTH] permission denied", true},
+		{"", "", "[AUTH]", true},
+		{"", "Login failed.", "[AUTH] Login failed.", true},
+		{"", "[not a code] no", "[AUTH] [not a code] no", true},
+		{"", "[AUTH no", "[AUTH] [AUTH no", true},
+		{"unlockable", "no such user: UNLOCKABLE", "[AUTH] no such user: UNLOCKABLE", true},
+		{"k", "never heard of k", "[AUTH] never heard of k", true},
+		{"", "too many wrong passwords", "[AUTH] too many wrong passwords", true},
+		{"", "[IN-USE] mailbox is open in another session", "", false},
+		{"", "[LOGIN-DELAY] not more than once in a minute", "", false},
+		{"", "[SYS/TEMP] out of memory; password not checked", "", false},
+		{"", "[sys/perm] your mailbox is broken", "", false},
+		{"", "[X-NEW] AUTH", "", false},
+		{"", "maildrop already locked", "", false},
+		{"", "unable to lock maildrop", "", false},
+		{"", "Mailbox is in use", "", false},
+		{"", "Server busy, try again later", "", false},
+		{"", "temporary failure", "", false},
+		{"", "cannot open mailbox", "", false},
+		{"", "Too many connections", "", false},
+	}
+	for _, tt := range tests {
+		for _, at := range []string{"USER", "PASS", "AUTH"} {
+			user := cmp.Or(tt.user, "bob")
+			r := start(t, backendAt(t, func(p *peer) {
+				p.send("+OK\r\n")
+				for line := p.line(); line != ""; line = p.line() {
+					if strings.HasPrefix(line, at) {
+						p.send("-ERR " + tt.text + "\r\n")
+					} else {
+						p.send("+OK\r\n")
+					}
+				}
+			}), "--max-login-failures", "1", "--sasl", "PLAIN")
+			p := r.client(t)
+			if at == "AUTH" {
+				p.send("AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00x")) + "\r\n")
+			} else {
+				p.ask("USER "+user, "+OK")
+				p.send("PASS x\r\n")
+			}
+			want := strings.TrimSpace("-ERR " + cmp.Or(tt.want, tt.text))
+			if got := p.line(); got != want {
+				t.Errorf("%s is refused with %q: told %q, want %q", at, tt.text, got, want)
+			}
+			if got := r.crowd.logins.Shut(netip.MustParseAddr("127.0.0.1")); got != tt.counts {
+				t.Errorf("%s is refused with %q: counts %v", at, tt.text, got)
+			}
+			// Nobody tries again, on the open connection either, who is shut out.
+			if tt.counts {
+				p.ask("USER "+user, "+OK")
+				p.ask("PASS y", "-ERR [SYS/TEMP] too many failed logins from this address")
+				p.ended()
+			}
+		}
+	}
+}
+
+// TestSASLGivenUp: who gives up an exchange, and who is not let begin it, has guessed no password.
+func TestSASLGivenUp(t *testing.T) {
+	r := start(t, backendAt(t, func(p *peer) {
+		p.send("+OK\r\n")
+		switch p.line() {
+		case "AUTH LOGIN":
+			p.send("-ERR [AUTH] unsupported mechanism\r\n")
+			return
+		case "AUTH PLAIN":
+			p.send("+ \r\n")
+		}
+		p.send("-ERR [AUTH] got " + p.line() + "\r\n")
+	}), "--max-login-failures", "1", "--max-login-tries", "9", "--sasl", "PLAIN", "--sasl", "LOGIN")
+	p := r.client(t)
+	for _, response := range []string{"*", "not base64", "x*", strings.Repeat("x", maxAuth)} {
+		p.ask("AUTH PLAIN", "+ ")
+		p.ask(response, "-ERR [AUTH] got *")
+	}
+	p.ask("AUTH LOGIN", "-ERR [AUTH] unsupported mechanism")
+	// USER before AUTH is forgotten.
+	p.ask("USER bob", "+OK")
+	p.ask("AUTH PLAIN", "+ ")
+	p.ask("*", "-ERR [AUTH] got *")
+	p.ask("PASS x", "-ERR USER first")
+	if r.crowd.logins.Shut(netip.MustParseAddr("127.0.0.1")) {
+		t.Error("counted as failed logins")
+	}
+	p.ask("AUTH PLAIN", "+ ")
+	p.ask(base64.StdEncoding.EncodeToString([]byte("\x00bob\x00x")), "-ERR [AUTH] got ")
+	if !r.crowd.logins.Shut(netip.MustParseAddr("127.0.0.1")) {
+		t.Error("not counted as a failed login")
+	}
+}
+
+// TestSASLLongLines: tokens and challenges are longer than commands, and reach their side in a form that it
+// takes.
+func TestSASLLongLines(t *testing.T) {
+	got := make(chan string, 9)
+	challenge := base64.StdEncoding.EncodeToString(make([]byte, 9000))
+	r := start(t, backendAt(t, func(p *peer) {
+		p.send("+OK\r\n")
+		line := p.line()
+		if len(line) > 253 {
+			t.Errorf("a command of %d bytes", len(line))
+		}
+		if line == "AUTH XOAUTH2" {
+			p.send("+ \r\n")
+			line += " " + p.line()
+		}
+		got <- line
+		p.send("+ " + challenge + "\r\n")
+		got <- p.line()
+		p.send("+ this is no base64\x07!\r\n")
+		got <- p.line()
+		p.send("+OK in\r\n")
+		p.line()
+	}), "--sasl", "XOAUTH2")
+	for _, size := range []int{10, 100, 171, 172, 173, 174, 180, 500, 2000, 8000, 9000} {
+		token := base64.StdEncoding.EncodeToString([]byte("user=bob\x01auth=Bearer " + strings.Repeat("x", size)))
+		p := r.client(t)
+		p.send("AUTH XOAUTH2 " + token + "\r\n")
+		if line := p.line(); line != "+ "+challenge {
+			t.Fatalf("token of %d bytes: challenge of %d bytes: %.60q", len(token), len(line), line)
+		}
+		p.ask(token, "+ this is no base64?!")
+		p.ask("", "+OK in")
+		for i, want := range []string{"AUTH XOAUTH2 " + token, token, ""} {
+			if line := testenv.Receive(t, "what the server gets", got); line != want {
+				t.Errorf("token of %d bytes, line %d: the server got %.60q", len(token), i, line)
+			}
+		}
+		if line := strings.Fields(r.stampLine(t)); len(line) != 4 || line[2] != "bob" {
+			t.Errorf("stamp %q", line)
+		}
+	}
+	p := r.client(t)
+	p.ask("AUTH XOAUTH2 "+strings.Repeat("x", 20000), "-ERR line too long")
+	p.ask("NOOP "+strings.Repeat("x", 1000), "-ERR line too long")
+	p.ask("USER "+strings.Repeat("x", 505), "+OK")
+	p.ask("USER "+strings.Repeat("x", 506), "-ERR line too long")
 }
 
 func TestAPOP(t *testing.T) {
@@ -702,12 +894,21 @@ func FuzzEnding(f *testing.F) {
 		}
 		e := newEnding()
 		got, done := 0, false
-		for rest := data; len(rest) > 0 && !done; {
-			piece := rest[:min(len(rest), int(size)+1)]
+		held := 0
+		for rest := data; len(rest) > held && !done; {
+			piece := rest[:min(len(rest), held+int(size)+1)]
 			var n int
 			n, done = e.find(piece)
+			e.passed(piece[:n])
 			got += n
-			rest = rest[len(piece):]
+			rest = rest[n:]
+			held = len(piece) - n
+			if !done && held > len(looseEnds[0]) {
+				t.Fatalf("%q in pieces of %d: %q is held", data, int(size)+1, piece[n:])
+			}
+		}
+		if !done {
+			got += held
 		}
 		if got != want || done != wantDone {
 			t.Errorf("%q in pieces of %d: %d %v, want %d %v", data, int(size)+1, got, done, want, wantDone)
@@ -755,21 +956,22 @@ func BenchmarkRetrieve(b *testing.B) {
 
 func TestNoteUser(t *testing.T) {
 	tests := []struct {
-		mechanism, response string
-		round               int
-		want                string
+		mechanism, responses string // separated by |
+		want                 string
 	}{
-		{"PLAIN", "admin\x00bob\x00secret", 0, "bob"}, {"PLAIN", "bob", 0, "-"}, {"PLAIN", "", 0, "-"},
-		{"LOGIN", "bob", 0, "bob"}, {"LOGIN", "secret", 1, "-"},
-		{"CRAM-MD5", "bob smith 0123456789abcdef", 0, "bob smith"}, {"CRAM-MD5", "bob", 0, "-"},
-		{"SCRAM-SHA-256", "n,,n=bob,r=abc", 0, "bob"}, {"SCRAM-SHA-256", "c=biws,r=abc,n=eve", 1, "-"},
-		{"XOAUTH2", "user=bob\x01auth=Bearer x\x01\x01", 0, "bob"}, {"OAUTHBEARER", "n,a=bob@x,\x01host=y\x01", 0, "bob@x"},
+		{"PLAIN", "admin\x00bob\x00secret", "bob"}, {"PLAIN", "bob", "-"}, {"PLAIN", "", "-"},
+		{"LOGIN", "bob", "bob"}, {"LOGIN", "bob|secret", "bob"}, {"LOGIN", "|secret", "-"},
+		{"CRAM-MD5", "bob smith 0123456789abcdef", "bob smith"}, {"CRAM-MD5", "bob", "-"},
+		{"SCRAM-SHA-256", "n,,n=bob,r=abc|c=biws,r=abc,n=eve", "bob"}, {"SCRAM-SHA-256", "|c=biws,r=abc,n=eve", "-"},
+		{"XOAUTH2", "user=bob\x01auth=Bearer x\x01\x01", "bob"}, {"OAUTHBEARER", "n,a=bob@x,\x01host=y\x01", "bob@x"},
 	}
 	for _, tt := range tests {
-		s := &session{user: "-"}
-		s.noteUser(tt.mechanism, base64.StdEncoding.EncodeToString([]byte(tt.response)), tt.round)
-		if s.user != tt.want {
-			t.Errorf("%s %q: user %q, want %q", tt.mechanism, tt.response, s.user, tt.want)
+		x := &exchange{session: &session{user: "-"}, mechanism: tt.mechanism}
+		for response := range strings.SplitSeq(tt.responses, "|") {
+			x.note(base64.StdEncoding.EncodeToString([]byte(response)))
+		}
+		if x.user != tt.want {
+			t.Errorf("%s %q: user %q, want %q", tt.mechanism, tt.responses, x.user, tt.want)
 		}
 	}
 }

@@ -130,7 +130,9 @@ func (s *session) passLines(line string) {
 	}
 	n, err := s.server.copyLines(clientWriter{s})
 	s.sent += n
-	if err != nil {
+	if errors.Is(err, errClient) {
+		s.end(clientLeft, "")
+	} else if err != nil {
 		// The client must not take half a message for a whole one, so nothing is said.
 		s.srv.meters.upstreamFault()
 		s.log.Error("message not passed on", "line", line, "error", err)
@@ -157,6 +159,10 @@ func (w clientWriter) Flush() error {
 
 // broken ends a session whose server has failed.
 func (s *session) broken(err error) {
+	if errors.Is(err, errClient) {
+		s.end(clientLeft, "")
+		return
+	}
 	s.srv.meters.upstreamFault()
 	s.log.Error("server behind failed", "server", s.server.name, "error", err)
 	reason := "server behind failed"

@@ -17,6 +17,7 @@ import (
 	"postern/internal/config"
 	"postern/internal/daemon"
 	"postern/internal/listen"
+	"postern/internal/testenv"
 )
 
 // backendFunc plays the server behind for one connection.
@@ -30,7 +31,7 @@ type peer struct {
 }
 
 func newPeer(t testing.TB, c net.Conn) *peer {
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(testenv.Patience))
 	return &peer{t, c, bufio.NewReader(c)}
 }
 

@@ -112,10 +112,10 @@ var doors = map[string][]string{
 	"github.com/emersion/go-message":      {},
 	"github.com/emersion/go-smtp":         {"smtp-proxy/upstream"},
 	"github.com/google/go-cmp":            {},
-	"github.com/pires/go-proxyproto":      {"internal/listen", "smtp-proxy/upstream"},
+	"github.com/pires/go-proxyproto":      {"internal/listen", "pop3-stamp", "smtp-proxy/upstream"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
 	"golang.org/x/net":                    {"smtp-proxy"},
-	"golang.org/x/sys":                    {"internal/listen", "internal/daemon", "internal/privdrop", "internal/pidfile", "internal/evloop", "multiplexor", "multiplexor/mx-ctrl", "notify-tools/notify-cat", "test/boot"},
+	"golang.org/x/sys":                    {"internal/listen", "internal/daemon", "internal/privdrop", "internal/pidfile", "internal/evloop", "multiplexor", "multiplexor/mx-ctrl", "notify-tools/notify-cat", "test/boot", "pop3-stamp"},
 	"golang.org/x/text":                   {"filters/mime"},
 	"golang.org/x/time":                   {"smtp-proxy"},
 }
