@@ -11,6 +11,7 @@ import (
 const (
 	maxArchive = 32 << 20 // bytes of an archive in which others are looked for
 	maxLevel   = 4        // of archives in archives
+	beginning  = 4 << 10  // bytes of an entry in which an archive must begin to be looked into
 	maxInner   = 20000    // compressed entries of all archives of a message whose beginning is looked at
 	maxInflate = 64 << 20 // bytes of all archives of a message that were compressed into others
 )
@@ -80,6 +81,7 @@ func (x *examiner) archivesIn(b []byte) error {
 	const deflated = 8
 	inflate := flate.NewReader(nil)
 	defer inflate.Close()
+	begin := make([]byte, beginning)
 	for rest := b; ; {
 		i := bytes.Index(rest, localEntry)
 		if i < 0 || len(rest[i:]) < 30 {
@@ -96,15 +98,15 @@ func (x *examiner) archivesIn(b []byte) error {
 		}
 		// Reset makes it as new, and has no error to tell.
 		_ = inflate.(flate.Resetter).Reset(bytes.NewReader(entry[start:]), nil)
-		var begin [4]byte
-		if _, err := io.ReadFull(inflate, begin[:]); err != nil || !bytes.Equal(begin[:], localEntry) {
+		n, _ := io.ReadFull(inflate, begin)
+		if !bytes.Contains(begin[:n], localEntry) {
 			continue
 		}
 		if x.level == maxLevel {
 			return &finding{tooComplex, "message has archives that are nested too deep"}
 		}
 		x.level++
-		err := x.read(&inflated{io.MultiReader(bytes.NewReader(begin[:]), inflate), x}, true)
+		err := x.read(&inflated{io.MultiReader(bytes.NewReader(begin[:n]), inflate), x}, true)
 		x.level--
 		if err != nil {
 			return err

@@ -114,6 +114,8 @@ func TestNames(t *testing.T) {
 		{"zero width", disposition("filename=\"a.e\u200bxe\""), exe},
 		{"full width", disposition("filename=\"a．ｅｘｅ\""), exe},
 		{"NUL", disposition(`filename="a.exe%00.txt"`), exe},
+		{"NUL inside", disposition(`filename="a.txt%00.exe"`), exe},
+		{"single quotes", disposition(`filename='a.exe'`), exe},
 		{"class identifier", disposition(`filename="a.txt.{00020C01-0000-0000-C000-000000000046}"`), exe},
 		{"message is the attachment", "MIME-Version: 1.0\nContent-Type: application/x; name=a.exe\n\nMZ\n", exe},
 		{"without MIME-Version", "Content-Type: application/x; name=a.exe\n\nMZ\n", exe},
@@ -174,6 +176,7 @@ func TestStructure(t *testing.T) {
 			}
 			return z
 		}()), "nested too deep"},
+		{"archive behind data in an archive", zipPart(nested(t, zip.Deflate, append([]byte(strings.Repeat("MZ", 500)), makeZip(t, "a.exe")...))), exe},
 		{"harmless archive in an archive", zipPart(nested(t, zip.Deflate, makeZip(t, "a.txt"))), ""},
 		{"entry with a long name", zipPart(makeZip(t, strings.Repeat("a/", 3000)+"a.exe")), exe},
 		{"entry with the longest name", zipPart(makeZip(t, strings.Repeat("a", 65531)+".exe")), exe},

@@ -22,7 +22,7 @@ func clean(name string) string {
 		return r
 	}, strings.ToValidUTF8(name, ""))
 	name = name[strings.LastIndexAny(name, `/\`)+1:]
-	return strings.ToLower(strings.Trim(strings.TrimRightFunc(name, dotOrSpace), `" `))
+	return strings.ToLower(strings.Trim(strings.TrimRightFunc(name, dotOrSpace), `"' `))
 }
 
 // invisible reports whether a character does not show: control and format characters, and those that Unicode lets
@@ -36,6 +36,9 @@ func dotOrSpace(r rune) bool { return r == '.' || unicode.IsSpace(r) }
 
 // blockedName tells whether a file of that name is not wanted.
 func (x *examiner) blockedName(name string) bool {
+	if strings.ContainsRune(name, 0) && x.blockedName(strings.ReplaceAll(name, "\x00", "")) {
+		return true // to those who leave NUL out
+	}
 	name = strings.TrimRightFunc(clean(name), dotOrSpace)
 	if x.blockedClean(name) {
 		return true

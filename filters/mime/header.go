@@ -84,6 +84,7 @@ type headerParser struct {
 	open  field // the field that is being read, if reading
 	read  bool
 	late  string // why fields from here on are not seen by all
+	bare  kind   // the last line was the name of this field, and nothing else
 }
 
 // parseHeader reads the header at the beginning of b; ok is false if it is longer than limit, or has too many fields.
@@ -121,7 +122,13 @@ func parseHeader(b []byte, limit int) (h header, ok bool) {
 
 // line takes one line that is not empty.
 func (p *headerParser) line(line []byte, pos, next int) {
+	bare := p.bare
+	p.bare = otherField
 	if line[0] == ' ' || line[0] == '\t' {
+		if at := bytes.IndexByte(line, ':'); bare != otherField && at >= 0 && len(bytes.TrimSpace(line[:at])) == 0 {
+			p.open, p.read, p.start = field{kind: bare, view: "a line end in front of the colon"}, true, pos+at+1
+			return
+		}
 		p.folded(line, pos, next)
 		return
 	}
@@ -131,6 +138,7 @@ func (p *headerParser) line(line []byte, pos, next int) {
 		if pos == 0 && isMbox(line) {
 			return
 		}
+		p.bare, _ = whichField(line)
 		p.ends(pos, "a line that is no field ends the header")
 		return
 	}

@@ -18,7 +18,7 @@ type delimiter struct {
 	at, next int    // where the line begins, and the next one
 	exact    uint32 // for each reading of the boundary, whether the line is that, and white space
 	close    uint32 // whether it is the last delimiter
-	prefix   uint32 // whether it begins like that, which is enough for some
+	prefix   uint32 // whether it begins like that, in any case of letters, which is enough for some
 }
 
 // multipart examines the parts of a body, in all readings of its boundary; found reports whether there are any.
@@ -113,10 +113,13 @@ func delimiters(b []byte, boundaries []string, limit int) []delimiter {
 
 // match notes whether what follows the hyphens is the boundary with the number i.
 func (d *delimiter) match(i int, rest, boundary string) {
+	bit := uint32(1) << i
 	if !strings.HasPrefix(rest, boundary) {
+		if len(rest) >= len(boundary) && strings.EqualFold(rest[:len(boundary)], boundary) {
+			d.prefix |= bit // letters of the other case
+		}
 		return
 	}
-	bit := uint32(1) << i
 	rest = rest[len(boundary):]
 	if boundary != "" || strings.Trim(rest, " \t-") == "" {
 		d.prefix |= bit
@@ -161,7 +164,7 @@ func splits(all []delimiter, n int) []split {
 		add("another boundary", func(d delimiter) (bool, bool) { return d.exact&bit != 0, d.close&bit != 0 && d.exact&bit != 0 })
 	}
 	add("several boundaries at once", func(d delimiter) (bool, bool) { return d.exact != 0, d.close&d.exact != 0 })
-	add("lines that only begin with the boundary", func(d delimiter) (bool, bool) { return true, d.close != 0 })
+	add("lines that only begin with the boundary", func(d delimiter) (bool, bool) { return true, d.close&d.exact != 0 })
 	return out
 }
 

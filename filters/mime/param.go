@@ -58,8 +58,13 @@ func (s *paramScanner) scan() (out []parameter) {
 			_, i = s.quoted(i)
 		default:
 			j := s.token(i)
-			if at := s.space(j); at < len(s.v) && s.v[at] == '=' {
-				p := parameter{key: strings.ToLower(s.v[i:j])}
+			key, at := s.v[i:j], s.space(j)
+			if at > j && at < len(s.v) && s.v[at] == '*' { // white space inside the key
+				end := s.token(at)
+				key, at = key+s.v[at:end], s.space(end)
+			}
+			if at < len(s.v) && s.v[at] == '=' {
+				p := parameter{key: strings.ToLower(key)}
 				p.values, j = s.value(s.space(at + 1))
 				out = append(out, p)
 			}

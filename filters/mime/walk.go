@@ -152,7 +152,14 @@ func (w *walker) names(part *Part, h *header) ([]string, error) {
 		if f.kind == contentEncoding {
 			continue
 		}
-		params, work := parameters(unfold(f.value))
+		value := unfold(f.value)
+		params, work := parameters(value)
+		if strings.Contains(value, "=?") {
+			for _, decoded := range decodeWords(value) { // where only names may be encoded
+				more, n := parameters(decoded)
+				params, work = append(params, more...), work+n
+			}
+		}
 		if err := w.spend(work); err != nil {
 			return nil, err
 		}
