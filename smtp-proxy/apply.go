@@ -2,11 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
-	"slices"
-	"strings"
 
 	"postern/internal/mxproto"
 	"postern/internal/smtp"
@@ -118,7 +114,10 @@ func (s *session) carryOut(f *filter, tx *transaction, m *message, results *work
 			return *verdictReply(orTemporary(v))
 		}
 	}
-	env, err := changeEnvelope(tx, results.Changes)
+	env, ignored, err := changeEnvelope(tx, results.Changes)
+	for _, why := range ignored {
+		s.srv.log.Warn("filter's wish is not carried out", "session", s.id, "qid", tx.qid, "reason", clip(why))
+	}
 	if err != nil {
 		tx.dir.Keep(err.Error())
 		v := s.filterFailed(f, err)
@@ -141,66 +140,4 @@ func orTemporary(v mxproto.Verdict) (code, dsn, text string) {
 		return "451", "4.3.0", "Message cannot be checked now, try again later"
 	}
 	return v.Code, v.DSN, v.Text
-}
-
-// envelope is the envelope as the filter changed it.
-type envelope struct {
-	from   smtp.Path
-	params []smtp.Param
-	rcpts  []recipient
-	same   bool // as the server knows it
-}
-
-// changeEnvelope carries out R, S and f on a copy of the envelope. An address that is none is the
-// filter's fault.
-func changeEnvelope(tx *transaction, changes []workdir.Change) (*envelope, error) {
-	env := &envelope{from: tx.from, params: tx.params, rcpts: slices.Clone(tx.accepted), same: true}
-	for _, c := range changes {
-		if c.Letter != 'R' && c.Letter != 'S' && c.Letter != 'f' {
-			continue
-		}
-		path, err := filterAddress(c.Value)
-		if err == nil && c.Letter != 'f' && path.Null() {
-			err = errors.New("is empty")
-		}
-		if err == nil && path.UTF8 && !tx.utf8 {
-			err = errors.New("needs SMTPUTF8")
-		}
-		if err != nil {
-			return nil, fmt.Errorf("filter's address %.100q: %w", c.Value, err)
-		}
-		env.change(c.Letter, path)
-	}
-	return env, nil
-}
-
-// filterAddress reads an address from a filter, with or without angle brackets.
-func filterAddress(s string) (smtp.Path, error) {
-	s = strings.TrimSpace(s)
-	if !strings.HasPrefix(s, "<") {
-		s = "<" + s + ">"
-	}
-	path, rest, err := smtp.ParsePath(s, smtp.CheckOff)
-	if err == nil && rest != "" {
-		err = errors.New("something follows the address")
-	}
-	return path, err
-}
-
-func (env *envelope) change(letter byte, path smtp.Path) {
-	match := func(r recipient) bool { return strings.EqualFold(r.path.Address, path.Address) }
-	switch letter {
-	case 'f':
-		if path.Address != env.from.Address {
-			env.from, env.same = path, false
-		}
-	case 'R':
-		if !slices.ContainsFunc(env.rcpts, match) {
-			env.rcpts, env.same = append(env.rcpts, recipient{path: path}), false
-		}
-	case 'S':
-		n := len(env.rcpts)
-		env.rcpts = slices.DeleteFunc(env.rcpts, match)
-		env.same = env.same && n == len(env.rcpts)
-	}
 }

@@ -187,12 +187,15 @@ func (s *session) reissue(env *envelope) *smtp.Reply {
 		r := s.lost(err)
 		return &r
 	}
+	if env.needsUTF8() && !s.up.Capabilities().SMTPUTF8 {
+		return refusalOf(550, "5.6.7", "Address of the filter needs SMTPUTF8")
+	}
 	s.up.AllowRecipients(len(env.rcpts))
 	// The filter may have changed the content: what the client announced is not its size any more.
 	params := slices.DeleteFunc(slices.Clone(env.params), func(p smtp.Param) bool { return p.Key == smtp.ParamSize })
-	commands := []string{s.mailLine(env.from, params)}
+	commands := []envelopeCommand{{s.mailLine(env.from, params), env.changed}}
 	for _, rcpt := range env.rcpts {
-		commands = append(commands, s.rcptLine(rcpt))
+		commands = append(commands, envelopeCommand{s.rcptLine(rcpt), rcpt.added})
 	}
 	for len(commands) > 0 {
 		n := 1
@@ -211,29 +214,41 @@ func (s *session) reissue(env *envelope) *smtp.Reply {
 	return s.refusedData(r)
 }
 
-// exchangeAll sends commands and expects 2xx to each.
-func (s *session) exchangeAll(commands []string) *smtp.Reply {
+// envelopeCommand is a command with an address, which may be one that the filter wants.
+type envelopeCommand struct {
+	line   string
+	wanted bool
+}
+
+// exchangeAll sends commands and expects 2xx to each. What the server has against an address that the filter wants is
+// told as it is: coming again does not help if the server says so. Addresses that the client was told to be taken
+// are refused for now, whatever the server says of them this time.
+func (s *session) exchangeAll(commands []envelopeCommand) *smtp.Reply {
 	for _, c := range commands {
-		s.up.Command(c)
+		s.up.Command(c.line)
 	}
 	if err := s.up.Flush(); err != nil {
 		return s.lostMessage("envelope", err)
 	}
 	var refused *smtp.Reply
-	for range commands {
+	wanted := false
+	for _, c := range commands {
 		r, err := s.up.Reply(s.replyTimeout())
 		if err != nil {
 			return s.lostMessage("envelope", err)
 		}
 		if !r.Positive() && refused == nil {
-			refused = &r
+			refused, wanted = &r, c.wanted
 		}
 	}
 	if refused == nil {
 		return nil
 	}
-	s.srv.log.Warn("server refuses the envelope that was to be used", "session", s.id, "client", s.client.Addr().String(), "reply", clip(refused.String()))
+	s.srv.log.Warn("server refuses the envelope that was to be used", "session", s.id, "client", s.client.Addr().String(), "qid", s.tx.qid, "filter", wanted, "reply", clip(refused.String()))
 	r := reply(451, "4.3.0", "Envelope is not accepted now, try again later ("+s.id+")")
+	if wanted && (refused.Temporary() || refused.Code/100 == 5) {
+		r = passOn(*refused)
+	}
 	return &r
 }
 

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -100,7 +98,7 @@ func (s *session) askRelayok() *smtp.Reply {
 		return nil
 	}
 	v := s.ask(f, mxproto.Relayok{
-		IP: s.clientIP(), Name: s.clientName(), Port: int(s.client.Port()), MyIP: s.localIP(), MyPort: int(s.local.Port()),
+		IP: s.clientIP(), Name: s.hostName(), Port: int(s.client.Port()), MyIP: s.localIP(), MyPort: int(s.local.Port()),
 	}.Line())
 	s.open = v.Action == mxproto.Accept
 	return s.hostVerdict(s.helo, v)
@@ -114,7 +112,7 @@ func (s *session) askHelook(helo string) *smtp.Reply {
 		return nil
 	}
 	v := s.ask(f, mxproto.Helook{
-		IP: s.clientIP(), Name: s.clientName(), Helo: helo, Port: int(s.client.Port()), MyIP: s.localIP(), MyPort: int(s.local.Port()),
+		IP: s.clientIP(), Name: s.hostName(), Helo: helo, Port: int(s.client.Port()), MyIP: s.localIP(), MyPort: int(s.local.Port()),
 	}.Line())
 	s.openName = v.Action == mxproto.Accept
 	return s.hostVerdict(helo, v)
@@ -143,26 +141,29 @@ func (s *session) askSenderok(tx *transaction) *smtp.Reply {
 		return nil
 	}
 	v := s.ask(f, mxproto.Senderok{
-		Sender: tx.from.String(), IP: s.clientIP(), Name: s.clientName(), Helo: s.helo, Dir: tx.dir.Path(), QID: tx.qid,
+		Sender: tx.from.String(), IP: s.clientIP(), Name: s.hostName(), Helo: s.helo, Dir: tx.dir.Path(), QID: tx.qid,
 		ESMTP: texts(tx.params),
 	}.Line())
 	return s.messageVerdict(tx, v)
 }
 
-// askRecipok asks about a recipient; one that may go on is noted for the scan.
+// askRecipok asks about a recipient. What became of those before it is known first, as the filter may want to know
+// from COMMANDS; one that the server will not get is not asked about.
 func (s *session) askRecipok(rcpt recipient) *smtp.Reply {
 	f, tx := s.filtering(), s.tx
-	if f == nil || tx.dir == nil {
+	if f == nil || tx.dir == nil || !f.stages.recipok {
 		return nil
 	}
-	if f.stages.recipok {
-		v := s.ask(f, mxproto.Recipok{
-			Recipient: rcpt.path.String(), Sender: tx.from.String(), IP: s.clientIP(), Name: s.clientName(), FirstRecipient: tx.first,
-			Helo: s.helo, Dir: tx.dir.Path(), QID: tx.qid, ESMTP: texts(rcpt.params),
-		}.Line())
-		return s.messageVerdict(tx, v)
+	s.collect()
+	if tx.broken != nil || tx.mailRefused != nil {
+		return nil
 	}
-	return nil
+	v := s.ask(f, mxproto.Recipok{
+		Recipient: rcpt.path.String(), Sender: tx.from.String(), IP: s.clientIP(), Name: s.hostName(), FirstRecipient: tx.first,
+		Helo: s.helo, Dir: tx.dir.Path(), QID: tx.qid, Mailer: s.srv.route.Mailer, Host: s.srv.route.Host, Addr: strings.ToLower(rcpt.path.Address),
+		ESMTP: texts(rcpt.params),
+	}.Line())
+	return s.messageVerdict(tx, v)
 }
 
 // messageVerdict carries out a verdict about sender or recipient. Accept and Discard are for the whole
@@ -198,116 +199,15 @@ func (s *session) openWorkdir(f *filter, tx *transaction) error {
 		return err
 	}
 	tx.dir = dir
-	name := s.clientName()
-	if name == "" {
-		name = "[" + s.clientIP() + "]"
-	}
 	return dir.Envelope(workdir.Envelope{
 		ID: f.spool.NewID(), Sender: tx.from.String(), SenderArgs: texts(tx.params), Macros: s.macros(tx), QueueID: tx.qid,
-		ClientName: name, ClientIP: s.clientIP(), ClientPort: int(s.client.Port()), Helo: s.helo, HasHelo: s.helo != "",
+		ClientName: s.hostName(), ClientIP: s.clientIP(), ClientPort: int(s.client.Port()), Helo: s.helo, HasHelo: s.helo != "",
 	})
 }
 
 // noteRecipient tells the filter of a recipient that the server took.
 func (s *session) noteRecipient(tx *transaction, rcpt recipient) error {
-	return tx.dir.Recipient(workdir.Recipient{Address: rcpt.path.String(), Addr: rcpt.path.Address, Args: texts(rcpt.params)})
-}
-
-// macros gives what filters know as Sendmail macros.
-func (s *session) macros(tx *transaction) [][2]string {
-	name := s.clientName()
-	if name == "" {
-		name = "[" + s.clientIP() + "]"
-	}
-	m := [][2]string{{"_", fmt.Sprintf("%s [%s]", name, s.clientIP())}}
-	add := func(key, value string) {
-		if value != "" {
-			m = append(m, [2]string{key, value})
-		}
-	}
-	if s.authed || s.login != "" {
-		add("auth_authen", s.login)
-		add("auth_type", s.authType)
-	}
-	if s.tls != nil {
-		version, cipher, bits := tlsNames(s.tls)
-		if s.shown != nil {
-			add("cert_issuer", s.shown.issuer)
-			add("cert_subject", s.shown.subject)
-			add("verify", s.shown.verify)
-		}
-		add("cipher", cipher)
-		add("cipher_bits", bits)
-		add("tls_version", version)
-	}
-	add("daemon_name", s.listener)
-	add("daemon_port", strconv.Itoa(int(s.local.Port())))
-	add("i", tx.qid)
-	add("if_addr", s.localIP())
-	add("if_name", s.conf.host)
-	add("j", s.conf.host)
-	add("mail_addr", tx.from.Address)
-	return m
-}
-
-// clientIP gives the client's address as filters know it; a local socket is 127.0.0.1.
-func (s *session) clientIP() string {
-	if !s.client.Addr().IsValid() {
-		return "127.0.0.1"
-	}
-	return s.client.Addr().WithZone("").String()
-}
-
-func (s *session) localIP() string {
-	if !s.local.Addr().IsValid() {
-		return ""
-	}
-	return s.local.Addr().WithZone("").String()
-}
-
-// clientName looks the client's name up, once, when somebody wants it. It counts only if the name has
-// that address as well.
-func (s *session) clientName() string {
-	if s.name != "" || s.looked || !bool(s.conf.ClientLookup) {
-		return s.name
-	}
-	s.looked = true
-	addr := s.client.Addr()
-	if !addr.IsValid() || addr.IsLoopback() {
-		return ""
-	}
-	ctx, cancel := context.WithTimeout(s.background(), lookupTimeout)
-	defer cancel()
-	s.name = verifiedName(ctx, net.DefaultResolver, addr.String())
-	return s.name
-}
-
-// lookupTimeout bounds looking up a client's name, both ways.
-const lookupTimeout = 5 * time.Second
-
-// resolver is the part of net.Resolver that is used.
-type resolver interface {
-	LookupAddr(ctx context.Context, addr string) ([]string, error)
-	LookupHost(ctx context.Context, host string) ([]string, error)
-}
-
-func verifiedName(ctx context.Context, r resolver, addr string) string {
-	names, err := r.LookupAddr(ctx, addr)
-	if err != nil || len(names) == 0 {
-		return ""
-	}
-	name := strings.TrimSuffix(names[0], ".")
-	if !smtp.IsGreetingName(name) {
-		return ""
-	}
-	addrs, err := r.LookupHost(ctx, name)
-	if err != nil {
-		return ""
-	}
-	for _, a := range addrs {
-		if a == addr {
-			return name
-		}
-	}
-	return ""
+	return tx.dir.Recipient(workdir.Recipient{
+		Address: rcpt.path.String(), Mailer: s.srv.route.Mailer, Host: s.srv.route.Host, Addr: strings.ToLower(rcpt.path.Address), Args: texts(rcpt.params),
+	})
 }

@@ -83,7 +83,7 @@ func (m *fakeMultiplexor) requests() []string {
 
 // args gives the arguments for a proxy with all stages on.
 func (m *fakeMultiplexor) args(more ...string) []string {
-	return append([]string{"--multiplexor", m.spec, "--spool", m.spool, "--relayok", "--helook", "--senderok", "--recipok"}, more...)
+	return append([]string{"--multiplexor", m.spec, "--spool", m.spool, "--relayok", "--helook", "--senderok", "--recipok", "--client-lookup=no"}, more...)
 }
 
 // scanWith answers every stage with "go on", and the scan with a RESULTS file.
@@ -140,9 +140,9 @@ func TestFilterRequests(t *testing.T) {
 		t.Fatalf("asked %q", asked)
 	}
 	for i, want := range []string{
-		"relayok 127.0.0.1 127.0.0.1 ", "helook 127.0.0.1 127.0.0.1 client.example ", "senderok <from@client.example> 127.0.0.1 127.0.0.1 client.example " + m.spool,
-		"recipok <one@server.example> <from@client.example> 127.0.0.1 127.0.0.1 <one@server.example> client.example " + m.spool,
-		"recipok <two@server.example> <from@client.example> 127.0.0.1 127.0.0.1 <one@server.example> client.example " + m.spool, "scan ",
+		"relayok 127.0.0.1 [127.0.0.1] ", "helook 127.0.0.1 [127.0.0.1] client.example ", "senderok <from@client.example> 127.0.0.1 [127.0.0.1] client.example " + m.spool,
+		"recipok <one@server.example> <from@client.example> 127.0.0.1 [127.0.0.1] <one@server.example> client.example " + m.spool,
+		"recipok <two@server.example> <from@client.example> 127.0.0.1 [127.0.0.1] <one@server.example> client.example " + m.spool, "scan ",
 	} {
 		if !strings.HasPrefix(asked[i], want) {
 			t.Errorf("request %d is %q, want %q", i, asked[i], want)
@@ -530,12 +530,12 @@ func TestAcceptedNameIsNotAnother(t *testing.T) {
 		again        func(c *client) *client
 		asked        bool
 	}{
-		{"same name", "helook 127.0.0.1 127.0.0.1 friend ", func(c *client) *client { return c }, false},
-		{"another name", "helook 127.0.0.1 127.0.0.1 friend ", func(c *client) *client {
+		{"same name", "helook 127.0.0.1 [127.0.0.1] friend ", func(c *client) *client { return c }, false},
+		{"another name", "helook 127.0.0.1 [127.0.0.1] friend ", func(c *client) *client {
 			c.cmd("HELO stranger", "250")
 			return c
 		}, true},
-		{"within TLS", "helook 127.0.0.1 127.0.0.1 friend ", func(c *client) *client {
+		{"within TLS", "helook 127.0.0.1 [127.0.0.1] friend ", func(c *client) *client {
 			c = startTLS(c)
 			c.cmd("EHLO stranger", "250")
 			return c

@@ -352,10 +352,10 @@ func TestXClientIsAnotherClient(t *testing.T) {
 		name, login, want string
 		lines             []string
 	}{
-		{"after AUTH", auth, "=_ [192.0.2.1] [192.0.2.1]\n", []string{"XCLIENT ADDR=192.0.2.1"}},
+		{"after AUTH", auth, "=_ unknown [192.0.2.1]\n", []string{"XCLIENT ADDR=192.0.2.1"}},
 		{"login given", auth, "=auth_authen fred\n=auth_type XCLIENT\n", []string{"XCLIENT ADDR=192.0.2.1 LOGIN=fred"}},
 		{"in a row", auth, "=_ a.example [192.0.2.1]\n=auth_authen fred\n=auth_type XCLIENT\n", []string{"XCLIENT NAME=a.example LOGIN=fred", "XCLIENT ADDR=127.0.0.1", "XCLIENT PORT=7 ADDR=192.0.2.1"}},
-		{"one after the other", "NOOP", "=_ [192.0.2.1] [192.0.2.1]\n", []string{"XCLIENT ADDR=127.0.0.1 NAME=a.example LOGIN=fred PORT=7", "EHLO a", "XCLIENT ADDR=192.0.2.1"}},
+		{"one after the other", "NOOP", "=_ unknown [192.0.2.1]\n", []string{"XCLIENT ADDR=127.0.0.1 NAME=a.example LOGIN=fred PORT=7", "EHLO a", "XCLIENT ADDR=192.0.2.1"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := testenv.StartBackend(t)

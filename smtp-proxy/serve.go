@@ -236,7 +236,7 @@ func (srv *server) open(behind *tls.Config) error {
 			return fmt.Errorf("hold: %w", err)
 		}
 	}
-	srv.upName = serverName(s.Upstream[0])
+	srv.upName, srv.route = serverName(s.Upstream[0]), upstream.RouteOf(s.Upstream[0])
 	if s.Statdir != "" {
 		if srv.stats, err = statfile.Open(s.Statdir, programName); err != nil {
 			return err

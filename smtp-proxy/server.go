@@ -75,6 +75,7 @@ type server struct {
 	stats     *statfile.Dir // nil: no status files
 	meters    *meters
 	upName    string // of the server behind, for status files
+	route     upstream.Route
 
 	logDropped func() uint64 // nil: not known
 

@@ -30,6 +30,7 @@ type session struct {
 	local    netip.AddrPort // where the client connected to
 	name     string         // the client's name from the DNS, once looked up; or given by XCLIENT
 	looked   bool           // the name was looked up
+	claimed  string         // a name that the DNS has for the client, and that has not the client's address
 	helo     string
 	esmtp    bool
 	offered  offer // in reply to EHLO

@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
-	"strconv"
-	"strings"
 	"time"
 
 	"postern/internal/smtp"
@@ -135,15 +133,4 @@ func (p *prefixed) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	return p.Conn.Read(b)
-}
-
-// tlsNames gives version, cipher and its strength as filters know them.
-func tlsNames(state *tls.ConnectionState) (version, cipher, bits string) {
-	version = strings.Replace(tls.VersionName(state.Version), "TLS 1.", "TLSv1.", 1)
-	cipher = tls.CipherSuiteName(state.CipherSuite)
-	strength := 128
-	if strings.Contains(cipher, "256") || strings.Contains(cipher, "CHACHA20") {
-		strength = 256
-	}
-	return version, cipher, strconv.Itoa(strength)
 }

@@ -45,6 +45,7 @@ type transaction struct {
 type recipient struct {
 	path   smtp.Path
 	params []smtp.Param
+	added  bool // by the filter: the client knows nothing of it
 }
 
 // remove gives up the working directory.

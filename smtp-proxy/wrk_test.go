@@ -101,7 +101,7 @@ func TestWRK_04_CodesThatDoNotFit(t *testing.T) {
 
 func TestWRK_05_HostileAddresses(t *testing.T) {
 	for _, line := range []string{
-		"fa@b%3E%0D%0ARCPT%20TO:%3Cx@y", "Ra@b%3E%0D%0ARCPT%20TO:%3Cx@y", "Ra@b%3E%20NOTIFY=NEVER", "R<a@b", "R>a@b<", "Ra%20b@c", "R<>", "fa@b@c", "R%C3%BC@b.example",
+		"fa@b%3E%0D%0ARCPT%20TO:%3Cx@y", "Ra@b%3E%0D%0ARCPT%20TO:%3Cx@y", "Ra@b%3E%20NOTIFY=NEVER", "R<a@b", "R>a@b<", "Ra%20b@c", "f%22a@b", "R%C3@b.example", "Ra%00b@c", "R%3C%3Ca@b%3E%3E",
 	} {
 		r, got := filteredWith(t, line+"\nF\n")
 		if !strings.HasPrefix(r, "451 4.3.0") || len(got) != 0 {

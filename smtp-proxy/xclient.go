@@ -52,7 +52,7 @@ func (s *session) become(x xclient) {
 		s.counted = false
 	}
 	s.client = netip.AddrPortFrom(x.addr, x.port)
-	s.name, s.looked = x.name, x.name != ""
+	s.name, s.looked, s.claimed = x.name, x.name != "", ""
 	s.helo, s.esmtp = "", false
 	s.open, s.openName = false, false
 	s.shown = nil // it is that of who speaks for the client

@@ -142,6 +142,43 @@ func ParseAddress(s string, check AddressCheck) (Path, error) {
 	return p, err
 }
 
+// WordAddress takes as an address whatever can stand as one within the angle brackets of a command, for those who
+// leave it to the server what an address is: no angle brackets, no control bytes, and spaces only in quotes. The
+// empty word is the null path.
+func WordAddress(s string) (Path, error) {
+	if len(s)+2 > MaxPath {
+		return Path{}, errPathLength
+	}
+	p := Path{Address: s, UTF8: !isASCII(s)}
+	if p.UTF8 && !utf8.ValidString(s) {
+		return Path{}, errors.New("address is not valid UTF-8")
+	}
+	quoted, at := false, -1
+	for i := 0; i < len(s); i++ {
+		switch b := s[i]; {
+		case b < ' ' || b == 0x7f:
+			return Path{}, errors.New("control byte in an address")
+		case b == '\\' && quoted:
+			if i++; i == len(s) || s[i] < ' ' || s[i] == 0x7f || s[i] == '<' || s[i] == '>' {
+				return Path{}, errUnclosed
+			}
+		case b == '"':
+			quoted = !quoted
+		case b == '<' || b == '>' || b == ' ' && !quoted:
+			return Path{}, fmt.Errorf("byte %q is not allowed in an address", b)
+		case b == '@' && !quoted:
+			at = i
+		}
+	}
+	if quoted {
+		return Path{}, errUnclosed
+	}
+	if at >= 0 {
+		p.Domain = s[at+1:]
+	}
+	return p, nil
+}
+
 // splitAddress reads the local part, a dot-string or a quoted string, and the domain.
 func splitAddress(s string) (local, domain string, err error) {
 	i := 0

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"postern/internal/testenv"
+)
+
+// fakeDNS has names of addresses and addresses of names.
+type fakeDNS map[string][]string
+
+func (d fakeDNS) LookupAddr(_ context.Context, addr string) ([]string, error) { return d.lookUp(addr) }
+func (d fakeDNS) LookupHost(_ context.Context, host string) ([]string, error) { return d.lookUp(host) }
+
+func (d fakeDNS) lookUp(what string) ([]string, error) {
+	if found := d[what]; len(found) > 0 {
+		return found, nil
+	}
+	return nil, errors.New("no such host")
+}
+
+func TestClientName(t *testing.T) {
+	many := make([]string, 1000)
+	for i := range many {
+		many[i] = "other.test."
+	}
+	dns := fakeDNS{
+		"192.0.2.1": {"one.test."}, "one.test": {"192.0.2.9", "192.0.2.1"},
+		"192.0.2.2": {"forged.test.", "one.test."}, "forged.test": {"192.0.2.9"},
+		"192.0.2.3": {"forged.test.", "gone.test.", "-bad name.", "three.test."}, "three.test": {"192.0.2.3"},
+		"192.0.2.4": {"-bad name."},
+		"127.0.0.1": {"localhost"}, "localhost": {"::1", "127.0.0.1"},
+		"2001:db8::1": {"six.test."}, "six.test": {"2001:DB8:0:0::1"},
+		"192.0.2.5": append(many, "five.test."), "five.test": {"192.0.2.5"},
+		"192.0.2.6": {"mapped.test."}, "mapped.test": {"::ffff:192.0.2.6"},
+	}
+	for _, tt := range []struct{ addr, name, claimed string }{
+		{"192.0.2.1", "one.test", ""},
+		{"192.0.2.2", "", "forged.test"},
+		{"192.0.2.3", "three.test", ""},
+		{"192.0.2.4", "", ""},
+		{"192.0.2.5", "", "other.test"}, // not after a thousand others
+		{"192.0.2.6", "mapped.test", ""},
+		{"192.0.2.7", "", ""},
+		{"127.0.0.1", "localhost", ""},
+		{"2001:db8::1", "six.test", ""},
+		{"2001:db8::1%eth0", "six.test", ""},
+	} {
+		if name, claimed := lookUpName(t.Context(), dns, netip.MustParseAddr(tt.addr)); name != tt.name || claimed != tt.claimed {
+			t.Errorf("%s is %q, claims %q; want %q, %q", tt.addr, name, claimed, tt.name, tt.claimed)
+		}
+	}
+}
+
+func TestClientMacro(t *testing.T) {
+	for _, tt := range []struct{ addr, name, claimed, want string }{
+		{"192.0.2.1", "one.test", "", "one.test [192.0.2.1]"},
+		{"192.0.2.1", "", "", "unknown [192.0.2.1]"},
+		{"192.0.2.1", "", "forged.test", "forged.test [192.0.2.1] (may be forged)"},
+		{"2001:db8::1", "six.test", "", "six.test [2001:db8::1]"},
+	} {
+		s := &session{client: netip.AddrPortFrom(netip.MustParseAddr(tt.addr), 1), name: tt.name, claimed: tt.claimed, looked: true}
+		if got := s.peerMacro(); got != tt.want {
+			t.Errorf("%+v: %q", tt, got)
+		}
+	}
+}
+
+// TestCipherNames holds our names and strengths against those of OpenSSL.
+func TestCipherNames(t *testing.T) {
+	// Those that Debian's OpenSSL has no longer are written down.
+	known := map[string]string{"TLS_RSA_WITH_3DES_EDE_CBC_SHA": "DES-CBC3-SHA 112", "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA": "ECDHE-RSA-DES-CBC3-SHA 112",
+		"TLS_RSA_WITH_RC4_128_SHA": "RC4-SHA 128", "TLS_ECDHE_RSA_WITH_RC4_128_SHA": "ECDHE-RSA-RC4-SHA 128", "TLS_ECDHE_ECDSA_WITH_RC4_128_SHA": "ECDHE-ECDSA-RC4-SHA 128"}
+	stdout, stderr, status := testenv.RunCmd(t, exec.Command(testenv.Path(t, "names of ciphers", "openssl"), "ciphers", "-stdname", "-v", "ALL:@SECLEVEL=0"))
+	if status != 0 {
+		t.Fatal(stderr)
+	}
+	for line := range strings.Lines(stdout) {
+		// TLS_AES_256_GCM_SHA384 - TLS_AES_256_GCM_SHA384 TLSv1.3 Kx=any Au=any Enc=AESGCM(256) Mac=AEAD
+		words := strings.Fields(line)
+		_, bits, _ := strings.Cut(line, " Enc=")
+		_, bits, _ = strings.Cut(bits, "(")
+		bits, _, _ = strings.Cut(bits, ")")
+		known[words[0]] = words[2] + " " + bits
+	}
+	for _, suite := range slices.Concat(tls.CipherSuites(), tls.InsecureCipherSuites()) {
+		name := suite.Name
+		if got := cipherName(suite.ID) + " " + cipherBits(suite.ID); got != known[name] {
+			t.Errorf("%s is %q, want %q", name, got, known[name])
+		}
+	}
+}
+
+// TestPipelinedRecipients sends all recipients at once: the filter finds in COMMANDS those that were taken before.
+func TestPipelinedRecipients(t *testing.T) {
+	for _, pipelining := range []bool{true, false} {
+		b := testenv.StartBackend(t)
+		if !pipelining {
+			b.Extend("8BITMIME")
+		}
+		b.Answer(func(a testenv.Asked) string {
+			if a.Verb == "RCPT" && strings.Contains(a.Line, "unknown") {
+				return "550 5.1.1 No such user"
+			}
+			return ""
+		})
+		var lists []string
+		m := startMultiplexor(t, func(words []string) string {
+			switch words[0] {
+			case "recipok":
+				var before []string
+				for line := range strings.Lines(readFile(t, filepath.Join(words[7], "COMMANDS"))) {
+					if line[0] == 'R' {
+						before = append(before, strings.Fields(line[1:])[0])
+					}
+				}
+				lists = append(lists, strings.Join(before, " "))
+			case "scan":
+				writeFile(t, filepath.Join(words[2], "RESULTS"), "F\n")
+				return "ok\n"
+			}
+			return "ok 1 ok 250 2.1.0 0\n"
+		})
+		c := greeted(t, startProxy(t, append(m.args(), behind(b))...).addr)
+		c.send("MAIL FROM:<from@client.example>\r\nRCPT TO:<one@server.example>\r\nRCPT TO:<unknown@server.example>\r\nRCPT TO:<two@server.example>\r\nRCPT TO:<three@server.example>\r\nDATA\r\n")
+		for _, want := range []string{"250 2.1.0", "250 2.1.5", "550 5.1.1", "250 2.1.5", "250 2.1.5", "354"} {
+			c.expect(want)
+		}
+		c.send("\r\nx\r\n.\r\n")
+		c.expect("250")
+		if want := []string{"", "<one@server.example>", "<one@server.example>", "<one@server.example> <two@server.example>"}; !slices.Equal(lists, want) {
+			t.Errorf("pipelining %v: at each recipok COMMANDS had %q, want %q", pipelining, lists, want)
+		}
+	}
+}
+
+// TestPipelinedRecipientsOfARefusedSender has a server that refuses MAIL, which the client learns late: no recipient
+// is asked about behind that.
+func TestPipelinedRecipientsOfARefusedSender(t *testing.T) {
+	b := testenv.StartBackend(t)
+	b.Answer(func(a testenv.Asked) string {
+		if a.Verb == "MAIL" {
+			return "550 5.1.8 No such sender"
+		}
+		return ""
+	})
+	m := startMultiplexor(t, scanWith(t, "F\n"))
+	c := greeted(t, startProxy(t, append(m.args(), behind(b))...).addr)
+	c.send("MAIL FROM:<from@client.example>\r\nRCPT TO:<one@server.example>\r\nRCPT TO:<two@server.example>\r\nDATA\r\n")
+	for _, want := range []string{"250 2.1.0", "550 5.1.8", "550 5.1.8", "554 5.5.1"} {
+		c.expect(want)
+	}
+	asked := 0
+	for _, request := range m.requests() {
+		if strings.HasPrefix(request, "recipok ") {
+			asked++
+		}
+	}
+	if asked != 1 {
+		t.Errorf("asked about %d recipients, want 1: %q", asked, m.requests())
+	}
+}
