@@ -27,6 +27,7 @@ const (
 	gateEarly     = "early-talker"
 	gateErrors    = "errors"
 	gateRefusals  = "refusals"
+	gateLogins    = "logins"
 	gateJunk      = "junk"
 	gateMany      = "transactions"
 	gateTimeout   = "timeout"
@@ -41,7 +42,7 @@ const (
 
 var allGates = []string{
 	gateSessions, gateAddress, gateRate, gateProxy, gateRefuse, gateLoad, gatePressure, gateWorkers, gateStamp, gateRelay, gateEarly, gateErrors,
-	gateRefusals, gateJunk, gateMany, gateTimeout, gateDrain, gateFilter, gateForeign, gateNewline, gateLine, gateSync, gateHandshake,
+	gateRefusals, gateLogins, gateJunk, gateMany, gateTimeout, gateDrain, gateFilter, gateForeign, gateNewline, gateLine, gateSync, gateHandshake,
 }
 
 // refusal is a gate that is shut: which, and what the client is told before the connection ends.

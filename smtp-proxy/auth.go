@@ -39,6 +39,9 @@ func (s *session) doAuth(arg string) {
 		s.fail(reply(501, "5.5.4", "Syntax: AUTH mechanism"))
 		return
 	}
+	if s.shutOut() {
+		return
+	}
 	caps, err := s.capabilities()
 	if err != nil {
 		s.upstreamFault("capabilities", err)
@@ -67,7 +70,7 @@ func (s *session) doAuth(arg string) {
 	if initial != "" {
 		command += " " + initial
 	}
-	s.authDialog(mech, command, initial)
+	s.authDialog(mech, command, initial, initial != "")
 }
 
 // connectForAuth connects to a server that offers the mechanism on a connection where the client's password may go.
@@ -84,8 +87,8 @@ func (s *session) connectForAuth(mech string) error {
 }
 
 // authDialog carries the lines of both sides until the server decides. response is the client's first
-// one, if it has come already.
-func (s *session) authDialog(mech, send, response string) {
+// one, if it has come already: what comes behind it may be the password, whatever the first one was.
+func (s *session) authDialog(mech, send, response string, first bool) {
 	for range maxAuthSteps {
 		r, err := s.exchange(send)
 		if err != nil {
@@ -99,9 +102,14 @@ func (s *session) authDialog(mech, send, response string) {
 		case r.Code == 334:
 		case r.Positive():
 			s.authed, s.authType, s.login = true, mech, authName(mech, response)
+			s.srv.meters.login(loginAccepted)
+			s.srv.logins.Succeeded(s.client.Addr(), strings.ToLower(s.login))
 			return
 		default:
 			s.abandonUpstream() // a connection that has seen a password is nobody else's
+			if send != "*" && isGuess(r) {
+				s.loginFailed(mech, authName(mech, response), r)
+			}
 			s.failed()
 			return
 		}
@@ -110,8 +118,8 @@ func (s *session) authDialog(mech, send, response string) {
 			s.abandonUpstream()
 			return
 		}
-		if response == "" {
-			response = send
+		if !first {
+			response, first = send, true
 		}
 	}
 	s.abandonUpstream()

@@ -13,6 +13,7 @@ type meters struct {
 	gates       map[string]*atomic.Uint64 // by gate
 	replies     [6]atomic.Uint64          // by first digit
 	messages    map[string]*atomic.Uint64 // by outcome
+	logins      map[string]*atomic.Uint64 // by outcome
 	bytes       atomic.Uint64
 	upstream    atomic.Uint64
 	filterBad   atomic.Uint64
@@ -30,8 +31,17 @@ const (
 
 var outcomes = []string{outcomeAccepted, outcomeHeld, outcomeDiscarded, outcomeDeferred, outcomeRefused}
 
+// What becomes of a login.
+const (
+	loginAccepted = "accepted"
+	loginRefused  = "refused"  // a password that is not right
+	loginShutOut  = "shut-out" // not asked, as too many failed
+)
+
+var loginOutcomes = []string{loginAccepted, loginRefused, loginShutOut}
+
 func newMeters() *meters {
-	m := &meters{connections: map[string]*atomic.Uint64{}, gates: map[string]*atomic.Uint64{}, messages: map[string]*atomic.Uint64{}}
+	m := &meters{connections: map[string]*atomic.Uint64{}, gates: map[string]*atomic.Uint64{}, messages: map[string]*atomic.Uint64{}, logins: map[string]*atomic.Uint64{}}
 	for _, name := range []string{listenSMTP, listenSubmission, listenSMTPS} {
 		m.connections[name] = new(atomic.Uint64)
 	}
@@ -41,11 +51,15 @@ func newMeters() *meters {
 	for _, name := range outcomes {
 		m.messages[name] = new(atomic.Uint64)
 	}
+	for _, name := range loginOutcomes {
+		m.logins[name] = new(atomic.Uint64)
+	}
 	return m
 }
 
 func (m *meters) connection(listener string) { count(m.connections, listener, 1) }
 func (m *meters) gate(name string)           { count(m.gates, name, 1) }
+func (m *meters) login(outcome string)       { count(m.logins, outcome, 1) }
 func (m *meters) upstreamFault()             { m.upstream.Add(1) }
 func (m *meters) filterFault()               { m.filterBad.Add(1) }
 func (m *meters) loadFault()                 { m.loadBad.Add(1) }
@@ -80,6 +94,7 @@ func (srv *server) figures() *metrics.Registry {
 		{Name: "refused_total", Help: "Sessions, messages or recipients that a gate refused.", Counter: true, Label: "gate", Values: allGates},
 		{Name: "replies_total", Help: "Replies to clients.", Counter: true, Label: "class", Values: classes},
 		{Name: "messages_total", Help: "Messages answered.", Counter: true, Label: "outcome", Values: outcomes},
+		{Name: "logins_total", Help: "AUTH commands by what became of them.", Counter: true, Label: "outcome", Values: loginOutcomes},
 		{Name: "message_bytes_total", Help: "Content of messages answered.", Counter: true},
 		{Name: "upstream_faults_total", Help: "Times a server behind failed.", Counter: true},
 		{Name: "upstream_connections", Help: "Open connections to servers behind."},
@@ -99,7 +114,7 @@ func (srv *server) read(put func(name, label string, v float64)) {
 	m := srv.meters
 	put("sessions", "", float64(srv.crowd.sessions()))
 	for name, set := range map[string]map[string]*atomic.Uint64{
-		"connections_total": m.connections, "refused_total": m.gates, "messages_total": m.messages,
+		"connections_total": m.connections, "refused_total": m.gates, "messages_total": m.messages, "logins_total": m.logins,
 	} {
 		for label, c := range set {
 			put(name, label, float64(c.Load()))

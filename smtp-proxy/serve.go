@@ -202,14 +202,15 @@ func (p *program) reload(env *daemon.Env, srv *server) {
 
 // newServer makes a server that can ask its gates and filter; with open it can take sessions.
 func newServer(ctx context.Context, s *settings, conf map[string]*tlsconf.Listener, log *slog.Logger) (*server, error) {
-	srv := &server{log: log, debug: log.Enabled(ctx, slog.LevelDebug), ctx: ctx, sessions: make(map[*session]struct{}), meters: newMeters(), drainGrace: 5 * time.Second}
+	srv := &server{log: log, debug: log.Enabled(ctx, slog.LevelDebug), ctx: ctx, sessions: make(map[*session]struct{}), meters: newMeters(), stopping: make(chan struct{}), drainGrace: 5 * time.Second}
 	srv.conf.Store(&live{settings: s, tls: conf})
-	options, err := s.Access.Options("CDAJTLFYZ", log)
+	options, err := s.Access.Options("CDAJTWLFYZ", log)
 	if err != nil {
 		return nil, err
 	}
 	srv.hub = notify.NewHub(options)
 	srv.hub.Seed(notify.Message{Letter: 'L', Text: "0"})
+	srv.logins.Set(s.MaxLoginFailures, s.LoginDelay)
 	srv.crowd = &crowd{
 		max: s.MaxSessions, maxPer: s.MaxSessionsPerAddress, rate: rate.Limit(s.MaxRatePerAddress), exempt: s.limitExemptNets, change: srv.slots,
 	}
@@ -308,6 +309,7 @@ func (srv *server) close() {
 func (srv *server) use(conf *live) {
 	srv.conf.Store(conf)
 	srv.crowd.set(conf.settings)
+	srv.logins.Set(conf.MaxLoginFailures, conf.LoginDelay)
 	srv.admission.set(conf.settings)
 }
 

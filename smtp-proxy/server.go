@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"postern/internal/connlimit"
 	"postern/internal/notify"
 	"postern/internal/smtp"
 	"postern/internal/statfile"
@@ -68,6 +69,7 @@ type server struct {
 	conf      atomic.Pointer[live]
 	admission *admission
 	crowd     *crowd
+	logins    connlimit.Logins // that failed
 	ups       *upstream.Set
 	holds     *upstream.Set // where messages go that the filter wants held; nil: nowhere
 	filter    *filter       // nil: nothing is filtered
@@ -80,6 +82,7 @@ type server struct {
 	logDropped func() uint64 // nil: not known
 
 	draining   atomic.Bool
+	stopping   chan struct{} // closed when draining begins
 	drainGrace time.Duration // for the next command of a transaction
 	mu         sync.Mutex
 	sessions   map[*session]struct{}
@@ -154,7 +157,9 @@ func (srv *server) turnAway(nc net.Conn, name string, why *refusal) {
 // Drain lets sessions end: idle ones at once, others after their message, if they go on with it. What is left when the
 // context ends is cut off.
 func (srv *server) Drain(ctx context.Context) {
-	srv.draining.Store(true)
+	if srv.draining.CompareAndSwap(false, true) {
+		close(srv.stopping)
+	}
 	srv.each((*session).wake)
 	done := make(chan struct{})
 	go func() {
@@ -181,12 +186,13 @@ func (srv *server) each(do func(*session)) {
 	}
 }
 
-// pause waits, but not longer than the server lives.
+// pause waits, but not into the end of the server.
 func (srv *server) pause(d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
+	case <-srv.stopping:
 	case <-srv.ctx.Done():
 	}
 }

@@ -51,6 +51,8 @@ func (m Message) Words() string {
 		return fmt.Sprintf("session %s: refused for now with %s", arg(0), arg(1))
 	case 'U':
 		return "a worker died unexpectedly"
+	case 'W':
+		return fmt.Sprintf("session %s: wrong password from %s by %s as %s", arg(0), arg(1), arg(2), arg(3))
 	case 'X':
 		return "stamp gone for " + arg(0)
 	case 'Y':

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"strings"
+
+	"postern/internal/percent"
+	"postern/internal/smtp"
+)
+
+// Logins that failed, and what that leads to: internal/connlimit has the rule, which pop3-stamp shares.
+
+// isGuess says whether the server's reply to AUTH means that the password was wrong. Other refusals are about the
+// command or the mechanism (RFC 4954, 4 and 6) or are for now, and tell nothing about a password.
+func isGuess(r smtp.Reply) bool {
+	switch r.Code {
+	case 500, 501, 502, 503, 504, 530, 534, 538:
+		return false
+	}
+	return r.Permanent()
+}
+
+// shutOut refuses AUTH to an address with too many failed logins; the server behind is not asked.
+func (s *session) shutOut() bool {
+	addr := s.client.Addr()
+	if within(addr, s.conf.limitExemptNets) || !s.srv.logins.Shut(addr) {
+		return false
+	}
+	s.srv.meters.login(loginShutOut)
+	s.close(gateLogins, reply(421, "4.7.0", "Too many failed logins from your address, try again later"))
+	return true
+}
+
+// loginFailed notes that a login failed. The client's answer, which waits to be sent, waits longer each time.
+func (s *session) loginFailed(mech, user string, r smtp.Reply) {
+	addr := s.client.Addr()
+	s.srv.meters.login(loginRefused)
+	word := "-"
+	if user != "" {
+		word = percent.Encode(user)
+	}
+	s.srv.publish('W', s.id, addressText(addr), percent.Encode(mech), word)
+	s.srv.log.Info("login failed", "session", s.id, "listener", s.listener, "client", addressText(addr),
+		"mechanism", clip(mech), "user", clip(user), "reply", clip(r.String()))
+	if !addr.IsValid() || within(addr, s.conf.limitExemptNets) {
+		return
+	}
+	s.srv.pause(s.srv.logins.Failed(addr, strings.ToLower(user)))
+}
