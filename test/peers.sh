@@ -18,8 +18,8 @@ PACKAGES='
 	libnet-ssleay-perl make mandoc mimedefang msmtp netcat-openbsd nftables openssl perl postfix procps
 	python3 swaks systemd util-linux'
 
-# Mail servers that exclude Postfix as packages.
-UNPACKED='exim4-daemon-light opensmtpd'
+# Mail servers that exclude Postfix as packages, or want one of their own.
+UNPACKED='exim4-daemon-light mailutils-pop3d opensmtpd'
 
 if [ "${1:-}" = bench ]; then
 	PACKAGES='gcc haproxy libc6-dev libnginx-mod-mail make mimedefang nginx postfix proxsmtp'

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -50,19 +51,24 @@ func Certificate(t testing.TB, dir string) (cert, key string) {
 
 // POP3Server is a real Dovecot with settings of its own, on 127.0.0.1.
 type POP3Server struct {
-	Port    int    // POP3, with STLS
+	Port    int    // POP3, with STLS; takes XCLIENT
 	TLSPort int    // POP3 over TLS
+	Behind  int    // POP3 behind a header of the PROXY protocol
 	Maildir string // of the only user
 	Cert    string // certificate that it shows
 	Auth    string // UNIX socket where a Postfix may ask for SASL
 	Process *Process
 }
 
-// The only user of a POP3Server.
+// The users of a POP3Server; the second has as long a password as tokens are.
 const (
 	POP3User     = "bob"
 	POP3Password = "secret word"
+	POP3LongUser = "long"
 )
+
+// POP3LongPassword is that of POP3LongUser.
+var POP3LongPassword = strings.Repeat("longpassword", 80)
 
 const dovecotConf = `
 base_dir = %[1]s/run
@@ -81,6 +87,8 @@ default_login_user = dovenull
 default_internal_user = dovecot
 first_valid_uid = 1
 mail_location = maildir:%[1]s/Maildir
+login_trusted_networks = 127.0.0.1
+haproxy_trusted_networks = 127.0.0.1
 passdb {
   driver = passwd-file
   args = %[1]s/passwd
@@ -104,6 +112,10 @@ service pop3-login {
     port = %[5]d
     ssl = yes
   }
+  inet_listener behind {
+    port = %[6]d
+    haproxy = yes
+  }
 }
 service auth {
   unix_listener %[1]s/run/sasl {
@@ -125,7 +137,7 @@ func StartDovecot(t testing.TB) *POP3Server {
 	Need(t, what, "/usr/lib/dovecot/pop3")
 	NeedRoot(t)
 	dir := ShortDir(t)
-	s := &POP3Server{Port: FreePort(t), TLSPort: FreePort(t), Maildir: filepath.Join(dir, "Maildir")}
+	s := &POP3Server{Port: FreePort(t), TLSPort: FreePort(t), Behind: FreePort(t), Maildir: filepath.Join(dir, "Maildir")}
 	s.Auth = filepath.Join(dir, "run", "sasl")
 	var key string
 	s.Cert, key = Certificate(t, dir)
@@ -142,8 +154,8 @@ func StartDovecot(t testing.TB) *POP3Server {
 		chown(t, filepath.Join(s.Maildir, d), "nobody")
 	}
 	conf := filepath.Join(dir, "dovecot.conf")
-	if err := errors.Join(os.WriteFile(conf, fmt.Appendf(nil, dovecotConf, dir, s.Cert, key, s.Port, s.TLSPort), 0o644),
-		os.WriteFile(filepath.Join(dir, "passwd"), []byte(POP3User+":{PLAIN}"+POP3Password+"\n"), 0o644)); err != nil {
+	if err := errors.Join(os.WriteFile(conf, fmt.Appendf(nil, dovecotConf, dir, s.Cert, key, s.Port, s.TLSPort, s.Behind), 0o644),
+		os.WriteFile(filepath.Join(dir, "passwd"), []byte(POP3User+":{PLAIN}"+POP3Password+"\n"+POP3LongUser+":{PLAIN}"+POP3LongPassword+"\n"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	s.Process = Start(t, exec.Command(program, "-F", "-c", conf))

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// awaitGreeting waits until a mail server that was just started says 220.
+// awaitGreeting waits until a mail server that was just started says 220, or +OK.
 func awaitGreeting(t testing.TB, p *Process, network, address string, log func() string) {
 	t.Helper()
 	Eventually(t, p.name+" to answer", func() bool {
@@ -25,7 +25,7 @@ func awaitGreeting(t testing.TB, p *Process, network, address string, log func()
 		}
 		greeting := make([]byte, 4)
 		n, _ := conn.Read(greeting)
-		return string(greeting[:n]) == "220 "
+		return string(greeting[:n]) == "220 " || string(greeting[:n]) == "+OK "
 	})
 }
 
