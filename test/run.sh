@@ -1,11 +1,16 @@
 #!/bin/sh
 # Runs the checks and the tests of the whole tree:
 #
-#	test/run.sh check	gofmt, vet, staticcheck and the conventions
+#	test/run.sh check	gofmt, vet, staticcheck, the conventions, and the unit
+#				tests that need no peer, no root and little time
 #	test/run.sh		installs the peers, then all checks and all tests
+#	test/run.sh cover	all tests, and which statements they run: bin/cover.html
 #
 # A stage that fails does not keep the next from running, but the run fails. The
 # last lines are go test's own summary, after a table of what was left out.
+#
+# PACKAGES (./...) and TESTFLAGS, such as -run or -shuffle, choose and vary what
+# is run; FAILURES names a file to append a line to for each test that failed.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -16,6 +21,15 @@ trap 'exit 130' HUP INT TERM
 chmod 755 "$tmp"
 mkdir "$tmp/bin" || exit 1
 export POSTERN_TEST_BIN="$tmp/bin"
+# A process with the race detector sleeps a second before it ends, in case a race
+# is just going on. The tests start hundreds of them.
+export GORACE="${GORACE:-atexit_sleep_ms=20}"
+
+# Far above what the slowest machine needs: what hangs is found by the tests
+# themselves, which say what they wait for.
+LIMIT=60m
+PACKAGES=${PACKAGES:-./...}
+TESTFLAGS=${TESTFLAGS:-}
 
 # Arguments of the report: -failed STAGE and -left-out WHAT:WHY.
 set -- "${1:-all}"
@@ -34,27 +48,41 @@ can_race() {
 	echo 'int main(void) { return 0; }' | "$(go env CC)" -x c -o "$tmp/cc" - 2>/dev/null
 }
 
-if [ "$what" = all ]; then
+# All but the C library is the same without it, and it builds faster.
+export CGO_ENABLED=0
+if [ "$what" != check ]; then
 	sh test/peers.sh || set -- "$@" -left-out 'programs to test against: test/peers.sh could not install them'
 fi
-echo 'check: gofmt'
-formatted || set -- "$@" -failed gofmt
-echo 'check: go vet'
-go vet ./... || set -- "$@" -failed 'go vet'
-echo 'check: staticcheck'
-CGO_ENABLED=0 go tool -modfile=test/tools/go.mod staticcheck ./... || set -- "$@" -failed staticcheck
+if [ "$what" != cover ]; then
+	echo 'check: gofmt'
+	formatted || set -- "$@" -failed gofmt
+	echo 'check: go vet'
+	go vet $PACKAGES || set -- "$@" -failed 'go vet'
+	echo 'check: staticcheck'
+	go tool -modfile=test/tools/go.mod staticcheck $PACKAGES || set -- "$@" -failed staticcheck
+fi
 
-CGO_ENABLED=0 go build -o "$tmp/report" ./test/report || exit 1
-if [ "$what" = check ]; then
-	"$tmp/report" "$@" go test -json -count=1 -run '^TestConvention' ./test
-	exit
-fi
-race=-race
-if can_race; then
-	export CGO_ENABLED=1
-else
-	race=
-	export CGO_ENABLED=0
-	set -- "$@" -left-out 'race detector: no C compiler'
-fi
-"$tmp/report" "$@" go test -json -count=1 -vet=off -timeout=10m $race ./...
+go build -o "$tmp/report" ./test/report || exit 1
+set -- "$@" -packages "$(go list $PACKAGES | wc -l)" ${FAILURES:+-failures "$FAILURES"} \
+	go test -json -vet=off -timeout="$LIMIT" $TESTFLAGS
+case $what in
+check)
+	# What has not changed since it passed passes.
+	"$tmp/report" "$@" -short $PACKAGES
+	;;
+cover)
+	mkdir -p bin || exit 1
+	"$tmp/report" "$@" -count=1 -coverpkg="$PACKAGES" -coverprofile=bin/cover.out $PACKAGES
+	status=$?
+	go tool cover -html=bin/cover.out -o bin/cover.html && echo 'cover: see bin/cover.html' >&2
+	exit "$status"
+	;;
+*)
+	if can_race; then
+		export CGO_ENABLED=1
+		"$tmp/report" "$@" -count=1 -race -cover $PACKAGES
+	else
+		"$tmp/report" -left-out 'race detector: no C compiler' "$@" -count=1 -cover $PACKAGES
+	fi
+	;;
+esac

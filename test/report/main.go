@@ -1,11 +1,13 @@
-// Report runs `go test -json` for `make test` and tells what came of it: each
-// package as it ends, the output of what failed, then one closing table of what
-// the run left out, and as the last lines go test's own summary of each package.
+// Report runs `go test -json` for `make test` and tells what comes of it: while
+// it runs each package as it ends, what is running, and the output of what
+// failed; then the slowest tests, a table of what the run left out, and as the
+// last lines go test's own summary of each package.
 //
-//	report [-left-out WHAT:WHY]... [-failed STAGE]... go test -json ./...
+//	report [-packages N] [-failures FILE] [-left-out WHAT:WHY]... [-failed STAGE]... go test -json ./...
 //
 // It exits 1 if a test, a package or one of the named earlier stages failed, or
-// if anything was left out under CI=true.
+// if anything was left out under CI=true. A test that a quick run leaves to the
+// full one is not left out.
 package main
 
 import (
@@ -17,23 +19,30 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 )
 
 func main() {
 	var leftOut, failed list
 	flag.Var(&leftOut, "left-out", "an earlier stage that was left out, `WHAT:WHY`")
 	flag.Var(&failed, "failed", "an earlier `STAGE` that failed")
+	packages := flag.Int("packages", 0, "how many packages there are")
+	failures := flag.String("failures", "", "a `FILE` to append a line to for each test that failed")
 	flag.Parse()
 	if flag.NArg() == 0 {
 		flag.Usage()
 		os.Exit(64)
 	}
-	r := report{out: os.Stdout, failedStages: failed}
+	shown := newScreen(os.Stdout)
+	r := report{out: shown, failedStages: failed, total: *packages}
 	for _, l := range leftOut {
 		what, why, _ := strings.Cut(l, ":")
 		r.leftOut = append(r.leftOut, omission{what, strings.TrimSpace(why)})
 	}
-	if err := r.run(flag.Args()); err != nil {
+	if err := r.run(flag.Args(), shown); err != nil {
+		r.failedStages = append(r.failedStages, err.Error())
+	}
+	if err := r.note(*failures); err != nil {
 		r.failedStages = append(r.failedStages, err.Error())
 	}
 	if !r.close(os.Getenv("CI") == "true") {
@@ -47,40 +56,78 @@ type list []string
 func (l *list) String() string     { return strings.Join(*l, " ") }
 func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 
-// run starts go test and reads its events to their end.
-func (r *report) run(command []string) error {
+// note appends what failed to a file, for whoever runs the tests many times.
+func (r *report) note(file string) error {
+	if file == "" || len(r.failures) == 0 {
+		return nil
+	}
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("note failures: %w", err)
+	}
+	_, err = io.WriteString(f, strings.Join(r.failures, "\n")+"\n")
+	return errors.Join(err, f.Close())
+}
+
+// run starts go test, reads its events to their end, and shows the state of
+// things meanwhile.
+func (r *report) run(command []string, shown *screen) error {
 	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Stderr = os.Stderr
-	events, err := cmd.StdoutPipe()
+	cmd.Stderr = shown
+	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
 	}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	readErr := r.read(events)
+	events := make(chan event)
+	read := make(chan error, 1)
+	go func() {
+		read <- decode(stdout, events)
+		close(events)
+	}()
+	r.follow(events, shown)
 	err = cmd.Wait()
 	// Exit status 1 says that a test failed, which the events have told.
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == 1 && r.failures > 0 {
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == 1 && r.failed > 0 {
 		err = nil
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", strings.Join(command[:min(2, len(command))], " "), err)
 	}
-	return readErr
+	return <-read
 }
 
-// read takes the events of `go test -json`, one JSON object a line.
-func (r *report) read(events io.Reader) error {
-	dec := json.NewDecoder(events)
+// follow takes the events as they come.
+func (r *report) follow(events <-chan event, shown *screen) {
+	tick := time.NewTicker(onTerminal)
+	defer tick.Stop()
+	defer shown.clear()
+	for {
+		select {
+		case e, ok := <-events:
+			if !ok {
+				return
+			}
+			r.take(e)
+		case now := <-tick.C:
+			shown.status(r.status(now), now)
+		}
+	}
+}
+
+// decode reads the events of `go test -json`, one JSON object a line.
+func decode(from io.Reader, events chan<- event) error {
+	dec := json.NewDecoder(from)
 	for {
 		var e event
 		if err := dec.Decode(&e); err == io.EOF {
 			return nil
 		} else if err != nil {
-			io.Copy(io.Discard, events) // let go test end
+			io.Copy(io.Discard, from) // let go test end
 			return fmt.Errorf("read test events: %w", err)
 		}
-		r.take(e)
+		events <- e
 	}
 }
