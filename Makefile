@@ -1,9 +1,12 @@
 # make           builds all programs into bin/
 # make demo      shows the suite at work on three messages, in a minute
-# make test      checks and tests everything
+# make check     formatting, vet, staticcheck, conventions, quick unit tests: a minute
+# make test      checks and tests everything, within six minutes on a quiet machine
+# make soak      chaos, load and fuzzing at length: make soak SOAK=30m
 #
-# Further: check (the quick part of test), boot (an installed system under systemd; needs root), fuzz, bench,
-# run, install, clean.
+# Further: cover (bin/cover.html), strain (the tests again and again on a machine
+# under strain), bare (the tests on a bare Debian), boot (an installed system under
+# systemd; needs root), fuzz, bench, run, install, clean.
 
 GO      ?= go
 PREFIX  ?= /usr/local
@@ -19,8 +22,12 @@ UNITDIR     ?= /usr/lib/systemd/system
 SYSUSERSDIR ?= /usr/lib/sysusers.d
 TMPFILESDIR ?= /usr/lib/tmpfiles.d
 
-# How long each fuzz test runs.
+# How long `make soak` takes, and each test of `make fuzz`.
+SOAK     ?= 30m
 FUZZTIME ?= 1m
+
+# How often `make strain` runs the tests; see test/strain.sh and test/bare.sh for more.
+STRAIN ?= 10
 
 # Flags and parts of the benchmark, such as BENCH='-quick smtp'; all by default.
 BENCH ?=
@@ -46,6 +53,18 @@ check:
 
 test:
 	@test/run.sh
+
+cover:
+	@test/run.sh cover
+
+soak:
+	@test/soak.sh $(SOAK)
+
+strain:
+	@test/strain.sh $(STRAIN)
+
+bare:
+	@test/bare.sh
 
 fuzz:
 	@test/fuzz.sh $(FUZZTIME)
@@ -108,4 +127,4 @@ install: $(BUILT)
 clean:
 	rm -rf bin
 
-.PHONY: all build check test fuzz bench boot demo run install clean
+.PHONY: all build check test cover soak strain bare fuzz bench boot demo run install clean

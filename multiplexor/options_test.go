@@ -75,6 +75,42 @@ func atLeast(least int64) map[string][2]int64 {
 		" 12": {12, 12}, "+12": {12, 12}, "0x10": {least, 1}, huge: {math.MaxInt32, math.MaxInt32}, "4294967306": {math.MaxInt32, math.MaxInt32}, tiny: {least, 1}}
 }
 
+// given is an option with a value, and what it is to become.
+type given struct {
+	letter, text string
+	get          func(s *settings) int64
+	want         int64
+}
+
+// lines puts the options with their values on as few command lines as there are
+// values of one option: each line has all options, with another value each. As -x
+// bounds -m and -y, it has lines of its own.
+func lines(program int) [][]given {
+	var all, alone [][]given
+	for _, o := range numericOptions {
+		var values []given
+		for text, v := range o.values {
+			values = append(values, given{o.letter, text, o.get, v[program]})
+		}
+		if program == 1 {
+			for text, v := range o.onlyOurs {
+				values = append(values, given{o.letter, text, o.get, v})
+			}
+		}
+		for i, v := range values {
+			if o.letter == "x" {
+				alone = append(alone, []given{v})
+				continue
+			}
+			if i == len(all) {
+				all = append(all, nil)
+			}
+			all[i] = append(all[i], v)
+		}
+	}
+	return append(all, alone...)
+}
+
 // TestNumericOptions has every default and every bound, with the value attached to
 // its letter and apart from it, alone and behind a switch.
 func TestNumericOptions(t *testing.T) {
@@ -87,46 +123,48 @@ func TestNumericOptions(t *testing.T) {
 		return s, err
 	}
 	for i, name := range []string{theirName, ourName} {
-		for _, o := range numericOptions {
-			t.Run(name+" -"+o.letter, func(t *testing.T) {
-				s, err := read(name, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
+		t.Run(name, func(t *testing.T) {
+			s, err := read(name, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range numericOptions {
 				if got := o.get(s); got != o.standard[i] {
-					t.Errorf("without it: %d, want %d", got, o.standard[i])
-				}
-				want := func(text string, want int64) {
-					t.Helper()
-					for _, args := range [][]string{{"-" + o.letter + text}, {"-" + o.letter, text}, {"-lZ" + o.letter + text}, {"-lZ" + o.letter, text}} {
-						s, err := read(name, args)
-						if err != nil {
-							t.Errorf("%q: %v", args, err)
-							continue
-						}
-						if got := o.get(s); got != want {
-							t.Errorf("%q: %d, want %d", args, got, want)
-						}
-						if clustered := len(args[0]) > 2 && args[0][:3] == "-lZ"; s.LogEvents != clustered || s.Pipe != clustered {
-							t.Errorf("%q: -l %v, -Z %v", args, s.LogEvents, s.Pipe)
-						}
-					}
-				}
-				for text, v := range o.values {
-					want(text, v[i])
-				}
-				if name == ourName {
-					for text, v := range o.onlyOurs {
-						want(text, v)
-					}
+					t.Errorf("without -%s: %d, want %d", o.letter, got, o.standard[i])
 				}
 				for _, text := range append(o.badValues, "", "many", "-", "x1") {
 					if s, err := read(name, []string{"-" + o.letter, text}); err == nil {
-						t.Errorf("%q was taken as %d", text, o.get(s))
+						t.Errorf("-%s %q was taken as %d", o.letter, text, o.get(s))
 					}
 				}
-			})
-		}
+			}
+			for _, line := range lines(i) {
+				for form, write := range []func(letter, text string) []string{
+					func(letter, text string) []string { return []string{"-" + letter + text} },
+					func(letter, text string) []string { return []string{"-" + letter, text} },
+					func(letter, text string) []string { return []string{"-lZ" + letter + text} },
+					func(letter, text string) []string { return []string{"-lZ" + letter, text} },
+				} {
+					var args []string
+					for _, g := range line {
+						args = append(args, write(g.letter, g.text)...)
+					}
+					s, err := read(name, args)
+					if err != nil {
+						t.Errorf("%q: %v", args, err)
+						continue
+					}
+					for _, g := range line {
+						if got := g.get(s); got != g.want {
+							t.Errorf("%q: -%s %s is %d, want %d", args, g.letter, g.text, got, g.want)
+						}
+					}
+					if clustered := form >= 2; s.LogEvents != clustered || s.Pipe != clustered {
+						t.Errorf("%q: -l %v, -Z %v", args, s.LogEvents, s.Pipe)
+					}
+				}
+			}
+		})
 	}
 }
 

@@ -18,15 +18,19 @@ import (
 // needs to be installed, and it can be as ugly as a test wants.
 func TestMain(m *testing.M) {
 	if os.Getenv(forkSocketVariable) != "" {
-		os.Exit(playForkServer(os.Args))
+		end(playForkServer(os.Args))
 	}
 	for _, a := range os.Args[1:] {
 		if a == "-server" || a == "-serveru" {
-			os.Exit(work(os.Args, os.Stdin, os.Stdout))
+			end(work(os.Args, os.Stdin, os.Stdout))
 		}
 	}
 	os.Exit(m.Run())
 }
+
+// end ends a worker at once. os.Exit lets a process with the race detector sleep
+// a second before it ends, which is no way for a worker to behave.
+func end(status int) { syscall.Exit(status) }
 
 // work answers lines until the end of file. A line "do A;B" has the steps carried
 // out before the answer; anything else is echoed.
@@ -61,7 +65,7 @@ func work(args []string, in *os.File, out *os.File) int {
 			case "read": // until the other end of a FIFO is closed
 				_, _ = os.ReadFile(arg)
 			case "exit":
-				os.Exit(n)
+				end(n)
 			case "die":
 				syscall.Kill(os.Getpid(), syscall.SIGKILL)
 				syscall.Pause()

@@ -27,7 +27,7 @@ export GORACE="${GORACE:-atexit_sleep_ms=20}"
 
 # Far above what the slowest machine needs: what hangs is found by the tests
 # themselves, which say what they wait for.
-LIMIT=60m
+LIMIT=30m
 PACKAGES=${PACKAGES:-./...}
 TESTFLAGS=${TESTFLAGS:-}
 

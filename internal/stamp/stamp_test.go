@@ -317,7 +317,7 @@ func TestPOP_12_LookupAmongManyStamps(t *testing.T) {
 		})
 	}
 	alone := lookup()
-	const many = 3 * sweepBatch
+	const many = sweepBatch + 100
 	for addr := netip.MustParseAddr("10.0.0.0"); addr.Less(netip.AddrFrom4([4]byte{10, 0, many >> 8, many & 0xff})); addr = addr.Next() {
 		if err := os.WriteFile(filepath.Join(d.Path, Name(addr)), nil, 0o600); err != nil {
 			t.Fatal(err)

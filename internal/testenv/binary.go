@@ -22,9 +22,11 @@ const BinaryDir = "POSTERN_TEST_BIN"
 var built sync.Map // name of a program -> func() (string, error)
 
 // Binary builds one of the suite's programs, at most once in this test process,
-// and gives the path of its binary, which every user may execute.
+// and gives the path of its binary, which every user may execute. Tests with real
+// programs are none of a quick run.
 func Binary(t testing.TB, program string) string {
 	t.Helper()
+	NotQuick(t, "runs the real "+program)
 	build, _ := built.LoadOrStore(program, sync.OnceValues(func() (string, error) { return buildProgram(program) }))
 	path, err := build.(func() (string, error))()
 	if err != nil {

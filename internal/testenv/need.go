@@ -17,6 +17,7 @@ func Complete() bool { return os.Getenv("CI") == "true" }
 // directories. If one is missing the test ends as LeaveOut says.
 func Need(t testing.TB, what string, programs ...string) {
 	t.Helper()
+	NotQuick(t, "needs "+strings.Join(programs, ", "))
 	var missing []string
 	for _, p := range programs {
 		if _, err := Find(p); err != nil {
@@ -31,8 +32,18 @@ func Need(t testing.TB, what string, programs ...string) {
 // NeedRoot ends the test as Need does, unless it runs as root.
 func NeedRoot(t testing.TB) {
 	t.Helper()
+	NotQuick(t, "needs root")
 	if os.Geteuid() != 0 {
 		LeaveOut(t, t.Name(), "needs root")
+	}
+}
+
+// NotQuick skips the test in a quick run, as `make check` is (go test -short): one of tests that need no peer, no
+// root and little time. The full run has it, so it counts as left to that, and not as left out.
+func NotQuick(t testing.TB, why string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("quick run: " + why)
 	}
 }
 

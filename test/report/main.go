@@ -18,7 +18,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -34,6 +36,7 @@ func main() {
 		os.Exit(64)
 	}
 	shown := newScreen(os.Stdout)
+	heedSignals()
 	r := report{out: shown, failedStages: failed, total: *packages}
 	for _, l := range leftOut {
 		what, why, _ := strings.Cut(l, ":")
@@ -47,6 +50,17 @@ func main() {
 	}
 	if !r.close(os.Getenv("CI") == "true") {
 		os.Exit(1)
+	}
+}
+
+// heedSignals has the tests begin with signals as they are by default. Where a
+// run is in the background, or under nohup, some are ignored, which is inherited,
+// and tests that send them would wait for nothing. Here they still do nothing.
+func heedSignals() {
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
 	}
 }
 

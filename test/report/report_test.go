@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -261,5 +264,19 @@ func TestFailuresAreNoted(t *testing.T) {
 	}
 	if got, err := os.ReadFile(file); err != nil || string(got) != "a TestA\nb\na TestA\n" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestSignalsAreHeeded: a child of a run in the background ends with a signal, as it should.
+func TestSignalsAreHeeded(t *testing.T) {
+	signal.Ignore(syscall.SIGINT)
+	defer signal.Reset(syscall.SIGINT)
+	survives := func() bool { return exec.Command("sh", "-c", "kill -INT $$; true").Run() == nil }
+	if !survives() {
+		t.Fatal("a child does not inherit an ignored signal")
+	}
+	heedSignals()
+	if survives() {
+		t.Error("a child still ignores the signal")
 	}
 }
