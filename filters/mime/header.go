@@ -140,6 +140,7 @@ func (p *headerParser) line(line []byte, pos, next int) {
 		}
 		p.bare, _ = whichField(line)
 		p.ends(pos, "a line that is no field ends the header")
+		p.alsoEnds(next, "a line that is no field is the end of the header")
 		return
 	}
 	p.finish(pos)
@@ -202,6 +203,13 @@ func (p *headerParser) ends(at int, view string) {
 	}
 }
 
+// alsoEnds notes a second reading of the first such place.
+func (p *headerParser) alsoEnds(at int, view string) {
+	if len(p.h.ends) == 1 && at < len(p.b) {
+		p.h.ends = append(p.h.ends, end{at, view})
+	}
+}
+
 // finish ends the field that is being read.
 func (p *headerParser) finish(pos int) {
 	if p.read {
@@ -214,28 +222,62 @@ func (p *headerParser) finish(pos int) {
 // behindBlank looks for a header behind empty lines, which some readers skip.
 func (p *headerParser) behindBlank(pos, limit int) {
 	const view = "empty lines in front of the header"
-	for pos < len(p.b) && pos < limit {
-		line, next := lineAt(p.b, pos)
-		if len(bytes.TrimSpace(line)) > 0 {
-			name, colon := fieldName(line)
-			if k, _ := whichField(name); colon < 0 || k == otherField || !plausible(k, line[colon+1:]) {
-				return
+	at, ok := beginsWithField(p.b[pos:])
+	if !ok || at > limit {
+		return
+	}
+	pos += at
+	h, ok := parseHeader(p.b[pos:], limit)
+	if !ok {
+		return
+	}
+	for _, f := range h.fields {
+		f.view = view
+		p.h.fields = append(p.h.fields, f)
+	}
+	for _, e := range h.ends {
+		p.h.ends = append(p.h.ends, end{pos + e.at, view})
+	}
+}
+
+// firstLines is how many lines of a body are looked at for fields that some readers still take for the header.
+const firstLines = 5
+
+// lateEncodings looks for a Content-Transfer-Encoding field in the first lines of a body: its value, and where the
+// body begins behind it.
+func lateEncodings(b []byte) (values []string, ends []int) {
+	for pos, n := 0, 0; pos < len(b) && n < firstLines; n++ {
+		line, next := lineAt(b, pos)
+		name, colon := fieldName(bytes.TrimLeft(line, " \t"))
+		if colon > 0 {
+			value := bytes.TrimLeft(line, " \t")[colon+1:]
+			if k, _ := whichField(name); k == contentEncoding && plausible(k, value) {
+				values, ends = append(values, string(value)), append(ends, next)
+				if _, after := lineAt(b, next); after < len(b) {
+					ends = append(ends, after)
+				}
 			}
-			h, ok := parseHeader(p.b[pos:], limit)
-			if !ok {
-				return
-			}
-			for _, f := range h.fields {
-				f.view = view
-				p.h.fields = append(p.h.fields, f)
-			}
-			for _, e := range h.ends {
-				p.h.ends = append(p.h.ends, end{pos + e.at, view})
-			}
-			return
 		}
 		pos = next
 	}
+	return values, ends
+}
+
+// beginsWithField reports whether a text begins, behind empty lines, with a field that matters.
+func beginsWithField(b []byte) (at int, ok bool) {
+	for at < len(b) {
+		line, next := lineAt(b, at)
+		if len(bytes.TrimSpace(line)) > 0 {
+			name, colon := fieldName(line)
+			if colon < 0 {
+				return 0, false
+			}
+			k, _ := whichField(name)
+			return at, k != otherField && plausible(k, line[colon+1:])
+		}
+		at = next
+	}
+	return 0, false
 }
 
 // fieldName returns the bytes in front of the colon, and where that is; -1 if the line is no field to anybody.
@@ -254,8 +296,8 @@ func fieldName(line []byte) (name []byte, colon int) {
 	return name, colon
 }
 
-// whichField recognises a field by its name, also where control bytes, white space or other bytes that are not seen
-// stand in it; odd says that not every reader would.
+// whichField recognises a field by its name, also where control bytes, white space, a comment or other bytes stand in
+// it that do not belong there; odd says that not every reader would.
 func whichField(name []byte) (k kind, odd string) {
 	if len(name) > longestName || len(name) < len("content-type") {
 		return otherField, ""
@@ -268,7 +310,7 @@ func whichField(name []byte) (k kind, odd string) {
 		switch {
 		case c == '_':
 			plain = append(plain, '-')
-		case c > ' ' && c < 0x7f:
+		case c == '-' || c|0x20 >= 'a' && c|0x20 <= 'z':
 			plain = append(plain, c)
 		}
 	}

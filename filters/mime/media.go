@@ -32,6 +32,11 @@ func mediaOf(values []string, fallback string) media {
 		for _, b := range found {
 			boundaries.add(boundaryReadings(b)...)
 		}
+		for _, p := range params {
+			if p.key == "boundary" {
+				boundaries.add(rawBoundaries(p.raw)...)
+			}
+		}
 		m.add(value, len(found) > 0)
 	}
 	m.boundaries = boundaries.list
@@ -120,6 +125,22 @@ func boundaryReadings(b string) []string {
 		if strings.Contains(r, "%") {
 			out.add(unescape(r))
 		}
+	}
+	return out.list
+}
+
+// rawBoundaries returns what readers that know no quotes, or end a value in other places, take a boundary for.
+func rawBoundaries(raw string) []string {
+	var out set
+	out.add(raw, strings.TrimSpace(raw))
+	if i := strings.LastIndexByte(raw, '"'); i >= 0 && i+1 < len(raw) {
+		out.add(raw[i+1:])
+	}
+	if i := strings.IndexByte(raw, '('); i >= 0 {
+		out.add(strings.TrimSpace(raw[:i]))
+	}
+	for _, item := range strings.SplitN(raw, ",", 4) {
+		out.add(strings.Trim(item, "\" \t"))
 	}
 	return out.list
 }

@@ -9,7 +9,7 @@ import (
 // Bounds of the readings of a boundary that are followed, and of lines like delimiters in one body, as a multiple of
 // the parts a message may have.
 const (
-	maxBoundaries = 16
+	maxBoundaries = 32 // as many as the bits of a delimiter
 	maxDelimiters = 16
 )
 
@@ -33,23 +33,26 @@ func (w *walker) multipart(b *body) (found bool, err error) {
 		return false, err
 	}
 	boundaries := b.media.boundaries
-	guessed := len(boundaries) == 0 || len(boundaries) == 1 && boundaries[0] == ""
-	if guessed {
-		boundaries = guessBoundary(b.b)
-	}
 	if len(boundaries) > maxBoundaries {
 		return false, ErrWork
 	}
-	all := delimiters(b.b, boundaries, maxDelimiters*w.lim.Parts)
-	if len(all) > maxDelimiters*w.lim.Parts {
+	limit := maxDelimiters * w.lim.Parts
+	all := delimiters(b.b, boundaries, limit)
+	views := splits(all, len(boundaries))
+	guessed := len(views) == 0 || len(boundaries) == 1 && boundaries[0] == ""
+	if guessed {
+		boundaries = guessBoundaries(b.b)
+		all = delimiters(b.b, boundaries, limit)
+		views = splits(all, len(boundaries))
+	}
+	if len(all) > limit {
 		return false, ErrTooManyParts
 	}
-	views := splits(all, len(boundaries))
 	if len(views) == 0 {
 		return false, nil
 	}
 	if guessed {
-		w.differ("a multipart without a boundary")
+		w.differ("a multipart without the boundary it names")
 	} else if len(boundaries) > 1 && len(views) > 1 && boundariesDiffer(all, len(boundaries)) {
 		w.differ("several boundaries")
 	}
@@ -65,23 +68,27 @@ func (w *walker) multipart(b *body) (found bool, err error) {
 	return true, nil
 }
 
-// guessBoundary returns the boundary that a reader guesses: what the first line that looks like a delimiter has.
-func guessBoundary(b []byte) []string {
-	for pos := 0; pos < len(b); {
-		line, next := lineAt(b, pos)
-		if bytes.HasPrefix(line, []byte("--")) && len(line) > 2 && len(line) < 200 {
-			return []string{string(bytes.TrimRight(line[2:], " \t"))}
-		}
-		if next-pos > 0 {
-			i := bytes.Index(b[next-1:], []byte("\n--"))
+// guessBoundaries returns the boundaries that readers guess: what the first line that looks like a delimiter has, and
+// those that have a field that matters behind them.
+func guessBoundaries(b []byte) []string {
+	const most = 8
+	var out set
+	for pos := 0; pos < len(b) && len(out.list) < most; {
+		if !bytes.HasPrefix(b[pos:], []byte("--")) {
+			i := bytes.Index(b[pos:], []byte("\n--"))
 			if i < 0 {
-				return nil
+				break
 			}
-			next += i
+			pos += i + 1
+		}
+		line, next := lineAt(b, pos)
+		_, isField := beginsWithField(b[next:min(len(b), next+longestName+200)])
+		if len(line) < 200 && (len(out.list) == 0 || isField) {
+			out.add(string(bytes.TrimRight(line[2:], " \t")))
 		}
 		pos = next
 	}
-	return nil
+	return out.list
 }
 
 // delimiters finds all lines that are a delimiter to some reader, or one more than limit.
@@ -225,6 +232,13 @@ func (w *walker) between(b *body, t text) error {
 	}
 	if err := w.show(b.part, t.b); err != nil {
 		return err
+	}
+	if at, ok := beginsWithField(t.b); ok {
+		const view = "a part outside of the delimiters"
+		w.differ(view)
+		if err := w.entity(t.sub(at, len(t.b)), b.inner("text/plain", view)); err != nil {
+			return err
+		}
 	}
 	return w.inline(b.part, t)
 }

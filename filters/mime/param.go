@@ -10,7 +10,11 @@ import (
 type parameter struct {
 	key    string // in lower case
 	values []string
+	raw    string // as it stands, for readers that know no quotes
 }
+
+// maxRaw bounds a value as it stands; no boundary is longer than 70 characters (RFC 2046, 5.1.1).
+const maxRaw = 255
 
 // lookAhead bounds how far a value without quotes is taken to go on behind what might be the next parameter.
 const lookAhead = 127
@@ -65,7 +69,9 @@ func (s *paramScanner) scan() (out []parameter) {
 			}
 			if at < len(s.v) && s.v[at] == '=' {
 				p := parameter{key: strings.ToLower(key)}
-				p.values, j = s.value(s.space(at + 1))
+				start := at + 1
+				p.values, j = s.value(s.space(start))
+				p.raw = s.v[start:min(j, start+maxRaw)]
 				out = append(out, p)
 			}
 			i = max(j, i+1)
@@ -225,9 +231,14 @@ func firstWord(s string) string {
 
 func firstItem(s string) string { item, _, _ := strings.Cut(s, ","); return item }
 
+// withoutComments removes comments, and one that does not end.
 func withoutComments(s string) string {
-	if i, j := strings.IndexByte(s, '('), strings.LastIndexByte(s, ')'); i >= 0 && i < j {
+	i, j := strings.IndexByte(s, '('), strings.LastIndexByte(s, ')')
+	switch {
+	case i >= 0 && i < j:
 		return strings.TrimSpace(s[:i] + s[j+1:])
+	case i > 0:
+		return strings.TrimSpace(s[:i])
 	}
 	return s
 }

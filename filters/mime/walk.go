@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"io"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -117,6 +118,15 @@ func (w *walker) entity(t text, c context) error {
 	names, err := w.names(part, &h)
 	if err != nil {
 		return err
+	}
+	if late, ends := lateEncodings(t.b[h.ends[0].at:]); len(late) > 0 && !m.multipart && !m.message {
+		const view = "a Content-Transfer-Encoding behind the header"
+		w.differ(view)
+		more, _ := encodingsOf(late)
+		encodings = append(slices.Clone(encodings), more...)
+		for _, at := range ends {
+			h.ends = append(h.ends, end{h.ends[0].at + at, view})
+		}
 	}
 	for i, e := range h.ends {
 		b := &body{part: part, media: &m, names: names, text: t.sub(e.at, len(t.b)), context: c}
