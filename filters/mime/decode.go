@@ -180,7 +180,7 @@ func decodeBase64(b []byte, mode base64Mode) ([]byte, base64Seen) {
 // quotedReader decodes quoted-printable (RFC 2045, 6.7).
 type quotedReader struct {
 	src    []byte
-	drop   bool // a broken escape is dropped, and not shown as it is
+	drop   int  // bytes of a broken escape that are dropped; 0 shows it as it is
 	broken bool // there was one
 }
 
@@ -213,23 +213,52 @@ func (r *quotedReader) escape(p []byte) int {
 		r.src = s[3:]
 		return 1
 	}
-	// A soft line break, also with white space behind it.
-	for i := 1; i < len(s) && i < 1000; i++ {
-		if s[i] == '\n' {
-			r.src = s[i+1:]
-			return 0
-		}
-		if s[i] != ' ' && s[i] != '\t' && s[i] != '\r' {
-			break
-		}
-	}
-	r.broken = true
-	r.src = s[1:]
-	if r.drop {
+	if n := softBreak(s); n > 0 {
+		r.src = s[n:]
 		return 0
 	}
+	r.broken = true
+	if r.drop > 0 {
+		r.src = s[min(r.drop, len(s)):]
+		return 0
+	}
+	r.src = s[1:]
 	p[0] = '='
 	return 1
+}
+
+// printable is a quoted-printable text as it is to readers that skip all that must not or need not stand in it, line
+// ends included.
+func printable(b []byte) []byte {
+	out := make([]byte, 0, len(b))
+	for len(b) > 0 {
+		if n := softBreak(b); n > 0 {
+			b = b[n:]
+			continue
+		}
+		if b[0] > ' ' && b[0] < 0x7f {
+			out = append(out, b[0])
+		}
+		b = b[1:]
+	}
+	return out
+}
+
+// softBreak returns the length of the soft line break at the beginning of b, which may have white space in it; 0 if
+// there is none.
+func softBreak(b []byte) int {
+	if len(b) == 0 || b[0] != '=' {
+		return 0
+	}
+	for i := 1; i < len(b) && i < 1000; i++ {
+		if b[i] == '\n' {
+			return i + 1
+		}
+		if b[i] != ' ' && b[i] != '\t' && b[i] != '\r' {
+			return 0
+		}
+	}
+	return 0
 }
 
 func isHex(c byte) bool {
@@ -244,7 +273,7 @@ func unhex(c byte) byte {
 }
 
 // decodeQuotedPrintable decodes b whole.
-func decodeQuotedPrintable(b []byte, drop bool) []byte {
+func decodeQuotedPrintable(b []byte, drop int) []byte {
 	out := bytes.NewBuffer(make([]byte, 0, len(b)+bytes.MinRead))
 	_, _ = out.ReadFrom(&quotedReader{src: b, drop: drop}) // it has no errors
 	return out.Bytes()

@@ -289,6 +289,8 @@ func TestContents(t *testing.T) {
 		{"quoted-printable with broken escapes", encoded("quoted-printable", "=zz="+strings.ReplaceAll(secret, "n", "=6e")+"=")},
 		{"quoted-printable with a broken escape inside", encoded("quoted-printable", secret[:9]+"="+secret[9:])},
 		{"quoted-printable with white space behind a break", encoded("qp", secret[:9]+"= \t\n"+secret[9:])},
+		{"quoted-printable with dropped bytes behind an escape", encoded("quoted-printable", secret[:9]+"=@"+secret[9:])},
+		{"quoted-printable with three dropped bytes", encoded("quoted-printable", secret[:9]+"=0x"+secret[9:])},
 		{"uuencode as encoding", encoded("x-uuencode", "begin 644 a\n"+uuencoded(secret)+"\n`\nend")},
 		{"uuencode without begin", encoded("uuencode", uuencoded(secret))},
 		{"yEnc as encoding", encoded("x-yenc", "=ybegin line=128 size=41 name=a\n"+yencoded(secret)+"\n=yend size=41")},
@@ -316,6 +318,24 @@ func TestContents(t *testing.T) {
 				t.Errorf("%s\nnames %q", tt.message, f.names)
 			}
 		})
+	}
+}
+
+// TestQuotedPrintableWithWhatDoesNotBelong has a file without white space in quoted-printable that has such.
+func TestQuotedPrintableWithWhatDoesNotBelong(t *testing.T) {
+	const file = "X5O-nobody-was-meant-to-see-this"
+	for name, text := range map[string]string{
+		"white space":       " " + file[:5] + "\t" + file[5:] + " ",
+		"line ends":         file[:5] + "\n" + file[5:9] + "\n\n" + file[9:],
+		"escape in two":     file[:5] + "=6\nf" + file[6:],
+		"control bytes":     file[:5] + "\x12" + file[5:],
+		"8-bit bytes":       file[:5] + "\xaa" + file[5:],
+		"broken and blanks": file[:5] + "= =" + file[5:9] + "= =" + file[9:],
+	} {
+		f := walk(t, mixed("Content-Type: application/octet-stream\nContent-Transfer-Encoding: quoted-printable\n\n"+text+"\n"))
+		if !slices.ContainsFunc(f.contents, func(c string) bool { return strings.Contains(c, file) }) {
+			t.Errorf("%s: contents %q", name, f.contents)
+		}
 	}
 }
 

@@ -419,13 +419,15 @@ func (w *walker) encodedInline(b *body) error {
 }
 
 func (w *walker) quotedContent(b *body) error {
-	r := &quotedReader{src: b.b}
-	if err := w.reader(b.part, r, len(b.b)); err != nil {
+	if err := w.quotedReadings(b, b.b); err != nil {
 		return err
 	}
-	_, _ = io.Copy(io.Discard, r)
-	if r.broken {
-		if err := w.reader(b.part, &quotedReader{src: b.b, drop: true}, len(b.b)); err != nil {
+	// Text has white space in it, which means nothing in a file.
+	if len(b.names) > 0 || !strings.HasPrefix(b.media.types.list[0], "text/") {
+		if err := w.spend(len(b.b)); err != nil {
+			return err
+		}
+		if err := w.quotedReadings(b, printable(b.b)); err != nil {
 			return err
 		}
 	}
@@ -438,6 +440,22 @@ func (w *walker) quotedContent(b *body) error {
 		return w.inline(b.part, t)
 	}
 	return nil
+}
+
+// quotedReadings shows what quoted-printable decodes to, with broken escapes shown, or dropped with up to two bytes
+// behind them.
+func (w *walker) quotedReadings(b *body, src []byte) error {
+	r := &quotedReader{src: src}
+	for drop := 1; ; drop++ {
+		if err := w.reader(b.part, r, len(src)); err != nil {
+			return err
+		}
+		_, _ = io.Copy(io.Discard, r) // to know what is in it, it must have been read to its end
+		if !r.broken || drop > 3 {
+			return nil
+		}
+		r = &quotedReader{src: src, drop: drop}
+	}
 }
 
 // show shows bytes as a content.
@@ -488,7 +506,7 @@ func (w *walker) decode(t text, e transferEncoding) (text, error) {
 	case base64Encoding, gzip64:
 		out, _ = decodeBase64(t.b, base64Restarts)
 	case quotedPrintable:
-		out = decodeQuotedPrintable(t.b, false)
+		out = decodeQuotedPrintable(t.b, 0)
 	case uuencode:
 		out = decodeUU(t.b)
 	case yenc:

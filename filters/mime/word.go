@@ -120,7 +120,7 @@ func cutWord(s string) (w encodedWord, rest string, ok bool) {
 	case "B", "b":
 		w.bytes, _ = decodeBase64([]byte(content), lenientBase64)
 	case "Q", "q":
-		w.bytes = decodeQuotedPrintable([]byte(strings.ReplaceAll(content, "_", " ")), false)
+		w.bytes = decodeQuotedPrintable([]byte(strings.ReplaceAll(content, "_", " ")), 0)
 	default:
 		return w, "", false
 	}
