@@ -121,6 +121,66 @@ func TestNotifyDeadStandardError(t *testing.T) {
 	})
 }
 
+// TestNotifyFullStandardError has the tools say something that does not fit into the pipe at standard error: it holds
+// up none of them.
+func TestNotifyFullStandardError(t *testing.T) {
+	full := func(t *testing.T) *os.File {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { w.Close(); r.Close() })
+		raw, err := w.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw.Control(func(fd uintptr) {
+			for syscall.SetNonblock(int(fd), true) == nil {
+				if _, err := syscall.Write(int(fd), make([]byte, 1)); err != nil {
+					break
+				}
+			}
+			syscall.SetNonblock(int(fd), false)
+		})
+		return w
+	}
+	t.Run("notify-exec", func(t *testing.T) {
+		h := startNotifyHub(t)
+		cmd := h.notifyExec(t)
+		cmd.Args = append(cmd.Args, "--dead-man=50ms")
+		cmd.Stderr = full(t)
+		p := testenv.Start(t, cmd)
+		h.heard(t)
+		h.Publish(notify.Message{Letter: 'U'})
+		h.record(t, "U\n")
+		h.Close()
+		h.record(t, "U\nundo\n")
+		p.Stop(syscall.SIGTERM)
+		if status := p.Wait(); status != 0 {
+			t.Errorf("status %d", status)
+		}
+	})
+	t.Run("notify-cat", func(t *testing.T) {
+		h := startNotifyHub(t)
+		cmd := exec.Command(testenv.Binary(t, "notify-cat"), "--raw", h.socket)
+		cmd.Stderr = full(t)
+		p := testenv.Start(t, cmd)
+		h.heard(t)
+		h.Close()
+		h.restart(t)
+		h.heard(t)
+		h.Publish(notify.Message{Letter: 'Z'})
+		p.WaitOutput("Z\n")
+	})
+	t.Run("notify-wait", func(t *testing.T) {
+		cmd := exec.Command(testenv.Binary(t, "notify-wait"), "--timeout=100ms", "idle", filepath.Join(testenv.ShortDir(t), "none"))
+		cmd.Stderr = full(t)
+		if status := testenv.Start(t, cmd).Wait(); status != 124 {
+			t.Errorf("status %d, want 124", status)
+		}
+	})
+}
+
 // TestNotifyExecSignals: what is ignored when notify-exec starts stays so, everything else undoes.
 func TestNotifyExecSignals(t *testing.T) {
 	shell := func(trap string) []string {

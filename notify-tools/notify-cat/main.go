@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"postern/internal/logging"
 	"postern/internal/notify"
 )
 
@@ -44,13 +45,15 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "%s: error: %v\n%[1]s: hint: %[1]s --help lists the flags\n", name, err)
 		return notify.ExitUsage
 	}
-	err = listen(s, stdout, stderr)
+	messages := logging.Relay(name, stderr)
+	defer messages.Close()
+	err = listen(s, stdout, messages)
 	if errors.Is(err, errUnread) {
 		return exitUnread
 	}
 	if err != nil {
 		for text := range strings.SplitSeq(err.Error(), "\n") {
-			fmt.Fprintf(stderr, "%s: error: %s\n", name, notify.Printable(text))
+			fmt.Fprintf(messages, "%s: error: %s\n", name, notify.Printable(text))
 		}
 	}
 	return notify.ExitStatus(err)

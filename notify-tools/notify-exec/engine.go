@@ -15,7 +15,8 @@ import (
 // of run, owns all of it; commands and the connection have theirs and report.
 type engine struct {
 	*settings
-	out, log io.Writer
+	out, log io.Writer // of commands
+	messages io.Writer // waits for nobody
 
 	states []*state
 	queues []*queue
@@ -260,5 +261,5 @@ func (e *engine) say(format string, args ...any) {
 }
 
 func (e *engine) warn(format string, args ...any) {
-	fmt.Fprintf(e.log, "%s: %s\n", name, notify.Printable(fmt.Sprintf(format, args...)))
+	fmt.Fprintf(e.messages, "%s: %s\n", name, notify.Printable(fmt.Sprintf(format, args...)))
 }

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"postern/internal/logging"
 	"postern/internal/notify"
 )
 
@@ -57,9 +58,13 @@ func run(args []string, stop <-chan os.Signal, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "%s: error: %v\n%[1]s: hint: %[1]s --help lists the flags\n", name, err)
 		return notify.ExitUsage
 	}
-	err = newEngine(s, stdout, stderr).run(context.Background(), stop)
+	messages := logging.Relay(name, stderr)
+	defer messages.Close()
+	e := newEngine(s, stdout, stderr)
+	e.messages = messages
+	err = e.run(context.Background(), stop)
 	if err != nil {
-		fmt.Fprintf(stderr, "%s: error: %s\n", name, notify.Printable(err.Error()))
+		fmt.Fprintf(messages, "%s: error: %s\n", name, notify.Printable(err.Error()))
 	}
 	return notify.ExitStatus(err)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"postern/internal/logging"
 	"postern/internal/notify"
 )
 
@@ -49,9 +50,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "%s: error: %v\n%[1]s: hint: %[1]s --help lists the flags\n", name, err)
 		return notify.ExitUsage
 	}
-	err = wait(s, stderr)
+	messages := logging.Relay(name, stderr)
+	defer messages.Close()
+	err = wait(s, messages)
 	if err != nil {
-		fmt.Fprintf(stderr, "%s: error: %s\n", name, notify.Printable(err.Error()))
+		fmt.Fprintf(messages, "%s: error: %s\n", name, notify.Printable(err.Error()))
 	}
 	return notify.ExitStatus(err)
 }
