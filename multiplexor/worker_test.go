@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"postern/internal/testenv"
 )
 
 // TestMain plays a worker when the test binary is started as one: nothing else
@@ -25,7 +27,7 @@ func TestMain(m *testing.M) {
 			end(work(os.Args, os.Stdin, os.Stdout))
 		}
 	}
-	os.Exit(m.Run())
+	testenv.Main(m)
 }
 
 // end ends a worker at once. os.Exit lets a process with the race detector sleep

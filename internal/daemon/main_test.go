@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"postern/internal/listen"
+	"postern/internal/testenv"
 )
 
 // childVariable makes the test binary a daemon, the one that the tests look at
@@ -22,7 +23,7 @@ func TestMain(m *testing.M) {
 		os.Unsetenv(childVariable)
 		Run(exampleDaemon())
 	}
-	os.Exit(m.Run())
+	testenv.Main(m)
 }
 
 // exampleSettings are those of a small daemon, as a program of the suite has them.

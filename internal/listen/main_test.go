@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"postern/internal/testenv"
 )
 
 // childVariable makes the test binary play a program that is started with
@@ -20,7 +22,7 @@ func TestMain(m *testing.M) {
 	if list, ok := os.LookupEnv(childVariable); ok {
 		os.Exit(child(strings.Fields(list)))
 	}
-	os.Exit(m.Run())
+	testenv.Main(m)
 }
 
 func child(names []string) int {

@@ -203,7 +203,7 @@ func TestMain(m *testing.M) {
 		fmt.Println("written")
 		select {}
 	}
-	os.Exit(m.Run())
+	testenv.Main(m)
 }
 
 // Readers of a pid file can lock it in their ways; that does not look like a

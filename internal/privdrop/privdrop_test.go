@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	if user, ok := os.LookupEnv(userVariable); ok {
 		os.Exit(child(user, os.Getenv(modeVariable)))
 	}
-	os.Exit(m.Run())
+	testenv.Main(m)
 }
 
 const childThreads = 20

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 		}
 		main()
 	}
-	os.Exit(m.Run())
+	testenv.Main(m)
 }
 
 // fake is a multiplexor that answers every request in the same way.

@@ -21,7 +21,7 @@ const guardedEnv = "POSTERN_BENCH_TEST"
 func TestMain(m *testing.M) {
 	how := os.Getenv(guardedEnv)
 	if how == "" {
-		os.Exit(m.Run())
+		testenv.Main(m)
 	}
 	runtime.LockOSThread()
 	if dir := os.Getenv(scratchEnv); dir != "" {
