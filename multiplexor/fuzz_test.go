@@ -14,6 +14,7 @@ import (
 
 	"postern/internal/evloop"
 	"postern/internal/percent"
+	"postern/internal/testenv"
 )
 
 // FuzzNetstring holds that what is taken for a netstring is one, that nothing is
@@ -145,7 +146,7 @@ func FuzzRequestLine(f *testing.F) {
 		if cut < 0 || cut > len(text) {
 			cut = 0
 		}
-		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		testenv.Patient(conn)
 		conn.Write(text[:cut]) // the server may have answered and closed
 		conn.Write(text[cut:])
 		conn.(*net.UnixConn).CloseWrite()

@@ -45,11 +45,7 @@ func TestMUX_01_RequestLines(t *testing.T) {
 		}
 	})
 	t.Run("a byte now and then", func(t *testing.T) {
-		conn, err := net.Dial("unix", r.path("s"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
+		conn := testenv.Dial(t, "unix", r.path("s"))
 		testenv.Eventually(t, "the end of the time for a line, which bytes do not prolong", func() bool {
 			_, err := io.WriteString(conn, "x")
 			return err != nil
@@ -63,12 +59,7 @@ func TestMUX_01_FewDescriptors(t *testing.T) {
 	r := prepare(t)
 	args := append([]string{"-c", `ulimit -n 150; exec "$0" "$@"`, testenv.Binary(t, "multiplexor")}, r.args("-D", "-x", "8", "-a", "u", "-c", "60")...)
 	r.start(exec.Command("/bin/sh", args...))
-	early, err := net.Dial("unix", r.path("s")) // is there before the crowd
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer early.Close()
-	early.SetDeadline(time.Now().Add(patience))
+	early := testenv.Dial(t, "unix", r.path("s")) // is there before the crowd
 	io.WriteString(early, mxproto.Hello+"\n")
 	answers := bufio.NewReader(early)
 	if line, err := answers.ReadString('\n'); line != mxproto.HelloOK {
@@ -76,20 +67,16 @@ func TestMUX_01_FewDescriptors(t *testing.T) {
 	}
 	for _, name := range []string{"s", "u"} {
 		for range 200 {
-			conn, err := net.Dial("unix", r.path(name))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
+			testenv.Dial(t, "unix", r.path(name))
 		}
 	}
 	testenv.Eventually(t, "the refusal of one too many", func() bool {
-		conn, err := net.Dial("unix", r.path("s"))
+		conn, err := testenv.Connect("unix", r.path("s"))
 		if err != nil {
 			return false
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(patience))
+		testenv.Patient(conn)
 		reply, _ := io.ReadAll(conn)
 		return string(reply) == mxproto.TooMany
 	})
@@ -142,10 +129,7 @@ func TestMUX_01_IdleConnections(t *testing.T) {
 		}
 	}()
 	for i := range n {
-		conn, err := net.Dial("unix", r.path("s"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := testenv.Dial(t, "unix", r.path("s"))
 		conns = append(conns, conn)
 		switch i % 4 {
 		case 1:
@@ -195,12 +179,7 @@ func TestMUX_02_ScanOutsideTheSpool(t *testing.T) {
 		}
 	}
 	// Over a persistent connection it is one answer like any other.
-	conn, err := net.Dial("unix", r.path("s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn := testenv.Dial(t, "unix", r.path("s"))
 	frame := fmt.Sprintf("%d:%s,", len(textOutside), textOutside)
 	io.WriteString(conn, "hello 2\nscan q /etc\nscan q "+r.path("link")+"\nping\n")
 	want := mxproto.HelloOK + frame + frame + "5:PONG\n,"
@@ -291,12 +270,9 @@ func TestMUX_05_ListenersOfTheWholeNetwork(t *testing.T) {
 // listener connects to the notification socket and reads the greeting.
 func (r *real) listener(interest string) (net.Conn, *bufio.Reader) {
 	r.t.Helper()
-	conn, err := net.Dial("unix", r.path("n"))
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	conn := testenv.Dial(r.t, "unix", r.path("n"))
 	r.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
+	testenv.Patient(conn)
 	in := bufio.NewReader(conn)
 	if line, err := in.ReadString('\n'); line != "*OK\n" {
 		r.t.Fatalf("greeting %q, %v", line, err)
@@ -349,12 +325,7 @@ func TestMUX_07_ListenerLimit(t *testing.T) {
 	for range 3 {
 		r.listener("")
 	}
-	conn, err := net.Dial("unix", r.path("n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn := testenv.Dial(t, "unix", r.path("n"))
 	if reply, err := io.ReadAll(conn); err != nil || string(reply) != "*ERR No free listening slots\n" {
 		t.Errorf("one too many got %q, %v", reply, err)
 	}
@@ -429,12 +400,7 @@ func TestMUX_09_ForgedEvents(t *testing.T) {
 func TestMUX_10_PeersOfTheWrongUser(t *testing.T) {
 	me, other := strconv.Itoa(os.Getuid()), strconv.Itoa(os.Getuid()+1)
 	dial := func(r *real, name, text string) string {
-		conn, err := net.Dial("unix", r.path(name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(patience))
+		conn := testenv.Dial(t, "unix", r.path(name))
 		io.WriteString(conn, text) // it may be refused before that
 		b := make([]byte, 100)
 		n, _ := conn.Read(b)

@@ -4,14 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -74,7 +72,7 @@ func TestStartWhileAnotherDrains(t *testing.T) {
 	if status := first.Wait(); status != 0 {
 		t.Errorf("first: exit status %d", status)
 	}
-	listener.SetDeadline(time.Now().Add(patience))
+	testenv.Patient(listener)
 	if text, err := io.ReadAll(events); err != nil || !strings.Contains(string(text), "Busy -> Idle") {
 		t.Errorf("a listener to the first read %q, %v", text, err)
 	}
@@ -89,7 +87,7 @@ func TestStartWhileAnotherDrains(t *testing.T) {
 	}
 	r.want("ping", "PONG\n")
 	for _, name := range []string{"a", "n", "map", "m"} {
-		conn, err := net.Dial("unix", r.path(name))
+		conn, err := testenv.Connect("unix", r.path(name))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue

@@ -94,7 +94,7 @@ func (r *real) start(cmd *exec.Cmd) {
 		if !r.proc.Running() {
 			r.t.Fatal("the multiplexor has ended")
 		}
-		conn, err := net.Dial("unix", r.path("s"))
+		conn, err := testenv.Connect("unix", r.path("s"))
 		if err == nil {
 			conn.Close()
 		}
@@ -107,12 +107,7 @@ func (r *real) ask(line string) string { r.t.Helper(); return askAt(r.t, r.path(
 
 func askAt(t *testing.T, path, text string) string {
 	t.Helper()
-	conn, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn := testenv.Dial(t, "unix", path)
 	if _, err := io.WriteString(conn, text); err != nil {
 		t.Fatal(err)
 	}
@@ -220,13 +215,10 @@ func TestRealFraming(t *testing.T) {
 	t.Run("probes use no worker", func(t *testing.T) {
 		before := r.ask("workerinfo 0")
 		for _, text := range []string{"", "free", "half a line"} {
-			conn, err := net.Dial("unix", r.path("s"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			conn := testenv.Dial(t, "unix", r.path("s"))
 			io.WriteString(conn, text)
 			conn.(*net.UnixConn).CloseWrite()
-			conn.SetDeadline(time.Now().Add(patience))
+			testenv.Patient(conn)
 			reply, err := io.ReadAll(conn)
 			want := ""
 			if text != "" {
@@ -242,11 +234,7 @@ func TestRealFraming(t *testing.T) {
 		}
 	})
 	t.Run("split writes", func(t *testing.T) {
-		conn, err := net.Dial("unix", r.path("s"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
+		conn := testenv.Dial(t, "unix", r.path("s"))
 		for _, piece := range []string{"fr", "e", "e\n"} {
 			io.WriteString(conn, piece)
 			r.ask("msgs")
@@ -277,13 +265,9 @@ func TestRealWorkerSignals(t *testing.T) {
 
 func TestRealStatusTag(t *testing.T) {
 	r := startReal(t, "-Z", "-O", "n")
-	events, err := net.Dial("unix", r.path("n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer events.Close()
+	events := testenv.Dial(t, "unix", r.path("n"))
 	io.WriteString(events, "?S\n")
-	events.SetDeadline(time.Now().Add(patience))
+	testenv.Patient(events)
 	reader := bufio.NewReader(events)
 	if line, err := reader.ReadString('\n'); line != "*OK\n" {
 		t.Fatalf("greeting %q, %v", line, err)
@@ -452,12 +436,7 @@ func TestRealRefusals(t *testing.T) {
 
 func TestRealPersistentConnections(t *testing.T) {
 	r := startReal(t, "-x", "2", "-r", "10000")
-	conn, err := net.Dial("unix", r.path("s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn := testenv.Dial(t, "unix", r.path("s"))
 	// Pipelined: built-in and worker requests, answered in order.
 	io.WriteString(conn, "hello 2\nfree\ndo sleep 100\nbusyworkers\nping\nx\nversion\n"+strings.Repeat("y", 17<<10)+"\nfree\n")
 	want := mxproto.HelloOK + "2:2\n,7:ok did\n,0:,5:PONG\n,11:ok got <x>\n,"
@@ -482,12 +461,7 @@ func TestRealPersistentConnections(t *testing.T) {
 		st, err := readStat(r.proc.Pid())
 		return err == nil && st.state == 'T'
 	})
-	hasty, err := net.Dial("unix", r.path("s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer hasty.Close()
-	hasty.SetDeadline(time.Now().Add(patience))
+	hasty := testenv.Dial(t, "unix", r.path("s"))
 	answers := bufio.NewReader(hasty)
 	for _, send := range []string{"hello 2\nping\n", "ping\n"} {
 		io.WriteString(hasty, send)
@@ -498,14 +472,11 @@ func TestRealPersistentConnections(t *testing.T) {
 	}
 
 	// A client that asks and never reads is not read any more, and closed in the end.
-	greedy, err := net.Dial("unix", r.path("s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer greedy.Close()
+	greedy := testenv.Dial(t, "unix", r.path("s"))
 	io.WriteString(greedy, "hello 2\n")
 	sent, burst := 0, []byte(strings.Repeat("help\n", 1000))
-	greedy.SetWriteDeadline(time.Now().Add(time.Second))
+	testenv.Impatient(greedy)
+	var err error
 	for err == nil && sent < 100<<20 {
 		var n int
 		n, err = greedy.Write(burst)
@@ -538,10 +509,7 @@ func TestRealPersistentConnections(t *testing.T) {
 	r.background("do sleep 3000")
 	r.background("do sleep 3000")
 	r.waitStatus("BB")
-	leaver, err := net.Dial("unix", r.path("s"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	leaver := testenv.Dial(t, "unix", r.path("s"))
 	io.WriteString(leaver, "hello 2\nping\n")
 	testenv.Eventually(t, "a waiting request", func() bool { return strings.Fields(r.ask("status"))[4] == "1" })
 	leaver.Close()
@@ -551,12 +519,7 @@ func TestRealPersistentConnections(t *testing.T) {
 
 func TestRealMapSocket(t *testing.T) {
 	r := startReal(t, "-N", "m", "-x", "1")
-	conn, err := net.Dial("unix", r.path("m"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn := testenv.Dial(t, "unix", r.path("m"))
 	exchange := func(send, want string) {
 		t.Helper()
 		io.WriteString(conn, send)
@@ -592,10 +555,7 @@ func TestRealManyConnections(t *testing.T) {
 		}
 	}()
 	for range 500 {
-		c, err := net.Dial("unix", r.path("s"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := testenv.Dial(t, "unix", r.path("s"))
 		conns = append(conns, c)
 	}
 	// The refusal may come before the request has gone out.
@@ -704,7 +664,7 @@ func TestRealServiceManager(t *testing.T) {
 	args := append([]string{"-l", passed, "--fdname=requests", "-E", "NOTIFY_SOCKET=" + path, testenv.Binary(t, "multiplexor")}, r.args()...)
 	r.proc = testenv.Start(t, exec.Command(activate, args...))
 	testenv.Eventually(t, "the passed socket", func() bool {
-		conn, err := net.Dial("unix", passed)
+		conn, err := testenv.Connect("unix", passed)
 		if err == nil {
 			conn.Close()
 		}
@@ -718,7 +678,7 @@ func TestRealServiceManager(t *testing.T) {
 	}
 	hears := func(want string) {
 		t.Helper()
-		manager.SetReadDeadline(time.Now().Add(patience))
+		testenv.Patient(manager)
 		for b := make([]byte, 4096); ; {
 			n, err := manager.Read(b)
 			if err != nil {
@@ -775,12 +735,7 @@ func TestRealMetrics(t *testing.T) {
 	r.want("scan q d", "ok got <scan q d>\n")
 	r.want("do exit 1", noResponse)
 	r.want("ping", "PONG\n")
-	conn, err := net.Dial("unix", r.path("x"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn := testenv.Dial(t, "unix", r.path("x"))
 	io.WriteString(conn, "GET /metrics HTTP/1.0\r\n\r\n")
 	page, err := io.ReadAll(conn)
 	if err != nil {
@@ -870,12 +825,7 @@ func TestRealHalfClose(t *testing.T) {
 		{"no lookup", "m", "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			conn, err := net.Dial("unix", r.path(tt.socket))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(patience))
+			conn := testenv.Dial(t, "unix", r.path(tt.socket))
 			if _, err := io.WriteString(conn, tt.send); err != nil {
 				t.Fatal(err)
 			}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postern/internal/evloop"
+	"postern/internal/testenv"
 )
 
 // TestScanOnAHangingDisk: a client does not wait longer for a lookup than for a worker,
@@ -46,7 +47,7 @@ func TestScanOnAHangingDisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.SetDeadline(time.Now().Add(patience))
+		testenv.Patient(conn)
 		return conn
 	}
 	// A link is looked up, and what is missing is, too.

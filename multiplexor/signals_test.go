@@ -6,7 +6,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/daemon"
 	"postern/internal/testenv"
@@ -44,7 +43,7 @@ func TestServiceManagerDoesNotHoldUpTheLoop(t *testing.T) {
 		t.Fatal(err)
 	}
 	release()
-	socket.SetReadDeadline(time.Now().Add(patience))
+	testenv.Patient(socket)
 	for _, want := range []string{"RELOADING=1", "READY=1"} {
 		if n, err := socket.Read(b); err != nil || !strings.HasPrefix(string(b[:n]), want) {
 			t.Errorf("%q, %v, want %s", b[:n], err, want)

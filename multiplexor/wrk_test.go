@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -13,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -203,13 +201,9 @@ func TestWRK_12_StubbornWorkers(t *testing.T) {
 func TestWRK_13_WorkersThatEnd(t *testing.T) {
 	t.Parallel()
 	r := startReal(t, "-x", "2", "-b", "4", "-M", "4000000", "-O", "n")
-	conn, err := net.Dial("unix", r.path("n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := testenv.Dial(t, "unix", r.path("n"))
 	io.WriteString(conn, "?UB+\n") // with + the interest is answered
-	conn.SetDeadline(time.Now().Add(patience))
+	testenv.Patient(conn)
 	events := bufio.NewReader(conn)
 	requests := []uglyRequest{
 		{"exit", "do exit 0", noResponse},

@@ -14,10 +14,7 @@ import (
 // behindBalancer connects to r as a load balancer does, sending header first.
 func behindBalancer(t *testing.T, r *running, header string) *peer {
 	t.Helper()
-	c, err := net.Dial("tcp", r.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := testenv.Dial(t, "tcp", r.addr)
 	t.Cleanup(func() { _ = c.Close() })
 	p := newPeer(t, c)
 	p.send(header)
@@ -88,11 +85,7 @@ func TestProxyHeaderFromStranger(t *testing.T) {
 func TestProxyHeaderBeforeTLS(t *testing.T) {
 	flags, conf := withTLS(t)
 	r := start(t, backendAt(t, mailbox("")), append(flags, "--pop3s", "inet:1", "--proxy-from", "127.0.0.1")...)
-	c, err := net.Dial("tcp", r.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := testenv.Dial(t, "tcp", r.addr)
 	// The header and the ClientHello in one segment.
 	tc := tls.Client(&together{Conn: c, before: "PROXY TCP4 192.0.2.7 192.0.2.25 4444 995\r\n"}, conf)
 	p := newPeer(t, tc)

@@ -488,20 +488,12 @@ func TestLimits(t *testing.T) {
 		r := start(t, backendAt(t, mailbox("")), "--max-sessions-per-address", "2")
 		first := r.client(t)
 		r.client(t)
-		c, err := net.Dial("tcp", r.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
+		c := testenv.Dial(t, "tcp", r.addr)
 		newPeer(t, c).want("-ERR [SYS/TEMP] too many sessions from this address")
 		first.ask("QUIT", "+OK")
 		first.ended()
 		testenv.Eventually(t, "room again", func() bool {
-			c, err := net.Dial("tcp", r.addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
+			c := testenv.Dial(t, "tcp", r.addr)
 			return strings.HasPrefix(newPeer(t, c).line(), "+OK")
 		})
 	})
@@ -522,11 +514,7 @@ func TestLimits(t *testing.T) {
 			p.ask("PASS guess", "-ERR [AUTH] no")
 			p.ended()
 		}
-		c, err := net.Dial("tcp", r.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
+		c := testenv.Dial(t, "tcp", r.addr)
 		newPeer(t, c).want("-ERR [SYS/TEMP] too many failed logins")
 	})
 	t.Run("time to log in", func(t *testing.T) {
@@ -758,11 +746,7 @@ func TestAPOP(t *testing.T) {
 		}
 		p.send("-ERR no\r\n")
 	}), "--apop=yes")
-	c, err := net.Dial("tcp", r.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := testenv.Dial(t, "tcp", r.addr)
 	p := newPeer(t, c)
 	p.want("+OK pop.test POP3 ready <1896.697170952@dbc.mtview.ca.us>")
 	p.ask("APOP bob x", "-ERR syntax")
@@ -856,10 +840,7 @@ func TestDrain(t *testing.T) {
 	var p *peer
 	t.Run("serve", func(t *testing.T) {
 		r := start(t, url)
-		c, err := net.Dial("tcp", r.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := testenv.Dial(t, "tcp", r.addr)
 		p = newPeer(t, c)
 		p.want("+OK")
 		// The cleanup of this sub-test ends the server while the client waits.
@@ -943,7 +924,7 @@ func BenchmarkRetrieve(b *testing.B) {
 	message := strings.Repeat(strings.Repeat("x", 74)+"\r\n", 1<<20/76)
 	r := start(b, backendAt(b, mailbox(message)))
 	p := r.login(b)
-	_ = p.SetDeadline(time.Now().Add(10 * time.Minute))
+	_ = testenv.Patient(p)
 	b.SetBytes(int64(len(message)))
 	b.ReportAllocs()
 	for b.Loop() {

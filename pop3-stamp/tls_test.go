@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -38,7 +37,7 @@ func TestPOP3SHandshakeTime(t *testing.T) {
 	if n, err := p.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("before the handshake: %d bytes, %v", n, err)
 	}
-	_ = p.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = testenv.Patient(p)
 	p.upgrade(conf).want("+OK pop.test")
 	// One that stalls ends long before the time to log in, which is a minute.
 	for _, header := range []string{"PROXY TCP4 192.0.2.7 192.0.2.25 4444 995\r\n", "PROXY TCP4 192.0.2.7 192.0.2.25 4444 995\r\n\x16\x03\x01"} {
@@ -164,29 +163,15 @@ func TestSTLSNotOffered(t *testing.T) {
 func TestPOP3S(t *testing.T) {
 	flags, conf := withTLS(t)
 	r := start(t, backendAt(t, mailbox("")), append(flags, "--pop3s", "inet:1", "--login-timeout", "500ms")...)
-	c, err := net.Dial("tcp", r.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := testenv.Dial(t, "tcp", r.addr)
 	p := newPeer(t, c).upgrade(conf)
 	p.want("+OK pop.test POP3 ready")
 	p.ask("USER bob", "+OK")
 	p.ask("PASS secret word", "+OK")
 	// A handshake that stalls ends with the time to log in.
-	c, err = net.Dial("tcp", r.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	newPeer(t, c).ended()
+	newPeer(t, testenv.Dial(t, "tcp", r.addr)).ended()
 	// One that is none gets nothing in clear but an alert of TLS.
-	c, err = net.Dial("tcp", r.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	p = newPeer(t, c)
+	p = newPeer(t, testenv.Dial(t, "tcp", r.addr))
 	p.send("USER bob\r\n")
 	if line := p.line(); strings.HasPrefix(line, "+OK") || strings.HasPrefix(line, "-ERR") {
 		t.Errorf("in clear: %q", line)
@@ -246,7 +231,7 @@ func TestTLS_14_ServersThatMeanTLSByHalves(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := start(t, backendAt(t, tt.server), "--upstream-tls", tt.mode, "--connect-timeout", "3s", "--upstream-timeout", "2s")
 			p := r.client(t)
-			_ = p.SetDeadline(time.Now().Add(20 * time.Second))
+			_ = testenv.Patient(p)
 			p.ask("USER bob", "+OK")
 			want := "-ERR [SYS/TEMP]"
 			if tt.works {

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"postern/internal/config"
 	"postern/internal/daemon"
@@ -31,7 +30,7 @@ type peer struct {
 }
 
 func newPeer(t testing.TB, c net.Conn) *peer {
-	_ = c.SetDeadline(time.Now().Add(testenv.Patience))
+	_ = testenv.Patient(c)
 	return &peer{t, c, bufio.NewReader(c)}
 }
 
@@ -225,10 +224,7 @@ func startWith(t testing.TB, logger func(io.Writer) *slog.Logger, url string, fl
 // connect connects a client and reads the greeting.
 func (r *running) client(t testing.TB) *peer {
 	t.Helper()
-	c, err := net.Dial("tcp", r.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := testenv.Dial(t, "tcp", r.addr)
 	t.Cleanup(func() { _ = c.Close() })
 	p := newPeer(t, c)
 	p.want("+OK pop.test POP3 ready")

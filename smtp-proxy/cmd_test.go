@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"strings"
 	"testing"
@@ -535,11 +534,7 @@ func TestCMD_22_OtherProtocols(t *testing.T) {
 		c.expect("554 5.5.1")
 		c.expectEnd()
 	}
-	nc, err := net.Dial("tcp", p.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
+	nc := testenv.Dial(t, "tcp", p.addr)
 	if err := tls.Client(nc, &tls.Config{InsecureSkipVerify: true}).Handshake(); err == nil {
 		t.Error("TLS on a plain port")
 	}
@@ -761,7 +756,7 @@ func TestRES_04_ClientThatReadsNoReplies(t *testing.T) {
 	p := startProxy(t, behind(b), "--write-timeout=1s", "--max-junk=1000000000")
 	c := greeted(t, p.addr)
 	noops := strings.Repeat("HELP\r\n", 1000)
-	must(t, c.SetWriteDeadline(time.Now().Add(time.Minute)))
+	must(t, testenv.Patient(c))
 	for {
 		if _, err := io.WriteString(c, noops); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {

@@ -30,10 +30,9 @@ func listenTo(t *testing.T, p *proxy) *eventReader {
 	done := make(chan error, 1)
 	go func() { done <- p.hub.Serve(l) }()
 	t.Cleanup(func() { l.Close(); p.hub.Close(); <-done })
-	nc, err := net.Dial("unix", l.Addr().String())
-	must(t, err)
+	nc := testenv.Dial(t, "unix", l.Addr().String())
 	t.Cleanup(func() { nc.Close() })
-	must(t, nc.SetDeadline(time.Now().Add(30*time.Second)))
+	must(t, testenv.Patient(nc))
 	e := &eventReader{t: t, r: bufio.NewReader(nc)}
 	if line := e.line(); line != "*OK" {
 		t.Fatalf("greeting %q", line)

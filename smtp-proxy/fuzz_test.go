@@ -5,7 +5,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -34,12 +33,7 @@ func FuzzClient(f *testing.F) {
 	f.Fuzz(func(t *testing.T, said []byte, cut uint16) {
 		b.Forget()
 		p.log.reset()
-		nc, err := net.Dial("tcp", p.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer nc.Close()
-		_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
+		nc := testenv.Dial(t, "tcp", p.addr)
 		replies := make(chan string, 1)
 		go func() {
 			all, err := io.ReadAll(nc)

@@ -122,12 +122,12 @@ func hash(seed uint64, text string) uint64 {
 
 // anything is a client that knows what SMTP looks like, and no more.
 func anything(addr string, random *rand.Rand) {
-	nc, err := net.Dial("tcp", addr)
+	nc, err := testenv.Connect("tcp", addr)
 	if err != nil {
 		return
 	}
 	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = testenv.Patient(nc)
 	said := []string{
 		"EHLO a\r\n", "EHLO a\r\n", "HELO b\r\n", "MAIL FROM:<a@b.example>\r\n", "MAIL FROM:<a@b.example>\r\n", "MAIL FROM:<> SIZE=10\r\n", "RCPT TO:<c@d.example>\r\n",
 		"RCPT TO:<c@d.example>\r\n", "RCPT TO:<e@d.example> NOTIFY=NEVER\r\n", "DATA\r\n", "DATA\r\n", "Subject: x\r\n\r\n", "text\r\n.\r\n", ".\r\n", "BDAT 5\r\nabcde", "BDAT 5 LAST\r\nabcde",
@@ -213,7 +213,7 @@ func TestRES_03_SlowContent(t *testing.T) {
 func readable(c *client) bool {
 	_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 	_, err := c.r.Peek(1)
-	_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+	_ = testenv.Patient(c)
 	return err == nil
 }
 
@@ -261,7 +261,7 @@ func (slowServer) Write(p []byte) (int, error) {
 	near, far := net.Pipe()
 	defer near.Close()
 	defer far.Close()
-	if err := near.SetWriteDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+	if err := testenv.Patient(near); err != nil {
 		return 0, err
 	}
 	if _, err := near.Write(p); !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -284,7 +284,7 @@ func TestRES_05_MessageFarAboveTheLimit(t *testing.T) {
 	c.cmd("RCPT TO:<c@d.example>", "250")
 	c.cmd("DATA", "354")
 	endless := strings.Repeat("0123456789abcdef\r\n", 60000)
-	must(t, c.SetWriteDeadline(time.Now().Add(25*time.Second)))
+	must(t, testenv.Patient(c))
 	sent := 0
 	for {
 		n, err := io.WriteString(c, endless)

@@ -131,12 +131,9 @@ type client struct {
 
 func dial(t testing.TB, addr string) *client {
 	t.Helper()
-	nc, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	nc := testenv.Dial(t, "tcp", addr)
 	t.Cleanup(func() { nc.Close() })
-	if err := nc.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := testenv.Patient(nc); err != nil {
 		t.Fatal(err)
 	}
 	return &client{nc, t, bufio.NewReader(nc)}

@@ -227,7 +227,7 @@ func TestTLS_11_HandshakesCountForTheAddress(t *testing.T) {
 		return false
 	})
 	c := dial(t, p.addr)
-	must(t, c.SetDeadline(time.Now().Add(10*time.Second)))
+	must(t, testenv.Patient(c))
 	c.expectEnd()
 	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}}
 	nc, err := from.Dial("tcp", p.addr)

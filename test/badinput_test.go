@@ -78,7 +78,7 @@ func TestSocketInUse(t *testing.T) {
 			if !strings.Contains(p.Output(), path) {
 				t.Errorf("the message does not name %s:\n%s", path, p.Output())
 			}
-			conn, err := net.Dial("unix", path)
+			conn, err := testenv.Connect("unix", path)
 			if err != nil {
 				t.Fatalf("the socket was stolen: %v", err)
 			}

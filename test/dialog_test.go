@@ -115,7 +115,7 @@ func (d *dialog) connect() {
 		d.gateway = d.start(append(args, "--hostname", "gateway.example.net"))
 	}
 	if d.conn == nil {
-		conn, err := net.Dial("tcp4", d.gateway.address())
+		conn, err := testenv.Connect("tcp4", d.gateway.address())
 		if err != nil {
 			d.fatalf("%v", err)
 		}
@@ -141,7 +141,7 @@ func (d *dialog) start(args []string) *gateway {
 	}
 	g.proxy = testenv.Start(d.t, exec.Command(testenv.Binary(d.t, "smtp-proxy"), args...))
 	testenv.Eventually(d.t, "smtp-proxy to listen", func() bool {
-		conn, err := net.Dial("tcp4", g.address())
+		conn, err := testenv.Connect("tcp4", g.address())
 		if err == nil {
 			conn.Close()
 		}
@@ -154,7 +154,7 @@ func (d *dialog) send(text string) {
 	d.t.Helper()
 	d.connect()
 	// The server may have closed already; what it said is read later.
-	d.conn.SetWriteDeadline(time.Now().Add(dialogWithin))
+	testenv.Patient(d.conn)
 	if _, err := io.WriteString(d.conn, text); err != nil {
 		d.t.Logf("%s: %v", d.where, err)
 	}
@@ -195,7 +195,7 @@ func matches(pattern, line string) bool {
 
 func (d *dialog) readLine() (string, error) {
 	d.connect()
-	d.conn.SetReadDeadline(time.Now().Add(dialogWithin))
+	testenv.Patient(d.conn)
 	return d.in.ReadString('\n')
 }
 

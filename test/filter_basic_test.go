@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -21,12 +20,12 @@ import (
 
 // askOnce sends one request to a classic multiplexor and reads the answer to its end.
 func askOnce(socket, request string) (string, error) {
-	c, err := net.DialTimeout("unix", socket, 5*time.Second)
+	c, err := testenv.Connect("unix", socket)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := testenv.Patient(c); err != nil {
 		return "", err
 	}
 	if _, err := io.WriteString(c, request+"\n"); err != nil {

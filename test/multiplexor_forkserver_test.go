@@ -3,7 +3,6 @@ package test
 import (
 	"bufio"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -237,12 +236,7 @@ func TestForkServerMIMEDefang(t *testing.T) {
 	})
 
 	t.Run("scan", func(t *testing.T) {
-		events, err := net.Dial("unix", filepath.Join(p.dir, "spool", "events"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer events.Close()
-		events.SetDeadline(time.Now().Add(perlPatience))
+		events := testenv.Dial(t, "unix", filepath.Join(p.dir, "spool", "events"))
 		fmt.Fprint(events, "?S\n")
 		lines := bufio.NewReader(events)
 		if line, err := lines.ReadString('\n'); err != nil || line != "*OK\n" {

@@ -2,7 +2,6 @@ package test
 
 import (
 	"fmt"
-	"net"
 	"net/smtp"
 	"os"
 	"os/exec"
@@ -42,7 +41,7 @@ func TestMilterThroughOurMultiplexor(t *testing.T) {
 		if !m.Running() {
 			t.Fatal("the milter has ended")
 		}
-		conn, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+		conn, err := testenv.Connect("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			conn.Close()
 		}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,7 +55,7 @@ func startMultiplexor(t *testing.T, program, worker string, args ...string) *one
 		if !p.proc.Running() {
 			t.Fatalf("%s has ended", program)
 		}
-		conn, err := net.Dial("unix", p.path("s"))
+		conn, err := testenv.Connect("unix", p.path("s"))
 		if err != nil {
 			return false
 		}
@@ -72,13 +71,13 @@ func (p *oneMultiplexor) path(name string) string { return filepath.Join(p.dir, 
 
 // ask sends bytes and gives all that comes back.
 func (p *oneMultiplexor) ask(text string) string {
-	conn, err := net.Dial("unix", p.path("s"))
+	conn, err := testenv.Connect("unix", p.path("s"))
 	if err != nil {
 		p.t.Error(err)
 		return ""
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(answersWithin))
+	testenv.Patient(conn)
 	if _, err := io.WriteString(conn, text); err != nil {
 		p.t.Error(err)
 	}
@@ -189,11 +188,7 @@ func TestMultiplexorEventsAsDebians(t *testing.T) {
 	dialog := func(program string) (events []string) {
 		p := startMultiplexor(t, program, worker, "-x", "2", "-m", "1", "-O", "n", "-Z")
 		p.waitStatus("IS")
-		conn, err := net.Dial("unix", p.path("n"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
+		conn := testenv.Dial(t, "unix", p.path("n"))
 		lines := make(chan string, 1000)
 		go func() {
 			defer close(lines)

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -78,12 +76,12 @@ func startPool(t *testing.T, program string) *pool {
 
 // ask sends one line and gives the reply, or nothing if nobody answers.
 func (p *pool) ask(line string) string {
-	conn, err := net.Dial("unix", p.socket)
+	conn, err := testenv.Connect("unix", p.socket)
 	if err != nil {
 		return ""
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(60 * time.Second))
+	testenv.Patient(conn)
 	io.WriteString(conn, line+"\n")
 	reply, _ := io.ReadAll(conn)
 	return string(reply)

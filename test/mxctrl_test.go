@@ -78,7 +78,7 @@ func script(t *testing.T, answer func(i int, request string) string) *scripted {
 			if err != nil {
 				return
 			}
-			conn.SetDeadline(time.Now().Add(30 * time.Second))
+			testenv.Patient(conn)
 			request, _ := bufio.NewReader(conn).ReadString('\n')
 			s.mu.Lock()
 			i := len(s.got)

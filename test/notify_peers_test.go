@@ -4,14 +4,12 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -64,12 +62,12 @@ func (p *notifyPool) socket() string { return filepath.Join(p.dir, "mx.sock") }
 
 // ask sends one request and returns the whole reply.
 func (p *notifyPool) ask(line string) (string, error) {
-	conn, err := net.Dial("unix", p.socket())
+	conn, err := testenv.Connect("unix", p.socket())
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	testenv.Patient(conn)
 	if _, err := io.WriteString(conn, line); err != nil {
 		return "", err
 	}

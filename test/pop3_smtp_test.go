@@ -34,7 +34,7 @@ func pop3Backend(t *testing.T) string {
 			}
 			go func() {
 				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+				_ = testenv.Patient(c)
 				_, _ = io.WriteString(c, "+OK\r\n")
 				for s := bufio.NewScanner(c); s.Scan(); {
 					if strings.HasPrefix(s.Text(), "PASS ") && s.Text() != "PASS good" {
@@ -52,12 +52,7 @@ func pop3Backend(t *testing.T) string {
 // lines sends lines to a server and returns the first line of each answer, that to nothing (the greeting) first.
 func lines(t *testing.T, port int, send ...string) []string {
 	t.Helper()
-	c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	c := testenv.Dial(t, "tcp", "127.0.0.1:"+strconv.Itoa(port))
 	r := bufio.NewReader(c)
 	var got []string
 	for _, line := range append([]string{""}, send...) {
@@ -112,7 +107,7 @@ func TestPopBeforeSMTP(t *testing.T) {
 		"--upstream", "maildir:"+maildir, "--clientip-dir", stamps, "--clientip-maxage", "1h", "--client-lookup=no", "--maxloadavg", "0"))
 	for _, port := range []int{popPort, smtpPort} {
 		testenv.Eventually(t, "the daemons answer", func() bool {
-			c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
+			c, err := testenv.Connect("tcp", "127.0.0.1:"+strconv.Itoa(port))
 			if err == nil {
 				_ = c.Close()
 			}

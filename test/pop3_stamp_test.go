@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,12 +33,12 @@ func startPop3Stamp(t *testing.T, port int, settings string) *testenv.Process {
 	}
 	p := testenv.Start(t, exec.Command(testenv.Binary(t, "pop3-stamp"), args...))
 	testenv.Eventually(t, "pop3-stamp answers", func() bool {
-		c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		c, err := testenv.Connect("tcp", "127.0.0.1:"+strconv.Itoa(port))
 		if err != nil {
 			return false
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = testenv.Patient(c)
 		line, err := bufio.NewReader(c).ReadString('\n')
 		return err == nil && strings.HasPrefix(line, "+OK pop.test")
 	})
@@ -145,21 +144,18 @@ func TestPop3StampUpstreamTLS(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			port := testenv.FreePort(t)
 			startPop3Stamp(t, port, tt.settings+"\nclientip-dir "+t.TempDir())
-			c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+			c := testenv.Dial(t, "tcp", "127.0.0.1:"+strconv.Itoa(port))
 			r := bufio.NewReader(c)
 			if _, err := io.WriteString(c, "USER bob\r\nPASS secret word\r\n"); err != nil {
 				t.Fatal(err)
 			}
 			var last string
 			for range 3 {
-				if last, err = r.ReadString('\n'); err != nil {
+				line, err := r.ReadString('\n')
+				if err != nil {
 					t.Fatal(err)
 				}
+				last = line
 			}
 			if strings.HasPrefix(last, "+OK") != tt.works {
 				t.Errorf("answer to PASS %q, want success %v", last, tt.works)
@@ -238,7 +234,7 @@ func TestPop3StampActivated(t *testing.T) {
 	}
 	p := testenv.Start(t, exec.Command(activate, args...))
 	testenv.Eventually(t, "an answer", func() bool {
-		c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		c, err := testenv.Connect("tcp", "127.0.0.1:"+strconv.Itoa(port))
 		if err != nil {
 			return false
 		}

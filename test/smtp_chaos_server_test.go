@@ -135,7 +135,7 @@ func (f *flakyServer) cut() {
 func (f *flakyServer) away() {
 	f.end()
 	for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); {
-		if nc, err := net.DialTimeout("tcp4", f.address, 50*time.Millisecond); err == nil {
+		if nc, err := testenv.Connect("tcp4", f.address); err == nil {
 			nc.Close()
 		}
 	}

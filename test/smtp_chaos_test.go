@@ -202,13 +202,13 @@ type attempt struct {
 
 // run gives the reply that ended the attempt, "" if the connection did, and says whether the message was sent to its end.
 func (a *attempt) run(c *chaos) (code string, ended bool) {
-	nc, err := net.DialTimeout("tcp4", c.address, 30*time.Second)
+	nc, err := testenv.Connect("tcp4", c.address)
 	if err != nil {
 		c.errorf("nobody needs to be turned away: %v", err)
 		return "421", false
 	}
 	defer nc.Close()
-	nc.SetDeadline(time.Now().Add(time.Minute))
+	testenv.Patient(nc)
 	a.r = bufio.NewReader(nc)
 	if code := a.reply(); code != "220" {
 		return code, false

@@ -124,19 +124,16 @@ func TestLoadGateIsHeardOf(t *testing.T) {
 	}
 	setLoad("0.1 0 0 1/1 1\n")
 	startProxyTo(t, "smtp://127.0.0.1:1", "--maxloadavg", "5", "--loadavg-file", load, "--notify", socket)
-	nc, err := net.Dial("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
+	nc := testenv.Dial(t, "unix", socket)
 	fmt.Fprint(nc, "?L+\n")
 	heard := bufio.NewReader(nc)
 	await := func(end string) {
 		t.Helper()
-		if err := nc.SetReadDeadline(time.Now().Add(answersWithin)); err != nil {
+		if err := testenv.Patient(nc); err != nil {
 			t.Fatal(err)
 		}
 		for line := ""; !strings.HasSuffix(line, end); {
+			var err error
 			if line, err = heard.ReadString('\n'); err != nil {
 				t.Fatalf("%q was not heard: %v", end, err)
 			}
@@ -202,11 +199,7 @@ func TestNoDescriptorLeft(t *testing.T) {
 	testenv.Eventually(t, "the proxy's greeting", func() bool { return greets(address) })
 	var open []net.Conn
 	for range 60 {
-		nc, err := net.Dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer nc.Close()
+		nc := testenv.Dial(t, "tcp", address)
 		open = append(open, nc)
 	}
 	p.WaitOutput("too many open files")
@@ -295,7 +288,7 @@ func TestStartWhileAnotherProxyDrains(t *testing.T) {
 		t.Errorf("pid file holds %q, %v; want %d", text, err, second.Pid())
 	}
 	for _, name := range []string{"notify", "metrics"} {
-		conn, err := net.Dial("unix", filepath.Join(dir, name))
+		conn, err := testenv.Connect("unix", filepath.Join(dir, name))
 		if err != nil {
 			t.Errorf("the second has lost %s: %v", name, err)
 			continue

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -251,7 +250,7 @@ func sClientTo(t *testing.T, message, cert string, args ...string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { read.Close() })
-	if err := read.SetReadDeadline(time.Now().Add(2 * peerPatience)); err != nil {
+	if err := testenv.Patient(read); err != nil {
 		t.Fatal(err)
 	}
 	cmd.Stdout = write

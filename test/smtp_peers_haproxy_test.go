@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -103,7 +102,7 @@ func dialFrom(t *testing.T, from, to string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(2 * peerPatience)); err != nil {
+	if err := testenv.Patient(conn); err != nil {
 		t.Fatal(err)
 	}
 	return conn

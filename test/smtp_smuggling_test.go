@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -21,12 +20,9 @@ type smtpClient struct {
 
 func dialSMTP(t *testing.T, address string) *smtpClient {
 	t.Helper()
-	nc, err := net.DialTimeout("tcp4", address, 10*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
+	nc := testenv.Dial(t, "tcp4", address)
 	t.Cleanup(func() { nc.Close() })
-	nc.SetDeadline(time.Now().Add(time.Minute))
+	testenv.Patient(nc)
 	c := newSMTPClient(t, nc)
 	c.expect("220")
 	c.say("EHLO client.example.org\r\n", "250")

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"postern/internal/testenv"
 )
 
 // streamGiB names the variable with the size of the message that TestStreamsInConstantMemory sends, in GiB; 1 if it is
@@ -49,7 +51,7 @@ func TestStreamsInConstantMemory(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			address, p := startProxyTo(t, "smtp://"+sink.Addr().String(), "--max-message-size", "0", "--log-level", "error")
 			c := dialSMTP(t, address)
-			c.SetDeadline(time.Now().Add(30 * time.Minute))
+			testenv.Patient(c)
 			c.stream(way, 100)
 			before := peakMemory(t, p.Pid())
 			began := time.Now()

@@ -2,7 +2,6 @@ package test
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -85,12 +84,12 @@ func noSettings(t *testing.T) {
 
 // greets says whether an SMTP server at address is ready for a client.
 func greets(address string) bool {
-	conn, err := net.DialTimeout("tcp4", address, time.Second)
+	conn, err := testenv.Connect("tcp4", address)
 	if err != nil {
 		return false
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	testenv.Patient(conn)
 	greeting := make([]byte, 4)
 	n, _ := conn.Read(greeting)
 	if n == 4 {

@@ -62,22 +62,15 @@ func run(t *testing.T, p Program, args ...string) *running {
 
 func (r *running) send(sig os.Signal) {
 	r.t.Helper()
-	select {
-	case r.signals <- sig:
-	case <-time.After(5 * time.Second):
-		r.t.Fatalf("nobody takes %v\n%s", sig, r.err.String())
-	}
+	sent := testenv.Go(r.t, fmt.Sprintf("somebody who takes %v", sig), func() error { r.signals <- sig; return nil })
+	sent.Wait()
 }
 
 func (r *running) wait(want int, text string) {
 	r.t.Helper()
-	select {
-	case status := <-r.status:
-		if status != want || !strings.Contains(r.err.String(), text) {
-			r.t.Errorf("status %d, want %d and %q in\n%s", status, want, text, r.err.String())
-		}
-	case <-time.After(10 * time.Second):
-		r.t.Fatalf("does not end\n%s", r.err.String())
+	status := testenv.Receive(r.t, "the end of the daemon", r.status)
+	if status != want || !strings.Contains(r.err.String(), text) {
+		r.t.Errorf("status %d, want %d and %q in\n%s", status, want, text, r.err.String())
 	}
 }
 
@@ -115,11 +108,7 @@ func TestDrainWaits(t *testing.T) {
 		return ctx.Err() // means nothing more than that it was told to end
 	}}, "--drain-timeout", "0")
 	r.send(syscall.SIGTERM)
-	select {
-	case status := <-r.status:
-		t.Fatalf("ended with %d before the drain was over", status)
-	case <-time.After(50 * time.Millisecond):
-	}
+	testenv.NotYet(t, "the end, before the drain is over", r.status)
 	close(drained)
 	r.wait(0, "msg=stopped")
 }
@@ -195,13 +184,8 @@ func TestHangupAndExtraSignals(t *testing.T) {
 		{syscall.SIGUSR1, "signal user defined signal 1"}, {syscall.SIGINT, "signal interrupt"},
 	} {
 		r.send(tt.sig)
-		select {
-		case text := <-got:
-			if text != tt.want {
-				t.Errorf("%v: got %q, want %q", tt.sig, text, tt.want)
-			}
-		case <-time.After(5 * time.Second):
-			t.Fatalf("%v did not arrive", tt.sig)
+		if text := testenv.Receive(t, fmt.Sprintf("%v", tt.sig), got); text != tt.want {
+			t.Errorf("%v: got %q, want %q", tt.sig, text, tt.want)
 		}
 	}
 	r.send(syscall.SIGTERM)

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -102,7 +101,7 @@ func printInherited(env *Env) {
 
 // dial gives what the daemon says at a UNIX socket.
 func dial(path string) (string, error) {
-	c, err := net.Dial("unix", path)
+	c, err := testenv.Connect("unix", path)
 	if err != nil {
 		return "", err
 	}

@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -45,11 +44,7 @@ func TestOpenServesAllKinds(t *testing.T) {
 	}
 	for _, l := range set["a"] {
 		go answer(l, "hello")
-		c, err := net.Dial(l.Addr().Network(), l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		c := testenv.Dial(t, l.Addr().Network(), l.Addr().String())
 		buf := make([]byte, 5)
 		if n, err := c.Read(buf); string(buf[:n]) != "hello" {
 			t.Errorf("%s: read %q, %v", l.Addr(), buf[:n], err)
@@ -182,7 +177,7 @@ func makeFull(t *testing.T, path string) {
 	t.Cleanup(func() { l.Close() })
 	must(t, setBacklog(l, 0))
 	for range 10 {
-		c, err := net.DialTimeout("unix", path, 100*time.Millisecond)
+		c, err := new(net.Dialer).Dial("unix", path)
 		if err != nil {
 			return
 		}
@@ -328,7 +323,7 @@ func TestStartTogether(t *testing.T) {
 		if wins.Load() != 1 {
 			t.Fatalf("%d of 8 programs got the socket", wins.Load())
 		}
-		c, err := net.Dial("unix", path)
+		c, err := testenv.Connect("unix", path)
 		if err != nil {
 			t.Fatalf("nobody listens at the socket: %v", err)
 		}
@@ -358,7 +353,7 @@ func backlog(t *testing.T, l net.Listener) int {
 	t.Helper()
 	if l.Addr().Network() == "unix" {
 		for n := 0; ; n++ {
-			c, err := net.DialTimeout("unix", l.Addr().String(), 100*time.Millisecond)
+			c, err := new(net.Dialer).Dial("unix", l.Addr().String())
 			if err != nil {
 				return n - 1 // the kernel takes one more than asked for
 			}

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -74,7 +73,7 @@ func poke(t *testing.T, path, kind string) {
 	}
 	var conn net.Conn
 	testenv.Eventually(t, "the socket", func() (ok bool) {
-		c, err := net.Dial(network, path)
+		c, err := testenv.Connect(network, path)
 		conn = c
 		return err == nil
 	})
@@ -159,12 +158,11 @@ func readAll(t *testing.T, path string) string {
 	t.Helper()
 	var conn net.Conn
 	testenv.Eventually(t, "an answer at "+path, func() bool {
-		c, err := net.Dial("unix", path)
+		c, err := testenv.Connect("unix", path)
 		conn = c
 		return err == nil
 	})
 	defer conn.Close()
-	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
 	data, err := io.ReadAll(conn)
 	if err != nil {
 		t.Error(err)

@@ -2,7 +2,6 @@ package listen
 
 import (
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -24,7 +23,7 @@ func TestTake(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	conn, err := net.Dial("unix", path)
+	conn, err := testenv.Connect("unix", path)
 	if err != nil {
 		t.Fatalf("connect after Take: %v", err)
 	}

@@ -27,10 +27,7 @@ func serve(t *testing.T, r *Registry) (get func(method, path string) (int, strin
 	go func() { served <- r.Serve(l) }()
 	dial = func() net.Conn {
 		t.Helper()
-		c, err := net.Dial("unix", path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := testenv.Dial(t, "unix", path)
 		t.Cleanup(func() { c.Close() })
 		return c
 	}
@@ -164,7 +161,7 @@ func TestIdleConnections(t *testing.T) {
 		idle = append(idle, c)
 	}
 	extra := dial()
-	extra.SetReadDeadline(time.Now().Add(5 * time.Second))
+	testenv.Patient(extra)
 	if _, err := extra.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("a connection beyond the limit: %v, want EOF", err)
 	}
@@ -174,7 +171,7 @@ func TestIdleConnections(t *testing.T) {
 		c := dial()
 		defer c.Close()
 		io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
-		c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		testenv.Patient(c)
 		line, _ := bufio.NewReader(c).ReadString('\n')
 		return strings.HasPrefix(line, "HTTP/1.0 404")
 	})

@@ -6,6 +6,8 @@ import (
 	"net"
 	"runtime"
 	"testing"
+
+	"postern/internal/testenv"
 )
 
 // BenchmarkPublish measures one message of a pool that has many listeners,
@@ -73,5 +75,5 @@ func TestIdleListenerIsCheap(t *testing.T) {
 }
 
 func (p *peer) dialAgain() (net.Conn, error) {
-	return net.Dial("unix", p.conn.RemoteAddr().String())
+	return testenv.Connect("unix", p.conn.RemoteAddr().String())
 }

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"postern/internal/testenv"
 )
 
 // serve starts a hub on a UNIX socket and returns a function that connects to
@@ -42,12 +44,9 @@ func serve(t testing.TB, opt Options, small int) (*Hub, func() *peer) {
 	})
 	return h, func() *peer {
 		t.Helper()
-		conn, err := net.Dial("unix", path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := testenv.Dial(t, "unix", path)
 		t.Cleanup(func() { conn.Close() })
-		conn.SetDeadline(time.Now().Add(30 * time.Second))
+		testenv.Patient(conn)
 		return &peer{t, conn.(*net.UnixConn), bufio.NewReader(conn)}
 	}
 }

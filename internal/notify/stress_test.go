@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"postern/internal/testenv"
 )
 
 // TestOtherConnections serves listeners over TCP and over connections that have
@@ -28,7 +30,7 @@ func TestOtherConnections(t *testing.T) {
 	}
 	t.Cleanup(func() { h.Close(); wg.Wait() })
 	for name, dial := range map[string]func() (net.Conn, error){
-		"tcp":  func() (net.Conn, error) { return net.Dial("tcp4", tcp.Addr().String()) },
+		"tcp":  func() (net.Conn, error) { return testenv.Connect("tcp4", tcp.Addr().String()) },
 		"pipe": pipes.dial,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -37,7 +39,7 @@ func TestOtherConnections(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(30 * time.Second))
+			testenv.Patient(conn)
 			r := bufio.NewReader(conn)
 			if line, err := r.ReadString('\n'); line != "*OK\n" {
 				t.Fatalf("greeting %q, %v", line, err)
@@ -148,7 +150,7 @@ func visit(t *testing.T, like *peer, rng *rand.Rand) {
 		return
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	testenv.Patient(conn)
 	r := bufio.NewReader(conn)
 	last := 0
 	for range rng.IntN(4) {

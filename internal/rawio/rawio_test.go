@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"postern/internal/testenv"
 )
 
 // pair gives both ends of a TCP connection, one of them wrapped.
@@ -19,10 +21,7 @@ func pair(t *testing.T) (c *Conn, peer net.Conn) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	peer, err = net.Dial("tcp4", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	peer = testenv.Dial(t, "tcp4", l.Addr().String())
 	nc, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -58,17 +57,15 @@ func TestWriteByWhole(t *testing.T) {
 	pattern := bytes.Repeat([]byte("0123456789abcdefg"), 1<<18)
 	for _, split := range []int{0, 1, 1000, len(pattern) - 1, len(pattern)} {
 		c, peer := pair(t)
-		got := make(chan []byte, 1)
-		go func() {
-			b, _ := io.ReadAll(peer)
-			got <- b
-		}()
+		var got []byte
+		reader := testenv.Go(t, "the reader", func() (err error) { got, err = io.ReadAll(peer); return err })
 		n, err := c.WriteBy(time.Now().Add(time.Minute), pattern[:split], pattern[split:])
 		if n != len(pattern) || err != nil {
 			t.Errorf("split at %d: wrote %d, %v", split, n, err)
 		}
 		c.Close()
-		if !bytes.Equal(<-got, pattern) {
+		reader.Wait()
+		if !bytes.Equal(got, pattern) {
 			t.Errorf("split at %d: other bytes arrived", split)
 		}
 	}

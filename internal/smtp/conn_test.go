@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"postern/internal/testenv"
 )
 
 // pair gives the two ends of a TCP connection on loopback.
@@ -19,17 +21,14 @@ func pair(t testing.TB) (client net.Conn, server *Conn) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	client, err = net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	client = testenv.Dial(t, "tcp", l.Addr().String())
 	nc, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
 	server = NewConn(nc)
 	t.Cleanup(func() { client.Close(); server.Close() })
-	if err := server.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := testenv.Patient(server); err != nil {
 		t.Fatal(err)
 	}
 	return client, server
@@ -41,7 +40,7 @@ func pipe(t testing.TB) (client net.Conn, server *Conn) {
 	client, nc := net.Pipe()
 	server = NewConn(nc)
 	t.Cleanup(func() { client.Close(); server.Close() })
-	if err := server.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := testenv.Patient(server); err != nil {
 		t.Fatal(err)
 	}
 	return client, server
@@ -198,18 +197,18 @@ func TestHasLine(t *testing.T) {
 func TestRepliesGoOutInOneWrite(t *testing.T) {
 	client, server := net.Pipe()
 	defer client.Close()
+	testenv.Patient(client)
 	c := NewConn(server)
 	defer c.Close()
 	c.Reply(NewReply(250, "2.0.0", "Ok"))
 	c.Reply(NewReply(354, "", "Go"))
-	errs := make(chan error, 1)
-	go func() { errs <- c.Flush(time.Now().Add(10 * time.Second)) }()
+	flush := testenv.Go(t, "the flush", func() error { return c.Flush(time.Now().Add(testenv.Patience)) })
 	buf := make([]byte, 1000)
 	n, err := client.Read(buf)
 	if err != nil || string(buf[:n]) != "250 2.0.0 Ok\r\n354 Go\r\n" {
 		t.Errorf("first read gave %q, %v", buf[:n], err)
 	}
-	if err := <-errs; err != nil || c.Unsent() != 0 || c.out != nil {
+	if err := flush.Err(); err != nil || c.Unsent() != 0 || c.out != nil {
 		t.Errorf("flush: %v, %d bytes left", err, c.Unsent())
 	}
 }

@@ -51,6 +51,11 @@ func Patient(c interface{ SetDeadline(time.Time) error }) error {
 	return c.SetDeadline(time.Now().Add(Patience))
 }
 
+// Impatient sets a deadline on a connection after which nothing has come, or gone, at once: for what must not.
+func Impatient(c interface{ SetDeadline(time.Time) error }) error {
+	return c.SetDeadline(time.Now().Add(aMoment))
+}
+
 // IsClosed reports whether err says that the other side has ended the connection: which of the several errors it is
 // depends on what was on its way at that moment. A time limit is none of them.
 func IsClosed(err error) bool {
@@ -74,7 +79,7 @@ func ReadAll(r io.Reader) ([]byte, error) {
 // Silent reports whether nothing can be read within a moment. Like NotYet it sees what comes too early, if not on every
 // machine. Afterwards the connection is as Dial makes it.
 func Silent(conn net.Conn) bool {
-	_ = conn.SetReadDeadline(time.Now().Add(aMoment))
+	_ = Impatient(conn)
 	n, err := conn.Read(make([]byte, 1))
 	_ = Patient(conn)
 	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)

@@ -68,7 +68,7 @@ func receive[T any](from <-chan T, within time.Duration) (v T, came bool) {
 
 // aMoment is long enough to see what comes too early on most machines; a slower one sees it less often, and never
 // something else.
-const aMoment = 50 * time.Millisecond
+const aMoment = 100 * time.Millisecond
 
 // NotYet ends the test if something comes from a channel within a moment.
 func NotYet[T any](t testing.TB, what string, from <-chan T) {

@@ -193,7 +193,7 @@ func TestFullBacklog(t *testing.T) {
 	}
 	var full []net.Conn
 	for {
-		conn, err := net.Dial("unix", path)
+		conn, err := testenv.Connect("unix", path)
 		if errors.Is(err, syscall.EAGAIN) {
 			break
 		}

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -80,7 +79,7 @@ func serve(t *testing.T, session func(*fake, net.Conn)) *fake {
 			}
 			wait.Go(func() {
 				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(10 * time.Second))
+				testenv.Patient(conn)
 				session(f, conn)
 			})
 		}

@@ -42,7 +42,7 @@ func (c *peerConn) serveStartTLS(conf *tls.Config, extra string) {
 
 func (c *peerConn) startTLS(conf *tls.Config) bool {
 	nc := tls.Server(c.Conn, conf)
-	_ = nc.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = testenv.Patient(nc)
 	if nc.Handshake() != nil {
 		return false
 	}
