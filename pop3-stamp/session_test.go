@@ -838,10 +838,10 @@ func TestHostileReply(t *testing.T) {
 func TestDrain(t *testing.T) {
 	url := backendAt(t, mailbox(""))
 	var p *peer
+	outer := t
 	t.Run("serve", func(t *testing.T) {
 		r := start(t, url)
-		c := testenv.Dial(t, "tcp", r.addr)
-		p = newPeer(t, c)
+		p = newPeer(t, testenv.Dial(outer, "tcp", r.addr))
 		p.want("+OK")
 		// The cleanup of this sub-test ends the server while the client waits.
 	})
@@ -924,7 +924,7 @@ func BenchmarkRetrieve(b *testing.B) {
 	message := strings.Repeat(strings.Repeat("x", 74)+"\r\n", 1<<20/76)
 	r := start(b, backendAt(b, mailbox(message)))
 	p := r.login(b)
-	_ = testenv.Patient(p)
+	_ = p.SetDeadline(time.Time{})
 	b.SetBytes(int64(len(message)))
 	b.ReportAllocs()
 	for b.Loop() {

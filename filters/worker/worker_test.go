@@ -118,11 +118,11 @@ func TestParity(t *testing.T) {
 			cmd := exec.Command(program, "-f", tt.file, "-server")
 			cmd.Stdin = strings.NewReader(strings.Join(requests, "\n") + "\n")
 			cmd.Env = append(os.Environ(), "HOME="+dir, "LC_ALL=C")
-			real, err := cmd.Output()
-			if err != nil {
-				t.Fatal(err)
+			real, stderr, status := testenv.RunCmd(t, cmd)
+			if status != 0 {
+				t.Fatalf("status %d: %s", status, stderr)
 			}
-			want := strings.Split(strings.TrimSuffix(string(real), "\n"), "\n")
+			want := strings.Split(strings.TrimSuffix(real, "\n"), "\n")
 			got, _ := serve(t, tt.ours, strings.Join(requests, "\n")+"\n")
 			if len(got) != len(requests) || len(want) != len(requests) {
 				t.Fatalf("%d answers, mimedefang.pl gives %d to %d requests", len(got), len(want), len(requests))

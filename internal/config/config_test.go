@@ -230,17 +230,15 @@ func TestUnreadableDefaultFile(t *testing.T) {
 	}
 	checkLoad(t, dir, "not a regular file")
 	checkLoad(t, fifo, "not a regular file")
-	done := make(chan struct{})
-	go func() { // on a thread that is not root's on files, and ends with the goroutine
-		defer close(done)
+	testenv.Go(t, "the parser", func() error { // on a thread that is not root's on files, and ends with the goroutine
 		runtime.LockOSThread()
 		syscall.RawSyscall(syscall.SYS_SETFSUID, 65534, 0, 0)
 		_, err := (&Parser{Program: "a-b", DefaultFile: closed}).Parse(&testSettings{}, nil)
 		if err == nil || ExitStatus(err) != 78 || !errors.Is(err, fs.ErrPermission) {
-			t.Errorf("error %v, want a lack of permission", err)
+			return fmt.Errorf("error %v, want a lack of permission", err)
 		}
-	}()
-	<-done
+		return nil
+	}).Wait()
 	checkLoad(t, os.DevNull, "")
 }
 

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -182,7 +181,7 @@ func TestAskErrors(t *testing.T) {
 			if _, err := c.Ask(t.Context(), "two\nlines"); err == nil {
 				t.Error("request with LF was sent")
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			ctx, cancel := testenv.Soon(t.Context())
 			defer cancel()
 			if _, err := c.Ask(ctx, "silent"); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("no answer: error %v, want deadline exceeded", err)
@@ -257,7 +256,7 @@ func TestHelloThatIsNotAnswered(t *testing.T) {
 				return new(net.Dialer).DialContext(ctx, "unix", l.Addr().String())
 			}}
 			defer c.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 			defer cancel()
 			if got, err := c.Ask(ctx, "a"); got != tt.reply || (err == nil) != (tt.reply != "") {
 				t.Errorf("first request: %q, %v, want %q", got, err, tt.reply)

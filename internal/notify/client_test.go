@@ -9,11 +9,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"postern/internal/testenv"
 )
 
 func kinds(t *testing.T, c *Client, n int) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
 	var s []string
 	for range n {
@@ -126,7 +128,7 @@ func TestFollowerMissesNothing(t *testing.T) {
 	var last net.Conn
 	src := Source{Name: "hub", Dial: func(context.Context) (net.Conn, error) { last = dial().conn; return last, nil }}
 	f := &Follower{Source: src, Interest: Interest{Letters: "YZ"}}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
 	done := errors.New("done")
 	var got []string

@@ -34,19 +34,14 @@ func serve(t testing.TB, opt Options, small int) (*Hub, func() *peer) {
 	if small > 0 {
 		h.log.rest, h.log.most = small*chunkSize, 2*small*chunkSize
 	}
-	done := make(chan error, 1)
-	go func() { done <- h.Serve(l) }()
+	served := testenv.Go(t, "the hub", func() error { return h.Serve(l) })
 	t.Cleanup(func() {
 		h.Close()
-		if err := <-done; err != nil {
-			t.Errorf("Serve: %v", err)
-		}
+		served.Wait()
 	})
 	return h, func() *peer {
 		t.Helper()
 		conn := testenv.Dial(t, "unix", path)
-		t.Cleanup(func() { conn.Close() })
-		testenv.Patient(conn)
 		return &peer{t, conn.(*net.UnixConn), bufio.NewReader(conn)}
 	}
 }
@@ -99,11 +94,7 @@ func (p *peer) ask(h *Hub, line string) {
 
 func until(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within 20 s: %s", what)
-		}
-	}
+	testenv.Eventually(t, what, cond)
 }
 
 func msg(line string) Message {
@@ -362,11 +353,7 @@ func TestCloseSendsWhatIsOwed(t *testing.T) {
 	if _, err := p.r.ReadByte(); err == nil {
 		t.Error("open after the hub has closed")
 	}
-	select {
-	case <-closed:
-	case <-time.After(10 * time.Second):
-		t.Fatal("a listener that does not read holds up Close")
-	}
+	testenv.Receive(t, "the end of Close, which a listener that does not read holds up", closed)
 	h.Publish(Message{'Z', ""}) // goes nowhere, harms nobody
 }
 
@@ -566,7 +553,7 @@ func TestManyListeners(t *testing.T) {
 			h.Publish(Message{'S', strconv.Itoa(i%9) + " " + strconv.Itoa(i)})
 		}
 		if i%5000 == 0 {
-			time.Sleep(time.Millisecond)
+			testenv.Pause(time.Millisecond)
 		}
 	}
 	h.Publish(Message{'R', ""}) // the last
@@ -585,7 +572,7 @@ func readAll(t *testing.T, p *peer, in interest, see func(text string), rng *ran
 			break
 		}
 		if n++; rng.IntN(5000) == 0 {
-			time.Sleep(time.Duration(rng.IntN(3)) * time.Millisecond)
+			testenv.Pause(time.Duration(rng.IntN(3)) * time.Millisecond)
 		}
 		if !in.extended || line[0] == '*' || line[0] == '=' {
 			continue

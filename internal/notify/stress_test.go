@@ -109,7 +109,7 @@ func TestChurn(t *testing.T) {
 			for n := range each {
 				h.Publish(Message{"SFYZC"[n%5], strconv.Itoa(i) + " " + strconv.Itoa(n)})
 				if n%100 == 0 {
-					time.Sleep(time.Millisecond)
+					testenv.Pause(time.Millisecond)
 				}
 			}
 		}()

@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -118,21 +117,15 @@ func TestRefused(t *testing.T) {
 
 func refused(t *testing.T, path, want string) {
 	t.Helper()
-	done := make(chan error, 1)
-	go func() {
+	write := testenv.Go(t, "Write", func() error {
 		f, err := Write(path)
 		if err == nil {
 			f.Remove()
 		}
-		done <- err
-	}()
-	select {
-	case err := <-done:
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "pid file "+path+": ") {
-			t.Errorf("error %v, want %q", err, want)
-		}
-	case <-time.After(10 * time.Second):
-		t.Fatal("Write blocks")
+		return err
+	})
+	if err := write.Err(); err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "pid file "+path+": ") {
+		t.Errorf("error %v, want %q", err, want)
 	}
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil || len(entries) > 1 {
@@ -290,14 +283,13 @@ func TestRemoveWithoutRights(t *testing.T) {
 	path := filepath.Join(dir, "x.pid")
 	f, err := Write(path)
 	must(t, err)
-	done := make(chan error, 1)
-	go func() {
+	remove := testenv.Go(t, "Remove", func() error {
 		// The rights over files are those of the thread; it is not used again,
 		// since the goroutine ends without unlocking it.
 		lockedUser(65534)
-		done <- f.Remove()
-	}()
-	if err := <-done; !errors.Is(err, fs.ErrPermission) {
+		return f.Remove()
+	})
+	if err := remove.Err(); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("error %v, want a lack of permission", err)
 	}
 	if data, err := os.ReadFile(path); err != nil || len(data) > 0 {

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -162,26 +161,23 @@ func TestDialFullBacklog(t *testing.T) {
 	}
 	defer first.Close()
 
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	ctx, cancel := testenv.Soon(t.Context())
 	defer cancel()
 	if c, err := spec.Dial(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("Dial with a full backlog gave %v, %v; want a deadline error", c, err)
 	}
 
-	connected := make(chan error, 1)
-	go func() {
+	connect := testenv.Go(t, "Dial after room was made", func() error {
 		c, err := spec.Dial(context.Background())
 		if err == nil {
 			c.Close()
 		}
-		connected <- err
-	}()
+		return err
+	})
 	accepted, _, err := syscall.Accept(fd)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer syscall.Close(accepted)
-	if err := <-connected; err != nil {
-		t.Fatalf("Dial after room was made: %v", err)
-	}
+	connect.Wait()
 }

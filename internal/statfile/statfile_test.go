@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"postern/internal/safedir"
+	"postern/internal/testenv"
 )
 
 var example = Fields{
@@ -268,11 +269,9 @@ func TestOwnStaleFileIsReplaced(t *testing.T) {
 
 func TestLeftovers(t *testing.T) {
 	// A process that has just ended gives a number that is not in use.
-	cmd := exec.Command("true")
-	if err := cmd.Run(); err != nil {
-		t.Fatal(err)
-	}
-	dead := cmd.Process.Pid
+	p := testenv.Start(t, exec.Command("true"))
+	p.Wait()
+	dead := p.Pid()
 	dir := t.TempDir()
 	remove := []string{fmt.Sprintf("prog-%05d.stat", dead), fmt.Sprintf("prog-%05d-12.stat", dead), fmt.Sprintf(".prog-%05d-3.stat", dead)}
 	stay := []string{fmt.Sprintf("prog-%05d-1.stat", os.Getppid()), fmt.Sprintf("other-%05d.stat", dead), "prog-.stat",

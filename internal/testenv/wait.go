@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -77,6 +78,14 @@ func NotYet[T any](t testing.TB, what string, from <-chan T) {
 		t.Fatalf("too early: %s: %v", what, v)
 	}
 }
+
+// Soon gives a context that ends in a moment: for what must be given up, and not for what must come.
+func Soon(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, aMoment)
+}
+
+// Pause is what a slow peer does: nothing, for a while. No test waits for anything with it.
+func Pause(d time.Duration) { time.Sleep(d) }
 
 // Task is a function that runs on a goroutine of its own, which the test's owns.
 type Task struct {

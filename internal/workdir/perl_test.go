@@ -51,10 +51,8 @@ func TestRealWorker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = in.Close(); _ = cmd.Wait() })
+	worker := testenv.Start(t, cmd)
+	t.Cleanup(func() { _ = in.Close(); worker.Wait() })
 	answers := bufio.NewReader(out)
 	ask := func(request, want string) {
 		t.Helper()

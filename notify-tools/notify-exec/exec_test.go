@@ -103,26 +103,14 @@ func (tr *trial) record() string {
 // want waits until the record is this.
 func (tr *trial) want(record string) {
 	tr.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for tr.record() != record {
-		if time.Now().After(deadline) {
-			tr.t.Fatalf("record %q, want %q", tr.record(), record)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	testenv.Eventually(tr.t, fmt.Sprintf("the record %q", record), func() bool { return tr.record() == record })
 }
 
 // end sends SIGTERM and returns the exit status.
 func (tr *trial) end() int {
 	tr.t.Helper()
 	tr.stop <- syscall.SIGTERM
-	select {
-	case status := <-tr.status:
-		return status
-	case <-time.After(20 * time.Second):
-		tr.t.Fatal("still running 20 s after SIGTERM")
-		return 0
-	}
+	return testenv.Receive(tr.t, "the end after SIGTERM", tr.status)
 }
 
 func TestGate(t *testing.T) {

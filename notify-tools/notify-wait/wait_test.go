@@ -161,11 +161,11 @@ func TestRun(t *testing.T) {
 
 	var out, log buffer
 	before := h.Stats().Subscriptions
-	done := make(chan int)
-	go func() { done <- run([]string{"no-workers", socket, "--timeout=20s"}, &out, &log) }()
+	done := make(chan int, 1)
+	go func() { done <- run([]string{"no-workers", socket, "--timeout=3m"}, &out, &log) }()
 	testenv.Eventually(t, "a listener", func() bool { return h.Stats().Subscriptions > before })
 	h.Publish(notify.Message{Letter: 'F', Text: "1"}, notify.Message{Letter: 'F', Text: "0"}, notify.Message{Letter: 'Z'})
-	if status := <-done; status != 0 {
+	if status := testenv.Receive(t, "the end of the tool", done); status != 0 {
 		t.Errorf("status %d: %s", status, log.String())
 	}
 }
