@@ -32,13 +32,13 @@ func TestLOG_22_FloodsOfStrangers(t *testing.T) {
 				return logging.Limit(out, logging.Strangers, func() time.Time { return time.Unix(1_000_000_000, 0) })
 			}, tt.url, "--max-login-failures=0")
 			for range tt.connections {
-				c, err := net.Dial("tcp", r.addr)
+				c, err := testenv.Connect("tcp", r.addr)
 				if err != nil {
 					t.Fatal(err)
 				}
 				_, _ = io.WriteString(c, tt.text) // the session may be over already
 				_ = c.(*net.TCPConn).CloseWrite()
-				_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+				_ = testenv.Patient(c)
 				_, _ = io.Copy(io.Discard, c)
 				_ = c.Close()
 			}

@@ -154,12 +154,12 @@ func TestCloseNotify(t *testing.T) {
 				p.send("+OK\r\nhalf a mess")
 			}
 			r := start(t, backendAt(t, server), append(flags, "--pop3s", "inet:1", "--login-timeout", "2s")...)
-			c, err := net.Dial("tcp", r.addr)
+			c, err := testenv.Connect("tcp", r.addr)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(testenv.Patience))
+			_ = testenv.Patient(c)
 			tc := tls.Client(c, conf)
 			if _, err := io.WriteString(tc, lines); err != nil {
 				t.Fatal(err)

@@ -3,7 +3,6 @@ package test
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/textproto"
 	"os"
 	"os/exec"
@@ -59,7 +58,7 @@ func TestFilterIsShownTheSame(t *testing.T) {
 		if !m.Running() {
 			t.Fatal("the milter has ended")
 		}
-		conn, err := net.Dial("tcp4", milterAt)
+		conn, err := testenv.Connect("tcp4", milterAt)
 		if err == nil {
 			conn.Close()
 		}
@@ -120,7 +119,7 @@ func tidyRequest(line string) string {
 // sendAs sends a message as a client that XCLIENT names.
 func sendAs(t *testing.T, address, client, from string, rcpts ...string) {
 	t.Helper()
-	conn, err := net.Dial("tcp4", address)
+	conn, err := testenv.Connect("tcp4", address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -132,12 +131,12 @@ type lineClient struct {
 
 func dialLines(t *testing.T, address string) *lineClient {
 	t.Helper()
-	conn, err := net.Dial("tcp", address)
+	conn, err := testenv.Connect("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(2 * time.Minute))
+	testenv.Patient(conn)
 	return &lineClient{t, conn, bufio.NewReader(conn)}
 }
 
@@ -176,7 +175,7 @@ func TestLOG_16_UnreadLogOfPop3Stamp(t *testing.T) {
 				args = append(args, "--user", account)
 			}
 			answers := func() bool {
-				conn, err := net.Dial("tcp", address)
+				conn, err := testenv.Connect("tcp", address)
 				if err == nil {
 					conn.Close()
 				}
@@ -212,7 +211,7 @@ func TestLOG_16_UnreadLogOfMultiplexor(t *testing.T) {
 				args = append(args, "-U", account)
 			}
 			answers := func() bool {
-				conn, err := net.Dial("unix", m.path("s"))
+				conn, err := testenv.Connect("unix", m.path("s"))
 				if err == nil {
 					conn.Close()
 				}
