@@ -4,6 +4,7 @@
 #	test/run.sh check	gofmt, vet, staticcheck, the conventions, and the unit
 #				tests that need no peer, no root and little time
 #	test/run.sh		installs the peers, then all checks and all tests
+#	test/run.sh tests	the same without the checks
 #	test/run.sh cover	all tests, and which statements they run: bin/cover.html
 #
 # A stage that fails does not keep the next from running, but the run fails. The
@@ -53,14 +54,21 @@ export CGO_ENABLED=0
 if [ "$what" != check ]; then
 	sh test/peers.sh || set -- "$@" -left-out 'programs to test against: test/peers.sh could not install them'
 fi
-if [ "$what" != cover ]; then
+case $what in
+check | all)
 	echo 'check: gofmt'
 	formatted || set -- "$@" -failed gofmt
 	echo 'check: go vet'
 	go vet $PACKAGES || set -- "$@" -failed 'go vet'
 	echo 'check: staticcheck'
 	go tool -modfile=test/tools/go.mod staticcheck $PACKAGES || set -- "$@" -failed staticcheck
-fi
+	;;
+cover | tests) ;;
+*)
+	echo "run: $what is none of check, tests, cover" >&2
+	exit 64
+	;;
+esac
 
 go build -o "$tmp/report" ./test/report || exit 1
 set -- "$@" -packages "$(go list $PACKAGES | wc -l)" ${FAILURES:+-failures "$FAILURES"} \
