@@ -15,6 +15,9 @@ const program = "filter-basic"
 type Settings struct {
 	config.File
 
+	Work    struct{}       `cmd:"" default:"1" hidden:""`
+	Explain ExplainCommand `cmd:"" help:"Say what is seen in messages, and what would happen to them."`
+
 	BlockExtensions  string        `help:"Refuse attachments whose names end in one of these extensions, separated by spaces or commas; none switches it off." default:"${extensions}" placeholder:"LIST"`
 	AllowExtensions  string        `help:"Extensions to take out of the list again." placeholder:"LIST"`
 	BlockNames       []string      `help:"Refuse attachments whose whole names match such a pattern of * ? and [...], in any case of letters. May be given several times." placeholder:"PATTERN"`
@@ -41,17 +44,21 @@ const extensions = "ade adp appcontent-ms appinstaller application appref-ms app
 	"sys theme url vb vbe vbp vbs vhd vhdx vsmacros vsw vxd webpnp website ws wsb wsc wsf wsh xbap xll xnk"
 
 // parse reads the settings. With --check it prints them and returns config.ErrDone.
-func (s *Settings) parse(args []string) error {
+// The command is that of the command line.
+func (s *Settings) parse(args []string) (command string, err error) {
 	p := config.Parser{Program: program, Vars: map[string]string{"extensions": extensions},
 		Description: "Filter worker that blocks attachments by name. A multiplexor starts it with -server."}
 	result, err := p.Parse(s, args)
-	if err != nil || !s.Check {
-		return err
+	if err != nil {
+		return "", err
+	}
+	if !s.Check {
+		return result.Command, nil
 	}
 	if err := result.Print(os.Stdout); err != nil {
-		return err
+		return "", err
 	}
-	return config.ErrDone
+	return "", config.ErrDone
 }
 
 // Validate checks what the types of the settings cannot say.

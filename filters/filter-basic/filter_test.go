@@ -18,7 +18,7 @@ import (
 func settings(t testing.TB, flags ...string) *Settings {
 	t.Helper()
 	var s Settings
-	if err := s.parse(append([]string{"--config", "/dev/null"}, flags...)); err != nil {
+	if _, err := s.parse(append([]string{"--config", "/dev/null"}, flags...)); err != nil {
 		t.Fatal(err)
 	}
 	return &s
@@ -330,7 +330,7 @@ func TestSettings(t *testing.T) {
 	for _, bad := range [][]string{{"--block-extensions", "a/b"}, {"--allow-extensions", "*"}, {"--block-names", "["}, {"--max-depth", "0"},
 		{"--max-depth", "100000"}, {"--max-parts", "0"}, {"--header", "a b"}, {"--mark-header", ""}, {"--max-part-header", "1"}, {"--on-blocked", "shout"}, {"--nonsense"}} {
 		var s Settings
-		if err := s.parse(append([]string{"--config", "/dev/null"}, bad...)); err == nil {
+		if _, err := s.parse(append([]string{"--config", "/dev/null"}, bad...)); err == nil {
 			t.Errorf("%q was accepted", bad)
 		}
 	}
@@ -481,6 +481,46 @@ func TestAmbiguous(t *testing.T) {
 		got := scanResults(t, tt.message, "--on-ambiguous="+tt.policy)
 		if tt.want == "" && (strings.Contains(got, "B5") || strings.Contains(got, "Warning")) || !strings.Contains(got, tt.want) {
 			t.Errorf("%s: RESULTS %q, want %q", tt.policy, got, tt.want)
+		}
+	}
+}
+
+// TestExplain shows what the command explain says of messages.
+func TestExplain(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, message string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(message), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	clean := write("clean.eml", attachment("Content-Disposition: attachment; filename=a.txt"))
+	bad := write("bad.eml", "Content-Type: multipart/mixed; boundary=x; boundary=b\n\n--b\nContent-Type: a/b; name=\"a\x1b.exe\"\n\nx\n--x\nA: b\n\ny\n--b--\n")
+	tests := []struct {
+		args   []string
+		status int
+		want   []string
+	}{
+		{[]string{clean}, 0, []string{"part multipart/mixed\n", "  part text/plain\n", "name a.txt\n", "content of 7 bytes\n", "passes\n"}},
+		{[]string{bad}, 1, []string{"name a?.exe: blocked\n", "several boundaries", "another boundary\n", "reject: attachment name not allowed: a?.exe\n"}},
+		{[]string{"--on-blocked=mark", bad, clean}, 0, []string{"mark: attachment", "passes\n"}},
+		{[]string{clean, filepath.Join(dir, "none")}, exitUnread, []string{"passes\n"}},
+	}
+	for _, tt := range tests {
+		s := &Settings{}
+		args := append([]string{"--config", "/dev/null", "explain"}, tt.args...)
+		if command, err := s.parse(args); err != nil || !strings.HasPrefix(command, "explain") {
+			t.Fatalf("%q: command %q, %v", args, command, err)
+		}
+		var out bytes.Buffer
+		if status := s.explain(&out, io.Discard); status != tt.status {
+			t.Errorf("%q: exit status %d, want %d\n%s", args, status, tt.status, out.String())
+		}
+		for _, want := range tt.want {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%q: no %q in\n%s", args, want, out.String())
+			}
 		}
 	}
 }

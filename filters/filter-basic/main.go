@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"postern/filters/worker"
 	"postern/internal/config"
@@ -15,23 +16,38 @@ func main() { os.Exit(run(os.Args[1:])) }
 
 // run reads the arguments, works until standard input ends, and returns the exit status.
 func run(args []string) int {
-	a, err := worker.ParseArgs(args)
-	if err == nil {
-		var s Settings
-		// The multiplexor names the filter's file with -f: for us these are the settings.
-		if a.Filter != "" {
-			a.Rest = append([]string{"--config", a.Filter}, a.Rest...)
-		}
-		err = s.parse(a.Rest)
-		if err == nil && a.Mode == worker.None {
-			err = &config.UsageError{Err: errors.New("-server, -serveru, -test or a working directory is needed; a multiplexor starts this program")}
-		}
-		if err == nil {
-			return s.filter().Run(a)
-		}
-	} else {
-		err = &config.UsageError{Err: err}
+	if slices.Contains(args, "explain") {
+		return runExplain(args)
 	}
+	a, err := worker.ParseArgs(args)
+	if err != nil {
+		return fail(&config.UsageError{Err: err})
+	}
+	// The multiplexor names the filter's file with -f: for us these are the settings.
+	if a.Filter != "" {
+		a.Rest = append([]string{"--config", a.Filter}, a.Rest...)
+	}
+	var s Settings
+	if _, err = s.parse(a.Rest); err != nil {
+		return fail(err)
+	}
+	if a.Mode == worker.None {
+		return fail(&config.UsageError{Err: errors.New("-server, -serveru, -test, explain or a working directory is needed; a multiplexor starts this program")})
+	}
+	return s.filter().Run(a)
+}
+
+// runExplain runs the command explain, which people type.
+func runExplain(args []string) int {
+	var s Settings
+	if _, err := s.parse(args); err != nil {
+		return fail(err)
+	}
+	return s.explain(os.Stdout, os.Stderr)
+}
+
+// fail says what is wrong with arguments or settings and returns the exit status.
+func fail(err error) int {
 	if !errors.Is(err, config.ErrDone) {
 		_, _ = fmt.Fprintf(os.Stderr, "%s: error: %v\n", program, err)
 	}

@@ -81,9 +81,19 @@ func (s *Settings) scan(m *worker.Message) error {
 	return nil
 }
 
+// policy returns what is set for findings of that kind.
+func (s *Settings) policy(k kind) string {
+	return map[kind]string{blocked: s.OnBlocked, tooComplex: s.OnComplex, ambiguous: s.OnAmbiguous}[k]
+}
+
+// limits returns those that are set for the structure of messages.
+func (s *Settings) limits() mime.Limits {
+	return mime.Limits{Depth: s.MaxDepth, Parts: s.MaxParts, PartHeader: int(s.MaxPartHeader)}
+}
+
 // act does what is set for messages of that kind.
 func (s *Settings) act(m *worker.Message, f *finding) {
-	switch map[kind]string{blocked: s.OnBlocked, tooComplex: s.OnComplex, ambiguous: s.OnAmbiguous}[f.kind] {
+	switch s.policy(f.kind) {
 	case "discard":
 		m.Discard()
 	case "tempfail":
@@ -108,8 +118,7 @@ func (s *Settings) examine(in *os.File) (ambiguities []string, err error) {
 	if err := x.read(bytes.NewReader(message), false); err != nil {
 		return nil, err
 	}
-	ambiguities, err = mime.Walk(message, mime.Limits{Depth: s.MaxDepth, Parts: s.MaxParts, PartHeader: int(s.MaxPartHeader)},
-		mime.Viewer{Part: x.part, Name: x.name, Content: x.content})
+	ambiguities, err = mime.Walk(message, s.limits(), mime.Viewer{Part: x.part, Name: x.name, Content: x.content})
 	if mime.IsLimit(err) {
 		err = &finding{tooComplex, err.Error()}
 	}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"postern/filters/mime"
+)
+
+// exitUnread is the exit status when a file cannot be read: EX_TEMPFAIL.
+const exitUnread = 75
+
+// ExplainCommand is the command explain.
+type ExplainCommand struct {
+	Files []string `arg:"" placeholder:"FILE" help:"Messages as they are on disk or wire."`
+}
+
+// explain reads messages and prints what is seen in them, by which view, and what would happen. The exit status is 0
+// if all would pass, 1 if one would not, 75 if one could not be read.
+func (s *Settings) explain(out, errOut io.Writer) int {
+	status := 0
+	for _, file := range s.Explain.Files {
+		passes, err := s.explainFile(out, file)
+		switch {
+		case err != nil:
+			_, _ = fmt.Fprintf(errOut, "%s: error: %v\n", program, err)
+			status = exitUnread
+		case !passes && status == 0:
+			status = 1
+		}
+	}
+	return status
+}
+
+// explanation is what is said of one message.
+type explanation struct {
+	*examiner
+	out   io.Writer
+	found []error // findings, each once
+}
+
+func (s *Settings) explainFile(out io.Writer, file string) (passes bool, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	message, done, err := mapFile(f)
+	if err != nil {
+		return false, err
+	}
+	defer done()
+	_, _ = fmt.Fprintf(out, "%s\n", file)
+	e := &explanation{examiner: &examiner{Settings: s}, out: out}
+	ambiguities, err := mime.Walk(message, s.limits(), mime.Viewer{Part: e.part, Name: e.name, Content: e.content})
+	if mime.IsLimit(err) {
+		e.note(&finding{tooComplex, err.Error()})
+	} else if err != nil {
+		return false, err
+	}
+	if len(ambiguities) > 0 {
+		e.line(0, "readers differ: %s", strings.Join(ambiguities, ", "))
+	}
+	return e.verdict(ambiguities), nil
+}
+
+// line prints a line about a part; what came with the message is made fit to be printed.
+func (e *explanation) line(depth int, format string, args ...any) {
+	for i, a := range args {
+		if text, ok := a.(string); ok {
+			args[i] = show(text)
+		}
+	}
+	_, _ = fmt.Fprintf(e.out, "%s"+format+"\n", append([]any{strings.Repeat("  ", depth+1)}, args...)...)
+}
+
+// note keeps a finding and lets the walk go on.
+func (e *explanation) note(err error) error {
+	var f *finding
+	if !errors.As(err, &f) {
+		return err
+	}
+	if !slices.ContainsFunc(e.found, func(o error) bool { return o.Error() == f.Error() }) {
+		e.found = append(e.found, f)
+	}
+	return nil
+}
+
+func (e *explanation) part(p *mime.Part) error {
+	types := strings.Join(p.Types, " or ")
+	if p.View != "" {
+		e.line(p.Depth, "part %s, seen where %s", types, p.View)
+	} else {
+		e.line(p.Depth, "part %s", types)
+	}
+	return e.note(e.examiner.part(p))
+}
+
+func (e *explanation) name(p *mime.Part, name string) error {
+	err := e.examiner.name(p, name)
+	if err != nil {
+		e.line(p.Depth, "  name %s: blocked", name)
+	} else {
+		e.line(p.Depth, "  name %s", name)
+	}
+	return e.note(err)
+}
+
+func (e *explanation) content(p *mime.Part, r io.Reader) error {
+	count := &counter{r: r}
+	err := e.examiner.content(p, count)
+	if err != nil {
+		e.line(p.Depth, "  content of %d bytes or more: %s", count.n, err.Error())
+	} else {
+		e.line(p.Depth, "  content of %d bytes", count.n)
+	}
+	return e.note(err)
+}
+
+// verdict prints what would happen to the message.
+func (e *explanation) verdict(ambiguities []string) (passes bool) {
+	if len(ambiguities) > 0 && len(e.found) == 0 {
+		e.found = append(e.found, &finding{ambiguous, "mail readers differ about the message"})
+	}
+	passes = true
+	for _, err := range e.found {
+		var f *finding
+		errors.As(err, &f)
+		what := e.policy(f.kind)
+		e.line(0, "%s: %s", what, f.text)
+		passes = passes && (what == "mark" || what == "none")
+	}
+	if passes {
+		e.line(0, "passes")
+	}
+	return passes
+}
+
+// counter counts what is read.
+type counter struct {
+	r io.Reader
+	n int
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += n
+	return n, err
+}
