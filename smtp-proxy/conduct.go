@@ -107,8 +107,11 @@ func (s *session) owe(n, limit int) {
 func (s *session) penance() bool {
 	s.settle()
 	ok := s.flush()
-	if !s.closing && s.conf.ErrorDelay > 0 {
-		s.srv.pause(time.Duration(min(s.owed, owedMost)) * s.conf.ErrorDelay)
+	if d := time.Duration(min(s.owed, owedMost)) * s.conf.ErrorDelay; !s.closing && d > 0 {
+		if s.mayReturn() && d >= s.conf.UpstreamIdle {
+			s.returnUpstream()
+		}
+		s.srv.pause(d)
 	}
 	s.owed = 0
 	return ok

@@ -49,6 +49,8 @@ type UpstreamSettings struct {
 	UpstreamSource      string        `name:"upstream-source" placeholder:"ADDRESS" help:"Local address of connections to the server behind."`
 	UpstreamClientIP    string        `name:"upstream-client-ip" enum:"none,xclient,proxy1,proxy2" default:"none" help:"How to tell the server behind who the client is: none, xclient, proxy1 or proxy2."`
 	UpstreamConnections int           `name:"upstream-connections" default:"0" placeholder:"N" help:"Most connections to one server at a time; 0 for no limit."`
+	UpstreamShare       int           `name:"upstream-share" default:"0" placeholder:"N" help:"Most connections to one server at a time for clients of one address; 0 for a quarter of upstream-connections, or 50 if that has no limit."`
+	UpstreamIdle        time.Duration `name:"upstream-idle" default:"5s" help:"How long a client may say nothing before its connection to the server behind is given to others; its envelope is issued anew when it goes on. 0: it keeps it."`
 	LMTPRecipients      int           `name:"lmtp-recipients" default:"1" placeholder:"N" help:"Most recipients of a message for an lmtp: server. With more than one, a message that some of them did not get is delivered to the others again when the client tries again."`
 	UpstreamTimeout     time.Duration `name:"upstream-timeout" default:"5m" help:"How long the server behind may take for a reply; four times this for the one after the content, RFC 5321 4.5.3.2."`
 	ConnectTimeout      time.Duration `name:"connect-timeout" default:"30s" help:"How long connecting to the server behind may take."`
@@ -224,6 +226,8 @@ func (s *settings) checkNumbers() error {
 		{"max-hops", int64(s.MaxHops), 1},
 		{"min-data-rate", int64(s.MinDataRate), 0},
 		{"upstream-connections", int64(s.UpstreamConnections), 0},
+		{"upstream-share", int64(s.UpstreamShare), 0},
+		{"upstream-idle", int64(s.UpstreamIdle), 0},
 		{"lmtp-recipients", int64(s.LMTPRecipients), 1},
 		{"command-timeout", int64(s.CommandTimeout), int64(time.Second)},
 		{"data-timeout", int64(s.DataTimeout), int64(time.Second)},

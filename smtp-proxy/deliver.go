@@ -178,6 +178,18 @@ func (s *session) dropConnection() { s.abandonUpstream() }
 // reissue begins the transaction with an envelope that the server does not know. Each of its recipients
 // must be taken, or the message is refused for now: the client was told that they are.
 func (s *session) reissue(env *envelope) *smtp.Reply {
+	if r := s.issue(env); r != nil {
+		return r
+	}
+	r, err := s.exchange(smtp.Data)
+	if err != nil {
+		return s.lostMessage("data", err)
+	}
+	return s.refusedData(r)
+}
+
+// issue names an envelope to a server that has none.
+func (s *session) issue(env *envelope) *smtp.Reply {
 	if s.up == nil && s.closing {
 		r := s.lost(nil) // the authenticated connection is gone
 		return &r
@@ -192,7 +204,7 @@ func (s *session) reissue(env *envelope) *smtp.Reply {
 	}
 	s.up.AllowRecipients(len(env.rcpts))
 	// The filter may have changed the content: what the client announced is not its size any more.
-	params := slices.DeleteFunc(slices.Clone(env.params), func(p smtp.Param) bool { return p.Key == smtp.ParamSize })
+	params := slices.DeleteFunc(slices.Clone(env.params), func(p smtp.Param) bool { return p.Key == smtp.ParamSize && s.tx.dir != nil })
 	commands := []envelopeCommand{{s.mailLine(env.from, params), env.changed}}
 	for _, rcpt := range env.rcpts {
 		commands = append(commands, envelopeCommand{s.rcptLine(rcpt), rcpt.added})
@@ -207,11 +219,7 @@ func (s *session) reissue(env *envelope) *smtp.Reply {
 		}
 		commands = commands[n:]
 	}
-	r, err := s.exchange(smtp.Data)
-	if err != nil {
-		return s.lostMessage("data", err)
-	}
-	return s.refusedData(r)
+	return nil
 }
 
 // envelopeCommand is a command with an address, which may be one that the filter wants.

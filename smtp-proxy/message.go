@@ -71,6 +71,9 @@ func (s *session) doData(arg string) {
 // If it is not ready, the client was told why.
 func (s *session) prepareContent(tx *transaction) (out sink, ready bool) {
 	direct := !tx.discard && tx.dir == nil
+	if direct && tx.broken == nil && len(s.pending) == 0 {
+		tx.broken = s.resume(tx)
+	}
 	asked := direct && len(s.pending) > 0 && s.up != nil && tx.mailAsked && tx.mailRefused == nil && s.up.Capabilities().Pipelining
 	if asked {
 		s.askData()
@@ -175,6 +178,9 @@ func (s *session) contentWindow(r *receiver) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
+		if window, err := s.contentSoon(now, deadline); window != nil || err != nil {
+			return window, err
+		}
 		if err := s.conn.SetDeadline(deadline); err != nil {
 			return nil, err
 		}
@@ -184,6 +190,24 @@ func (s *session) contentWindow(r *receiver) ([]byte, error) {
 		}
 	}
 	return s.conn.Window()
+}
+
+// contentSoon waits for content as long as the session may keep its connection to the server, which has a use for it only
+// when the filter is through with the message. If nothing came, the connection was given back.
+func (s *session) contentSoon(now, deadline time.Time) ([]byte, error) {
+	soon := now.Add(s.conf.UpstreamIdle)
+	if s.tx == nil || s.tx.dir == nil || !s.mayReturn() || !soon.Before(deadline) {
+		return nil, nil
+	}
+	if err := s.conn.SetDeadline(soon); err != nil {
+		return nil, err
+	}
+	window, err := s.conn.Window()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.returnUpstream()
+		return nil, nil
+	}
+	return window, err
 }
 
 // take hands decoded content on, or throws it away once the message is refused.

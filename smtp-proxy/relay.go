@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
+	"postern/internal/connlimit"
 	"postern/internal/smtp"
 	"postern/smtp-proxy/upstream"
 )
@@ -91,7 +93,11 @@ func (s *session) identity() upstream.Client {
 	if !s.esmtp {
 		proto = "SMTP"
 	}
-	return upstream.Client{Addr: s.client, Name: s.name, Helo: s.helo, Login: s.login, Proto: proto, ServerAddr: s.local}
+	origin := connlimit.Origin(s.client.Addr())
+	if within(s.client.Addr(), s.conf.limitExemptNets) {
+		origin = netip.Prefix{}
+	}
+	return upstream.Client{Origin: origin, Addr: s.client, Name: s.name, Helo: s.helo, Login: s.login, Proto: proto, ServerAddr: s.local}
 }
 
 // releaseUpstream gives the connection back, for other sessions to use; one that is authenticated as
@@ -160,6 +166,11 @@ func (s *session) sendRecipient(rcpt recipient) {
 		s.deny(tx, "", rcpt.path.Address, *tx.mailRefused)
 		return
 	}
+	if r := s.resume(tx); r != nil {
+		tx.broken = r
+		s.say(*r)
+		return
+	}
 	noticed := tx.notify
 	tx.notify = noticed || rcpt.wantsNotice()
 	err := s.connect()
@@ -194,6 +205,17 @@ func (s *session) sendRecipient(rcpt recipient) {
 	}
 	s.up.Command(s.rcptLine(rcpt))
 	s.pending = append(s.pending, pendingReply{kind: replyRcpt, sent: true, rcpt: rcpt})
+}
+
+// resume issues the envelope anew, as far as the client was told that it is taken, if the connection on which it was issued
+// was given back while the client was idle. The server may see things otherwise now: then the message is refused for now.
+func (s *session) resume(tx *transaction) *smtp.Reply {
+	if tx.mailAsked || len(tx.accepted) == 0 || tx.discard {
+		return nil
+	}
+	r := s.issue(&envelope{from: tx.from, params: tx.params, rcpts: tx.accepted, same: true})
+	tx.mailAsked = r == nil
+	return r
 }
 
 // sendMail puts MAIL on its way. Its reply goes to the client if that still waits for one.

@@ -326,7 +326,7 @@ func newUpstreams(s *settings, files *tls.Config, log *slog.Logger) (*upstream.S
 func (s *settings) upstreamConfig() (upstream.Config, error) {
 	c := upstream.Config{
 		URLs: s.Upstream, TLS: upstream.TLS(s.UpstreamTLS), Helo: s.UpstreamHelo, ClientIP: upstream.ClientIP(s.UpstreamClientIP),
-		MaxConns: s.UpstreamConnections, ConnectTimeout: s.ConnectTimeout, LMTPRecipients: s.LMTPRecipients,
+		MaxConns: s.UpstreamConnections, MaxShare: s.upstreamShare(), ConnectTimeout: s.ConnectTimeout, LMTPRecipients: s.LMTPRecipients,
 		HelloTimeout: min(s.UpstreamTimeout, time.Minute), WriteTimeout: min(s.UpstreamTimeout, 3*time.Minute),
 	}
 	if c.Helo == "" {
@@ -340,6 +340,17 @@ func (s *settings) upstreamConfig() (upstream.Config, error) {
 		c.Source = addr
 	}
 	return c, c.Check()
+}
+
+// upstreamShare gives how many connections to one server the clients of one address may have.
+func (s *settings) upstreamShare() int {
+	switch {
+	case s.UpstreamShare > 0:
+		return s.UpstreamShare
+	case s.UpstreamConnections > 0:
+		return max(1, s.UpstreamConnections/4)
+	}
+	return 50 // half of what a Postfix has if nobody says otherwise; it gives one client as much
 }
 
 // holdConfig gives where messages go that the filter wants held.

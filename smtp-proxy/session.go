@@ -51,10 +51,11 @@ type session struct {
 	junk      int // commands of no use
 	owed      int // errors and refusals that the client has not waited for yet
 	messages  int
-	strict    bool // a bare LF is refused
-	open      bool // filter accepted the client's address: no more filtering on this connection
-	openName  bool // filter accepted the name in HELO: no more filtering until the client says another
-	counted   bool // the address is counted in the crowd
+	strict    bool          // a bare LF is refused
+	open      bool          // filter accepted the client's address: no more filtering on this connection
+	openName  bool          // filter accepted the name in HELO: no more filtering until the client says another
+	idle      time.Duration // how long the client has said nothing before its connection to the server was given back
+	counted   bool          // the address is counted in the crowd
 	gate      string
 	announced bool // listeners were told that it began
 	closing   bool // end the session once replies are flushed
@@ -102,6 +103,11 @@ func (s *session) step() bool {
 	}
 	text, bare, err := s.conn.ReadLine(smtp.MaxAuth)
 	s.awake()
+	if s.mayReturn() && errors.Is(err, os.ErrDeadlineExceeded) && !s.srv.draining.Load() {
+		s.returnUpstream()
+		return true // and wait on
+	}
+	s.idle = 0
 	if err != nil {
 		return s.readFailed(err)
 	}

@@ -13,7 +13,11 @@ func (s *session) rest() bool {
 	case s.tx != nil:
 		what = forMore
 	}
-	if s.await(what, s.conf.CommandTimeout) {
+	d := s.conf.CommandTimeout - s.idle
+	if s.mayReturn() {
+		d = min(d, s.conf.UpstreamIdle)
+	}
+	if s.await(what, d) {
 		return true
 	}
 	if s.srv.draining.Load() {
@@ -31,6 +35,21 @@ const (
 	forMore                 // a command within a transaction: the drain waits a little
 	forCommand              // the beginning of a transaction, or of anything: the drain ends the session
 )
+
+// mayReturn says whether the session has a connection to the server that others could use while its client says
+// nothing: not one that a user has logged in on, or on which content has begun.
+func (s *session) mayReturn() bool {
+	return s.tx != nil && s.up != nil && !s.authed && !s.holding && (s.tx.chunks == nil || s.tx.dir != nil) && s.tx.broken == nil && len(s.pending) == 0 &&
+		s.conf.UpstreamIdle > 0
+}
+
+// returnUpstream gives the connection back of a client that has said nothing for a while. The envelope is issued anew
+// when the client goes on, see resume.
+func (s *session) returnUpstream() {
+	s.idle += s.conf.UpstreamIdle
+	s.up.Return()
+	s.up, s.tx.mailAsked = nil, false
+}
 
 // await begins to wait for the client, for d at most; false if that is not to be, because the proxy ends.
 func (s *session) await(what waits, d time.Duration) bool {

@@ -56,6 +56,8 @@ type Conn struct {
 	err    error
 	poll   bool
 	single [1]byte
+
+	dropped int // bytes thrown away of a line that is too long and has not ended yet
 }
 
 // NewConn makes a Conn of a connection just accepted.
@@ -121,19 +123,21 @@ func (c *Conn) Pending() bool {
 }
 
 // ReadLine gives the next line without its end, which is valid until the next call. bare says that
-// the line ended in LF alone. A line of more than limit bytes, its end included, is ErrLineTooLong.
+// the line ended in LF alone. A line of more than limit bytes, its end included, is ErrLineTooLong. A deadline may pass
+// within a line: the next call goes on with it.
 func (c *Conn) ReadLine(limit int) (line []byte, bare bool, err error) {
-	scanned, dropped := 0, 0
+	scanned := 0
 	for {
 		if c.buf != nil {
 			window := (*c.buf)[c.r:c.w]
-			if scanned == 0 && dropped == 0 && len(window) > 0 && isBinary(window[0]) {
+			if scanned == 0 && c.dropped == 0 && len(window) > 0 && isBinary(window[0]) {
 				return nil, false, ErrNotText
 			}
 			if i := bytes.IndexByte(window[scanned:], '\n'); i >= 0 {
 				end := scanned + i
 				c.r += end + 1
-				if dropped > 0 || end+1 > limit {
+				if dropped := c.dropped; dropped > 0 || end+1 > limit {
+					c.dropped = 0
 					return nil, false, ErrLineTooLong
 				}
 				line = window[:end]
@@ -143,9 +147,9 @@ func (c *Conn) ReadLine(limit int) (line []byte, bare bool, err error) {
 				return line, true, nil
 			}
 			scanned = len(window)
-			if scanned >= limit || dropped > 0 {
-				dropped += scanned
-				if dropped > discardLimit {
+			if scanned >= limit || c.dropped > 0 {
+				c.dropped += scanned
+				if c.dropped > discardLimit {
 					return nil, false, ErrLineEndless
 				}
 				c.r, scanned = c.w, 0

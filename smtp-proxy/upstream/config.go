@@ -48,6 +48,7 @@ type Config struct {
 	Source    netip.Addr  // local address of TCP connections, if valid
 	ClientIP  ClientIP    // default none
 
+	MaxShare       int           // most connections to one server for clients of one origin; 0 for no limit
 	MaxConns       int           // most connections to one server at a time; 0 for no limit
 	MaxIdle        int           // most idle connections kept per server; default 200
 	IdleTime       time.Duration // how long an idle connection is kept; default 1m
@@ -131,4 +132,5 @@ type Client struct {
 	Login      string         // who it is by AUTH
 	Proto      string         // SMTP or ESMTP
 	ServerAddr netip.AddrPort // where it connected to
+	Origin     netip.Prefix   // Config.MaxShare is for all with the same one; not valid: there is no limit for the client
 }

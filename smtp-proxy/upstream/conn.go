@@ -3,6 +3,7 @@ package upstream
 import (
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -43,8 +44,9 @@ const (
 type Conn struct {
 	srv    *server
 	stream *stream
-	setup  *tlsSetup // as it was when the connection was opened
-	client Client    // who the server thinks we speak for; only with ClientIP
+	setup  *tlsSetup    // as it was when the connection was opened
+	client Client       // who the server thinks we speak for; only with ClientIP
+	origin netip.Prefix // whose share it is of; Client.Origin
 	caps   Capabilities
 	log    *slog.Logger // nil unless the dialog is logged
 
@@ -346,7 +348,7 @@ func (c *Conn) Release() {
 		}
 	}
 	c.ended = true
-	defer c.srv.leave()
+	defer c.srv.leave(c.origin)
 	switch {
 	case c.err != nil || c.phase != phaseCommands || len(c.due) > 0 || c.open:
 		c.close()
@@ -357,6 +359,12 @@ func (c *Conn) Release() {
 	}
 	c.rcpts, c.asked, c.most, c.due, c.held = 0, 0, 0, nil, nil
 	c.srv.put(c)
+}
+
+// Return is Release for a connection whose place at the server others are to have: it is not kept.
+func (c *Conn) Return() {
+	c.spent = true
+	c.Release()
 }
 
 // refused counts what the server refused.
@@ -378,7 +386,7 @@ func (c *Conn) Abort() {
 	if !c.ended {
 		c.ended = true
 		c.close()
-		c.srv.leave()
+		c.srv.leave(c.origin)
 	}
 }
 

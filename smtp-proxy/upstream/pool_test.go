@@ -581,3 +581,34 @@ func TestConfigErrors(t *testing.T) {
 		}
 	}
 }
+
+// TestIdleConnectionsMakeRoom has a server greet no more clients than it has processes for: connections that are kept idle
+// are closed for one that waits to be greeted, and not kept while it does.
+func TestIdleConnectionsMakeRoom(t *testing.T) {
+	places := make(chan struct{}, 2)
+	p := startPeer(t, func(c *peerConn) {
+		places <- struct{}{}
+		defer func() { <-places }()
+		good(c)
+	})
+	set := newSet(t, Config{URLs: []string{p.url()}})
+	first, second := get(t, set, Client{}), get(t, set, Client{})
+	got := make(chan *Conn, 1)
+	go func() {
+		c, err := set.Get(t.Context(), Client{})
+		if err != nil {
+			t.Error(err)
+		}
+		got <- c
+	}()
+	testenv.Eventually(t, "the third connection", func() bool { return p.count() == 3 })
+	first.Release()
+	c := <-got // only when the first one is closed
+	if c != nil {
+		c.Release()
+	}
+	second.Return()
+	if s := set.Stats()[0]; s.Idle != 1 {
+		t.Errorf("%d idle connections, want 1", s.Idle)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ type server struct {
 	conf    *Config
 	dialer  func(ctx context.Context) (*stream, error)
 	slots   chan struct{} // one per connection in use, if there is a limit
+	shares  shares
 	breaker breaker
 	plain   plainUntil
 	setup   atomic.Pointer[tlsSetup]
@@ -25,6 +27,7 @@ type server struct {
 	shut   bool
 	reaper *time.Timer
 
+	slow   atomic.Int64 // connections that the server has not greeted for a while
 	open   atomic.Int64
 	dialed atomic.Int64
 	reused atomic.Int64
@@ -33,14 +36,17 @@ type server struct {
 
 // get gives a kept connection, unless it must be fresh, or a new one.
 func (s *server) get(ctx context.Context, client Client, w want) (*Conn, error) {
-	if err := s.acquire(ctx); err != nil {
+	origin := client.Origin
+	client.Origin = netip.Prefix{} // no connection is kept for it
+	if err := s.acquire(ctx, origin); err != nil {
 		return nil, err
 	}
 	c, err := s.find(ctx, client, w)
 	if err != nil {
-		s.leave()
+		s.leave(origin)
 		return nil, s.wrap(err)
 	}
+	c.origin = origin
 	return c, nil
 }
 
@@ -61,7 +67,11 @@ func (s *server) find(ctx context.Context, client Client, w want) (*Conn, error)
 		return nil, errShut
 	}
 	s.makeRoom()
+	hurry := time.AfterFunc(hurryTime, s.hurry)
 	c, err := s.dial(ctx, client, w)
+	if !hurry.Stop() {
+		s.slow.Add(-1)
+	}
 	if err != nil {
 		s.open.Add(-1)
 		s.failed.Add(1)
@@ -76,6 +86,18 @@ func (s *server) find(ctx context.Context, client Client, w want) (*Conn, error)
 	return c, nil
 }
 
+// hurryTime is how long a server may take to greet before our idle connections are taken for the reason: it may have a
+// process for each and none for a new one.
+const hurryTime = 500 * time.Millisecond
+
+// hurry closes idle connections; none is kept until the server has greeted.
+func (s *server) hurry() {
+	s.slow.Add(1)
+	for c := s.oldest(); c != nil; c = s.oldest() {
+		c.quit()
+	}
+}
+
 // wrap makes an [*Error] of any error.
 func (s *server) wrap(err error) error {
 	var e *Error
@@ -85,13 +107,26 @@ func (s *server) wrap(err error) error {
 	return &Error{Server: s.name, Reply: replyDown, Err: err}
 }
 
-// acquire waits until fewer connections are in use than the limit.
-func (s *server) acquire(ctx context.Context) error {
-	if s.slots == nil {
+// acquire waits until fewer connections are in use than the limits, by all and by those of one origin.
+func (s *server) acquire(ctx context.Context, origin netip.Prefix) error {
+	if err := s.wait(ctx, s.shares.of(origin)); err != nil {
+		s.shares.forget(origin)
+		return err
+	}
+	if err := s.wait(ctx, s.slots); err != nil {
+		s.shares.leave(origin)
+		return err
+	}
+	return nil
+}
+
+// wait takes one of the places of a limit; there is none if it is nil.
+func (s *server) wait(ctx context.Context, slots chan struct{}) error {
+	if slots == nil {
 		return nil
 	}
 	select {
-	case s.slots <- struct{}{}:
+	case slots <- struct{}{}:
 		return nil
 	default:
 	}
@@ -101,7 +136,7 @@ func (s *server) acquire(ctx context.Context) error {
 	timer := time.NewTimer(s.conf.ConnectTimeout)
 	defer timer.Stop()
 	select {
-	case s.slots <- struct{}{}:
+	case slots <- struct{}{}:
 		return nil
 	case <-timer.C:
 		return &Error{Server: s.name, Reply: replyBusy, Err: errBusy}
@@ -111,10 +146,11 @@ func (s *server) acquire(ctx context.Context) error {
 }
 
 // leave undoes acquire.
-func (s *server) leave() {
+func (s *server) leave(origin netip.Prefix) {
 	if s.slots != nil {
 		<-s.slots
 	}
+	s.shares.leave(origin)
 }
 
 // makeRoom counts one more connection, and closes idle ones if there are too many with it.
@@ -209,7 +245,7 @@ func (s *server) put(c *Conn) {
 	c.idle = now
 	c.stream.giveBackOut()
 	s.mu.Lock()
-	keep := !s.shut && len(s.kept) < s.conf.MaxIdle && s.good(c, now)
+	keep := !s.shut && s.slow.Load() <= 0 && len(s.kept) < s.conf.MaxIdle && s.good(c, now)
 	if keep {
 		s.kept = append(s.kept, c)
 		if s.reaper == nil {

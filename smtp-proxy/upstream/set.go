@@ -45,7 +45,7 @@ func New(conf Config) (*Set, error) {
 			set.Close()
 			return nil, err
 		}
-		s := &server{endpoint: e, conf: &set.conf}
+		s := &server{endpoint: e, conf: &set.conf, shares: shares{max: conf.MaxShare}}
 		s.setup.Store(newTLSSetup(conf.TLSConfig))
 		if conf.MaxConns > 0 {
 			s.slots = make(chan struct{}, conf.MaxConns)
