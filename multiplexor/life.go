@@ -93,7 +93,7 @@ func (s *settings) read(args []string) (done bool, status int) {
 			fmt.Fprintf(os.Stderr, "%s: print settings: %v\n", args[0], err)
 			return true, 1
 		}
-		return true, 0
+		return true, s.checkDirectories(args[0])
 	}
 	return false, 0
 }

@@ -3,12 +3,17 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
 	"syscall"
 
+	"postern/internal/config"
 	"postern/internal/listen"
 	"postern/internal/notify"
+	"postern/internal/privdrop"
+	"postern/internal/safedir"
 )
 
 // taken is a listener whose connections the loop accepts.
@@ -33,15 +38,7 @@ func (d *multiplexor) openSockets() error {
 			}
 		}
 	}
-	backlog := int(s.Backlog)
-	set, err := listen.Open([]listen.Request{
-		{Name: "status", Specs: s.Status, Mode: 0o777, Backlog: backlog},
-		{Name: "map", Specs: s.Map, Mode: mode, Backlog: backlog},
-		{Name: "notify", Specs: s.Notify, Mode: mode},
-		{Name: "metrics", Specs: s.Metrics, Mode: mode},
-		// Last: who can connect here finds all the others.
-		{Name: "requests", Specs: s.Requests, Mode: mode, Backlog: backlog},
-	}, d.log)
+	set, err := listen.Open(s.listeners(mode), d.log)
 	if err != nil {
 		return fmt.Errorf("Unable to create listening socket. (%w)", err)
 	}
@@ -56,6 +53,48 @@ func (d *multiplexor) openSockets() error {
 		}
 	}
 	return nil
+}
+
+// listeners are the sockets that may be set or passed.
+func (s *settings) listeners(mode os.FileMode) []listen.Request {
+	backlog := int(s.Backlog)
+	return []listen.Request{
+		{Name: "status", Specs: s.Status, Mode: 0o777, Backlog: backlog},
+		{Name: "map", Specs: s.Map, Mode: mode, Backlog: backlog},
+		{Name: "notify", Specs: s.Notify, Mode: mode},
+		{Name: "metrics", Specs: s.Metrics, Mode: mode},
+		// Last: who can connect here finds all the others.
+		{Name: "requests", Specs: s.Requests, Mode: mode, Backlog: backlog},
+	}
+}
+
+// checkDirectories is what --check says of the directories of sockets and of the pid file. It gives the exit status.
+func (s *settings) checkDirectories(name string) int {
+	var also []safedir.Account
+	requests := s.listeners(0)
+	if account, err := privdrop.Lookup(s.User); err == nil && s.User != "" {
+		also = append(also, safedir.Account{UID: account.UID, GID: account.GID})
+		for i := range requests {
+			requests[i].Owner = &listen.Owner{UID: account.UID, GID: account.GID}
+		}
+	}
+	var errs []error
+	if s.Pidfile != "" {
+		errs = append(errs, safedir.Check(filepath.Dir(s.Pidfile), also...))
+	}
+	_ = os.Chdir(s.Spool) // which relative paths of sockets are relative to; if it is not there, neither are they
+	errs = append(errs, listen.Check(requests))
+	status := 0
+	for _, err := range errs {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			fmt.Fprintf(os.Stderr, "%s: warning: %v\n", name, err)
+		case err != nil:
+			fmt.Fprintf(os.Stderr, "%s: error: %v\n", name, err)
+			status = config.ExitSettings
+		}
+	}
+	return status
 }
 
 // openDoors makes the loop accept connections.

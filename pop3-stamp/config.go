@@ -16,6 +16,7 @@ import (
 	"postern/internal/daemon"
 	"postern/internal/listen"
 	"postern/internal/notify"
+	"postern/internal/safedir"
 	"postern/internal/stamp"
 	"postern/internal/tlsconf"
 )
@@ -188,6 +189,17 @@ func (s *settings) listeners() []listen.Request {
 		{Name: "notify", Specs: s.Notify},
 		{Name: "metrics", Specs: s.Metrics},
 	}
+}
+
+// directories are what the program writes to.
+func (s *settings) directories() map[string]func(...safedir.Account) error {
+	all := map[string]func(...safedir.Account) error{}
+	for setting, path := range map[string]string{"clientip-dir": s.ClientipDir, "statdir": s.Statdir} {
+		if path != "" {
+			all[setting] = func(also ...safedir.Account) error { return safedir.Check(path, also...) }
+		}
+	}
+	return all
 }
 
 // store opens the place for stamps; nil if there is none.

@@ -23,9 +23,10 @@ func newProgram() daemon.Program {
 		Commands: map[string]func(stdout, stderr io.Writer) int{
 			"expire": s.runExpire, "touch": s.runTouch, "revoke": s.runRevoke,
 		},
-		Check:     func() error { _, err := s.loadTLS(); return err },
-		Listeners: s.listeners,
-		Open:      srv.open,
-		Serve:     srv.serve,
+		Check:       func() error { _, err := s.loadTLS(); return err },
+		Directories: s.directories,
+		Listeners:   s.listeners,
+		Open:        srv.open,
+		Serve:       srv.serve,
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"postern/internal/listen"
 	"postern/internal/mxproto"
 	"postern/internal/notify"
+	"postern/internal/safedir"
 	"postern/internal/sockspec"
 	"postern/internal/stamp"
 	"postern/internal/statfile"
@@ -40,9 +42,9 @@ func (p *program) program() daemon.Program {
 	return daemon.Program{
 		Name: programName, Settings: &p.settings, Listeners: p.listeners, Open: p.open, Serve: p.serve,
 		Description: "Guarded SMTP front door for any mail server.",
-		Check:       p.check,
-		Warnings:    p.warnings,
-		Commands:    map[string]func(io.Writer, io.Writer) int{"explain": p.explain},
+		Check:       p.check, Directories: p.directories,
+		Warnings: p.warnings,
+		Commands: map[string]func(io.Writer, io.Writer) int{"explain": p.explain},
 	}
 }
 
@@ -69,11 +71,33 @@ func (p *program) check() error {
 	if err != nil {
 		return err
 	}
-	defer srv.close()
-	if srv.filter != nil {
-		return srv.filter.spool.Check()
-	}
+	srv.close()
 	return nil
+}
+
+// directories are what the program writes to and believes.
+func (p *program) directories() map[string]func(...safedir.Account) error {
+	s := &p.settings
+	all := map[string]func(...safedir.Account) error{}
+	if s.Multiplexor != "" {
+		all["spool"] = newSpool(s).Check
+	}
+	if s.Statdir != "" {
+		all["statdir"] = func(also ...safedir.Account) error { return safedir.Check(s.Statdir, also...) }
+	}
+	if s.ClientipDir != "" {
+		all["clientip-dir"] = func(also ...safedir.Account) error {
+			return stamp.CheckDir(s.ClientipDir, s.ClientipOwner, also...)
+		}
+	}
+	for setting, urls := range map[string][]string{"upstream": s.Upstream, "hold": {s.Hold}} {
+		for _, url := range urls {
+			if path, ok := strings.CutPrefix(url, "maildir:"); ok {
+				all[setting] = func(also ...safedir.Account) error { return safedir.Check(path, also...) }
+			}
+		}
+	}
+	return all
 }
 
 // open reads the keys, still as root.

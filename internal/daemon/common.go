@@ -10,6 +10,7 @@ import (
 	"postern/internal/config"
 	"postern/internal/logging"
 	"postern/internal/privdrop"
+	"postern/internal/safedir"
 )
 
 // Common are the settings that every daemon has. It is embedded in their settings
@@ -51,6 +52,18 @@ func (c *Common) validate() error {
 		return &config.Error{Key: "user", Err: err}
 	}
 	return nil
+}
+
+// Accounts gives the user who serves in the end, if that is not the one who starts: directories may belong to it.
+func (c *Common) Accounts() []safedir.Account {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	a, err := privdrop.Lookup(c.User)
+	if err != nil {
+		return nil // validate says so
+	}
+	return []safedir.Account{{UID: a.UID, GID: a.GID}}
 }
 
 // logger makes the program's logger. Everything in the program has its logger from this one, so that there is no

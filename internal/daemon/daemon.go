@@ -15,7 +15,10 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
+	"path/filepath"
+	"slices"
 	"syscall"
 
 	"postern/internal/config"
@@ -23,6 +26,7 @@ import (
 	"postern/internal/logging"
 	"postern/internal/pidfile"
 	"postern/internal/privdrop"
+	"postern/internal/safedir"
 )
 
 // Program is what a daemon fills in. Name, Settings and Serve must be set.
@@ -44,6 +48,11 @@ type Program struct {
 	// Check is part of --check: what cannot be seen in the settings alone, such
 	// as files that must be there. It changes nothing.
 	Check func() error
+
+	// Directories gives, by the name of the setting, a look at each directory that the program writes to: what
+	// safedir.Check says of it, which may also belong to the accounts. It is for --check; at the start the directories
+	// are looked at when they are opened.
+	Directories func() map[string]func(also ...safedir.Account) error
 
 	// Warnings gives what the settings allow that is most likely not meant: --check
 	// writes it to standard error, the start logs it. The listeners are nil with
@@ -185,8 +194,8 @@ func (p *Program) check(result *config.Result, std Std) int {
 		return exitFailure
 	}
 	err := p.Settings.common().validate()
-	if err == nil && p.Listeners != nil {
-		err = listen.Check(p.Listeners())
+	if err == nil {
+		err = p.checkDirectories(std.Stderr)
 	}
 	if err == nil && p.Check != nil {
 		err = p.Check()
@@ -201,6 +210,38 @@ func (p *Program) check(result *config.Result, std Std) int {
 		}
 	}
 	return 0
+}
+
+// checkDirectories looks at the directories of sockets, of the pid file, and of all else that the program writes. One that
+// is not there yet is worth a line: something may make it before the start.
+func (p *Program) checkDirectories(stderr io.Writer) error {
+	common := p.Settings.common()
+	errs := make(map[string]error) // by setting
+	if p.Listeners != nil {
+		requests := p.Listeners()
+		if err := common.ownSockets(requests); err != nil {
+			return err
+		}
+		errs[""] = listen.Check(requests)
+	}
+	if common.Pidfile != "" {
+		errs["pidfile: "] = safedir.Check(filepath.Dir(common.Pidfile), common.Accounts()...)
+	}
+	if p.Directories != nil {
+		for setting, check := range p.Directories() {
+			errs[setting+": "] = check(common.Accounts()...)
+		}
+	}
+	for _, setting := range slices.Sorted(maps.Keys(errs)) {
+		err := errs[setting]
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s%w", setting, err)
+		}
+		if err != nil {
+			fmt.Fprintf(stderr, "%s: warning: %s%v\n", p.Name, setting, err)
+		}
+	}
+	return nil
 }
 
 // life is one run of a program.
@@ -249,7 +290,7 @@ func (l *life) start() error {
 	if p.Listeners != nil {
 		requests = p.Listeners()
 	}
-	if err := l.ownSockets(requests); err != nil {
+	if err := l.common.ownSockets(requests); err != nil {
 		return err
 	}
 	var err error
@@ -262,7 +303,7 @@ func (l *life) start() error {
 		}
 	}
 	if l.common.Pidfile != "" {
-		if l.pidfile, err = pidfile.Write(l.common.Pidfile); err != nil {
+		if l.pidfile, err = pidfile.Write(l.common.Pidfile, l.common.Accounts()...); err != nil {
 			return err
 		}
 	}
@@ -284,11 +325,11 @@ func (l *life) warn() {
 }
 
 // ownSockets gives UNIX sockets that root binds to the user who will serve them.
-func (l *life) ownSockets(requests []listen.Request) error {
+func (c *Common) ownSockets(requests []listen.Request) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	a, err := privdrop.Lookup(l.common.User)
+	a, err := privdrop.Lookup(c.User)
 	if err != nil {
 		return err
 	}

@@ -13,11 +13,13 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"postern/internal/safedir"
 	"postern/internal/sockspec"
 )
 
@@ -88,16 +90,35 @@ func (s Set) Close() error {
 	return errors.Join(errs...)
 }
 
-// Check says whether the specifications of the requests can be read.
+// Check returns an error if the specifications of the requests cannot be read, or if others may write to the directory
+// of a UNIX socket. One that is not there yet gives an error that wraps fs.ErrNotExist, if there is no other.
 func Check(requests []Request) error {
+	var missing error
 	for _, r := range requests {
 		for _, text := range r.Specs {
-			if _, err := sockspec.Parse(text); err != nil {
-				return fmt.Errorf("listener %s: %w", r.Name, err)
+			spec, err := sockspec.Parse(text)
+			if err == nil && spec.IsUnix() {
+				err = safedir.Check(filepath.Dir(spec.Address), r.trusted()...)
 			}
+			if err == nil {
+				continue
+			}
+			err = fmt.Errorf("listener %s: %w", r.Name, err)
+			if !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			missing = err
 		}
 	}
-	return nil
+	return missing
+}
+
+// trusted gives who may own the directory of a UNIX socket, beside root and this process.
+func (r Request) trusted() []safedir.Account {
+	if r.Owner == nil {
+		return nil
+	}
+	return []safedir.Account{{UID: r.Owner.UID, GID: r.Owner.GID}}
 }
 
 func bind(r Request, text string, log *slog.Logger) (net.Listener, error) {

@@ -2,6 +2,7 @@ package listen
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"postern/internal/safedir"
 	"postern/internal/testenv"
 )
 
@@ -207,8 +209,15 @@ func TestWorldWritableDirectory(t *testing.T) {
 		t.Errorf("error %v in a world-writable directory", err)
 	}
 	must(t, os.Chmod(dir, 0o777|os.ModeSticky))
-	if _, err := open(t, Request{Name: "a", Specs: []string{path}}); err != nil {
-		t.Errorf("in a sticky directory: %v", err)
+	if _, err := open(t, Request{Name: "a", Specs: []string{path}}); err == nil {
+		t.Error("no error in a sticky directory")
+	}
+	if err := Check([]Request{{Name: "a", Specs: []string{path}}}); !errors.Is(err, safedir.ErrInsecure) {
+		t.Errorf("Check says %v of a sticky directory", err)
+	}
+	must(t, os.Chmod(dir, 0o755))
+	if err := Check([]Request{{Name: "a", Specs: []string{dir + "/none/s"}}}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Check says %v of a directory that is not there", err)
 	}
 }
 

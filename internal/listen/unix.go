@@ -69,7 +69,7 @@ func bindUnix(r Request, path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := lockDir(filepath.Dir(path))
+	unlock, err := lockDir(filepath.Dir(path), r.trusted()...)
 	if err != nil {
 		return nil, err
 	}
@@ -118,8 +118,8 @@ func listenUnix(path string, mode fs.FileMode) (*net.UnixListener, error) {
 // lockDir makes sure that the directory is one in which sockets are safe, and
 // keeps other programs of the suite out of it until unlock: between the test for a
 // stale socket and listen(2) a socket of ours would look stale to them.
-func lockDir(dir string) (unlock func(), err error) {
-	if err := safedir.Check(dir); err != nil {
+func lockDir(dir string, also ...safedir.Account) (unlock func(), err error) {
+	if err := safedir.Check(dir, also...); err != nil {
 		return nil, err
 	}
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

@@ -43,10 +43,10 @@ type File struct {
 
 // Write makes or replaces the pid file at path. It fails with ErrRunning if a
 // process that wrote it with Write still lives. It fails, and touches nothing, if
-// there is anything but a regular file with this one name, or if the directory, or
-// one on the way to it, is one that everybody can write to.
-func Write(path string) (*File, error) {
-	file, err := open(path)
+// there is anything but a regular file with this one name, or if the directory is not
+// safe, see safedir.Check; it may also belong to one of the accounts.
+func Write(path string, also ...safedir.Account) (*File, error) {
+	file, err := open(path, also)
 	if err != nil {
 		return nil, fmt.Errorf("pid file %s: %w", path, err)
 	}
@@ -57,15 +57,12 @@ func Write(path string) (*File, error) {
 	return file, nil
 }
 
-func open(path string) (*File, error) {
+func open(path string, also []safedir.Account) (*File, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := safedir.Check(filepath.Dir(path)); err != nil {
-		return nil, err
-	}
-	dir, err := os.OpenRoot(filepath.Dir(path))
+	dir, err := safedir.Open(filepath.Dir(path), also...)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"postern/internal/safedir"
 	"postern/internal/testenv"
 )
 
@@ -77,9 +78,6 @@ func TestRefused(t *testing.T) {
 	}
 	modes := map[string]func(t *testing.T, dir string){
 		"own": func(t *testing.T, dir string) {},
-		"sticky": func(t *testing.T, dir string) {
-			must(t, os.Chmod(dir, 0o777|os.ModeSticky))
-		},
 		"foreign": func(t *testing.T, dir string) {
 			if os.Geteuid() == 0 {
 				must(t, os.Chown(dir, 65534, 65534))
@@ -118,7 +116,7 @@ func TestRefused(t *testing.T) {
 func refused(t *testing.T, path, want string) {
 	t.Helper()
 	write := testenv.Go(t, "Write", func() error {
-		f, err := Write(path)
+		f, err := Write(path, safedir.Account{UID: 65534, GID: 65534})
 		if err == nil {
 			f.Remove()
 		}
@@ -141,9 +139,11 @@ func TestRefusedDirectory(t *testing.T) {
 	must(t, os.Chmod(dir, 0o777))
 	refused(t, filepath.Join(dir, "x.pid"), "writable for everybody")
 	must(t, os.Chmod(dir, 0o777|os.ModeSticky))
-	f, err := Write(filepath.Join(dir, "x.pid"))
-	must(t, err)
-	must(t, f.Remove())
+	refused(t, filepath.Join(dir, "x.pid"), "writable for everybody")
+	must(t, os.Chmod(dir, 0o755))
+	testenv.NeedRoot(t)
+	must(t, os.Chown(dir, 12345, 12345))
+	refused(t, filepath.Join(dir, "x.pid"), "belongs to user 12345")
 }
 
 func TestSecondCopy(t *testing.T) {

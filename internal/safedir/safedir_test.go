@@ -5,58 +5,152 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
+
+	"postern/internal/testenv"
 )
 
-// FS-06.
-func TestCheck(t *testing.T) {
+// TestFS_20_WhoMayWrite: a directory is safe if nobody but root, we, and whom the setting names can put something there or
+// on the way there.
+func TestFS_20_WhoMayWrite(t *testing.T) {
+	base := t.TempDir()
+	const stranger, named = 12345, 12346
+	tests := []struct {
+		name     string
+		uid, gid int // of "a"
+		mode     fs.FileMode
+		dir      string // a is below base, and b in a
+		want     error  // nil: fine
+	}{
+		{"ours", 0, 0, 0o755, "a", nil},
+		{"ours, above", 0, 0, 0o755, "a/b", nil},
+		{"for everybody", 0, 0, 0o777, "a", ErrInsecure},
+		{"for everybody, above", 0, 0, 0o777, "a/b", ErrInsecure},
+		{"sticky", 0, 0, 0o777 | fs.ModeSticky, "a", ErrInsecure},
+		{"sticky, above", 0, 0, 0o777 | fs.ModeSticky, "a/b", nil},
+		{"sticky of another, above", stranger, 0, 0o777 | fs.ModeSticky, "a/b", ErrInsecure},
+		{"sticky of the one named, above", named, 0, 0o777 | fs.ModeSticky, "a/b", ErrInsecure},
+		{"of another", stranger, 0, 0o755, "a", ErrInsecure},
+		{"of another, above", stranger, 0, 0o755, "a/b", ErrInsecure},
+		{"of the one named", named, named, 0o775, "a", nil},
+		{"of the one named, above", named, named, 0o775, "a/b", nil},
+		{"for another group", 0, stranger, 0o775, "a", ErrInsecure},
+		{"for another group, above", 0, stranger, 0o775, "a/b", ErrInsecure},
+		{"for another group to read", 0, stranger, 0o2755, "a", nil},
+		{"for the group named", 0, named, 0o775, "a", nil},
+		{"for our group", 0, 0, 0o775, "a", nil},
+		{"for everybody to write alone", 0, 0, 0o702, "a", ErrInsecure},
+		{"missing", 0, 0, 0o755, "a/none", fs.ErrNotExist},
+		{"missing, above", 0, 0, 0o755, "a/none/none", fs.ErrNotExist},
+		{"missing below an open one", 0, 0, 0o777, "a/none", ErrInsecure},
+	}
+	for i, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			root := filepath.Join(base, strconv.Itoa(i))
+			a := filepath.Join(root, "a")
+			if err := os.MkdirAll(filepath.Join(a, "b"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if tt.uid != 0 || tt.gid != 0 {
+				testenv.NeedRoot(t)
+				if err := os.Chown(a, tt.uid, tt.gid); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Chmod(a, tt.mode); err != nil {
+				t.Fatal(err)
+			}
+			for name, check := range checks {
+				if err := check(filepath.Join(root, tt.dir), Account{named, named}, Account{-1, -1}); !errors.Is(err, tt.want) {
+					t.Errorf("%s: %v, want %v", name, err, tt.want)
+				}
+			}
+		})
+	}
+}
+
+// checks are the two ways to have a directory looked at.
+var checks = map[string]func(string, ...Account) error{
+	"Check": Check,
+	"Open": func(dir string, also ...Account) error {
+		root, err := Open(dir, also...)
+		if err == nil {
+			_, err = root.Stat(".")
+			root.Close()
+		}
+		return err
+	},
+}
+
+// TestFS_21_LinksOnTheWay: a link counts by whose it is, and by all that is on the way it leads.
+func TestFS_21_LinksOnTheWay(t *testing.T) {
 	base := t.TempDir()
 	path := func(p string) string { return filepath.Join(base, p) }
 	err := errors.Join(
 		os.MkdirAll(path("good/sub"), 0o755),
 		os.MkdirAll(path("open/sub"), 0o755), os.Chmod(path("open"), 0o777),
-		os.MkdirAll(path("sticky/sub"), 0o755), os.Chmod(path("sticky"), 0o777|fs.ModeSticky),
 		os.Symlink("good", path("link")),
-		os.Symlink(path("open/sub"), path("linktoopen")),
+		os.Symlink("../good/./sub", path("good/up")),
+		os.Symlink(path("link/sub"), path("twice")),
+		os.Symlink(path("open/sub"), path("to open")),
 		os.Symlink("loop", path("loop")),
+		os.Symlink("/", path("root")),
 		os.WriteFile(path("file"), nil, 0o600),
+		os.Symlink("file", path("to file")),
 	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if os.Geteuid() == 0 {
-		if err := errors.Join(os.Symlink("good", path("foreign")), os.Lchown(path("foreign"), 12345, 12345)); err != nil {
-			t.Fatal(err)
+	for dir, want := range map[string]error{
+		"link": nil, "link/sub": nil, "good/up": nil, "twice": nil, "root" + base + "/good": nil, "root": nil,
+		"to open": ErrInsecure, "loop": syscall.ELOOP, "file": syscall.ENOTDIR, "to file": syscall.ENOTDIR, "file/sub": syscall.ENOTDIR,
+	} {
+		for name, check := range checks {
+			if err := check(path(dir)); !errors.Is(err, want) {
+				t.Errorf("%s of %s: %v, want %v", name, dir, err, want)
+			}
 		}
 	}
-	tests := []struct {
-		dir  string
-		want error // nil: fine
-	}{
-		{"good/sub", nil}, {"good", nil}, {"link/sub", nil}, {"sticky/sub", nil}, {"sticky", nil},
-		{"open", ErrInsecure}, {"open/sub", ErrInsecure}, {"linktoopen", ErrInsecure},
-		{"missing", fs.ErrNotExist}, {"file", syscall.ENOTDIR}, {"loop", syscall.ELOOP},
+	testenv.NeedRoot(t)
+	if err := errors.Join(os.Symlink("good", path("foreign")), os.Lchown(path("foreign"), 12345, 12345)); err != nil {
+		t.Fatal(err)
 	}
-	if os.Geteuid() == 0 {
-		tests = append(tests, struct {
-			dir  string
-			want error
-		}{"foreign/sub", ErrInsecure})
+	if err := Check(path("foreign/sub")); !errors.Is(err, ErrInsecure) {
+		t.Errorf("link of another user: %v", err)
 	}
-	for _, tt := range tests {
-		t.Run(tt.dir, func(t *testing.T) {
-			if err := Check(path(tt.dir)); !errors.Is(err, tt.want) {
-				t.Errorf("Check: %v, want %v", err, tt.want)
+	if err := Check(path("foreign/sub"), Account{12345, -1}); err != nil {
+		t.Errorf("link of the user named: %v", err)
+	}
+}
+
+// Looking at a directory leaves no descriptor behind, whatever comes of it.
+func TestCheckLeavesNothingOpen(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Symlink("loop", filepath.Join(dir, "loop")); err != nil {
+		t.Fatal(err)
+	}
+	before := openFiles(t)
+	for range 20 {
+		for _, name := range []string{"", "none/none", "loop", "../.."} {
+			for _, check := range checks {
+				_ = check(filepath.Join(dir, name)) // what it says is of no matter here
 			}
-		})
+		}
 	}
-	if err := Private(path("sticky")); !errors.Is(err, ErrInsecure) {
-		t.Errorf("Private of a sticky directory: %v", err)
+	if after := openFiles(t); after > before+2 {
+		t.Errorf("%d files are open, before it were %d", after, before)
 	}
-	if err := Private(path("good")); err != nil {
-		t.Errorf("Private: %v", err)
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
 	}
+	return len(entries)
 }
 
 func TestOpenFile(t *testing.T) {

@@ -30,25 +30,48 @@ type Dir struct {
 }
 
 // OpenDir returns the store in the directory path. maxAge 0 means DefaultMaxAge. With owner, a name or number, only
-// files of that user count. A directory that everybody may write to, or that is reached through somebody else's
-// link, is an error. A missing one is not: it may come later, and until then every question gets an error.
+// files of that user count. A directory that others may write to, or that is reached by a way that they may change, is
+// an error, see safedir.Check. A missing one is not: it may come later, and until then every question gets an error.
 func OpenDir(path string, maxAge time.Duration, owner string) (Store, error) {
 	if maxAge < 0 {
 		return nil, fmt.Errorf("open stamp directory %q: maximum age %v: %w", path, maxAge, fs.ErrInvalid)
 	}
-	if err := safedir.Check(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("open stamp directory: %w", err)
+	d, err := newDir(path, owner)
+	if err != nil {
+		return nil, fmt.Errorf("open stamp directory %q: %w", path, err)
 	}
-	d := &Dir{Path: path, MaxAge: maxAge, Owner: -1}
-	if owner != "" {
-		uid, err := lookupUser(owner)
-		if err != nil {
-			return nil, fmt.Errorf("open stamp directory %q: %w", path, err)
-		}
-		d.Owner = uid
+	d.MaxAge = maxAge
+	if err := safedir.Check(path, d.trusted()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open stamp directory: %w", err)
 	}
 	return d, nil
 }
+
+// CheckDir returns what OpenDir would say of the directory, or an error that wraps fs.ErrNotExist; also are accounts that
+// it may belong to, beside root, this process and the owner.
+func CheckDir(path, owner string, also ...safedir.Account) error {
+	d, err := newDir(path, owner)
+	if err != nil {
+		return err
+	}
+	return safedir.Check(path, append(also, d.trusted())...)
+}
+
+func newDir(path, owner string) (*Dir, error) {
+	d := &Dir{Path: path, Owner: -1}
+	if owner == "" {
+		return d, nil
+	}
+	var err error
+	d.Owner, err = lookupUser(owner)
+	return d, err
+}
+
+// trusted is who the directory may belong to: who may write stamps.
+func (d *Dir) trusted() safedir.Account { return safedir.Account{UID: d.Owner, GID: -1} }
+
+// open opens the directory, which is looked at each time: it may have come since.
+func (d *Dir) open() (*os.Root, error) { return safedir.Open(d.Path, d.trusted()) }
 
 func lookupUser(name string) (int, error) {
 	if n, err := strconv.Atoi(name); err == nil && n >= 0 {
@@ -112,7 +135,7 @@ func (d *Dir) Touch(_ context.Context, addr netip.Addr, user, server string) err
 const tempPrefix = ".stamp-"
 
 func (d *Dir) touch(name, line string) error {
-	root, err := os.OpenRoot(d.Path)
+	root, err := d.open()
 	if err != nil {
 		return err
 	}
@@ -183,7 +206,7 @@ func (d *Dir) Revoke(addr netip.Addr) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	root, err := os.OpenRoot(d.Path)
+	root, err := d.open()
 	if err != nil {
 		return false, fmt.Errorf("remove stamp %q: %w", name, err)
 	}
@@ -215,7 +238,7 @@ const sweepBatch = 1024
 func (d *Dir) Expire(ctx context.Context, age time.Duration, removed func(netip.Addr)) error {
 	d.mu.Lock() // one sweep at a time
 	defer d.mu.Unlock()
-	root, err := os.OpenRoot(d.Path)
+	root, err := d.open()
 	if err != nil {
 		return fmt.Errorf("sweep stamps: %w", err)
 	}

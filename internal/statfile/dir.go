@@ -30,13 +30,10 @@ type Dir struct {
 	broken bool
 }
 
-// Open opens the directory, which must exist and not be writable for everybody without its sticky bit, and removes
-// the files that dead processes of this program and account left there.
+// Open opens the directory, which must exist and be safe, see safedir.Check, and removes the files that dead processes of
+// this program and account left there.
 func Open(dir, program string) (*Dir, error) {
-	if err := safedir.Check(dir); err != nil {
-		return nil, fmt.Errorf("open status directory: %w", err)
-	}
-	root, err := os.OpenRoot(dir)
+	root, err := safedir.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open status directory: %w", err)
 	}

@@ -88,12 +88,11 @@ func (s *Spool) openLocked() (*os.Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !s.Insecure {
-		if err := safedir.Private(s.Dir); err != nil {
-			return nil, fmt.Errorf("open spool: %w", err)
-		}
+	open := func() (*os.Root, error) { return safedir.Open(s.Dir, safedir.Account{UID: -1, GID: gid}) }
+	if s.Insecure {
+		open = func() (*os.Root, error) { return os.OpenRoot(s.Dir) }
 	}
-	root, err := os.OpenRoot(s.Dir)
+	root, err := open()
 	if err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
@@ -103,9 +102,15 @@ func (s *Spool) openLocked() (*os.Root, error) {
 	return root, nil
 }
 
-// Check says what is wrong with a Spool, as far as that shows without its directory.
-func (s *Spool) Check() error {
-	_, err := s.check()
+// Check returns what Open would say, without opening or changing anything; also are accounts that the spool may
+// belong to although they are not that of this process.
+func (s *Spool) Check(also ...safedir.Account) error {
+	gid, err := s.check()
+	if err == nil && !s.Insecure {
+		if err = safedir.Check(s.Dir, append(also, safedir.Account{UID: -1, GID: gid})...); err != nil {
+			err = fmt.Errorf("open spool: %w", err)
+		}
+	}
 	return err
 }
 

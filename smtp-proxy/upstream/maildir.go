@@ -21,6 +21,7 @@ import (
 
 	smtpserver "github.com/emersion/go-smtp"
 
+	"postern/internal/safedir"
 	"postern/internal/smtp"
 )
 
@@ -42,6 +43,9 @@ func newMaildirServer(path, host string, logger *slog.Logger) (*maildirServer, e
 	for _, dir := range []string{path, filepath.Join(path, "tmp"), filepath.Join(path, "new"), filepath.Join(path, "cur")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make Maildir: %w", err)
+		}
+		if err := safedir.Check(dir); err != nil {
+			return nil, fmt.Errorf("open Maildir: %w", err)
 		}
 	}
 	m := &maildirServer{path: path, host: host, conns: make(chan net.Conn), done: make(chan struct{})}
