@@ -102,7 +102,7 @@ var argumentHelp = []struct {
 }
 
 // helpOrder is the order in which help lists the table.
-var helpOrder = []string{"help", "free", "version", "status", "workers", "busyworkers", "load", "load-relayok", "load-senderok", "load-recipok",
+var helpOrder = []string{"help", "free", "health", "version", "status", "workers", "busyworkers", "load", "load-relayok", "load-senderok", "load-recipok",
 	"hload", "hload-relayok", "hload-senderok", "hload-recipok", "histo", "msgs", "reread", "autoscale"}
 
 // command answers a built-in request or hands the line on.
@@ -135,7 +135,7 @@ func (s *server) uptime() time.Duration { return time.Since(s.began) }
 
 func (s *server) appendHelp(d *doorway, b []byte) []byte {
 	for _, name := range helpOrder {
-		if entry := s.commands[name]; !(entry.privileged && d.restricted) {
+		if entry := s.commands[name]; entry.help != "" && !(entry.privileged && d.restricted) {
 			b = fmt.Appendf(b, "%-17s-- %s\n", name, entry.help)
 		}
 	}

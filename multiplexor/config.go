@@ -129,7 +129,7 @@ type settings struct {
 	Pidfile    string `short:"p" help:"File for the process id." placeholder:"FILE"`
 	Lockfile   string `short:"o" help:"File to lock against a second instance; by default that of --pidfile with .lock." placeholder:"FILE"`
 
-	LogEvents      bool    `name:"log-events" short:"l" help:"Log starts, ends and errors of workers and what they write to standard error."`
+	LogEvents      bool    `name:"log-events" short:"l" help:"Log starts and ends of workers as well as what goes wrong with them."`
 	LogScheduling  bool    `name:"log-scheduling" short:"A" help:"Log which worker is chosen for each request."`
 	StatusInterval seconds `name:"log-status-interval" short:"L" help:"Time between log lines of the pool's state; 0 for none, else at least 5." placeholder:"SECONDS" default:"0"`
 	DebugEvents    bool    `name:"debug-events" short:"d" hidden:"" help:"Taken and ignored."`
@@ -258,6 +258,7 @@ func (s *settings) limits() limits {
 		QueueSize: int(s.QueueSize), QueueTimeout: time.Duration(s.QueueTime), MaxAnswer: int(s.MaxAnswerSize), PerDomain: int(s.PerDomain),
 		PoisonLimit: int(max(s.PoisonLimit, 0)), MaxResident: int64(s.MaxRSS) << 10,
 		ClassicReload: s.Reload == "classic", ReloadFailures: int(max(s.ReloadFailures, 1)), ReloadTimeout: max(time.Duration(s.ReloadTimeout), time.Second),
+		Original: s.likeOriginal(), LogStderr: s.LogEvents || !s.likeOriginal(),
 		LogEvents: s.LogEvents, LogScheduling: s.LogScheduling, StatusInterval: time.Duration(s.StatusInterval),
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"postern/internal/mxproto"
 )
 
 // submit takes a request. Its asker is told the outcome, now or later.
@@ -38,7 +40,7 @@ func (p *pool) refuse(r *request, why failure) {
 	case why == failNoFree && r.origin == fromClient:
 		p.event(levelWarning, "No free workers")
 	case why == failStart && r.origin == fromClient:
-		p.event(levelError, "Unable to activate worker")
+		p.logRefused()
 	}
 	p.tell(r, why)
 }
@@ -47,6 +49,16 @@ func (p *pool) refuse(r *request, why failure) {
 // started, or a slot in which a process may be started now.
 func (p *pool) acquire(k kind) (*worker, failure) {
 	for w := p.idle.take(k); w != nil; w = p.idle.take(k) {
+		if w.greeting {
+			w.child.ReadNow()
+			switch {
+			case w.dying || w.state != idle:
+				continue
+			case w.greeting:
+				p.logChoice(w, k)
+				return w, 0 // it is still loading
+			}
+		}
 		switch w.child.Look() {
 		case outputQuiet:
 			p.logChoice(w, k)
@@ -125,6 +137,9 @@ func (p *pool) assign(w *worker, r *request) {
 	now := p.timers.Now()
 	w.req = r
 	w.begun = now
+	if w.working {
+		w.forget() // what it wrote before has not ended it
+	}
 	if !w.used {
 		w.used, w.first = true, now
 	}
@@ -168,6 +183,9 @@ func (p *pool) answer(w *worker, line []byte) {
 	r := w.req
 	w.answers++
 	p.deaths = 0
+	if r.origin != fromPool || !mxproto.IsError(string(line)) {
+		p.setWorking(w, true)
+	}
 	if p.hold && !p.old(w) && w.answers == 1 && w.started > p.heldAt {
 		p.hold = false // whatever was wrong with the rules, it is repaired
 	}
@@ -259,8 +277,10 @@ func (p *pool) retry(w *worker, r *request) {
 
 // talkFailed: the line could not be written, or not all of it.
 func (p *pool) talkFailed(w *worker) {
+	const reason = "Error talking to worker process"
+	p.blame(w, reason)
 	scan := p.fail(w, failTalk)
-	p.kill(w, "Error talking to worker process", true)
+	p.kill(w, reason, true)
 	p.endScan(w, scan)
 }
 

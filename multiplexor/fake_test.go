@@ -56,7 +56,7 @@ func (m *memoryLog) text() string {
 // defaults are limits as the command line's defaults make them.
 func defaults() limits {
 	return limits{Min: 1, Max: 2, MaxRequests: 500, IdleTimeout: 300 * time.Second, BusyTimeout: 120 * time.Second, ClientTimeout: 10 * time.Second,
-		StartInterval: 3 * time.Second, QueueTimeout: 30 * time.Second, MaxAnswer: 64 << 10, LogEvents: true, ClassicReload: true, ReloadFailures: 3, ReloadTimeout: time.Minute}
+		StartInterval: 3 * time.Second, QueueTimeout: 30 * time.Second, MaxAnswer: 64 << 10, LogEvents: true, LogStderr: true, Original: true, ClassicReload: true, ReloadFailures: 3, ReloadTimeout: time.Minute}
 }
 
 func newBench(t *testing.T, change func(*limits)) *bench {
@@ -149,15 +149,16 @@ type fakeAsker struct {
 	req    request
 	answer string
 	told   int
+	pool   *pool
 }
 
 func (a *fakeAsker) answered(line []byte) { a.answer, a.told = string(line), a.told+1 }
-func (a *fakeAsker) failed(why failure)   { a.answer, a.told = failureTexts[why], a.told+1 }
+func (a *fakeAsker) failed(why failure)   { a.answer, a.told = a.pool.failureText(why), a.told+1 }
 
 func (b *bench) ask(line string) *fakeAsker { return b.askFrom(fromClient, line) }
 
 func (b *bench) askFrom(from origin, line string) *fakeAsker {
-	a := &fakeAsker{}
+	a := &fakeAsker{pool: b.p}
 	a.req.set([]byte(line), from, a)
 	b.p.submit(&a.req)
 	return a
@@ -234,6 +235,8 @@ func (c *fakeChild) Send(line []byte) error {
 func (c *fakeChild) Waiting() bool             { return c.slow }
 func (c *fakeChild) Unread() bool              { return c.slow || c.unread }
 func (c *fakeChild) CloseInput()               { c.signals = append(c.signals, "EOF") }
+func (c *fakeChild) ReadNow()                  {}
+func (c *fakeChild) ReadWords()                {}
 func (c *fakeChild) Look() outputState         { return c.look }
 func (c *fakeChild) Signal(sig syscall.Signal) { c.signals = append(c.signals, sigName(sig)) }
 func (c *fakeChild) Kill()                     { c.signals = append(c.signals, "KILL") }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"postern/internal/evloop"
@@ -91,6 +92,9 @@ func newFigures(l *evloop.Loop, p *pool, s *server) *metrics.Registry {
 		{Name: "workers", Help: "Worker slots by state.", Label: "state", Values: lowerStates[:]},
 		{Name: "workers_max", Help: "Worker slots there are."},
 		{Name: "workers_free", Help: "Workers that could take a request now."},
+		{Name: "workers_working", Help: "Workers that have answered since they were started, be it a ping."},
+		{Name: "workers_fault", Help: "Whether the workers that were started last have come to nothing."},
+		{Name: "reread_failed", Help: "Whether the last reread of the filter rules was given up."},
 		{Name: "queue_length", Help: "Requests that wait for a worker."},
 		{Name: "queue_size", Help: "Requests that may wait for a worker."},
 		{Name: "connections", Help: "Open connections on the request sockets."},
@@ -130,12 +134,22 @@ func newFigures(l *evloop.Loop, p *pool, s *server) *metrics.Registry {
 	return r
 }
 
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
 func (p *pool) putFigures(put func(name, label string, v float64)) {
 	for s, n := range p.count {
 		put("workers", lowerStates[s], float64(n))
 	}
 	put("workers_max", "", float64(len(p.workers)))
 	put("workers_free", "", float64(p.freeSlots()))
+	put("workers_working", "", float64(p.working))
+	put("workers_fault", "", oneIf(p.fault.text != ""))
+	put("reread_failed", "", oneIf(strings.HasPrefix(p.reload.outcome, rereadFailed)))
 	put("queue_length", "", float64(p.queue.len))
 	put("queue_size", "", float64(p.limits.QueueSize))
 	for i, n := range p.counters.answered {

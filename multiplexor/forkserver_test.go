@@ -237,14 +237,16 @@ func TestForkServerWorkers(t *testing.T) {
 }
 
 func TestForkServerWorkerEnds(t *testing.T) {
-	tests := []struct{ step, log string }{
-		{"exit 5", "exited normally with status 5"},
-		{"die", "exited due to signal 9"},
+	tests := []struct{ step, log, cause string }{
+		{"exit 5", "exited normally with status 5", "exited with status 5"},
+		{"die", "exited due to signal 9", "ended by SIGKILL"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.step, func(t *testing.T) {
 			r := startForking(t, "first", "-x", "1")
-			r.want("do "+tt.step, "ERR No response from worker\n")
+			if got, want := r.ask("do "+tt.step), "ERR No response from worker: "+tt.cause+"\n"; got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
 			r.logged(tt.log + " (WORKER DIED UNEXPECTEDLY)")
 			r.want("ping", "PONG\n")
 			if server := r.forkServer(); len(processesOf(server)) != 1 {
@@ -430,7 +432,7 @@ func TestForkServerReverts(t *testing.T) {
 	r.want("ping", "PONG\n")
 	r.rules("let workers die")
 	r.want("reread", "Forced reread of filter rules\n")
-	r.logged("Reread of filter rules given up: 2 new workers in a row did not answer")
+	r.logged("2 new workers in a row did not answer; staying with the workers that have the old rules")
 	if got := r.workerRules(); got != "first" {
 		t.Errorf("rules %q, want those of before", got)
 	}

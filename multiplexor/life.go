@@ -134,6 +134,7 @@ type multiplexor struct {
 	status  int
 
 	statusTimer evloop.Timer
+	reloading   bool // the service manager waits for the end of a reread
 }
 
 // live starts, serves and ends.
@@ -232,12 +233,16 @@ func (d *multiplexor) assemble() (err error) {
 	d.journal = &journal{log: d.log, queue: d.logQueue, errands: d.errands}
 	d.openStats()
 	if len(d.others["notify"]) > 0 {
-		options, err := s.Access.Options("BFRSUYZ", d.log)
+		letters := "BFRSUYZ"
+		if !s.likeOriginal() {
+			letters += string([]byte{letterWorking, letterFault})
+		}
+		options, err := s.Access.Options(letters, d.log)
 		if err != nil {
 			return err
 		}
 		d.hub = notify.NewHub(options)
-		d.hub.Seed(notify.Message{Letter: 'F', Text: strconv.Itoa(int(s.Max))})
+		d.hub.Seed(notify.Message{Letter: 'F', Text: strconv.Itoa(int(s.Max))}, notify.Message{Letter: letterWorking, Text: "0"})
 	}
 	pr := &program{Path: s.Worker, Filter: s.Filter, StatusPipe: s.Pipe, Group: s.Group,
 		AddressSpace: int64(s.MaxAS) * 1024, Resident: int64(s.MaxRSS) * 1024, Env: workerEnv(os.Environ())}
@@ -248,6 +253,7 @@ func (d *multiplexor) assemble() (err error) {
 		system = processes{Start: d.forks.Start, Forget: d.forks.forget, Revert: d.forks.revert}
 	}
 	d.pool = newPool(s.limits(), &d.loop.Timers, system, d.journal, d.stats)
+	d.pool.reload.tell, d.pool.onFault = d.rereadEnded, d.tellStatus
 	if d.hub != nil {
 		d.pool.hub = d.hub
 	}
@@ -263,6 +269,9 @@ func (d *multiplexor) assemble() (err error) {
 	}
 	d.server = &server{loop: d.loop, pool: d.pool, log: d.journal, name: s.versionName(), began: d.began,
 		timeout: time.Duration(s.Client), maxLine: int(s.MaxRequestSize), commands: makeBuiltins(), reread: d.reread}
+	if !s.likeOriginal() {
+		d.server.commands["health"] = healthCommand
+	}
 	if s.ScanBelow {
 		if d.server.guard, err = newScanGuard(s.Spool); err != nil {
 			return err
@@ -343,11 +352,10 @@ const statusInterval = 10 * time.Second
 
 // tellStatus tells the service manager in words what the workers do.
 func (d *multiplexor) tellStatus() {
-	p := d.pool
-	text := fmt.Sprintf("%d of %d workers running, %d busy, %d requests waiting, %d messages scanned", p.running(), p.limits.Max, p.count[busy], p.queue.len, p.messages)
+	text := d.pool.statusText()
 	d.errands.add(func() { d.manager.Status(text) })
 	d.statusTimer.Do = d.tellStatus
-	d.loop.Start(&d.statusTimer, statusInterval)
+	d.pool.timers.Start(&d.statusTimer, statusInterval)
 }
 
 // alive says whether the loop still turns: it is asked to answer.
@@ -364,14 +372,6 @@ func (d *multiplexor) alive() bool {
 
 // aliveWait is far more than the loop needs for one turn.
 const aliveWait = 5 * time.Second
-
-// reread makes workers load the filter rules again.
-func (d *multiplexor) reread() {
-	if d.forks != nil {
-		d.forks.reread(d.pool.reload.notLoaded)
-	}
-	d.pool.reread()
-}
 
 // leave frees everything, in the order in which the parts use each other.
 func (d *multiplexor) leave() {

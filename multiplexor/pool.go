@@ -33,7 +33,9 @@ type limits struct {
 	ClassicReload  bool
 	ReloadFailures int           // new workers that may die before a reread is given up
 	ReloadTimeout  time.Duration // for the first answer of a new worker
+	Original       bool          // nothing is said to workers, listeners and clients that the original does not say
 	LogEvents      bool
+	LogStderr      bool // of workers
 	LogScheduling  bool
 	StatusInterval time.Duration // between log lines of the pool's state; 0 = none
 }
@@ -59,6 +61,11 @@ type pool struct {
 	overflow      queue // requests that found the queue full, for a moment
 	overflowTimer evloop.Timer
 	stuck         bool // the queue has been full for more than a moment
+
+	working int    // workers that have answered
+	fault   fault  // why the last ones have not
+	onFault func() // that has changed; nil = nobody wants to know
+	cause   string // what the worker has died of whose request fails now
 
 	count [states]int
 	free  int // after the last state change, for the events
@@ -145,6 +152,9 @@ func (p *pool) setState(w *worker, s state) {
 	}
 	before := p.free
 	p.free = p.count[idle] + p.count[stopped]
+	if s == killed || s == stopped {
+		defer p.setWorking(w, false) // after the change itself
+	}
 	if p.hub == nil {
 		return
 	}
@@ -250,7 +260,7 @@ func (p *pool) begun(w *worker, c child, err error, reason string) {
 	if err != nil {
 		p.stopped = append(p.stopped, w)
 		p.log.add(levelError, fmt.Sprintf("Could not start worker %d: %v", w.n, err))
-		p.diedYoung(err.Error())
+		p.diedYoung(w, err.Error())
 		if r != nil {
 			p.refuse(r, failStart)
 		}
@@ -277,6 +287,9 @@ func (p *pool) begun(w *worker, c child, err error, reason string) {
 	case r != nil:
 		p.assign(w, r)
 	default:
+		if !p.limits.Original {
+			w.arm(phaseNew, greetAfter)
+		}
 		p.idle.add(w)
 		p.serveQueue()
 	}
@@ -294,7 +307,7 @@ func (p *pool) requestLimit() int {
 
 // fillUp brings the pool to its minimum, one process each time.
 func (p *pool) fillUp() {
-	if p.stopping || p.running()+p.nstarting >= p.limits.Min || len(p.stopped) == 0 {
+	if p.stopping || !p.wanting() || len(p.stopped) == 0 {
 		return
 	}
 	if p.mayStart() {
@@ -306,9 +319,26 @@ func (p *pool) fillUp() {
 	p.fillLater()
 }
 
+// wanting says whether a process is to be started that no request asks for: up to the
+// minimum, and one more to find out whether a fault is over.
+func (p *pool) wanting() bool {
+	if p.running()+p.nstarting < p.limits.Min {
+		return true
+	}
+	if p.limits.Original || p.fault.text == "" || p.hold || p.reload.active || p.nstarting > 0 {
+		return false
+	}
+	for _, w := range p.workers {
+		if w.child != nil && w.activation > p.fault.activation && w.state != killed {
+			return false // it will show
+		}
+	}
+	return true
+}
+
 // fillLater makes fillUp look again after the interval, if there is need.
 func (p *pool) fillLater() {
-	if p.running()+p.nstarting < p.limits.Min && !p.minTimer.Running() && !p.stopping {
+	if p.wanting() && !p.minTimer.Running() && !p.stopping {
 		p.timers.Start(&p.minTimer, max(p.limits.StartInterval, p.retryAt-p.timers.Now()))
 	}
 }
@@ -320,15 +350,15 @@ func (p *pool) kill(w *worker, reason string, disgrace bool) {
 		return
 	}
 	p.idle.remove(w)
+	if disgrace && (p.young(w) && reason != busyReason || reason == noGreeting) {
+		p.diedYoung(w, w.because(reason))
+	}
 	was := w.state
 	p.setState(w, killed)
 	w.dying = false
 	p.event(levelInfo, "Killing %s worker %d (pid %d) req=%d age=%d req_age=%d: %s", lowerStates[was], w.n, w.pid(), w.requests, p.age(w), p.firstAge(w), reason)
 	p.statistic(w, "KillWorker", fmt.Sprintf("req=%d age=%d reason=%q", w.requests, p.age(w), reason))
 	w.child.Signal(syscall.SIGCONT)
-	if disgrace && p.young(w) && reason != busyReason {
-		p.diedYoung(reason)
-	}
 	if disgrace {
 		w.child.Signal(syscall.SIGTERM)
 		w.arm(phaseKill, killWait)

@@ -607,7 +607,7 @@ func TestBackoff(t *testing.T) {
 	if n := strings.Count(b.logged(), "Could not start"); n != 2 {
 		t.Errorf("%d attempts, want 2 and then none:\n%s", n, b.logged())
 	}
-	if want := "check the worker program"; !strings.Contains(b.logged(), want) {
+	if want := "in a row ended before they had answered anything"; !strings.Contains(b.logged(), want) {
 		t.Errorf("log lacks %q", want)
 	}
 	b.p.begin()

@@ -31,6 +31,10 @@ type child interface {
 	// read: then what it writes cannot be the answer.
 	Unread() bool
 	CloseInput()
+	// ReadNow takes what there is on standard output.
+	ReadNow()
+	// ReadWords takes what there is on standard error.
+	ReadWords()
 	// Look says whether standard output is as it should be between requests.
 	Look() outputState
 	// Signal goes to the process, Kill (SIGKILL) to its whole group.

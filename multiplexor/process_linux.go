@@ -271,6 +271,18 @@ func (c *osChild) Unread() bool {
 	return errno == 0 && n > 0
 }
 
+func (c *osChild) ReadNow() {
+	if c.out.IsOpen() {
+		c.out.ReadNow()
+	}
+}
+
+func (c *osChild) ReadWords() {
+	if c.err.IsOpen() {
+		c.err.ReadNow()
+	}
+}
+
 // Look reads what is there: asking costs a system call, and an answer given to
 // the wrong request would cost far more.
 func (c *osChild) Look() outputState {

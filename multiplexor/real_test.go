@@ -120,9 +120,19 @@ func askAt(t *testing.T, path, text string) string {
 
 func (r *real) want(line, want string) {
 	r.t.Helper()
-	if got := r.ask(line); got != want {
+	if got := withoutCause(r.ask(line)); got != want {
 		r.t.Errorf("%q answered %q, want %q", line, got, want)
 	}
+}
+
+// withoutCause takes off what an error text says of the reason.
+func withoutCause(reply string) string {
+	for _, why := range []failure{failStart, failDied, failQueue, failNoFree} {
+		if strings.HasPrefix(reply, strings.TrimSuffix(failureTexts[why], "\n")+": ") {
+			return failureTexts[why]
+		}
+	}
+	return reply
 }
 
 // background sends a line and gives a channel with the reply.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -11,8 +13,12 @@ const (
 	backoffMost  = 30 * time.Second
 )
 
-// diedYoung counts starts that came to nothing, and makes the next one wait.
-func (p *pool) diedYoung(how string) {
+// diedYoung counts starts that came to nothing, and makes the next one wait. how says
+// why, the cause first.
+func (p *pool) diedYoung(w *worker, how string) {
+	if !w.working {
+		p.setFault(how)
+	}
 	p.deaths++
 	if p.deaths < 2 {
 		return
@@ -22,7 +28,7 @@ func (p *pool) diedYoung(how string) {
 		wait = min(backoffFirst<<shift, backoffMost)
 	}
 	p.retryAt = p.timers.Now() + wait
-	p.log.add(levelError, fmt.Sprintf("%d workers in a row ended before they had answered anything (the last one: %s); starting no other for %v: check the worker program", p.deaths, how, wait))
+	p.log.add(levelError, fmt.Sprintf("%s: %d workers in a row ended before they had answered anything; starting no other for %v", how, p.deaths, wait))
 	p.timers.Start(&p.gapTimer, wait)
 }
 
@@ -38,7 +44,13 @@ func (w *worker) exited(e exit) {
 	w.disarm()
 	p.idle.remove(w)
 	expected := w.state == killed
+	how := e.words()
+	p.cause = w.because(how)
 	scan := p.fail(w, failDied)
+	young := !expected && p.young(w)
+	if young {
+		p.diedYoung(w, p.cause)
+	}
 	if w.state == busy {
 		p.setState(w, idle)
 		p.endScan(w, scan)
@@ -47,27 +59,34 @@ func (w *worker) exited(e exit) {
 		p.counters.died++
 		p.publish('U', "")
 	}
-	how := p.logReap(w, e, expected)
-	young := !expected && p.young(w)
+	p.logReap(w, e, expected)
 	w.child.Release()
 	w.child = nil
-	w.dying = false
+	w.dying, w.greeting = false, false
 	p.setState(w, stopped)
 	p.stopped = append(p.stopped, w)
 	p.history.reaped(p.timers.Now())
 	p.statistic(w, "ReapWorker", "")
-	if young {
-		p.diedYoung(how)
-	}
 	p.fillLater()
 	p.serveQueue()
 	p.reload.goOn()
 	p.checkGone()
 }
 
-// logReap logs the end of a process and says in words how it ended.
-func (p *pool) logReap(w *worker, e exit, expected bool) (how string) {
-	level, mark := levelDebug, ""
+// words says how a process ended.
+func (e exit) words() string {
+	switch {
+	case e.Lost:
+		return "exited"
+	case e.Signal == 0:
+		return fmt.Sprintf("exited with status %d", e.Status)
+	}
+	return fmt.Sprintf("ended by %s", unix.SignalName(e.Signal))
+}
+
+// logReap logs the end of a process.
+func (p *pool) logReap(w *worker, e exit, expected bool) {
+	level, mark, how := levelDebug, "", ""
 	if !expected {
 		level, mark = levelError, " (WORKER DIED UNEXPECTEDLY)"
 	}
@@ -91,10 +110,11 @@ func (p *pool) logReap(w *worker, e exit, expected bool) (how string) {
 	case expected:
 	case w.outOfMemory:
 		p.log.add(levelError, fmt.Sprintf("Worker %d ran out of memory -- possible DoS attack due to complex MIME?", w.n))
+	case !p.limits.Original:
+		p.log.add(levelError, fmt.Sprintf("%s: worker %d (pid %d) died unexpectedly", p.cause, w.n, w.pid()))
 	case p.limits.LogEvents:
 		p.log.add(levelError, fmt.Sprintf("Worker %d died prematurely -- check your filter rules", w.n))
 	default:
 		p.log.add(levelError, fmt.Sprintf("Worker %d died prematurely -- check your filter rules and use the '-l' flag on mimedefang-multiplexor to see Perl error messages", w.n))
 	}
-	return how
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 
 	"postern/internal/evloop"
@@ -21,17 +22,41 @@ type reload struct {
 	failures  int     // new workers in a row that did not answer
 	timer     evloop.Timer
 	req       request
+
+	number  int    // how many rereads there were
+	outcome string // of the last one: "" = not known yet
+	tell    func() // the outcome is known; nil = nobody wants to be told
+}
+
+// Outcomes of a reread for the reply to health. What is wrong follows the second one.
+const (
+	rereadDone   = "done"
+	rereadFailed = "failed"
+)
+
+// ended notes the outcome of a reread; why is what went wrong, or "".
+func (r *reload) ended(why string) {
+	r.outcome = rereadDone
+	if why != "" {
+		r.outcome = rereadFailed + " " + printable(why)
+	}
+	if r.tell != nil {
+		r.tell()
+	}
 }
 
 // reread makes all workers load the filter rules again.
 func (p *pool) reread() {
-	if p.limits.ClassicReload || p.running()+p.nstarting == 0 {
+	r := &p.reload
+	r.number++
+	r.outcome = ""
+	if p.limits.ClassicReload || p.limits.Original && p.running()+p.nstarting == 0 {
 		p.rereadClassic()
 		return
 	}
-	r := &p.reload
 	p.generation++
 	p.hold = false
+	p.deaths, p.retryAt = 0, 0 // whatever was wrong may have been mended
 	if r.active {
 		// The rules have changed again: whatever was confirmed is old by now.
 		p.log.add(levelInfo, "Reread of filter rules begins again")
@@ -49,6 +74,7 @@ func (p *pool) rereadClassic() {
 	for _, w := range p.resting() {
 		p.kill(w, "Forcing reread of filter rules", false)
 	}
+	p.reload.ended("")
 	p.publish('R', "")
 }
 
@@ -76,7 +102,7 @@ func (r *reload) goOn() {
 		}
 	}
 	switch {
-	case left <= r.owed && r.confirmed, left == 0:
+	case left <= r.owed && r.confirmed, left == 0 && p.limits.Original:
 		r.finish(left)
 	case len(p.stopped) > 0 && p.mayStart():
 		last := len(p.stopped) - 1
@@ -96,7 +122,10 @@ func (r *reload) goOn() {
 
 // probeLine is what a new worker is asked. Any answer will do that is not an
 // error.
-const probeLine = "ping"
+const (
+	probeLine   = "ping"
+	probeAnswer = "PONG" // multiplexor-protocol(7)
+)
 
 // makeRoom ends an old idle worker in a pool that is full. If all are busy, the
 // next one that is done goes.
@@ -129,6 +158,7 @@ func (r *reload) answered(line []byte) {
 	}
 	if mxproto.IsError(string(line)) {
 		r.rejected = r.probe
+		r.pool.setFault(fmt.Sprintf("it answers %q to ping", head(bytes.TrimRight(line, "\r\n"))))
 		r.failed(failAnswer)
 		return
 	}
@@ -138,6 +168,7 @@ func (r *reload) answered(line []byte) {
 		r.confirmed = true
 		p.forgetOld()
 		p.event(levelInfo, "New filter rules are in force")
+		r.ended("")
 		p.publish('R', "")
 	}
 	if !r.retireOne() {
@@ -171,7 +202,11 @@ func (r *reload) failed(why failure) {
 	r.probe = nil
 	r.failures++
 	if r.failures >= p.limits.ReloadFailures {
-		r.giveUp(fmt.Sprintf("%d new workers in a row did not answer", r.failures))
+		why := fmt.Sprintf("%d new workers in a row did not answer", r.failures)
+		if p.fault.text != "" && !p.limits.Original {
+			why = p.fault.text + ": " + why
+		}
+		r.giveUp(why)
 		return
 	}
 	p.timers.Start(&r.timer, 0)
@@ -199,7 +234,12 @@ func (r *reload) giveUp(why string) {
 		p.os.Revert()
 	}
 	p.log.add(levelError, "Reread of filter rules given up: "+why+"; staying with the workers that have the old rules")
-	p.publish('R', "failed")
+	r.ended(why)
+	text := "failed"
+	if !p.limits.Original {
+		text += " " + why
+	}
+	p.publish('R', text)
 }
 
 // finish is the good end. Workers that are still busy with old rules go when they
@@ -209,6 +249,7 @@ func (r *reload) finish(busyOld int) {
 	if !r.confirmed {
 		// The old workers have ended by themselves meanwhile.
 		r.pool.forgetOld()
+		r.ended("")
 		r.pool.publish('R', "")
 	}
 	r.pool.event(levelInfo, "Reread of filter rules is through, %d workers have yet to finish a request", busyOld)

@@ -246,7 +246,7 @@ func (c *client) dispatch(line []byte) {
 func (c *client) answered(line []byte) { c.outcome(line) }
 
 // failed is the end of a request without an answer.
-func (c *client) failed(why failure) { c.outcome([]byte(failureTexts[why])) }
+func (c *client) failed(why failure) { c.outcome([]byte(c.server.pool.failureText(why))) }
 
 func (c *client) outcome(reply []byte) {
 	if c.gone {

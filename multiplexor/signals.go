@@ -26,8 +26,8 @@ func (d *multiplexor) signalled(sig os.Signal) {
 	case syscall.SIGINT:
 		// A service manager that does not read could hold up the loop.
 		d.errands.must(d.manager.Reloading)
+		d.reloading = true
 		d.reread()
-		d.errands.must(d.manager.Ready)
 	case syscall.SIGHUP:
 		if d.stats != nil {
 			d.stats.reopen()
@@ -54,6 +54,25 @@ func (d *multiplexor) terminate(sig syscall.Signal) {
 	d.pool.stop(d.loop.Stop)
 	if d.forks != nil {
 		d.forks.stop()
+	}
+}
+
+// reread makes workers load the filter rules again.
+func (d *multiplexor) reread() {
+	if d.forks != nil {
+		d.forks.reread(d.pool.reload.notLoaded)
+	}
+	d.pool.reread()
+}
+
+// rereadEnded is told when the outcome of a reread is known. A service manager that
+// waits for it reads the outcome in the status text.
+func (d *multiplexor) rereadEnded() {
+	text := d.pool.statusText()
+	d.errands.must(func() { d.manager.Status(text) })
+	if d.reloading {
+		d.reloading = false
+		d.errands.must(d.manager.Ready)
 	}
 }
 

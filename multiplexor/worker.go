@@ -71,6 +71,10 @@ type worker struct {
 	queueID     string // of the last request that had one, for its stderr lines
 	outOfMemory bool
 	stderr      lineGate
+	greeting    bool // it was asked for a sign of life and has not answered yet
+	working     bool // it has answered something, and goes on
+
+	firstWords, lastWords []byte // on standard error
 
 	timer evloop.Timer
 	phase phase
@@ -90,6 +94,8 @@ const (
 	phaseEnd          // its output is closed, its end is awaited
 	phaseTerm         // SIGTERM comes next
 	phaseKill         // SIGKILL comes next
+	phaseNew          // it has no request; a sign of life comes next
+	phaseGreet        // which is awaited
 )
 
 func (w *worker) arm(ph phase, d time.Duration) {
@@ -115,6 +121,8 @@ func (w *worker) expired() {
 	case phaseAnswer:
 		p.busyTimeout(w)
 	case phaseEnd:
+		p.cause = w.because("closed its output")
+		p.blame(w, "closed its output")
 		scan := p.fail(w, failDied)
 		p.kill(w, "Worker closed its output", true)
 		p.endScan(w, scan)
@@ -123,6 +131,10 @@ func (w *worker) expired() {
 		w.child.Signal(syscall.SIGCONT)
 		w.child.Signal(syscall.SIGTERM)
 		w.arm(phaseKill, killWait)
+	case phaseNew:
+		p.greet(w)
+	case phaseGreet:
+		p.kill(w, noGreeting, true)
 	case phaseKill:
 		p.event(levelInfo, "Worker %d (pid %d) taking way too long to exit; sending SIGKILL", w.n, w.pid())
 		w.child.Signal(syscall.SIGCONT)
@@ -144,8 +156,11 @@ func (w *worker) gotOutput(b []byte) (taken int) {
 	if w.state == killed || w.dying {
 		return len(b)
 	}
+	if w.greeting {
+		return w.greeted(b)
+	}
 	if w.req == nil {
-		p.log.add(levelError, fmt.Sprintf("Worker %d (pid %d) wrote %q although it had no request", w.n, w.pid(), head(b)))
+		w.broke("wrote %q although it had no request", head(b))
 		p.kill(w, "Unexpected output", true)
 		return len(b)
 	}
@@ -156,19 +171,27 @@ func (w *worker) gotOutput(b []byte) (taken int) {
 	case w.child.Unread():
 		// It was not meant for this client, and what is left of the request would be in
 		// front of the next one.
-		p.log.add(levelError, fmt.Sprintf("Worker %d (pid %d) wrote %q before it had read its request", w.n, w.pid(), head(b)))
+		w.broke("wrote %q before it had read its request", head(b))
 	case i < 0 || i+1 > p.limits.MaxAnswer:
-		p.log.add(levelError, fmt.Sprintf("Worker %d (pid %d) wrote an answer of more than %d bytes", w.n, w.pid(), p.limits.MaxAnswer))
+		w.broke("wrote an answer of more than %d bytes", p.limits.MaxAnswer)
 	case i+1 < len(b):
-		p.log.add(levelError, fmt.Sprintf("Worker %d (pid %d) wrote %q after its answer", w.n, w.pid(), head(b[i+1:])))
+		w.broke("wrote %q after its answer", head(b[i+1:]))
 	default:
 		p.answer(w, b)
 		return len(b)
 	}
+	p.blame(w, "Unexpected output")
 	scan := p.fail(w, failAnswer)
 	p.kill(w, "Unexpected output", true)
 	p.endScan(w, scan)
 	return len(b)
+}
+
+// broke logs and notes what a worker has done against the protocol.
+func (w *worker) broke(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	w.note([]byte("it " + text))
+	w.pool.log.add(levelError, fmt.Sprintf("Worker %d (pid %d) %s", w.n, w.pid(), text))
 }
 
 // head is the beginning of foreign text for a log line.
@@ -275,14 +298,11 @@ const (
 	maxStderrLine = 1023
 )
 
-// gotStderr takes bytes of standard error: a line each for the log, if events
-// are logged, and bounded in length and number.
+// gotStderr takes bytes of standard error: a line each for the log, if that is wanted,
+// bounded in length and number.
 func (w *worker) gotStderr(b []byte, end bool) (taken int) {
 	if bytes.Contains(b, []byte("Out of memory!")) {
 		w.outOfMemory = true
-	}
-	if !w.pool.limits.LogEvents {
-		return len(b)
 	}
 	for taken < len(b) {
 		i := bytes.IndexByte(b[taken:], '\n')
@@ -294,7 +314,10 @@ func (w *worker) gotStderr(b []byte, end bool) (taken int) {
 			size = min(len(b)-taken, maxStderrLine)
 			i = size - 1
 		}
-		w.logStderr(b[taken : taken+size])
+		w.note(b[taken : taken+size])
+		if w.pool.limits.LogStderr {
+			w.logStderr(b[taken : taken+size])
+		}
 		taken += i + 1
 	}
 	return taken
@@ -307,16 +330,16 @@ func (w *worker) logStderr(line []byte) {
 	}
 	pass, missed := w.stderr.pass(p.timers.Now())
 	if missed > 0 {
-		p.event(levelInfo, "Worker %d stderr: %d lines not logged", w.n, missed)
+		p.log.add(levelInfo, fmt.Sprintf("Worker %d stderr: %d lines not logged", w.n, missed))
 	}
 	if !pass {
 		return
 	}
+	text := fmt.Sprintf("Worker %d stderr: %s", w.n, line)
 	if w.queueID != "" {
-		p.event(levelInfo, "%s: Worker %d stderr: %s", w.queueID, w.n, line)
-	} else {
-		p.event(levelInfo, "Worker %d stderr: %s", w.n, line)
+		text = w.queueID + ": " + text
 	}
+	p.log.add(levelInfo, text)
 }
 
 // lineGate lets through a bounded number of lines a second.

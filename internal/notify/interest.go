@@ -26,13 +26,14 @@ func parseInterest(line []byte) (in interest, ok bool) {
 	if len(line) == 0 || line[0] != '?' {
 		return interest{}, false
 	}
+	every := false
 	line = line[1:min(len(line), maxInterest)]
 	for i := 0; i < len(line); i++ {
 		switch c := line[i]; {
 		case c >= 'A' && c <= 'Z':
 			in.letters |= letterBit(c)
 		case c == '*':
-			in.letters = allLetters
+			every = true
 		case c == '+':
 			in.extended = true
 		case c == '@':
@@ -45,6 +46,12 @@ func parseInterest(line []byte) (in interest, ok bool) {
 				i += 1 + n
 			}
 		}
+	}
+	switch {
+	case every && in.extended:
+		in.letters = allLetters
+	case every:
+		in.letters |= allLetters &^ letterSet(newLetters)
 	}
 	if !in.extended {
 		in.replay, in.since, in.run = false, 0, 0

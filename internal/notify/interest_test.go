@@ -15,13 +15,15 @@ func TestReadInterests(t *testing.T) {
 		want        []interest
 	}{
 		{"letters", "?YZ\n", []interest{{letters: yz}}},
-		{"two lines in one packet", "?*\n?Y\n", []interest{{letters: allLetters}, {letters: 1 << 24}}},
+		{"two lines in one packet", "?*\n?Y\n", []interest{{letters: allLetters &^ letterSet(newLetters)}, {letters: 1 << 24}}},
 		{"question mark alone", "?\n", []interest{{}}},
 		{"lower case, space, comma, CR", "?y, Y zZ\r\n", []interest{{letters: yz}}},
 		{"NUL is passed over", "?\x00YZ\n", []interest{{letters: yz}}},
 		{"no question mark", "YZ\n\n ?YZ\n", nil},
 		{"no line feed", "?YZ", nil},
-		{"star among letters", "?Q*\n", []interest{{letters: allLetters}}},
+		{"star among letters", "?Q*\n", []interest{{letters: allLetters &^ letterSet(newLetters)}}},
+		{"star and a new letter", "?*N\n", []interest{{letters: allLetters &^ letterSet("E")}}},
+		{"star, extended", "?*+\n", []interest{{letters: allLetters, extended: true}}},
 		{"extended", "?YZ+\n", []interest{{letters: yz, extended: true}}},
 		{"plus first", "?+YZ\n", []interest{{letters: yz, extended: true}}},
 		{"replay", "?YZ+@17\n", []interest{{letters: yz, extended: true, replay: true, since: 17}}},

@@ -31,6 +31,8 @@ const (
 	letterFree   = 'F' // F n: so many free workers or slots
 	letterGate   = 'L' // L 0 or L 1: the load gate
 	letterStatus = 'S' // S n text: what worker n does
+	letterFault  = 'E' // E text: why workers come to nothing, E: they work again
+	letterWork   = 'N' // N n: so many workers have answered
 	letterSome   = 'Y' // free went from none to some
 	letterNone   = 'Z' // none is free
 )
@@ -38,7 +40,7 @@ const (
 // edgeLetters are never dropped: who misses one acts wrongly for ever. Of S
 // and F the newest is as good as all of them; the rest is news that a slow
 // listener may miss, and is told so.
-const edgeLetters = "BLRUYZ"
+const edgeLetters = "BELNRUYZ"
 
 // maxText bounds the text of one message, in bytes; what is longer is cut.
 const maxText = 1000
@@ -72,6 +74,10 @@ func (m Message) append(dst []byte) []byte {
 type letters uint32
 
 const allLetters letters = 1<<26 - 1
+
+// newLetters are those that an original multiplexor does not have. A listener in the
+// classic form gets them only if it names them.
+const newLetters = "EN"
 
 func letterSet(s string) letters {
 	var set letters

@@ -9,7 +9,7 @@ import (
 
 // A state is what a daemon's messages so far amount to: what a snapshot shows.
 type state struct {
-	single  [26]fact // newest F and L, and Y or Z (under Y)
+	single  [26]fact // newest F, L, N and E, and Y or Z (under Y)
 	workers map[uint32]*tag
 }
 
@@ -28,7 +28,7 @@ func newState() *state { return &state{workers: map[uint32]*tag{}} }
 // apply takes a message into account.
 func (st *state) apply(m Message, now time.Time) {
 	switch m.Letter {
-	case letterFree, letterGate:
+	case letterFree, letterGate, letterWork, letterFault:
 		st.single[m.Letter-'A'] = fact{m, now}
 	case letterSome, letterNone:
 		// A Z that repeats a Z is no news: the time stays that of the first.
@@ -109,6 +109,10 @@ func (st *state) snapshot(dst []byte, set letters, seq uint64) []byte {
 	line(st.single[letterFree-'A'])
 	line(st.gate())
 	line(st.single[letterGate-'A'])
+	line(st.single[letterWork-'A'])
+	if f := st.single[letterFault-'A']; f.msg.Text != "" {
+		line(f)
+	}
 	return dst
 }
 

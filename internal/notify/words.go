@@ -27,6 +27,11 @@ func (m Message) Words() string {
 		return fmt.Sprintf("session %s: connected from %s", arg(0), arg(1))
 	case 'D':
 		return fmt.Sprintf("session %s: disconnected from %s after %s seconds", arg(0), arg(1), arg(2))
+	case 'E':
+		if text == "" {
+			return "workers can be started again"
+		}
+		return "workers come to nothing: " + text
 	case 'F':
 		return text + " free"
 	case 'J':
@@ -38,9 +43,14 @@ func (m Message) Words() string {
 		case "1":
 			return "the load is too high"
 		}
+	case 'N':
+		return text + " workers work"
 	case 'P':
 		return fmt.Sprintf("stamp for %s, user %s", arg(0), arg(1))
 	case 'R':
+		if why, failed := strings.CutPrefix(text, "failed"); failed {
+			return strings.TrimSuffix("the reload has failed: "+strings.TrimSpace(why), ": ")
+		}
 		return "the filter is read again"
 	case 'S':
 		if from, to, ok := stateChange(afterNumber(m.Text)); ok {

@@ -86,13 +86,20 @@ func runOwn(args []string, std stdio) int {
 		return t.interactive()
 	case s.top:
 		return runTop(s, t.client, std)
+	case s.reread:
+		t.client.timeout = 0 // for all of it
+		return t.rereadWait(s.Timeout)
 	}
 	return t.command(s.Words)
 }
 
 // command asks what the words on the command line say.
 func (t *tool) command(words []string) int {
-	o := t.ask(requestLine(words))
+	line := requestLine(words)
+	o := t.ask(line)
+	if !t.lenient {
+		o = t.withHealth(line, o)
+	}
 	w := t.out
 	if o.stderr {
 		w = t.err

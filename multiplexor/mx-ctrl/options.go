@@ -26,11 +26,13 @@ type settings struct {
 	Timeout     time.Duration `placeholder:"TIME" default:"0s" help:"Give up a request after this time, such as 10s; 0 waits as long as the multiplexor does (${default})."`
 	Interval    time.Duration `placeholder:"TIME" default:"2s" help:"How often top asks (${default})."`
 	JSON        bool          `name:"json" help:"With top: print once, as JSON, all that is known of the workers."`
+	Wait        bool          `help:"With reread: wait for what becomes of it; the exit status tells."`
 	Help        bool          `short:"h" help:"Show this help and leave."`
 	Words       []string      `arg:"" optional:"" name:"command" passthrough:"partial" help:"What to ask, see below."`
 
-	top  bool // the command is top
-	spec sockspec.Spec
+	top    bool // the command is top
+	reread bool // it is reread --wait
+	spec   sockspec.Spec
 }
 
 // minInterval keeps top from loading the multiplexor it looks at.
@@ -43,7 +45,8 @@ Commands:
   load, load-relayok, load-senderok, load-recipok; each also as rawload...
   hload, hload-relayok, hload-senderok, hload-recipok; each also as rawhload...
   load1 N, rawload1 N, jsonload1 N    the last N seconds, 10 to 600
-  reread, msgs, free, version, help, workers, busyworkers, workerinfo N, histo
+  reread, msgs, free, health, version, help, workers, busyworkers, workerinfo N, histo
+  reread --wait                       until the new rules are in force, or have failed
   top                                 live view of the workers; q ends, space pauses
 Anything else goes to a worker; the reply is shown percent-decoded.
 `
@@ -86,12 +89,15 @@ func parse(args []string) (*settings, error) {
 	if len(words) > 0 && words[0] == "--" {
 		words = words[1:]
 	}
-	if len(words) > 0 && words[0] == "top" && !s.Interactive {
-		*s = settings{top: true}
+	if len(words) > 0 && !s.Interactive && (words[0] == "top" || words[0] == "reread" && len(words) > 1) {
+		*s = settings{top: words[0] == "top", reread: words[0] == "reread"}
 		if ctx, err = k.Parse(slices.Concat(flags, words[1:])); err != nil {
 			return nil, err
 		}
 		words = s.Words
+	}
+	if s.Wait && !s.reread && len(words) == 1 && words[0] == "reread" {
+		s.reread, words = true, nil
 	}
 	s.Words = words
 	if s.Help {
@@ -117,9 +123,13 @@ func (s *settings) check() (err error) {
 		return fmt.Errorf("--interval: %v is less than %v", s.Interval, minInterval)
 	case s.JSON && !s.top:
 		return errors.New("--json is for top")
-	case s.top && len(s.Words) > 0:
-		return fmt.Errorf("top takes no argument %q", s.Words[0])
-	case !s.top && !s.Interactive && len(s.Words) == 0:
+	case s.Wait && !s.reread:
+		return errors.New("--wait is for reread")
+	case (s.top || s.reread) && len(s.Words) > 0:
+		return fmt.Errorf("top and reread take no argument %q", s.Words[0])
+	case s.reread && !s.Wait:
+		return errors.New("reread takes no argument but --wait")
+	case !s.top && !s.reread && !s.Interactive && len(s.Words) == 0:
 		return errors.New("no command")
 	}
 	return nil

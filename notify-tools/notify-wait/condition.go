@@ -15,13 +15,16 @@ type condition interface {
 	met(*notify.Event) bool
 }
 
-var freeForm = regexp.MustCompile(`^free\s*(>=|<=|!=|==|=|>|<)\s*([0-9]{1,9})$`)
+var numberForm = regexp.MustCompile(`^(free|working)\s*(>=|<=|!=|==|=|>|<)\s*([0-9]{1,9})$`)
 
 func parseCondition(s string) (condition, error) {
 	s = strings.TrimSpace(s)
-	if m := freeForm.FindStringSubmatch(s); m != nil {
-		n, err := strconv.Atoi(m[2])
-		return free{m[1], n}, err
+	if m := numberForm.FindStringSubmatch(s); m != nil {
+		n, err := strconv.Atoi(m[3])
+		if m[1] == "working" {
+			return working{free{m[2], n}}, err
+		}
+		return free{m[2], n}, err
 	}
 	switch {
 	case s == "no-workers":
@@ -31,7 +34,7 @@ func parseCondition(s string) (condition, error) {
 	case s != "" && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == "":
 		return happens(s), nil
 	}
-	return nil, fmt.Errorf("condition %q: not free>=N (or > <= < = !=), idle, no-workers or message letters", s)
+	return nil, fmt.Errorf("condition %q: not free>=N or working>=N (or > <= < = !=), idle, no-workers or message letters", s)
 }
 
 // free compares the number of free workers, as the snapshot and the messages
@@ -68,6 +71,20 @@ func (c free) holds(n int) bool {
 		return n != c.n
 	}
 	return n == c.n
+}
+
+// working compares the number of workers that have answered since they were started:
+// that a worker is free says only that one could be started.
+type working struct{ free }
+
+func (c working) letters() string { return "N" }
+
+func (c working) met(e *notify.Event) bool {
+	if e.Kind != notify.Happened && e.Kind != notify.State || e.Letter != 'N' {
+		return false
+	}
+	n, err := strconv.Atoi(e.Text)
+	return err == nil && c.holds(n)
 }
 
 // happens waits for a message; what a snapshot says has happened before.

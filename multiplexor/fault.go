@@ -1,0 +1,264 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"postern/internal/mxproto"
+)
+
+// fault is why workers that were started last have come to nothing.
+type fault struct {
+	text       string // "" = nothing is wrong; printable
+	since      time.Duration
+	activation uint64 // of the newest worker then: only a later one can show that it is over
+
+	quietUntil time.Duration // requests refused for it are counted until then, not logged
+	refused    int
+}
+
+// Letters of events that are not the original's.
+const (
+	letterWorking = 'N' // N n: so many workers have answered and not ended since
+	letterFault   = 'E' // E text: why workers come to nothing; E alone: they work again
+)
+
+// setFault notes why a worker has come to nothing.
+func (p *pool) setFault(text string) {
+	text = printable(text)
+	if p.fault.text == "" {
+		p.fault.since = p.timers.Now()
+	}
+	p.fault.activation = p.activations
+	if text == p.fault.text {
+		return
+	}
+	p.fault.text = text
+	p.publishOurs(letterFault, text)
+	p.faultChanged()
+}
+
+// blame notes why a worker is of no use that has never been of any, before whoever
+// waits for it is told.
+func (p *pool) blame(w *worker, reason string) {
+	if p.young(w) && !w.working {
+		p.setFault(w.because(reason))
+	}
+}
+
+// clearFault is told that w works.
+func (p *pool) clearFault(w *worker) {
+	if p.fault.text == "" || w.activation <= p.fault.activation {
+		return
+	}
+	p.fault = fault{}
+	p.faultChanged()
+	p.log.add(levelInfo, "Workers can be started again")
+	p.publishOurs(letterFault, "")
+}
+
+// faultChanged tells whoever wants to know.
+func (p *pool) faultChanged() {
+	if p.onFault != nil {
+		p.onFault()
+	}
+}
+
+// publishOurs publishes what listeners to the original do not know.
+func (p *pool) publishOurs(letter byte, text string) {
+	if !p.limits.Original {
+		p.publish(letter, text)
+	}
+}
+
+// setWorking counts the workers that have shown that they work.
+func (p *pool) setWorking(w *worker, working bool) {
+	if w.working == working {
+		return
+	}
+	w.working = working
+	if working {
+		p.working++
+		p.clearFault(w)
+	} else {
+		p.working--
+	}
+	p.publishOurs(letterWorking, strconv.Itoa(p.working))
+}
+
+// logRefused logs that a request was refused for want of a worker, and why; not for
+// each of many.
+func (p *pool) logRefused() {
+	const text = "Unable to activate worker"
+	f := &p.fault
+	if p.limits.Original || f.text == "" {
+		p.event(levelError, "%s", text)
+		return
+	}
+	now := p.timers.Now()
+	f.refused++
+	if now < f.quietUntil {
+		return
+	}
+	p.log.add(levelError, fmt.Sprintf("%s: %s (%d requests refused for this)", f.text, text, f.refused))
+	f.refused, f.quietUntil = 0, now+refusedInterval
+}
+
+// refusedInterval is the time between log lines about refused requests.
+const refusedInterval = 10 * time.Second
+
+// failureText is the reply to a request that got no answer. Where a broken worker is
+// the reason, it says what is wrong with that.
+func (p *pool) failureText(why failure) string {
+	text := failureTexts[why]
+	if p.limits.Original {
+		return text
+	}
+	cause := ""
+	switch why {
+	case failDied:
+		cause = p.cause
+	case failStart, failQueue:
+		cause = p.fault.text
+	case failNoFree:
+		if p.working == 0 {
+			cause = p.fault.text
+		}
+	}
+	if cause == "" {
+		return text
+	}
+	return strings.TrimSuffix(text, "\n") + ": " + printable(cause) + "\n"
+}
+
+// greetAfter is how long a new worker may be without a request before it is asked for a
+// sign of life.
+const greetAfter = time.Second
+
+// greet asks an idle worker for a sign of life. It stays idle: a request that comes
+// before the answer waits in its pipe.
+func (p *pool) greet(w *worker) {
+	if err := w.child.Send([]byte(probeLine + "\n")); err != nil {
+		return // it is ending, and that is seen
+	}
+	w.greeting = true
+	w.arm(phaseGreet, p.limits.ReloadTimeout)
+}
+
+const noGreeting = "No answer to ping"
+
+// greeted takes the first line of a worker that was greeted.
+func (w *worker) greeted(b []byte) (taken int) {
+	p := w.pool
+	i := bytes.IndexByte(b, '\n')
+	if i < 0 && len(b) <= p.limits.MaxAnswer {
+		return 0
+	}
+	w.greeting = false
+	if w.phase == phaseGreet {
+		w.disarm()
+	}
+	line := string(bytes.TrimRight(b[:max(i, 0)], "\r\n"))
+	// Simple workers say the same to every line. Where a request is behind the ping
+	// already, one that says anything else than it should may mean anything by its next
+	// line, which would be taken for the answer to that.
+	if i < 0 || mxproto.IsError(line) || line != probeAnswer && w.req != nil {
+		w.broke("answers %q to ping", head(b))
+		scan := p.fail(w, failAnswer)
+		p.kill(w, wrongGreeting, true)
+		p.endScan(w, scan)
+		return len(b)
+	}
+	p.setWorking(w, true)
+	if i+1 == len(b) {
+		return len(b)
+	}
+	return i + 1 + w.gotOutput(b[i+1:])
+}
+
+const wrongGreeting = "Wrong answer to ping"
+
+// Of what a worker writes to standard error the beginning and the end are kept, for
+// whoever asks what it died of.
+const (
+	maxFirstWords = 300
+	maxLastWords  = 200
+)
+
+// note keeps a line of standard error.
+func (w *worker) note(line []byte) {
+	line = bytes.TrimSpace(line)
+	switch {
+	case len(line) == 0:
+	case len(w.firstWords)+len(line) <= maxFirstWords:
+		if len(w.firstWords) > 0 {
+			w.firstWords = append(w.firstWords, "; "...)
+		}
+		w.firstWords = append(w.firstWords, line...)
+	case len(w.firstWords) == 0:
+		w.firstWords = append(w.firstWords, line[:maxFirstWords]...)
+	default:
+		w.lastWords = append(w.lastWords[:0], line[:min(len(line), maxLastWords)]...)
+	}
+}
+
+// forget drops what was kept of standard error.
+func (w *worker) forget() { w.firstWords, w.lastWords = w.firstWords[:0], w.lastWords[:0] }
+
+// words is what was kept of standard error.
+func (w *worker) words() string {
+	text := string(w.firstWords)
+	if len(w.lastWords) > 0 {
+		text += " ... " + string(w.lastWords)
+	}
+	return printable(text)
+}
+
+// because puts what a worker wrote to standard error before how it ended.
+func (w *worker) because(how string) string {
+	if w.child != nil {
+		w.child.ReadWords()
+	}
+	if words := w.words(); words != "" {
+		return words + " (" + how + ")"
+	}
+	return how
+}
+
+// statusText says in words how the pool is doing, what is wrong first.
+func (p *pool) statusText() string {
+	text := fmt.Sprintf("%d of %d workers running, %d working, %d busy, %d requests waiting, %d messages scanned",
+		p.running(), p.limits.Max, p.working, p.count[busy], p.queue.len, p.messages)
+	if why, failed := strings.CutPrefix(p.reload.outcome, rereadFailed); failed {
+		text = "reread has failed:" + why + "; " + text
+	}
+	if p.fault.text != "" {
+		text = "workers come to nothing: " + p.fault.text + "; " + text
+	}
+	return text
+}
+
+// healthCommand tells what the original's status does not: how many workers have shown
+// that they work, what is wrong, and what has become of the last reread.
+var healthCommand = builtin{help: "Workers that work, what is wrong, the last reread", reply: func(s *server, _ *doorway, b []byte) []byte {
+	return s.pool.appendHealth(b)
+}}
+
+// appendHealth appends a line for each thing.
+func (p *pool) appendHealth(b []byte) []byte {
+	b = fmt.Appendf(b, "Working %d\nStartable %d\nRereads %d\n", p.working, p.count[stopped], p.reload.number)
+	switch {
+	case p.reload.number == 0:
+	case p.reload.outcome == "":
+		b = append(b, "Reread running\n"...)
+	default:
+		b = fmt.Appendf(b, "Reread %s\n", p.reload.outcome)
+	}
+	if p.fault.text != "" {
+		b = fmt.Appendf(b, "FaultAge %d\nFault %s\n", (p.timers.Now()-p.fault.since)/time.Second, p.fault.text)
+	}
+	return b
+}
