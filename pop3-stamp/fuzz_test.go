@@ -3,10 +3,18 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
+	"io"
 	"net"
+	"net/netip"
+	"regexp"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"postern/internal/testenv"
 )
 
 // deafConn is a connection whose other side says what it has to say, whatever it hears.
@@ -19,8 +27,8 @@ func (c deafConn) Read(p []byte) (int, error)       { return c.said.Read(p) }
 func (c deafConn) SetReadDeadline(time.Time) error  { return nil }
 func (c deafConn) SetWriteDeadline(time.Time) error { return nil }
 
-// FuzzReply has the server behind say anything: what clients are given of it is one line of printable text, and no line
-// but one that begins with +OK is a success.
+// FuzzReply has the server behind say anything: what clients are given of it is one line of printable text,
+// and no line but one that begins with +OK is a success.
 func FuzzReply(f *testing.F) {
 	for _, said := range []string{"+OK ready <1896.697170952@dbc.mtview.ca.us>\r\n", "-ERR [AUTH] no\r\n", "+ YWJj\r\n", "+OK\n+OK\n", "+OK \x00\x1b[2J\r\n", "+OKAY\r\n", "\r\n", ""} {
 		f.Add([]byte(said))
@@ -42,4 +50,82 @@ func FuzzReply(f *testing.F) {
 			}
 		}
 	})
+}
+
+// step separates, in the input of FuzzSession, what the server behind says after each line it hears.
+const step = '|'
+
+// FuzzSession has a client and a server behind both say anything. The session ends; the server hears nothing
+// but commands in their right form; nobody gets a stamp without the server's consent to a password; and
+// everything is given back.
+func FuzzSession(f *testing.F) {
+	for _, seed := range [][2]string{
+		{"USER bob\r\nPASS x\r\nSTAT\r\nRETR 1\r\nQUIT\r\n", "+OK hi\r\n|+OK\r\n|+OK\r\n|+OK 1 2\r\n|+OK\r\na\r\n.\r\n|+OK\r\n"},
+		{"AUTH PLAIN AGJvYgB4\r\nLIST\r\nQUIT\r\n", "+OK\r\n|+OK\r\n|+OK\r\n1 2\n.\r\n"},
+		{"AUTH LOGIN\r\nYm9i\r\neA==\r\nTOP 1 0\r\nNOOP\r\n", "+OK\r\n|+ Ym9i\r\n|+ x!\r\n|-ERR [AUTH] no\r\n"},
+		{"USER a\r\nAUTH PLAIN\r\n*\r\nPASS x\r\nCAPA\r\nUIDL\r\n", "+OK\r\n|+ \r\n|-ERR maildrop already locked\r\n"},
+		{"USER a\nPASS b\nRETR 1\nRETR 2\n", "+OK\n|+OK\n|+OK\n|+OK\n.\n|+OK\n\n.\r\n"},
+	} {
+		f.Add(seed[0], seed[1])
+	}
+	var said atomic.Value // of the server behind
+	var heard atomic.Value
+	url := backendAt(f, func(p *peer) {
+		text, _ := said.Load().(string)
+		var lines []string
+		defer func() { heard.Store(lines) }()
+		for piece := range strings.SplitSeq(text, string(step)) {
+			if p.send(piece); !strings.HasSuffix(piece, "\n") {
+				return // the rest of such a line never comes
+			}
+			line, err := p.r.ReadString('\n')
+			if err != nil {
+				return
+			}
+			lines = append(lines, line)
+		}
+	})
+	r := start(f, url, "--upstream-timeout", "200ms", "--login-timeout", "2s", "--idle-timeout", "2s", "--max-login-failures", "0", "--log-level", "error",
+		"--sasl", "PLAIN", "--sasl", "LOGIN", "--max-sessions-per-address", "0")
+	f.Fuzz(func(t *testing.T, client, server string) {
+		said.Store(server)
+		heard.Store([]string(nil))
+		r.revoke(netip.MustParseAddr("127.0.0.1"))
+		r.log.reset()
+		c := testenv.Dial(t, "tcp", r.addr)
+		go func() {
+			_, _ = io.WriteString(c, client)
+			_ = c.(*net.TCPConn).CloseWrite()
+		}()
+		answer, err := io.ReadAll(c)
+		if err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the session does not end: %v", err)
+		}
+		if !bytes.HasPrefix(answer, []byte("+OK pop.test POP3 ready\r\n")) {
+			t.Errorf("greeting %.60q", answer)
+		}
+		testenv.Eventually(t, "the end of the session", func() bool { return r.crowd.sessions() == 0 })
+		checkHeard(t, heard.Load().([]string))
+		if r.stampLine(t) != "" && strings.Count("|"+server, "|+OK") < 2 {
+			t.Errorf("a stamp although the server said %q", server)
+		}
+	})
+}
+
+// passedOn are the lines that a server behind may hear from a client of any kind.
+var passedOn = regexp.MustCompile(`^(USER [^\x00-\x1f\x7f]+|PASS [^\x00-\x1f\x7f]+|AUTH (PLAIN|LOGIN)( [A-Za-z0-9+/=]+)?|[A-Za-z0-9+/=]*|\*|QUIT|STAT|LAST|NOOP|RSET|((LIST|UIDL)( \d+)?)|(DELE|RETR) \d+|TOP \d+ \d+)\r\n$`)
+
+func checkHeard(t *testing.T, lines []string) {
+	exchange := false
+	for _, line := range lines {
+		if !passedOn.MatchString(line) {
+			t.Errorf("the server heard %q", line)
+		}
+		words := strings.Fields(line)
+		response := len(words) == 0 || line == "*\r\n" || shapes[words[0]].args == nil && words[0] != "QUIT" && len(words) == 1
+		if response && !exchange {
+			t.Errorf("the server heard %q, which answers nothing, in %q", line, lines)
+		}
+		exchange = exchange && response || strings.HasPrefix(line, "AUTH ")
+	}
 }

@@ -79,7 +79,7 @@ func (s *session) doPass(ctx context.Context, password string) {
 		s.mistake("syntax: PASS password")
 		return
 	}
-	s.login(ctx, s.user, func(b *backend) (answer, error) {
+	s.login(ctx, "USER", s.user, func(b *backend) (answer, error) {
 		a, err := b.ask("USER " + s.user)
 		if err != nil || !a.ok {
 			return a, err
@@ -96,7 +96,7 @@ func (s *session) doAPOP(ctx context.Context, arg string) {
 	case !ok || name == "" || len(digest) != 32 || strings.Trim(strings.ToLower(digest), "0123456789abcdef") != "":
 		s.mistake("syntax: APOP name digest")
 	default:
-		s.login(ctx, name, func(b *backend) (answer, error) { return b.ask("APOP " + name + " " + digest) })
+		s.login(ctx, "APOP", name, func(b *backend) (answer, error) { return b.ask("APOP " + name + " " + digest) })
 	}
 }
 
@@ -115,12 +115,12 @@ func (s *session) doAuth(ctx context.Context, arg string) {
 		return
 	}
 	x := &exchange{session: s, mechanism: mechanism}
-	s.login(ctx, "-", func(b *backend) (answer, error) { return x.run(ctx, b, initial) })
+	s.login(ctx, mechanism, "-", func(b *backend) (answer, error) { return x.run(ctx, b, initial) })
 }
 
 // login has try log in at the server behind. Only the +OK that answers the password, digest or last response
 // makes a stamp. USER before counts no more.
-func (s *session) login(ctx context.Context, user string, try func(*backend) (answer, error)) {
+func (s *session) login(ctx context.Context, mechanism, user string, try func(*backend) (answer, error)) {
 	s.user, s.hasUser = user, false
 	if s.srv.crowd.logins.Shut(s.client.Addr()) {
 		s.srv.meters.login("deferred")
@@ -139,7 +139,7 @@ func (s *session) login(ctx context.Context, user string, try func(*backend) (an
 		s.log.Error("login", "user", clip(s.user), "server", s.server.name, "error", err)
 		s.end("server behind failed", "-ERR [SYS/TEMP] mail server is not available")
 	case a.ok:
-		s.loggedIn = true
+		s.loggedIn, s.loginAt = true, time.Now()
 		s.errors = 0
 		s.srv.crowd.logins.Succeeded(s.client.Addr(), s.known())
 		s.srv.meters.login("success")
@@ -148,29 +148,30 @@ func (s *session) login(ctx context.Context, user string, try func(*backend) (an
 		_ = s.stat.Change(func(f *statfile.Fields) { f.User, f.Status = s.user, "READY" })
 		s.say("%s", strings.TrimSpace("+OK "+a.text))
 	default:
-		s.refused(ctx, a)
+		s.refused(ctx, mechanism, a)
 	}
 }
 
-// known is the name of the user, "" where the login did not show it.
+// known is the name of the user as logins are counted by, "" where the login did not show it.
 func (s *session) known() string {
 	if s.user == "-" {
 		return ""
 	}
-	return s.user
+	return strings.ToLower(s.user)
 }
 
 // refused answers a login that failed, with what the server says. The server behind is left, so that each try
 // is the first it sees.
-func (s *session) refused(ctx context.Context, a answer) {
+func (s *session) refused(ctx context.Context, mechanism string, a answer) {
 	s.server.close()
 	s.server = nil
 	s.tries++
 	code := responseCode(a.text)
 	guess := !a.canceled && isWrongPassword(a.text, s.user)
-	s.log.Info("login failed", "user", clip(s.user), "code", code, "counts", guess)
+	s.log.Info("login failed", "mechanism", mechanism, "user", clip(s.user), "code", code, "counts", guess)
 	if guess {
 		s.srv.meters.login("failure")
+		s.srv.wrongPassword(s, mechanism)
 		delay := s.srv.crowd.logins.Failed(s.client.Addr(), s.known())
 		select {
 		case <-time.After(delay):

@@ -31,6 +31,7 @@ type server struct {
 	tls    atomic.Pointer[secrets]
 	store  *stamp.Dir    // nil without clientip-dir
 	stats  *statfile.Dir // nil without statdir
+	stamps sync.Mutex    // so that events are in the order of what they tell
 	hub    *notify.Hub
 	crowd  *crowd
 	meters *meters
@@ -65,7 +66,7 @@ func (srv *server) prepare(log *slog.Logger) error {
 	srv.sessions = map[*session]struct{}{}
 	srv.crowd = &crowd{max: s.MaxSessions, maxPer: s.MaxSessionsPerAddress}
 	srv.crowd.logins.Set(s.MaxLoginFailures, s.LoginDelay)
-	options, err := s.Access.Options("PX", log)
+	options, err := s.Access.Options("PXW", log)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -40,6 +41,7 @@ type session struct {
 	user          string    // given with USER, or of the last login
 	hasUser       bool      // given with USER, and PASS may follow
 	loggedIn      bool
+	loginAt       time.Time
 	tries, errors int
 	sent          int64 // bytes of mail and lists
 	over          bool  // the session ends after what is written
@@ -163,7 +165,8 @@ func (s *session) loop(ctx context.Context) {
 
 // readCommand waits for a line of the client. What was said is sent before, unless another whole command waits.
 func (s *session) readCommand(ctx context.Context) (string, error) {
-	if s.r.Buffered() == 0 && !s.flush() {
+	waiting, _ := s.r.Peek(s.r.Buffered())
+	if bytes.IndexByte(waiting, '\n') < 0 && !s.flush() {
 		return "", net.ErrClosed
 	}
 	until := s.deadline

@@ -408,6 +408,81 @@ func TestStampOnConnect(t *testing.T) {
 	}
 }
 
+// TestRevokedWithinSession: who logs out does not get back the stamp that was taken away, but one that has
+// become old.
+func TestRevokedWithinSession(t *testing.T) {
+	addr := netip.MustParseAddr("127.0.0.1")
+	for _, tt := range []struct {
+		flags   []string
+		renewed bool
+	}{{nil, false}, {[]string{"--clientip-maxage", "1ns"}, true}} {
+		r := start(t, backendAt(t, mailbox("")), tt.flags...)
+		p := r.login(t)
+		if err := r.store.Remove(t.Context(), addr); err != nil {
+			t.Fatal(err)
+		}
+		p.ask("QUIT", "+OK")
+		p.ended()
+		if got := r.stampLine(t) != ""; got != tt.renewed {
+			t.Errorf("%v: renewed %v", tt.flags, got)
+		}
+	}
+}
+
+// TestEventsKeepTheirOrder has a login come between the removal of an old stamp and the event about it.
+func TestEventsKeepTheirOrder(t *testing.T) {
+	r := start(t, backendAt(t, mailbox("")))
+	addr := netip.MustParseAddr("127.0.0.1")
+	r.touch(t.Context(), addr, "bob", "here")
+	before := r.hub.Stats().Messages
+	r.gone(addr)
+	if r.hub.Stats().Messages != before {
+		t.Error("X behind P although the stamp is there")
+	}
+	r.revoke(addr)
+	if r.hub.Stats().Messages != before+1 {
+		t.Error("no X")
+	}
+}
+
+// TestEventOfWrongPassword has names of all kinds be tried.
+func TestEventOfWrongPassword(t *testing.T) {
+	r := start(t, backendAt(t, mailbox("")), "--sasl", "CRAM-MD5")
+	for user, want := range map[string]string{"bob": "7 local USER bob", "": "7 local USER -", "a b\n\x1b": "7 local USER a%20b%0a%1b", strings.Repeat("x", 99): "7 local USER " + strings.Repeat("x", 64)} {
+		s := &session{id: 7, user: user}
+		got := make(chan string, 1)
+		a, b := net.Pipe()
+		l := &oneListener{conn: make(chan net.Conn, 1), done: make(chan struct{})}
+		l.conn <- b
+		go func() { _ = r.hub.Serve(l) }()
+		p := newPeer(t, a)
+		p.want("*OK")
+		before := r.hub.Stats().Subscriptions
+		p.send("?W\n")
+		testenv.Eventually(t, "the interest", func() bool { return r.hub.Stats().Subscriptions > before })
+		go func() {
+			line, _ := p.r.ReadString('\n')
+			got <- line
+		}()
+		r.wrongPassword(s, "USER")
+		if line := testenv.Receive(t, "the event", got); !strings.EqualFold(line, "W "+want+"\n") {
+			t.Errorf("%q: %q, want %q", user, line, want)
+		}
+		_ = l.Close()
+		_ = a.Close()
+	}
+}
+
+// TestHalfACommand has a client wait for its replies with half of a command sent.
+func TestHalfACommand(t *testing.T) {
+	p := start(t, backendAt(t, mailbox(""))).client(t)
+	p.send("USER bob\r\nPASS secret word\r\nSTAT\r\nNO")
+	for _, want := range []string{"+OK", "+OK logged in", "+OK 1 "} {
+		p.want(want)
+	}
+	p.ask("OP", "+OK NOOP")
+}
+
 func TestEvents(t *testing.T) {
 	r := start(t, backendAt(t, mailbox("")), "--stamp-on-connect", "remove")
 	a, b := net.Pipe()
@@ -639,6 +714,9 @@ func TestRefusals(t *testing.T) {
 			want := strings.TrimSpace("-ERR " + cmp.Or(tt.want, tt.text))
 			if got := p.line(); got != want {
 				t.Errorf("%s is refused with %q: told %q, want %q", at, tt.text, got, want)
+			}
+			if n := r.hub.Stats().Messages; n > 0 != tt.counts { // the event W
+				t.Errorf("%s is refused with %q: %d events", at, tt.text, n)
 			}
 			if got := r.crowd.logins.Shut(netip.MustParseAddr("127.0.0.1")); got != tt.counts {
 				t.Errorf("%s is refused with %q: counts %v", at, tt.text, got)

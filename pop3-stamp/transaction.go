@@ -172,7 +172,7 @@ func (s *session) broken(err error) {
 	s.end(reason, "-ERR [SYS/TEMP] mail server failed")
 }
 
-// doQuit renews the stamp when the server has confirmed the end of the session.
+// doQuit renews the stamp when the server has confirmed the end of the session, unless somebody has revoked it.
 func (s *session) doQuit(ctx context.Context) {
 	_ = s.stat.Update("QUIT")
 	a, err := s.server.ask("QUIT")
@@ -180,7 +180,7 @@ func (s *session) doQuit(ctx context.Context) {
 		s.broken(err)
 		return
 	}
-	if a.ok {
+	if a.ok && !s.srv.revoked(ctx, s.client.Addr(), s.loginAt) {
 		s.srv.touch(ctx, s.client.Addr(), s.user, s.server.name)
 	}
 	s.reply("QUIT", a)

@@ -23,12 +23,7 @@ type pop3Dialog struct {
 
 func dialPOP3(t *testing.T, port int, header string) *pop3Dialog {
 	t.Helper()
-	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(testenv.Patience))
+	c := testenv.Dial(t, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	d := &pop3Dialog{t, c, bufio.NewReader(c)}
 	if _, err := c.Write([]byte(header)); err != nil {
 		t.Fatal(err)
