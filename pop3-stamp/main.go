@@ -2,9 +2,11 @@
 package main
 
 import (
+	"context"
 	"io"
 
 	"postern/internal/daemon"
+	"postern/internal/listen"
 )
 
 // programName is the name in status files, the log and the environment.
@@ -24,6 +26,7 @@ func newProgram() daemon.Program {
 			"expire": s.runExpire, "touch": s.runTouch, "revoke": s.runRevoke,
 		},
 		Check:       func() error { _, err := s.loadTLS(); return err },
+		Warnings:    func(context.Context, listen.Set) []string { return s.TLS.Warnings(listenPOP3, listenPOP3S) },
 		Directories: s.directories,
 		Listeners:   s.listeners,
 		Open:        srv.open,

@@ -52,7 +52,7 @@ func (s *session) doBdat(arg string) {
 // parseChunk reads "SIZE [LAST]".
 func parseChunk(arg string) (size int64, last, ok bool) {
 	number, word, more := strings.Cut(arg, " ")
-	if more && !strings.EqualFold(strings.TrimSpace(word), "LAST") {
+	if more && !strings.EqualFold(strings.Trim(word, " "), "LAST") {
 		return 0, false, false
 	}
 	if number == "" || len(number) > 19 || number[0] == '-' || number[0] == '+' {

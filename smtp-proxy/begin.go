@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"postern/internal/proxyheader"
+	"postern/internal/smtp"
 	"postern/internal/statfile"
 	"postern/internal/workdir"
 )
@@ -132,12 +133,23 @@ func (s *session) listen(delay time.Duration) bool {
 	return false
 }
 
+// barOrHangUp tells a client that the filter does not want it. After a 5xx in place of the greeting the session waits for QUIT and
+// does nothing else (RFC 5321, 3.1); false if it ends at once.
+func (s *session) barOrHangUp(r smtp.Reply) bool {
+	if !r.Permanent() {
+		s.hangUp(gateFilter, r)
+		s.flush()
+		return false
+	}
+	s.gate, s.barred = gateFilter, true
+	s.say(r)
+	return true
+}
+
 // greet asks the filter about the client and greets it.
 func (s *session) greet() bool {
 	if r := s.askRelayok(); r != nil {
-		s.hangUp(gateFilter, *r)
-		s.flush()
-		return false
+		return s.barOrHangUp(*r)
 	}
 	s.say(reply(220, "", s.conf.host+" ESMTP Postern"))
 	return true

@@ -12,10 +12,29 @@ import (
 
 // clientIP gives the client's address as filters know it; a local socket is 127.0.0.1.
 func (s *session) clientIP() string {
+	if f := s.forward; f != nil && f.addr.IsValid() {
+		return f.addr.String()
+	}
 	if !s.client.Addr().IsValid() {
 		return "127.0.0.1"
 	}
 	return s.client.Addr().WithZone("").String()
+}
+
+// clientPort gives the client's port as filters know it.
+func (s *session) clientPort() int {
+	if f := s.forward; f != nil && f.addr.IsValid() {
+		return int(f.port)
+	}
+	return int(s.client.Port())
+}
+
+// clientHelo gives the client's name in HELO as filters know it.
+func (s *session) clientHelo() string {
+	if f := s.forward; f != nil && f.helo != "" {
+		return f.helo
+	}
+	return s.helo
 }
 
 // localIP gives the address that the client connected to.
@@ -37,6 +56,9 @@ func (s *session) hostName() string {
 // clientName looks the client's name up, once, when somebody wants it. It counts only if the name has
 // that address as well; what else the client has for a name is noted in claimed.
 func (s *session) clientName() string {
+	if f := s.forward; f != nil && f.addr.IsValid() {
+		return f.name
+	}
 	if s.name != "" || s.looked || !bool(s.conf.ClientLookup) {
 		return s.name
 	}

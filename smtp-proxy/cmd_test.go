@@ -463,10 +463,10 @@ func TestCMD_19_ParametersTheServerDoesNotKnow(t *testing.T) {
 	b.Extend("PIPELINING")
 	p := startProxy(t, behind(b), "--max-errors=100")
 	c := greeted(t, p.addr)
-	for _, param := range []string{"XFOO=1", "BODY=8BITMIME", "RET=FULL", "ENVID=x", "SMTPUTF8", "AUTH=<>", "MT-PRIORITY=3", "HOLDFOR=100", "BY=1;R"} {
+	for _, param := range []string{"XFOO=1", "BODY=8BITMIME", "RET=FULL", "ENVID=x", "SMTPUTF8", "AUTH=bob", "MT-PRIORITY=3", "HOLDFOR=100", "BY=1;R"} {
 		c.cmd("MAIL FROM:<a@b.example> "+param, "555")
 	}
-	c.cmd("MAIL FROM:<a@b.example> SIZE=10", "250")
+	c.cmd("MAIL FROM:<a@b.example> SIZE=10 AUTH=<>", "250") // says nothing
 	for _, param := range []string{"NOTIFY=NEVER", "ORCPT=rfc822;a@b", "X=1", "SIZE=3"} {
 		c.cmd("RCPT TO:<c@d.example> "+param, "555")
 	}

@@ -149,9 +149,10 @@ type TLSSettings struct {
 	ProxyFrom       []string       `name:"proxy-from" sep:"none" placeholder:"NETWORK" help:"Load balancers: connections from here begin with a PROXY header (v1 or v2)."`
 	ProxyTimeout    time.Duration  `name:"proxy-timeout" default:"5s" help:"How long a PROXY header may take."`
 	XClientFrom     []string       `name:"xclient-from" sep:"none" placeholder:"NETWORK" help:"Clients that may use XCLIENT."`
+	XForwardFrom    []string       `name:"xforward-from" sep:"none" placeholder:"NETWORK" help:"Servers that may use XFORWARD to tell the filter and the log who their client is."`
 	XClientLogin    config.Switch  `name:"xclient-login" default:"no" help:"Believe the LOGIN attribute of XCLIENT."`
 
-	proxyNets, xclientNets []netip.Prefix
+	proxyNets, xclientNets, xforwardNets []netip.Prefix
 }
 
 // readSettings reads the settings as the daemon skeleton does.
@@ -285,6 +286,7 @@ func (s *settings) parseNetworks() error {
 		{"bare-newline-normalize", s.BareNewlineNormalize, &s.bareNormalize},
 		{"proxy-from", s.ProxyFrom, &s.proxyNets},
 		{"xclient-from", s.XClientFrom, &s.xclientNets},
+		{"xforward-from", s.XForwardFrom, &s.xforwardNets},
 	} {
 		nets, err := parseNetworks(list.text)
 		if err != nil {

@@ -98,7 +98,7 @@ func (s *session) askRelayok() *smtp.Reply {
 		return nil
 	}
 	v := s.ask(f, mxproto.Relayok{
-		IP: s.clientIP(), Name: s.hostName(), Port: int(s.client.Port()), MyIP: s.localIP(), MyPort: int(s.local.Port()),
+		IP: s.clientIP(), Name: s.hostName(), Port: s.clientPort(), MyIP: s.localIP(), MyPort: int(s.local.Port()),
 	}.Line())
 	s.open = v.Action == mxproto.Accept
 	return s.hostVerdict(s.helo, v)
@@ -112,7 +112,7 @@ func (s *session) askHelook(helo string) *smtp.Reply {
 		return nil
 	}
 	v := s.ask(f, mxproto.Helook{
-		IP: s.clientIP(), Name: s.hostName(), Helo: helo, Port: int(s.client.Port()), MyIP: s.localIP(), MyPort: int(s.local.Port()),
+		IP: s.clientIP(), Name: s.hostName(), Helo: helo, Port: s.clientPort(), MyIP: s.localIP(), MyPort: int(s.local.Port()),
 	}.Line())
 	s.openName = v.Action == mxproto.Accept
 	return s.hostVerdict(helo, v)
@@ -141,7 +141,7 @@ func (s *session) askSenderok(tx *transaction) *smtp.Reply {
 		return nil
 	}
 	v := s.ask(f, mxproto.Senderok{
-		Sender: tx.from.String(), IP: s.clientIP(), Name: s.hostName(), Helo: s.helo, Dir: tx.dir.Path(), QID: tx.qid,
+		Sender: tx.from.String(), IP: s.clientIP(), Name: s.hostName(), Helo: s.clientHelo(), Dir: tx.dir.Path(), QID: tx.qid,
 		ESMTP: texts(tx.params),
 	}.Line())
 	return s.messageVerdict(tx, v)
@@ -160,7 +160,7 @@ func (s *session) askRecipok(rcpt recipient) *smtp.Reply {
 	}
 	v := s.ask(f, mxproto.Recipok{
 		Recipient: rcpt.path.String(), Sender: tx.from.String(), IP: s.clientIP(), Name: s.hostName(), FirstRecipient: tx.first,
-		Helo: s.helo, Dir: tx.dir.Path(), QID: tx.qid, Mailer: s.srv.route.Mailer, Host: s.srv.route.Host, Addr: strings.ToLower(rcpt.path.Address),
+		Helo: s.clientHelo(), Dir: tx.dir.Path(), QID: tx.qid, Mailer: s.srv.route.Mailer, Host: s.srv.route.Host, Addr: strings.ToLower(rcpt.path.Address),
 		ESMTP: texts(rcpt.params),
 	}.Line())
 	return s.messageVerdict(tx, v)
@@ -201,7 +201,7 @@ func (s *session) openWorkdir(f *filter, tx *transaction) error {
 	tx.dir = dir
 	return dir.Envelope(workdir.Envelope{
 		ID: f.spool.NewID(), Sender: tx.from.String(), SenderArgs: texts(tx.params), Macros: s.macros(tx), QueueID: tx.qid,
-		ClientName: s.hostName(), ClientIP: s.clientIP(), ClientPort: int(s.client.Port()), Helo: s.helo, HasHelo: s.helo != "",
+		ClientName: s.hostName(), ClientIP: s.clientIP(), ClientPort: s.clientPort(), Helo: s.clientHelo(), HasHelo: s.helo != "",
 	})
 }
 

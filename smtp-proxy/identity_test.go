@@ -149,8 +149,9 @@ func TestPRX_05_MalformedVersion2(t *testing.T) {
 		"length 0":             {proxyV2(1, 0x11, nil), ""},
 		"too short":            {proxyV2(1, 0x11, v4[:11]), ""},
 		"length 65535":         {good[:14] + "\xff\xff" + strings.Repeat("x", 1000), ""},
-		"AF_UNIX":              {proxyV2(1, 0x31, make([]byte, 216)), ""},
-		"UDP":                  {proxyV2(1, 0x12, v4), ""},
+		"AF_UNIX":              {proxyV2(1, 0x31, make([]byte, 216)), "127.0.0.1"},
+		"UDP":                  {proxyV2(1, 0x12, v4), "127.0.0.1"},
+		"family of nobody":     {proxyV2(1, 0x41, v4), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := dial(t, p.addr)
@@ -319,6 +320,8 @@ func TestXCL_03_FilterAndLimitsSeeTheNewAddress(t *testing.T) {
 	second.expectEnd()
 	third := greeted(t, p.addr)
 	third.cmd("XCLIENT ADDR=192.0.2.66", "554 5.7.1 Listed")
+	third.cmd("EHLO a", "503")
+	third.cmd("QUIT", "221")
 	third.expectEnd()
 }
 

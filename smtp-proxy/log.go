@@ -91,6 +91,9 @@ func (s *session) logRefused(tx *transaction, gate, to string, r smtp.Reply) {
 // whose gives the fields that say whose message it is.
 func (s *session) whose(tx *transaction) []any {
 	attrs := []any{"session", s.id, "client", s.client.Addr().String(), "helo", clip(s.helo)}
+	if s.forward != nil {
+		attrs = append(attrs, "forwarded", s.clientIP())
+	}
 	if tx != nil {
 		attrs = append(attrs, "qid", tx.qid, "from", clip(tx.from.Address))
 	}

@@ -45,7 +45,7 @@ func (s *session) macros(tx *transaction) [][2]string {
 // peerMacro is the macro _: what the DNS has for a name of the client, verified or not, and its address.
 func (s *session) peerMacro() string {
 	name, forged := s.clientName(), ""
-	if name == "" && s.claimed != "" {
+	if name == "" && s.claimed != "" && s.forward == nil {
 		name, forged = s.claimed, " (may be forged)"
 	}
 	if name == "" {

@@ -299,7 +299,7 @@ func (s *session) contentLost(tx *transaction, out sink, r *receiver, err error)
 		s.closing = true
 	}
 	s.logMessage(tx, outcome, last, r.size, "")
-	s.tx = nil
+	s.tx, s.forward = nil, nil
 	tx.remove(s.srv)
 	s.abandonUpstream()
 }
@@ -338,7 +338,7 @@ func (s *session) finishMessage(tx *transaction, out sink, r *receiver) {
 		s.forgive()
 	}
 	s.refused(verdict)
-	s.tx = nil
+	s.tx, s.forward = nil, nil
 	tx.remove(s.srv)
 	s.releaseUpstream()
 }

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"errors"
+	"io"
+	"log/slog"
+
 	"postern/internal/proxyheader"
 )
 
@@ -36,6 +40,10 @@ func (s *session) readProxyHeader() bool {
 	}
 	s.gate = gateProxy
 	s.srv.meters.gate(gateProxy)
-	s.srv.log.Debug("no PROXY header", "session", s.id, "peer", s.peer.String(), "error", err)
+	level := slog.LevelInfo
+	if s.conn.Buffered() == 0 && errors.Is(err, io.EOF) {
+		level = slog.LevelDebug // a load balancer that looks whether we live
+	}
+	s.srv.log.Log(s.srv.ctx, level, "no PROXY header", "session", s.id, "peer", s.peer.String(), "error", err)
 	return false
 }

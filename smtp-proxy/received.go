@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -93,7 +94,9 @@ type headerGate struct {
 	drop    bool   // remove them all
 	add     []byte // our field, without its line end; nil for none
 	held    []byte
-	again   int // look for the end of the header when so much is held, so that tiny pieces cost no more
+	boxes   int  // bytes of mbox lines at the beginning, made fields
+	begun   bool // what follows them is known
+	again   int  // look for the end of the header when so much is held, so that tiny pieces cost no more
 	passing bool
 }
 
@@ -110,11 +113,14 @@ func (g *headerGate) Write(p []byte) (int, error) {
 	if len(data) < g.again {
 		return len(p), nil
 	}
+	if !g.begun {
+		data = g.mailboxLines(data)
+	}
 	h, body, more := splitHeader(data)
 	if more && len(data) > g.limit || body > g.limit {
 		return 0, errHeaderTooLong
 	}
-	if more {
+	if more = more || !g.begun; more {
 		if g.held == nil {
 			g.held = append(make([]byte, 0, 2*len(p)), p...)
 		}
@@ -127,6 +133,29 @@ func (g *headerGate) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// mailboxLines makes fields of mbox lines ("From ") at the very beginning, as Postfix does and as the filter sees them: else
+// the header behind them would be part of the body.
+func (g *headerGate) mailboxLines(data []byte) []byte {
+	const name = "X-Mailbox-Line: "
+	for {
+		rest := data[g.boxes:]
+		text := bytes.TrimLeft(rest, ">")
+		if len(text) < len("From ") && bytes.HasPrefix([]byte("From "), text) {
+			return data // may become one
+		}
+		if g.begun = !bytes.HasPrefix(text, []byte("From ")); g.begun {
+			return data
+		}
+		end := bytes.IndexByte(rest, '\n') + 1
+		if end == 0 {
+			return data
+		}
+		data = slices.Concat(data[:g.boxes], []byte(name), rest)
+		g.held = data
+		g.boxes += len(name) + end
+	}
+}
+
 // Close ends a message that has no body and whose header may lack the empty line.
 func (g *headerGate) Close() error {
 	if g.passing {
@@ -135,6 +164,9 @@ func (g *headerGate) Close() error {
 	data := g.held
 	if len(data) > 0 && !bytes.HasSuffix(data, []byte("\n")) {
 		data = append(data, '\r', '\n')
+	}
+	if !g.begun {
+		data = g.mailboxLines(data)
 	}
 	whole := append(data, '\r', '\n')
 	h, body, _ := splitHeader(whole)

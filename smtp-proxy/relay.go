@@ -383,7 +383,7 @@ func (s *session) answer(p *pendingReply) {
 			s.acceptRecipient(tx, p)
 		}
 	}
-	s.conn.Reply(p.reply)
+	s.put(p.reply)
 	s.srv.meters.reply(p.reply.Code)
 	if p.kind != replyKnown && !p.reply.Positive() {
 		s.logRefused(tx, "", p.rcpt.path.Address, p.reply)

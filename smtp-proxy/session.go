@@ -35,11 +35,12 @@ type session struct {
 	esmtp    bool
 	offered  offer // in reply to EHLO
 	tls      *tls.ConnectionState
-	shown    *shown // the client's certificate; nil if it was not asked for one
-	spoken   bool   // XCLIENT said who the client is, and the client has said nothing yet
-	login    string // the name that a trusted XCLIENT gave, or the client in an AUTH that succeeded
-	authType string // the mechanism of AUTH, or XCLIENT
-	authed   bool   // up is authenticated as the client and belongs to this session
+	shown    *shown     // the client's certificate; nil if it was not asked for one
+	spoken   bool       // XCLIENT said who the client is, and the client has said nothing yet
+	forward  *forwarded // whom XFORWARD named; nil: nobody
+	login    string     // the name that a trusted XCLIENT gave, or the client in an AUTH that succeeded
+	authType string     // the mechanism of AUTH, or XCLIENT
+	authed   bool       // up is authenticated as the client and belongs to this session
 
 	tx        *transaction
 	holding   bool // up is not the server behind, but where messages are held
@@ -58,6 +59,7 @@ type session struct {
 	counted   bool          // the address is counted in the crowd
 	gate      string
 	announced bool // listeners were told that it began
+	barred    bool // greeted with a 5xx: only QUIT is left
 	closing   bool // end the session once replies are flushed
 	silent    bool // the last words are said
 	fruitless bool // the command of the moment led to nothing
@@ -164,11 +166,19 @@ func (s *session) say(r smtp.Reply) {
 		return
 	}
 	if len(s.pending) == 0 {
-		s.conn.Reply(r)
+		s.put(r)
 		s.srv.meters.reply(r.Code)
 		return
 	}
 	s.pending = append(s.pending, pendingReply{kind: replyKnown, reply: r})
+}
+
+// put writes a reply: in ASCII, unless the client has asked for more by SMTPUTF8.
+func (s *session) put(r smtp.Reply) {
+	if s.tx == nil || !s.tx.utf8 {
+		r = r.ASCII()
+	}
+	s.conn.Reply(r)
 }
 
 // close ends the session with a reply that counts for a gate.

@@ -79,6 +79,9 @@ func (s *session) newTransaction(from smtp.Path, rest string) (*transaction, *sm
 
 // mailParam checks one parameter of MAIL: known, offered, well-formed.
 func (s *session) mailParam(tx *transaction, p smtp.Param) *smtp.Reply {
+	if s.esmtp && p.Key == smtp.ParamAuth && p.Value == "<>" {
+		return nil // says nothing, and is passed on only with AUTH; clients send it without being offered any
+	}
 	if !s.esmtp || !s.offers(p.Key) {
 		return refusalOf(555, "5.5.4", "Parameter not recognized: "+clip(p.Key))
 	}
@@ -118,7 +121,7 @@ func (s *session) rcptParams(rest string) ([]smtp.Param, *smtp.Reply) {
 		if !known || !s.esmtp || !s.offers(p.Key) {
 			return nil, refusalOf(555, "5.5.4", "Parameter not recognized: "+clip(p.Key))
 		}
-		if err := p.CheckRcpt(); err != nil {
+		if err := p.CheckRcpt(s.tx != nil && s.tx.utf8); err != nil {
 			return nil, refusalOf(501, "5.5.4", "Value of "+p.Key+" is malformed")
 		}
 	}
@@ -133,6 +136,7 @@ func refusalOf(code int, enhanced, text string) *smtp.Reply {
 // dropTransaction ends a message that was not delivered; the server behind is told when the
 // connection to it is used again.
 func (s *session) dropTransaction() {
+	s.forward = nil
 	if s.tx == nil {
 		return
 	}

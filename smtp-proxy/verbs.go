@@ -17,6 +17,12 @@ func (s *session) do(cmd smtp.Command) {
 		s.fail(reply(530, "5.7.0", "Must issue a STARTTLS command first"))
 		return
 	}
+	if s.barred && cmd.Verb != smtp.Quit {
+		if s.fail(reply(503, "5.5.1", "Only QUIT is left")); cmd.Verb == smtp.Bdat {
+			s.closing = true // its octets would be commands
+		}
+		return
+	}
 	switch cmd.Verb {
 	case smtp.Ehlo, smtp.Helo:
 		s.doHello(cmd)
@@ -40,12 +46,14 @@ func (s *session) do(cmd smtp.Command) {
 		s.doAuth(cmd.Arg)
 	case smtp.XClient:
 		s.doXClient(cmd.Arg)
+	case smtp.XForward:
+		s.doXForward(cmd.Arg)
 	case smtp.Vrfy:
 		// RFC 5321, 7.3: nobody learns here who exists.
 		s.useless(reply(252, "2.5.0", "Cannot verify, but will take a message and try"))
 	case smtp.Help:
 		s.useless(reply(214, "2.0.0", "See RFC 5321"))
-	case smtp.Expn, "SEND", "SOML", "SAML", "TURN", "ETRN", "XFORWARD", "BURL", "ATRN":
+	case smtp.Expn, "SEND", "SOML", "SAML", "TURN", "ETRN", "BURL", "ATRN":
 		s.fail(reply(502, "5.5.1", "Command not implemented"))
 	case "GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "TRACE", "PATCH", "PRI", "PROXY":
 		// A browser was led here (RFC 9110, RFC 9113), or a load balancer that is not in proxy-from.
@@ -261,6 +269,7 @@ func (s *session) greeting() []string {
 		{true, "CHUNKING"},
 		{s.canStartTLS(), "STARTTLS"},
 		{s.mayXClient(), "XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"},
+		{s.mayXForward(), "XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE"},
 	} {
 		if word.has {
 			lines = append(lines, word.text)

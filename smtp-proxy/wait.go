@@ -17,6 +17,9 @@ func (s *session) rest() bool {
 	if s.mayReturn() {
 		d = min(d, s.conf.UpstreamIdle)
 	}
+	if s.barred {
+		d = min(d, barredTime)
+	}
 	if s.await(what, d) {
 		return true
 	}
@@ -35,6 +38,9 @@ const (
 	forMore                 // a command within a transaction: the drain waits a little
 	forCommand              // the beginning of a transaction, or of anything: the drain ends the session
 )
+
+// barredTime is how long a client that is not wanted may take to say QUIT.
+const barredTime = 30 * time.Second
 
 // mayReturn says whether the session has a connection to the server that others could use while its client says
 // nothing: not one that a user has logged in on, or on which content has begun.

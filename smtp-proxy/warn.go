@@ -31,7 +31,7 @@ func (p *program) warnings(ctx context.Context, listeners listen.Set) []string {
 				"set upstream-client-ip to xclient or proxy2, or refuse-relay to yes with local-domains")
 		}
 	}
-	return all
+	return append(all, s.TLS.Warnings(mailListeners...)...)
 }
 
 // guarded says whether a stranger's mail for strangers is refused here, whatever the server behind does.

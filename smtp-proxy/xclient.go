@@ -54,7 +54,7 @@ func (s *session) become(x xclient) {
 	s.client = netip.AddrPortFrom(x.addr, x.port)
 	s.name, s.looked, s.claimed = x.name, x.name != "", ""
 	s.helo, s.esmtp = "", false
-	s.open, s.openName = false, false
+	s.open, s.openName, s.forward = false, false, nil
 	s.shown = nil // it is that of who speaks for the client
 	if s.login, s.authType = "", ""; x.login != "" && bool(s.conf.XClientLogin) {
 		s.login, s.authType = x.login, smtp.XClient // as Postfix calls it
@@ -65,7 +65,7 @@ func (s *session) become(x xclient) {
 		return
 	}
 	if r := s.askRelayok(); r != nil {
-		s.hangUp(gateFilter, *r)
+		s.barOrHangUp(*r)
 		return
 	}
 	s.say(reply(220, "", s.conf.host+" ESMTP Postern"))
@@ -73,27 +73,10 @@ func (s *session) become(x xclient) {
 
 // parse reads NAME=VALUE words; the values are xtext.
 func (x *xclient) parse(arg string) error {
-	if arg == "" {
-		return errors.New("no attributes")
-	}
-	for word := range strings.FieldsSeq(arg) {
-		key, encoded, ok := strings.Cut(word, "=")
-		if !ok {
-			return errors.New("attribute without value")
-		}
-		value, err := smtp.DecodeXtext(encoded)
-		if err != nil {
-			return err
-		}
-		if err := x.set(strings.ToUpper(key), value); err != nil {
-			return err
-		}
-	}
-	return nil
+	return attributes(arg, x.set)
 }
 
-func (x *xclient) set(key, value string) error {
-	known := value != "[UNAVAILABLE]" && value != "[TEMPUNAVAIL]"
+func (x *xclient) set(key, value string, known bool) error {
 	switch key {
 	case "ADDR":
 		if !known {

@@ -11,13 +11,19 @@ import (
 	"strings"
 )
 
-// MaxSize bounds a header, in bytes; a longer one is malformed.
+// MaxSize bounds a header, in bytes; a longer one is malformed. Certificates of clients are longer than all else in it.
 const MaxSize = v2Fixed + v2MaxBody
 
 const (
 	v1Max     = 107 // bytes of a v1 header with its CR LF
 	v2Fixed   = 16  // bytes of a v2 header before the addresses
-	v2MaxBody = 2048
+	v2MaxBody = 12<<10 - v2Fixed
+)
+
+// Address families with their protocol.
+const (
+	tcp4 = 0x11
+	tcp6 = 0x21
 )
 
 var (
@@ -104,22 +110,20 @@ func parseV2(data []byte) (h Header, n int, err error) {
 		return h, 0, nil
 	}
 	body := data[v2Fixed:n]
-	if command&15 == 0 || family == 0 {
-		return h, n, nil // LOCAL, or AF_UNSPEC: the connection's own addresses count
+	switch {
+	case family>>4 > 3 || family&15 > 2: // "Receivers must drop connections presenting unexpected values here."
+		return h, 0, ErrMalformed
+	case command&15 == 0, family != tcp4 && family != tcp6:
+		return h, n, nil // LOCAL, or addresses of no use here: the connection's own count
 	}
 	return h.addresses(family, body, n)
 }
 
 // addresses reads the address block and checks the TLVs behind it.
 func (h Header) addresses(family byte, body []byte, n int) (Header, int, error) {
-	size := 0
-	switch family {
-	case 0x11: // TCP over IPv4
-		size = 4
-	case 0x21: // TCP over IPv6
+	size := 4
+	if family == tcp6 {
 		size = 16
-	default:
-		return h, 0, ErrMalformed
 	}
 	if len(body) < 2*size+4 {
 		return h, 0, ErrMalformed

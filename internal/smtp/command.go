@@ -22,6 +22,7 @@ const (
 	Auth     = "AUTH"
 	StartTLS = "STARTTLS"
 	XClient  = "XCLIENT"
+	XForward = "XFORWARD"
 )
 
 // Limits of a command line in bytes, its CR LF included.
@@ -44,12 +45,18 @@ type Command struct {
 	Arg  string
 }
 
-// ParseCommand reads a command line without its end. Bytes below 32 and DEL are refused, so that
-// neither a NUL nor a bare CR is ever part of a command; verbs have letters, digits and hyphens and
+// ParseCommand reads a command line without its end. A tab outside quotes is a space, as to Postfix. Other bytes below 32
+// and DEL are refused, so that neither a NUL nor a bare CR is ever part of a command; verbs have letters, digits and hyphens and
 // begin with a letter (X-... verbs are told apart by the caller).
 func ParseCommand(line []byte) (Command, error) {
-	for _, b := range line {
-		if b < ' ' || b == 0x7f {
+	quoted := false
+	for i, b := range line {
+		switch {
+		case b == '"' && !(quoted && line[i-1] == '\\'):
+			quoted = !quoted
+		case b == '\t' && !quoted:
+			line[i] = ' '
+		case b < ' ' || b == 0x7f:
 			return Command{}, ErrControlByte
 		}
 	}

@@ -21,7 +21,11 @@ func TestParseCommand(t *testing.T) {
 		{"GET/HTTP", Command{}, ErrNoVerb},
 		{"NOOP\rMAIL FROM:<a@b>", Command{}, ErrControlByte},
 		{"MAIL FROM:<a@b>\x00", Command{}, ErrControlByte},
-		{"NOOP\tx", Command{}, ErrControlByte},
+		{"NOOP\tx", Command{Noop, "x"}, nil},
+		{"\tNOOP", Command{}, ErrNoVerb},
+		{"EHLO\t a.example \t", Command{Ehlo, "a.example"}, nil},
+		{"RCPT TO:<\"a\tb\"@c>", Command{}, ErrControlByte},
+		{"RCPT TO:<\"a\\\"\tb\"@c>", Command{}, ErrControlByte},
 		{"NOOP \x7f", Command{}, ErrControlByte},
 	} {
 		got, err := ParseCommand([]byte(tt.line))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Param is one ESMTP parameter of MAIL or RCPT: RFC 5321, 4.1.2.
@@ -32,7 +33,10 @@ var ErrSizeNumber = errors.New("SIZE is out of range")
 // ParseParams splits the words behind a path. The same key twice is an error.
 func ParseParams(s string) ([]Param, error) {
 	var params []Param
-	for word := range strings.FieldsSeq(s) {
+	for word := range strings.SplitSeq(s, " ") { // not at spaces of other scripts
+		if word == "" {
+			continue
+		}
 		key, value, has := strings.Cut(word, "=")
 		if !isParamKey(key) || has && !isParamValue(value) {
 			return nil, fmt.Errorf("parameter %.40q is malformed", word)
@@ -85,15 +89,15 @@ func (p Param) CheckMail() error {
 	case ParamRet:
 		return p.oneOf("FULL", "HDRS")
 	case ParamEnvID:
-		return p.checkXtext(100)
+		return p.checkXtext(100, false)
 	case ParamAuth:
-		return p.checkXtext(500)
+		return p.checkXtext(500, false)
 	}
 	return fmt.Errorf("parameter %s is not known", p.Key)
 }
 
-// CheckRcpt checks the value of a parameter of RCPT.
-func (p Param) CheckRcpt() error {
+// CheckRcpt checks the value of a parameter of RCPT; wide says that the message is one with SMTPUTF8.
+func (p Param) CheckRcpt(wide bool) error {
 	switch p.Key {
 	case ParamNotify:
 		words := strings.Split(strings.ToUpper(p.Value), ",")
@@ -109,7 +113,8 @@ func (p Param) CheckRcpt() error {
 		if !ok || !isParamKey(kind) {
 			return errors.New("ORCPT is malformed")
 		}
-		return Param{Key: p.Key, Value: text}.checkXtext(500)
+		// RFC 6533, 3: an address of this type alone may be written in UTF-8.
+		return Param{Key: p.Key, Value: text}.checkXtext(500, wide && strings.EqualFold(kind, "utf-8"))
 	}
 	return fmt.Errorf("parameter %s is not known", p.Key)
 }
@@ -140,7 +145,10 @@ func (p Param) oneOf(words ...string) error {
 	return fmt.Errorf("value of %s is not known", p.Key)
 }
 
-func (p Param) checkXtext(limit int) error {
+func (p Param) checkXtext(limit int, wide bool) error {
+	if !isASCII(p.Value) && !(wide && utf8.ValidString(p.Value)) {
+		return fmt.Errorf("value of %s has bytes outside ASCII", p.Key)
+	}
 	if len(p.Value) > limit {
 		return fmt.Errorf("value of %s is too long", p.Key)
 	}

@@ -51,13 +51,20 @@ func TestParamValues(t *testing.T) {
 		{"ORCPT=rfc822;a@b", true, true},
 		{"ORCPT=rfc822;a+0D+0A", true, false},
 		{"ORCPT=a@b", true, false},
+		{"ENVID=\xc3\xa9", false, false},
+		{"ENVID=+C3+A9", false, true},
+		{"ENVID=a\u00a0b", false, false},
+		{"AUTH=\u00e9", false, false},
+		{"ORCPT=rfc822;\u00e9@b", true, false},
+		{"ORCPT=utf-8;\u00e9@b", true, false},
+		{"NOTIFY=NEVER\u0085", true, false},
 	} {
 		params, err := ParseParams(tt.word)
 		if err != nil {
 			t.Fatalf("ParseParams(%q): %v", tt.word, err)
 		}
 		if tt.rcpt {
-			err = params[0].CheckRcpt()
+			err = params[0].CheckRcpt(false)
 		} else {
 			err = params[0].CheckMail()
 		}
@@ -68,6 +75,23 @@ func TestParamValues(t *testing.T) {
 	_, err := Param{Key: "SIZE", Value: "9999999999999999999"}.Size()
 	if !errors.Is(err, ErrSizeNumber) {
 		t.Errorf("number of 19 nines: %v, want ErrSizeNumber", err)
+	}
+}
+
+// TestParamsAreWords splits at spaces of ASCII alone: what other servers take for one word is one.
+func TestParamsAreWords(t *testing.T) {
+	for _, space := range []string{"\u0085", "\u00a0", "\u1680", "\u2003", "\u2028", "\u3000"} {
+		params, err := ParseParams("BODY=8BITMIME" + space + "ENVID=x")
+		if err == nil {
+			t.Errorf("%q: %q, want an error", space, params)
+		}
+	}
+	params, err := ParseParams("ORCPT=utf-8;\u00e9@b  NOTIFY=NEVER ")
+	if err != nil || len(params) != 2 || params[0].CheckRcpt(true) != nil {
+		t.Errorf("%q, %v", params, err)
+	}
+	if (Param{Key: ParamOrigRcpt, Value: "utf-8;\xff"}).CheckRcpt(true) == nil {
+		t.Error("ORCPT that is not UTF-8 is taken")
 	}
 }
 

@@ -16,8 +16,8 @@ const (
 	CheckStrict AddressCheck = "strict"
 	// CheckRFC takes a Mailbox of RFC 5321, 4.1.2, in angle brackets, but no source route.
 	CheckRFC AddressCheck = "rfc"
-	// CheckOff takes what can be passed on without harm: brackets and domain may be missing, a
-	// source route is dropped.
+	// CheckOff takes what can be passed on without harm: brackets and domain may be missing, dots stand
+	// anywhere in the local part, a source route is dropped.
 	CheckOff AddressCheck = "off"
 )
 
@@ -118,7 +118,7 @@ func ParseAddress(s string, check AddressCheck) (Path, error) {
 	if s == "" {
 		return Path{}, nil
 	}
-	local, domain, err := splitAddress(s)
+	local, domain, err := splitAddress(s, check)
 	if err != nil {
 		return Path{}, err
 	}
@@ -180,7 +180,7 @@ func WordAddress(s string) (Path, error) {
 }
 
 // splitAddress reads the local part, a dot-string or a quoted string, and the domain.
-func splitAddress(s string) (local, domain string, err error) {
+func splitAddress(s string, check AddressCheck) (local, domain string, err error) {
 	i := 0
 	if s[0] == '"' {
 		for i = 1; ; i++ {
@@ -198,7 +198,8 @@ func splitAddress(s string) (local, domain string, err error) {
 		for i < len(s) && isAtomByte(s[i]) {
 			i++
 		}
-		if i == 0 || s[0] == '.' || s[i-1] == '.' || strings.Contains(s[:i], "..") {
+		dots := i > 0 && (s[0] == '.' || s[i-1] == '.' || strings.Contains(s[:i], ".."))
+		if i == 0 || dots && check != CheckOff { // such mailboxes exist by the million
 			return "", "", errors.New("local part is empty or has a misplaced dot")
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -57,6 +58,27 @@ func (r Reply) String() string {
 	return out + " " + r.Text()
 }
 
+// ASCII gives the reply with everything beyond ASCII as '?': RFC 6531, 3.7.4.2, allows that only for those who asked for it.
+func (r Reply) ASCII() Reply {
+	for i, text := range r.Lines {
+		if isASCII(text) {
+			continue
+		}
+		lines := slices.Clone(r.Lines)
+		for j := i; j < len(lines); j++ {
+			lines[j] = strings.Map(func(c rune) rune {
+				if c >= 0x80 {
+					return '?'
+				}
+				return c
+			}, lines[j])
+		}
+		r.Lines = lines
+		break
+	}
+	return r
+}
+
 // Err gives nil for 2xx and 3xx, and a [*ReplyError] else.
 func (r Reply) Err() error {
 	if r.Code >= 200 && r.Code < 400 {
@@ -72,7 +94,7 @@ type ReplyError struct{ Reply Reply }
 func (e *ReplyError) Error() string { return "server replied " + e.Reply.String() }
 
 // AppendTo appends the reply as it goes over the wire: each line at most 512 bytes with its CR LF, longer
-// texts folded into more lines, control bytes and bytes that are no UTF-8 as '?'. What is no reply code
+// texts folded into more lines, but not the challenge of AUTH, which is one line (RFC 4954, 4); control bytes and bytes that are no UTF-8 as '?'. What is no reply code
 // becomes 451: a client that waits must get an answer it understands.
 func (r Reply) AppendTo(dst []byte) []byte {
 	code := r.Code
@@ -84,6 +106,9 @@ func (r Reply) AppendTo(dst []byte) []byte {
 		prefix = r.Enhanced + " "
 	}
 	room := MaxReplyLine - len("250-\r\n") - len(prefix)
+	if code == 334 {
+		room = maxReplyBytes
+	}
 	mark := -1 // where the separator of the last line is
 	line := func(text string) {
 		dst = strconv.AppendInt(dst, int64(code), 10)

@@ -16,7 +16,7 @@ import (
 type Server struct {
 	Cert       []string      `name:"tls-cert" sep:"none" placeholder:"FILE" help:"Certificate chain (PEM), with its key unless that is in tls-key. Several: the name that a client asks for (SNI) chooses, else it is the first."`
 	Key        []string      `name:"tls-key" sep:"none" placeholder:"FILE" help:"Key of the certificate (PEM). With several certificates one for each, in their order."`
-	Min        string        `name:"tls-min" enum:"1.2,1.3" default:"1.2" help:"Oldest TLS version."`
+	Min        []string      `name:"tls-min" sep:"none" placeholder:"VERSION [LISTENER...]" help:"Oldest TLS version: 1.2, 1.3, or 1.0 and 1.1, which are broken, for the listeners named behind it, or for all."`
 	Timeout    time.Duration `name:"tls-timeout" default:"30s" help:"How long a TLS handshake may take."`
 	ClientCert []string      `name:"tls-client-cert" sep:"none" placeholder:"WHEN [LISTENER...]" help:"Certificates of clients: none, ask or require, for the listeners named behind it, or for all."`
 	ClientCA   string        `name:"tls-client-ca" placeholder:"FILE" help:"Authorities (PEM) whose certificates are good for tls-client-cert."`
@@ -43,9 +43,12 @@ func (s *Server) Check(listeners ...string) error {
 	case s.Timeout < time.Second:
 		return errors.New("tls-timeout: value is too small")
 	}
+	if _, err := perListener("tls-min", s.Min, versionNames, "1.2", listeners); err != nil {
+		return err
+	}
 	rules, err := s.clientRules(listeners)
 	if err != nil {
-		return fmt.Errorf("tls-client-cert: %w", err)
+		return err
 	}
 	for _, rule := range rules {
 		switch {
@@ -61,14 +64,19 @@ func (s *Server) Check(listeners ...string) error {
 
 // clientRules gives the rule for each listener.
 func (s *Server) clientRules(listeners []string) (map[string]string, error) {
+	return perListener("tls-client-cert", s.ClientCert, []string{certNone, certAsk, certRequire}, certNone, listeners)
+}
+
+// perListener reads lines of a choice and the listeners that it is for, or is for all; the last one counts.
+func perListener(key string, lines, choices []string, usual string, listeners []string) (map[string]string, error) {
 	rules := make(map[string]string, len(listeners))
 	for _, name := range listeners {
-		rules[name] = certNone
+		rules[name] = usual
 	}
-	for _, line := range s.ClientCert {
+	for _, line := range lines {
 		words := strings.Fields(line)
-		if len(words) == 0 || !slices.Contains([]string{certNone, certAsk, certRequire}, words[0]) {
-			return nil, fmt.Errorf("%q does not begin with none, ask or require", line)
+		if len(words) == 0 || !slices.Contains(choices, words[0]) {
+			return nil, fmt.Errorf("%s: %q does not begin with one of %s", key, line, strings.Join(choices, ", "))
 		}
 		names := words[1:]
 		if len(names) == 0 {
@@ -76,7 +84,7 @@ func (s *Server) clientRules(listeners []string) (map[string]string, error) {
 		}
 		for _, name := range names {
 			if _, ok := rules[name]; !ok {
-				return nil, fmt.Errorf("%q is none of the listeners %s", name, strings.Join(listeners, ", "))
+				return nil, fmt.Errorf("%s: %q is none of the listeners %s", key, name, strings.Join(listeners, ", "))
 			}
 			rules[name] = words[0]
 		}
@@ -114,11 +122,15 @@ func (s *Server) Load(listeners ...string) (map[string]*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	oldest, err := perListener("tls-min", s.Min, versionNames, "1.2", listeners)
+	if err != nil {
+		return nil, err
+	}
 	all := make(map[string]*Listener, len(rules))
 	for name, rule := range rules {
-		l := &Listener{Config: &tls.Config{Certificates: certs, MinVersion: tls.VersionTLS12}}
-		if s.Min == "1.3" {
-			l.Config.MinVersion = tls.VersionTLS13
+		l := &Listener{Config: &tls.Config{Certificates: certs, MinVersion: versions[oldest[name]]}}
+		if l.Config.MinVersion < tls.VersionTLS12 {
+			l.Config.CipherSuites = oldSuites()
 		}
 		switch rule {
 		case certAsk:
@@ -129,6 +141,32 @@ func (s *Server) Load(listeners ...string) (map[string]*Listener, error) {
 		all[name] = l
 	}
 	return all, nil
+}
+
+// versions are the values of the setting tls-min.
+var versions = map[string]uint16{"1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+
+var versionNames = []string{"1.0", "1.1", "1.2", "1.3"}
+
+// oldSuites are the usual cipher suites and those that clients of TLS 1.0 and 1.1 may have alone.
+func oldSuites() []uint16 {
+	var suites []uint16
+	for _, suite := range tls.CipherSuites() {
+		suites = append(suites, suite.ID)
+	}
+	return append(suites, tls.TLS_RSA_WITH_AES_256_CBC_SHA, tls.TLS_RSA_WITH_AES_128_CBC_SHA)
+}
+
+// Warnings says which listeners take versions of TLS that are broken.
+func (s *Server) Warnings(listeners ...string) []string {
+	var all []string
+	oldest, _ := perListener("tls-min", s.Min, versionNames, "1.2", listeners)
+	for _, name := range listeners {
+		if v := oldest[name]; len(s.Cert) > 0 && versions[v] < tls.VersionTLS12 {
+			all = append(all, fmt.Sprintf("tls-min: listener %s takes TLS %s, which is broken (RFC 8996): passwords and mail can be read on the way", name, v))
+		}
+	}
+	return all
 }
 
 // Peer gives the certificate that the client has shown, if it has; the error says why it is not good.

@@ -58,7 +58,7 @@ func TestLoadRules(t *testing.T) {
 	dir := testenv.ShortDir(t)
 	ca := testenv.NewAuthority(t)
 	cert, key := ca.Files(dir, "mx.test")
-	s := Server{Cert: []string{cert}, Key: []string{key}, Min: "1.3", ClientCert: []string{"require", "ask smtp", "none submission"}, ClientCA: ca.File(dir)}
+	s := Server{Cert: []string{cert}, Key: []string{key}, Min: []string{"1.3"}, ClientCert: []string{"require", "ask smtp", "none submission"}, ClientCA: ca.File(dir)}
 	all, err := s.Load(listeners...)
 	if err != nil {
 		t.Fatal(err)
