@@ -56,12 +56,13 @@ func TestBehindPostfix(t *testing.T) {
 			" -o smtpd_client_restrictions=\n -o smtpd_helo_restrictions=\n -o smtpd_sender_restrictions=\n"+
 			" -o smtpd_recipient_restrictions=permit_mynetworks,reject\n -o mynetworks=127.0.0.0/8\n"+
 			fmt.Sprintf("127.0.0.1:%d inet n - n - 20 smtpd\n -o smtpd_proxy_filter=127.0.0.1:%d\n", front, port))
-	startGatewayTo(t, fmt.Sprintf("smtp://127.0.0.1:%d", back), port)
+	g := startGatewayTo(t, fmt.Sprintf("smtp://127.0.0.1:%d", back), port, "--xforward-from", "127.0.0.1")
 
 	if code := sendWithSwaks(t, front, messageFile(t, plainMessage, "behind")); code != "250" {
 		t.Errorf("reply %s, want 250", code)
 	}
 	m.AwaitDelivered("Subject: behind")
+	g.proxy.WaitOutput("forwarded=127.0.0.2") // whom Postfix speaks for
 	if code := sendWithSwaks(t, front, messageFile(t, gtubeMessage, "spam")); code != "554" {
 		t.Errorf("reply %s to GTUBE, want 554", code)
 	}
