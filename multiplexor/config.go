@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -124,6 +125,7 @@ type settings struct {
 	MaxRequestSize config.Bytes `name:"max-request-size" help:"Longest request line." placeholder:"BYTES" default:"16k"`
 	MaxAnswerSize  config.Bytes `name:"max-answer-size" help:"Longest answer of a worker." placeholder:"BYTES" default:"64k"`
 
+	NoNewPrivs bool   `name:"no-new-privs" help:"Give programs that are set-uid or set-gid no rights when workers start them." default:"${nnp}"`
 	User       string `short:"U" help:"User to run as." placeholder:"USER"`
 	Foreground bool   `short:"D" help:"Stay in the foreground."`
 	Pidfile    string `short:"p" help:"File for the process id." placeholder:"FILE"`
@@ -142,6 +144,7 @@ type settings struct {
 	StatsSyslog    bool    `name:"stats-syslog" short:"T" help:"Put those lines into the log."`
 	StatsFlush     bool    `name:"stats-flush" short:"u" help:"Write each line of the statistics file at once."`
 
+	tooFew  bool   // the maximum is below the minimum
 	program string // the name it was started under
 }
 
@@ -156,18 +159,32 @@ func parser(program string) *config.Parser {
 		Shorts:      map[string]rune{"version": 'v'},
 		Vars: map[string]string{
 			"spool": "/var/spool/postern", "requests": "/run/postern/multiplexor.sock", "worker": "/usr/libexec/postern/filter-basic",
-			"queue": "1024", "jitter": "10", "reload": "two-generation", "poison": "2", "scanbelow": "yes", "log": "auto", "level": "info", "program": ourName,
+			"queue": "1024", "jitter": "10", "reload": "two-generation", "poison": "2", "scanbelow": "yes", "nnp": "yes", "log": "auto", "level": "info", "program": ourName,
 		},
 	}
 	if program == theirName {
 		// Nothing but the command line counts: the original knew no settings file.
 		p.Program, p.DefaultFile = theirName, "/nonexistent"
 		p.Vars = map[string]string{
-			"spool": "/var/spool/MIMEDefang", "requests": "", "worker": "/usr/bin/mimedefang.pl",
-			"queue": "0", "jitter": "0", "reload": "classic", "poison": "0", "scanbelow": "no", "log": "syslog", "level": "debug", "program": theirName,
+			"spool": "/var/spool/MIMEDefang", "requests": "", "worker": theirWorker(),
+			"queue": "0", "jitter": "0", "reload": "classic", "poison": "0", "scanbelow": "no", "nnp": "no", "log": "syslog", "level": "debug", "program": theirName,
 		}
 	}
 	return p
+}
+
+// theirWorker gives the filter program of MIMEDefang, which may be in either place.
+func theirWorker() string {
+	const usual, local = "/usr/bin/mimedefang.pl", "/usr/local/bin/mimedefang.pl"
+	if !exists(usual) && exists(local) {
+		return local
+	}
+	return usual
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 const (
@@ -208,6 +225,7 @@ const maxLineSize = 16 << 20
 
 // clamp brings values into bounds without a word, as the original does.
 func (s *settings) clamp() {
+	s.tooFew = s.Min > s.Max
 	s.Max = min(max(s.Max, 1), maxWorkers)
 	s.Min = min(max(s.Min, 1), s.Max)
 	s.MaxRequests = max(s.MaxRequests, 1)

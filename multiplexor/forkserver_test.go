@@ -322,7 +322,8 @@ func TestForkServerTooSlow(t *testing.T) {
 			errands, lines := newErrands(), &memoryLog{}
 			began := make(chan struct{}, 1)
 			exec := func(w *worker, done func(child, error)) { began <- struct{}{}; done(nil, nil) }
-			f := newForks(loop, &program{Path: self, Filter: filter, Env: workerEnv(os.Environ())}, exec, &journal{log: slog.New(lines), errands: errands}, true)
+			env, _ := workerEnv(os.Environ(), false)
+			f := newForks(loop, &program{Path: self, Filter: filter, Env: env}, exec, &journal{log: slog.New(lines), errands: errands}, true)
 			f.loadLimit, f.forkLimit = 10*time.Second, 200*time.Millisecond
 			if rules == "hangs while it loads" {
 				f.loadLimit = 400 * time.Millisecond

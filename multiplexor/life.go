@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -31,6 +32,10 @@ func run(args []string) int {
 		program = ourName
 	}
 	syscall.Umask(0o077)
+	if err := privdrop.Protect(); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", args[0], err)
+		return 1
+	}
 	// What our parent left open is not for workers. Old kernels cannot do that; then
 	// it is as good as our parent was careful.
 	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
@@ -92,6 +97,10 @@ func (s *settings) read(args []string) (done bool, status int) {
 		if err := result.Print(os.Stdout); err != nil {
 			fmt.Fprintf(os.Stderr, "%s: print settings: %v\n", args[0], err)
 			return true, 1
+		}
+		if err := s.check(); err != nil && !s.likeOriginal() {
+			fmt.Fprintf(os.Stderr, "%s: error: %v\n", args[0], err)
+			return true, config.ExitSettings
 		}
 		return true, s.checkDirectories(args[0])
 	}
@@ -176,6 +185,9 @@ func (d *multiplexor) prepare() (text string, early bool) {
 	if text := d.becomeUser(); text != "" {
 		return text, true
 	}
+	if err := d.protect(); err != nil {
+		return fmt.Sprintf("%s: %v", d.name, err), true
+	}
 	if s.Spool, err = filepath.Abs(s.Spool); err != nil {
 		return fmt.Sprintf("%s: spool directory: %v", d.name, err), true
 	}
@@ -192,6 +204,16 @@ func (d *multiplexor) prepare() (text string, early bool) {
 		return err.Error(), false
 	}
 	return "", false
+}
+
+// protect makes sure, now that the ids are the last ones, that nobody but root looks into
+// the process, and that no worker gains rights.
+func (d *multiplexor) protect() error {
+	err := privdrop.Protect()
+	if err == nil && d.settings.NoNewPrivs {
+		err = privdrop.NoNewPrivileges()
+	}
+	return err
 }
 
 func rootCause(err error) error {
@@ -245,7 +267,7 @@ func (d *multiplexor) assemble() (err error) {
 		d.hub.Seed(notify.Message{Letter: 'F', Text: strconv.Itoa(int(s.Max))}, notify.Message{Letter: letterWorking, Text: "0"})
 	}
 	pr := &program{Path: s.Worker, Filter: s.Filter, StatusPipe: s.Pipe, Group: s.Group,
-		AddressSpace: int64(s.MaxAS) * 1024, Resident: int64(s.MaxRSS) * 1024, Env: workerEnv(os.Environ())}
+		AddressSpace: int64(s.MaxAS) * 1024, Resident: int64(s.MaxRSS) * 1024, Env: d.workerEnv()}
 	d.starter = newStarter(d.loop, pr, int(s.Max))
 	system := processes{Start: d.starter.Start}
 	if s.Fork {
@@ -278,6 +300,16 @@ func (d *multiplexor) assemble() (err error) {
 		}
 	}
 	return d.openDoors()
+}
+
+// workerEnv is our environment as far as workers get it. What is withheld that
+// somebody may have set for them is logged.
+func (d *multiplexor) workerEnv() []string {
+	env, withheld := workerEnv(os.Environ(), d.settings.likeOriginal())
+	if len(withheld) > 0 {
+		d.journal.add(levelWarning, "not given to workers, because it could make them load foreign code: "+strings.Join(withheld, ", "))
+	}
+	return env
 }
 
 func (d *multiplexor) openStats() {

@@ -40,21 +40,37 @@ func (pr *program) args(mode string) []string {
 	return append(a, mode)
 }
 
-// workerEnv is our environment without what is meant for us alone, or could make
-// a worker load foreign code.
-func workerEnv(env []string) []string {
-	var out []string
+// workerEnv gives an environment without what is meant for us alone, or could make
+// a worker load foreign code. Under the original's name workers get the latter as they
+// always did: there are filters whose modules come that way. What was withheld though
+// it was not for us is named.
+func workerEnv(env []string, original bool) (out, withheld []string) {
 	for _, e := range env {
 		name, _, _ := strings.Cut(e, "=")
 		switch {
-		case strings.HasPrefix(name, "LISTEN_"), strings.HasPrefix(name, "LD_"), strings.HasPrefix(name, "WATCHDOG_"), strings.HasPrefix(name, "MULTIPLEXOR_"),
-			name == "NOTIFY_SOCKET", name == forkSocketVariable, name == "PERL5OPT", name == "PERL5DB", name == "PERL5LIB", name == "PERLLIB",
-			name == "PYTHONPATH", name == "PYTHONSTARTUP", name == "BASH_ENV", name == "ENV", name == "IFS", name == "GODEBUG":
+		case strings.HasPrefix(name, "LISTEN_"), strings.HasPrefix(name, "WATCHDOG_"), strings.HasPrefix(name, "MULTIPLEXOR_"),
+			name == "NOTIFY_SOCKET", name == forkSocketVariable, name == "GODEBUG":
+		case !original && loadsCode(name):
+			withheld = append(withheld, name)
 		default:
 			out = append(out, e)
 		}
 	}
-	return out
+	return out, withheld
+}
+
+// loadsCode reports whether a variable can make a program load code that is not its own.
+func loadsCode(name string) bool {
+	for _, prefix := range []string{"LD_", "PERL5", "PYTHON", "RUBY"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	switch name {
+	case "PERLLIB", "BASH_ENV", "ENV", "IFS", "NODE_OPTIONS", "NODE_PATH", "LUA_PATH", "LUA_CPATH", "LUA_INIT":
+		return true
+	}
+	return false
 }
 
 // starter starts processes on a goroutine of its own: fork and exec take their

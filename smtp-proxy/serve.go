@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -42,10 +43,15 @@ func (p *program) program() daemon.Program {
 	return daemon.Program{
 		Name: programName, Settings: &p.settings, Listeners: p.listeners, Open: p.open, Serve: p.serve,
 		Description: "Guarded SMTP front door for any mail server.",
-		Check:       p.check, Directories: p.directories,
+		Check:       p.check, Directories: p.directories, Execs: p.settings.execs,
 		Warnings: p.warnings,
 		Commands: map[string]func(io.Writer, io.Writer) int{"explain": p.explain},
 	}
+}
+
+// execs reports whether a next hop is a program.
+func (s *settings) execs() bool {
+	return slices.ContainsFunc(append([]string{s.Hold}, s.Upstream...), func(url string) bool { return strings.HasPrefix(url, "exec:") })
 }
 
 func (p *program) listeners() []listen.Request {

@@ -122,7 +122,11 @@ func TestConventionEverySettingIsInTheSample(t *testing.T) {
 				}
 			}
 			file := filepath.Join(testenv.Root(t), "etc", program+".conf")
-			stdout, stderr, status := testenv.Run(t, testenv.Binary(t, program), "--config", file, "--check")
+			args := []string{"--config", file, "--check"}
+			if program == "multiplexor" { // what an installation has
+				args = append(args, "--worker", testenv.Binary(t, "filter-basic"), "--spool", t.TempDir())
+			}
+			stdout, stderr, status := testenv.Run(t, testenv.Binary(t, program), args...)
 			if status != 0 {
 				t.Errorf("--check of the sample: status %d\n%s%s", status, stdout, stderr)
 			}

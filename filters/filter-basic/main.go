@@ -10,9 +10,15 @@ import (
 
 	"postern/filters/worker"
 	"postern/internal/config"
+	"postern/internal/privdrop"
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	if err := privdrop.Protect(); err != nil { // there is mail in its memory
+		os.Exit(fail(err))
+	}
+	os.Exit(run(os.Args[1:]))
+}
 
 // run reads the arguments, works until standard input ends, and returns the exit status.
 func run(args []string) int {

@@ -18,9 +18,10 @@ import (
 type Common struct {
 	config.File
 
-	User      string `help:"User to become when started as root: NAME, UID, UID.GID or NAME:GROUP." placeholder:"USER" default:"${user=nobody}"`
-	AllowRoot bool   `help:"Allow the user to be root."`
-	Pidfile   string `help:"File for the process id." placeholder:"FILE"`
+	User       string `help:"User to become when started as root: NAME, UID, UID.GID or NAME:GROUP." placeholder:"USER" default:"${user=nobody}"`
+	AllowRoot  bool   `help:"Allow the user to be root."`
+	NoNewPrivs string `name:"no-new-privs" help:"Whether programs that are set-uid or set-gid get no rights when this one starts them: yes, no, or auto (yes, unless a program is set to be started)." enum:"auto,yes,no" default:"auto" placeholder:"WHEN"`
+	Pidfile    string `help:"File for the process id." placeholder:"FILE"`
 
 	Log            string `help:"Where the log goes: stderr, journal, syslog, or auto (the journal if standard error is connected to it, else stderr)." enum:"auto,stderr,journal,syslog" default:"${log=auto}" placeholder:"TARGET"`
 	LogLevel       string `help:"Least level that is logged: debug, info, notice, warn or error." enum:"debug,info,notice,warn,error" default:"${log_level=info}" placeholder:"LEVEL"`

@@ -77,6 +77,12 @@ type Program struct {
 	// OnReady runs once, when Serve calls Env.Ready for the first time.
 	OnReady func()
 
+	// Execs says, once the settings are read, whether the program starts others that may
+	// need more rights than it has, such as sendmail. It may be nil.
+	Execs func() bool
+
+	ownProcess bool // it has the process for itself, which is not so in tests
+
 	UsageStatus int // exit status for usage errors; 0 for config.ExitUsage
 }
 
@@ -116,7 +122,14 @@ type Std struct {
 const exitFailure = 1
 
 // Run runs a program with the arguments of the process and ends the process.
-func Run(p Program) { os.Exit(Main(p, os.Args[1:], Std{})) }
+func Run(p Program) {
+	if err := privdrop.Protect(); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: error: %v\n", p.Name, err)
+		os.Exit(exitFailure)
+	}
+	p.ownProcess = true
+	os.Exit(Main(p, os.Args[1:], Std{}))
+}
 
 // Main runs a program and gives its exit status: 0 after a clean end,
 // config.ExitUsage, config.ExitSettings, else 1.
@@ -347,6 +360,9 @@ func (l *life) drop() error {
 	if err := privdrop.Drop(l.common.User, l.common.AllowRoot); err != nil {
 		return err
 	}
+	if err := l.protect(); err != nil {
+		return err
+	}
 	switch {
 	case os.Geteuid() == 0:
 		log.Warn("running as root")
@@ -358,6 +374,21 @@ func (l *life) drop() error {
 		}
 	}
 	return nil
+}
+
+// protect makes sure, now that the ids are the last ones, that nobody but root looks into
+// the process, and that nothing it starts gains rights.
+func (l *life) protect() error {
+	if !l.program.ownProcess {
+		return nil
+	}
+	if err := privdrop.Protect(); err != nil {
+		return err
+	}
+	if l.common.NoNewPrivs == "no" || l.common.NoNewPrivs == "auto" && l.program.Execs != nil && l.program.Execs() {
+		return nil
+	}
+	return privdrop.NoNewPrivileges()
 }
 
 // complain writes an error to the log, and to standard error if the log is
