@@ -1,8 +1,8 @@
 #!/bin/sh
 # Runs the checks and the tests of the whole tree:
 #
-#	test/run.sh check	gofmt, vet, staticcheck, the conventions, and the unit
-#				tests that need no peer, no root and little time
+#	test/run.sh check	gofmt, vet, staticcheck, govulncheck, the conventions, and
+#				the unit tests that need no peer, no root and little time
 #	test/run.sh		installs the peers, then all checks and all tests
 #	test/run.sh tests	the same without the checks
 #	test/run.sh cover	all tests, and which statements they run: bin/cover.html
@@ -32,10 +32,17 @@ LIMIT=30m
 PACKAGES=${PACKAGES:-./...}
 TESTFLAGS=${TESTFLAGS:-}
 
-# Arguments of the report: -failed STAGE and -left-out WHAT:WHY.
+# Arguments of the report: -failed STAGE, -left-out WHAT:WHY and -note TEXT.
 set -- "${1:-all}"
 what=$1
 shift
+case $what in
+check | all | tests | cover) ;;
+*)
+	echo "run: $what is none of check, tests, cover" >&2
+	exit 64
+	;;
+esac
 
 formatted() {
 	unformatted=$(gofmt -l .) && [ -z "$unformatted" ] || {
@@ -62,11 +69,14 @@ check | all)
 	go vet $PACKAGES || set -- "$@" -failed 'go vet'
 	echo 'check: staticcheck'
 	go tool -modfile=test/tools/go.mod staticcheck $PACKAGES || set -- "$@" -failed staticcheck
-	;;
-cover | tests) ;;
-*)
-	echo "run: $what is none of check, tests, cover" >&2
-	exit 64
+	echo 'check: govulncheck'
+	test/vuln.sh -n >"$tmp/vuln"
+	status=$?
+	cat "$tmp/vuln"
+	case $status in
+	1) set -- "$@" -failed 'govulncheck: known vulnerabilities in modules' ;;
+	2) set -- "$@" -note "known vulnerabilities were not looked for: $(tail -n 1 "$tmp/vuln")" ;;
+	esac
 	;;
 esac
 

@@ -3,7 +3,7 @@
 // failed; then the slowest tests, a table of what the run left out, and as the
 // last lines go test's own summary of each package.
 //
-//	report [-packages N] [-failures FILE] [-left-out WHAT:WHY]... [-failed STAGE]... go test -json ./...
+//	report [-packages N] [-failures FILE] [-left-out WHAT:WHY]... [-failed STAGE]... [-note TEXT]... go test -json ./...
 //
 // It exits 1 if a test, a package or one of the named earlier stages failed, or
 // if anything was left out under CI=true. A test that a quick run leaves to the
@@ -25,9 +25,10 @@ import (
 )
 
 func main() {
-	var leftOut, failed list
+	var leftOut, failed, notes list
 	flag.Var(&leftOut, "left-out", "an earlier stage that was left out, `WHAT:WHY`")
 	flag.Var(&failed, "failed", "an earlier `STAGE` that failed")
+	flag.Var(&notes, "note", "a `TEXT` for the end that is no failure, not even under CI=true")
 	packages := flag.Int("packages", 0, "how many packages there are")
 	failures := flag.String("failures", "", "a `FILE` to append a line to for each test that failed")
 	flag.Parse()
@@ -37,7 +38,7 @@ func main() {
 	}
 	shown := newScreen(os.Stdout)
 	heedSignals()
-	r := report{out: shown, failedStages: failed, total: *packages}
+	r := report{out: shown, failedStages: failed, notes: notes, total: *packages}
 	for _, l := range leftOut {
 		what, why, _ := strings.Cut(l, ":")
 		r.leftOut = append(r.leftOut, omission{what, strings.TrimSpace(why)})

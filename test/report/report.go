@@ -33,6 +33,7 @@ type report struct {
 	out          io.Writer
 	leftOut      []omission
 	failedStages []string
+	notes        []string
 	total        int // how many packages there are, if known
 
 	packages  map[string]*pkg // those that run
@@ -164,6 +165,9 @@ func (r *report) close(complete bool) bool {
 			fmt.Fprintln(r.out, "CI=true lets nothing be left out: FAILED")
 			ok = false
 		}
+	}
+	for _, note := range r.notes {
+		fmt.Fprintf(r.out, "Note: %s\n", note)
 	}
 	for _, stage := range r.failedStages {
 		fmt.Fprintf(r.out, "FAILED: %s\n", stage)

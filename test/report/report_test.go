@@ -108,6 +108,10 @@ func TestFailuresAreShown(t *testing.T) {
 
 func TestEarlierStageFails(t *testing.T) {
 	r, out := play(t, map[string]string{"a/a_test.go": header + `func TestA(t *testing.T) {}`})
+	r.notes = list{"no database"}
+	if !r.close(true) || !strings.Contains(out.String(), "\nNote: no database\n") {
+		t.Errorf("a note is a failure, or not told:\n%s", out)
+	}
 	r.failedStages = list{"gofmt"}
 	if r.close(false) || !strings.Contains(out.String(), "FAILED: gofmt") {
 		t.Errorf("a failed stage went unnoticed:\n%s", out)
