@@ -16,6 +16,7 @@ import (
 
 	"postern/internal/evloop"
 	"postern/internal/notify"
+	"postern/internal/testenv"
 )
 
 // bench is a pool with a clock that the test moves and processes that the test
@@ -101,7 +102,7 @@ func (b *bench) start(w *worker, done func(child, error)) {
 func (b *bench) logged() string {
 	done := make(chan struct{})
 	b.p.log.errands.add(func() { close(done) })
-	<-done
+	testenv.Receive(b.t, "the end of the errands", done)
 	return b.log.text()
 }
 

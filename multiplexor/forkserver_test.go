@@ -222,10 +222,13 @@ func TestForkServerWorkers(t *testing.T) {
 		}
 	}
 	server := r.forkServer()
-	a, b := r.background("do sleep 1000"), r.background("do sleep 1000")
+	releaseA, a := r.hold("")
+	releaseB, b := r.hold("")
 	r.waitStatus("BBS")
 	r.want("ping", "PONG\n")
-	if got := <-a + <-b; got != "ok did\nok did\n" {
+	releaseA()
+	releaseB()
+	if got := a() + b(); got != "ok did\nok did\n" {
 		t.Errorf("two at a time: %q", got)
 	}
 	workers := processesOf(server)
@@ -332,17 +335,10 @@ func TestForkServerTooSlow(t *testing.T) {
 				f.load()
 				f.Start(&worker{}, func(child, error) {})
 			})
-			ended := make(chan error, 1)
-			go func() { ended <- loop.Run() }()
-			select {
-			case <-began:
-			case <-time.After(patience):
-				t.Error("no worker was started without the server")
-			}
+			run := testenv.Go(t, "the loop", loop.Run)
+			testenv.Receive(t, "a worker that is started without the server", began)
 			loop.Post(loop.Stop)
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
+			run.Wait()
 			f.Close()
 			errands.Close()
 			if err := loop.Close(); err != nil {
@@ -373,13 +369,14 @@ func TestForkServerStillLoading(t *testing.T) {
 
 	r.rules("hangs while it loads")
 	r.want("reread", "Forced reread of filter rules\n")
-	busy := r.background("do sleep 9000") // one worker does that, and one place is for trying the rules
+	release, busy := r.hold("") // one worker does that, and one place is for trying the rules
 	testenv.Eventually(t, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
 	testenv.Eventually(t, "another one, of no server", func() bool { return r.workerRules() == "" })
 	if strings.Count(r.proc.Output(), "New filter rules are in force") > 1 {
 		t.Error("rules that nobody could load are in force")
 	}
-	if got := <-busy; got != "ok did\n" {
+	release()
+	if got := busy(); got != "ok did\n" {
 		t.Errorf("the request at hand was answered %q", got)
 	}
 	r.end()
@@ -405,13 +402,14 @@ func TestForkServerReread(t *testing.T) {
 				t.Fatalf("rules %q", got)
 			}
 			old := r.forkServer()
-			busy := r.background("do sleep 1000;about;")
+			release, busy := r.hold(";about;")
 			testenv.Eventually(t, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
 
 			r.rules("second")
 			r.want("reread", "Forced reread of filter rules\n")
 			testenv.Eventually(t, "a worker with the new rules", func() bool { return r.workerRules() == "second" })
-			if got := <-busy; !strings.Contains(got, ",rules=first ") {
+			release()
+			if got := busy(); !strings.Contains(got, ",rules=first ") {
 				t.Errorf("the request at hand was answered %q", got)
 			}
 			gone(t, old)
@@ -448,14 +446,15 @@ func TestForkServerDies(t *testing.T) {
 	r.want("ping", "PONG\n")
 	server := r.forkServer()
 	old := processesOf(server)
-	busy := r.background("do sleep 1000")
+	release, busy := r.hold("")
 	testenv.Eventually(t, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
 	syscall.Kill(server, syscall.SIGKILL)
 	r.logged("Workers are started without a fork server")
 	if got := r.workerRules(); got != "" {
 		t.Errorf("a worker was forked with %q by nobody", got)
 	}
-	if got := <-busy; got != "ok did\n" {
+	release()
+	if got := busy(); got != "ok did\n" {
 		t.Errorf("the request at hand was answered %q", got)
 	}
 	testenv.Eventually(t, "another fork server", func() bool {
@@ -463,8 +462,8 @@ func TestForkServerDies(t *testing.T) {
 	})
 	// The orphan and the one that was not forked go; then they are forked again.
 	a, b := r.background("do sleep 500;exit 0"), r.background("do sleep 500;exit 0")
-	<-a
-	<-b
+	a()
+	b()
 	testenv.Eventually(t, "a worker that was forked", func() bool { return strings.Contains(r.ask("do about"), ",rules=first ") })
 	r.end()
 	gone(t, old...)

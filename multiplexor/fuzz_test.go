@@ -134,8 +134,7 @@ func FuzzRequestLine(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		done := make(chan error, 1)
-		go func() { done <- loop.Run() }()
+		run := testenv.Go(t, "the loop", loop.Run)
 		loop.Post(func() { door.admit(fds[0]) })
 		file := os.NewFile(uintptr(fds[1]), "client")
 		conn, err := net.FileConn(file)
@@ -155,12 +154,12 @@ func FuzzRequestLine(f *testing.F) {
 			t.Errorf("%q: no end after %q", text, reply)
 		}
 		conn.Close()
-		closed := make(chan int)
+		closed := make(chan int, 1)
 		loop.Post(func() { closed <- *door.open; loop.Stop() })
-		if n := <-closed; n != 0 {
+		if n := testenv.Receive(t, "the count of connections", closed); n != 0 {
 			t.Errorf("%q: %d connections left open", text, n)
 		}
-		<-done
+		run.Wait()
 		loop.Close()
 		line, _, whole := bytes.Cut(text, []byte("\n"))
 		if whole && string(line) == "free" && !bytes.HasPrefix(reply, []byte("2\n")) {

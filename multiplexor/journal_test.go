@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"postern/internal/testenv"
 )
 
 // TestErrandsEnd: an errand may have something to say after the end was asked
@@ -100,7 +102,7 @@ func TestStatisticsThatCannotBeWritten(t *testing.T) {
 		t.Helper()
 		done := make(chan struct{})
 		e.must(func() { close(done) })
-		<-done
+		testenv.Receive(t, "the end of the errands", done)
 		want := strings.Repeat("Could not write stats file "+path+": no space left on device\n", n)
 		if got := log.text(); strings.TrimSuffix(got, "\n") != strings.TrimSuffix(want, "\n") {
 			t.Errorf("log:\n%swant:\n%s", got, want)

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/mxproto"
 	"postern/internal/testenv"
@@ -98,12 +97,12 @@ func TestMUX_01_MoreWorkersThanDescriptors(t *testing.T) {
 	r := prepare(t)
 	args := append([]string{"-c", `ulimit -n 150; exec "$0" "$@"`, testenv.Binary(t, "multiplexor")}, r.args("-D", "-x", "60", "-b", "60")...)
 	r.start(exec.Command("/bin/sh", args...))
-	var replies []<-chan string
+	var replies []func() string
 	for range 10 {
 		replies = append(replies, r.background("do sleep 1000"))
 	}
 	for _, reply := range replies {
-		if got := <-reply; got != "ok did\n" {
+		if got := reply(); got != "ok did\n" {
 			t.Errorf("got %q", got)
 		}
 	}
@@ -349,17 +348,17 @@ func TestMUX_08_InterestLines(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			conn, in := r.listener(tt.send)
 			// The interest is not answered: ask until an event comes.
-			for range 200 {
+			line := ""
+			testenv.Eventually(t, "an event", func() bool {
 				r.want("ping", "PONG\n")
-				conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-				if line, err := in.ReadString('\n'); err == nil {
-					if line != tt.first && line != "F 1\n" && line != "Y\n" { // the first request may have come in between
-						t.Errorf("heard %q, want %q", line, tt.first)
-					}
-					return
-				}
+				testenv.Impatient(conn)
+				more, err := in.ReadString('\n')
+				line += more
+				return err == nil
+			})
+			if line != tt.first && line != "F 1\n" && line != "Y\n" { // the first request may have come in between
+				t.Errorf("heard %q, want %q", line, tt.first)
 			}
-			t.Error("heard nothing")
 		})
 	}
 	r.end()
@@ -383,7 +382,7 @@ func TestMUX_09_ForgedEvents(t *testing.T) {
 			break
 		}
 	}
-	conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	testenv.Impatient(conn)
 	for {
 		line, err := edges.ReadString('\n')
 		if err != nil {

@@ -66,7 +66,7 @@ func TestStartWhileAnotherDrains(t *testing.T) {
 	} else {
 		f.Close()
 	}
-	if got := <-reply; got != "ok did\n" {
+	if got := reply(); got != "ok did\n" {
 		t.Errorf("the request of the first got %q", got)
 	}
 	if status := first.Wait(); status != 0 {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"postern/internal/testenv"
 )
 
 func TestPoison(t *testing.T) {
@@ -69,7 +71,7 @@ func TestPoisonKeeper(t *testing.T) {
 		said <- text
 	})
 	keeper(dir)
-	if got := <-said; !strings.Contains(got, " kept as "+keep) {
+	if got := testenv.Receive(t, "the word of the keeper", said); !strings.Contains(got, " kept as "+keep) {
 		t.Fatal(got)
 	}
 	copies, _ := filepath.Glob(filepath.Join(keep, "mdefang-x-*", "INPUTMSG"))
@@ -85,7 +87,7 @@ func TestPoisonKeeper(t *testing.T) {
 	}
 	for _, bad := range []string{"/etc", spool + "/../etc", spool, link, ""} {
 		keeper(bad)
-		if got := <-said; !strings.Contains(got, "not kept") {
+		if got := testenv.Receive(t, "the word of the keeper", said); !strings.Contains(got, "not kept") {
 			t.Errorf("%s: %s", bad, got)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -30,6 +31,7 @@ type real struct {
 	dir    string // its spool
 	worker string
 	proc   *testenv.Process
+	holds  int
 }
 
 func (r *real) path(name string) string { return filepath.Join(r.dir, name) }
@@ -107,15 +109,28 @@ func (r *real) ask(line string) string { r.t.Helper(); return askAt(r.t, r.path(
 
 func askAt(t *testing.T, path, text string) string {
 	t.Helper()
-	conn := testenv.Dial(t, "unix", path)
-	if _, err := io.WriteString(conn, text); err != nil {
+	reply, err := requestAt(path, text)
+	if err != nil {
 		t.Fatal(err)
+	}
+	return reply
+}
+
+// requestAt sends a text and gives the whole reply.
+func requestAt(path, text string) (string, error) {
+	conn, err := testenv.Connect("unix", path)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, text); err != nil {
+		return "", err
 	}
 	reply, err := io.ReadAll(conn)
 	if err != nil {
-		t.Fatalf("%.60q: %v after %q", text, err, reply)
+		return "", fmt.Errorf("%.60q: %w after %q", text, err, reply)
 	}
-	return string(reply)
+	return string(reply), nil
 }
 
 func (r *real) want(line, want string) {
@@ -135,11 +150,31 @@ func withoutCause(reply string) string {
 	return reply
 }
 
-// background sends a line and gives a channel with the reply.
-func (r *real) background(line string) <-chan string {
-	reply := make(chan string, 1)
-	go func() { reply <- askAt(r.t, r.path("s"), line+"\n") }()
-	return reply
+// background sends a line, and what it returns waits for the reply.
+func (r *real) background(line string) (reply func() string) {
+	r.t.Helper()
+	t, path, got := r.t, r.path("s"), ""
+	task := testenv.Go(t, "the reply to "+line, func() (err error) { got, err = requestAt(path, line+"\n"); return err })
+	return func() string { t.Helper(); task.Wait(); return got }
+}
+
+// hold keeps a worker busy until release is called; then it does what more says.
+func (r *real) hold(more string) (release func(), reply func() string) {
+	r.t.Helper()
+	t := r.t
+	r.holds++
+	fifo := r.path(fmt.Sprintf("hold%d", r.holds))
+	if err := errors.Join(syscall.Mkfifo(fifo, 0o666), os.Chmod(fifo, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	reply = r.background("do read " + fifo + more)
+	return func() {
+		t.Helper()
+		testenv.Eventually(t, "the worker that is held", func() bool {
+			f, err := os.OpenFile(fifo, os.O_WRONLY|syscall.O_NONBLOCK, 0) // it reads to the end, which is now
+			return err == nil && f.Close() == nil
+		})
+	}, reply
 }
 
 // waitStatus waits until the letters of all workers are so.
@@ -283,17 +318,14 @@ func TestRealStatusTag(t *testing.T) {
 		t.Fatalf("greeting %q, %v", line, err)
 	}
 	// The interest line has no answer: ask until an event comes.
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				askAt(t, r.path("s"), "do status 1:%20>%20step%0AZ\n")
+	var stop atomic.Bool
+	asks := testenv.Go(t, "requests", func() error {
+		for !stop.Load() {
+			if _, err := requestAt(r.path("s"), "do status 1:%20>%20step%0AZ\n"); err != nil {
+				return err
 			}
 		}
+		return nil
 	})
 	for {
 		line, err := reader.ReadString('\n')
@@ -305,8 +337,8 @@ func TestRealStatusTag(t *testing.T) {
 			break
 		}
 	}
-	close(stop)
-	wg.Wait()
+	stop.Store(true)
+	asks.Wait()
 	r.end()
 }
 
@@ -321,10 +353,11 @@ func TestRealSignals(t *testing.T) {
 	r.proc.Stop(syscall.SIGHUP)
 	r.want("ping", "PONG\n")
 	// A busy worker may finish, and its client gets the answer.
-	reply := r.background("do sleep 300")
+	release, reply := r.hold("")
 	r.waitStatus("B")
 	r.proc.Stop(syscall.SIGTERM)
-	if got := <-reply; got != "ok did\n" {
+	release()
+	if got := reply(); got != "ok did\n" {
 		t.Errorf("client of a busy worker got %q", got)
 	}
 	if status := r.proc.Wait(); status != 0 {
@@ -340,10 +373,11 @@ func TestSignalsWithoutAMeaning(t *testing.T) {
 		r.proc.Stop(sig)
 		r.want("ping", "PONG\n")
 	}
-	reply := r.background("do sleep 300")
+	release, reply := r.hold("")
 	r.waitStatus("B")
 	r.proc.Stop(syscall.SIGQUIT)
-	if got := <-reply; got != "ok did\n" {
+	release()
+	if got := reply(); got != "ok did\n" {
 		t.Errorf("client of a busy worker got %q", got)
 	}
 	if status := r.proc.Wait(); status != 0 {
@@ -543,10 +577,11 @@ func TestRealMapSocket(t *testing.T) {
 	exchange("0:,", "27:PERM Invalid request format,")
 	exchange("3:a b;", "40:PERM Netstring missing terminating comma,")
 	exchange(" 003:a b,3:c d,", "16:ok got <map a b>,16:ok got <map c d>,")
-	busy := r.background("do sleep 400")
+	release, busy := r.hold("")
 	r.waitStatus("B")
 	exchange("3:a b,", "20:TEMP No free workers,")
-	<-busy
+	release()
+	busy()
 	io.WriteString(conn, "65537:")
 	if rest, err := io.ReadAll(conn); err != nil || len(rest) > 0 {
 		t.Errorf("after a length over the limit: %q, %v; want the connection closed", rest, err)

@@ -33,8 +33,7 @@ func TestScanOnAHangingDisk(t *testing.T) {
 	b.p.timers = &loop.Timers
 	s := &server{loop: loop, pool: b.p, log: b.p.log, name: "v", began: time.Now(), timeout: time.Minute, maxLine: 1000, commands: makeBuiltins(), guard: guard}
 	door := &doorway{server: s, open: new(int), limit: 10}
-	ended := make(chan error, 1)
-	go func() { ended <- loop.Run() }()
+	run := testenv.Go(t, "the loop", loop.Run)
 	connect := func() net.Conn {
 		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -63,16 +62,14 @@ func TestScanOnAHangingDisk(t *testing.T) {
 	next := connect() // has the place of the first
 	defer next.Close()
 	io.WriteString(next, "fr")
-	<-guard.looks // now the disk answers the first lookup
+	testenv.Receive(t, "the first lookup", guard.looks) // now the disk answers the first lookup
 	passed := make(chan struct{})
 	guard.lookUp(spool, func(bool) { loop.Post(func() { close(passed) }) })
-	<-passed // and another one, after it
+	testenv.Receive(t, "another lookup", passed) // and another one, after it
 	io.WriteString(next, "ee\n")
 	if reply, err := io.ReadAll(next); string(reply) != "2\n" {
 		t.Errorf("after it: %q, %v", reply, err)
 	}
 	loop.Post(loop.Stop)
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	run.Wait()
 }

@@ -63,7 +63,7 @@ func work(args []string, in *os.File, out *os.File) int {
 			n, _ := strconv.Atoi(arg)
 			switch verb {
 			case "sleep":
-				time.Sleep(time.Duration(n) * time.Millisecond)
+				testenv.Pause(time.Duration(n) * time.Millisecond)
 			case "read": // until the other end of a FIFO is closed
 				_, _ = os.ReadFile(arg)
 			case "exit":
@@ -80,8 +80,9 @@ func work(args []string, in *os.File, out *os.File) int {
 			case "stderr":
 				fmt.Fprintln(os.Stderr, arg)
 			case "flood":
-				flood := []byte(strings.Repeat("x", 100) + "\n")
-				for range n {
+				const many = 600 // lines at a time: fewer calls, and less than a pipe holds
+				flood := bytes.Repeat([]byte(strings.Repeat("x", 100)+"\n"), many)
+				for range n / many {
 					os.Stderr.Write(flood)
 				}
 			case "long":
@@ -92,7 +93,7 @@ func work(args []string, in *os.File, out *os.File) int {
 				signal.Ignore(syscall.SIGTERM)
 				go func() {
 					for {
-						time.Sleep(time.Hour)
+						testenv.Pause(time.Hour)
 					}
 				}()
 				lines = bufio.NewScanner(neverEnds{in})

@@ -36,7 +36,7 @@ func (r *real) askUgly(t *testing.T, requests []uglyRequest) {
 			reply := r.background(tt.line)
 			r.ask("free")
 			r.want("ping", "PONG\n")
-			if got := withoutCause(<-reply); got != tt.want {
+			if got := withoutCause(reply()); got != tt.want {
 				t.Errorf("got %.100q, want %.100q", got, tt.want)
 			}
 			r.want("ping", "PONG\n")
@@ -129,11 +129,11 @@ func TestWRK_10_StatusText(t *testing.T) {
 // and fills neither memory nor log.
 func TestWRK_11_FloodOfStandardError(t *testing.T) {
 	t.Parallel()
-	r := startReal(t, "-x", "2", "-b", "60")
+	r := startReal(t, "-x", "2", "-b", "600")
 	reply := r.background("do flood 2000000") // 200 MB
 	r.waitStatus("BS")
 	r.want("ping", "PONG\n")
-	if got := <-reply; got != "ok did\n" {
+	if got := reply(); got != "ok did\n" {
 		t.Errorf("got %q", got)
 	}
 	if n := len(r.proc.Output()); n > 1<<20 {

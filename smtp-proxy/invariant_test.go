@@ -62,7 +62,7 @@ func checkInvariants(t *testing.T, b *testenv.Backend, p *proxy, random *rand.Ra
 		rest = rest[n:]
 	}
 	_ = c.Conn.(*net.TCPConn).CloseWrite()
-	text := string(<-replies)
+	text := string(testenv.Receive(t, "the end of the session", replies))
 	mails, rcpts, acknowledged := 1, 1, 0 // those of the envelope were answered by 250
 	for line := range strings.Lines(text) {
 		switch {

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -26,9 +27,9 @@ func TestNothingIsLeft(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	work := func() {
-		var wg sync.WaitGroup
+		var clients []*testenv.Task
 		for range 20 {
-			wg.Go(func() {
+			clients = append(clients, testenv.Play(t, "a client", func(t testing.TB) {
 				for i := range 5 {
 					c := greeted(t, p.addr)
 					c.envelope()
@@ -41,9 +42,11 @@ func TestNothingIsLeft(t *testing.T) {
 					c.expect("250")
 					c.Close()
 				}
-			})
+			}))
 		}
-		wg.Wait()
+		for _, c := range clients {
+			c.Wait()
+		}
 		testenv.Eventually(t, "sessions end", func() bool { return p.crowd.sessions() == 0 })
 	}
 	work()
@@ -139,7 +142,7 @@ func anything(addr string, random *rand.Rand) {
 			return
 		}
 		if random.IntN(3) > 0 {
-			_ = nc.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+			_ = testenv.Impatient(nc)
 			_, _ = nc.Read(buf)
 		}
 	}
@@ -211,7 +214,7 @@ func TestRES_03_SlowContent(t *testing.T) {
 
 // readable waits a little for a reply.
 func readable(c *client) bool {
-	_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	_ = testenv.Impatient(c)
 	_, err := c.r.Peek(1)
 	_ = testenv.Patient(c)
 	return err == nil
@@ -437,7 +440,7 @@ func TestLargeMessageStreams(t *testing.T) {
 	}
 	c.send(".\r\n")
 	c.expect("250")
-	if n := <-got; n < int64(pieces*len(piece)) {
+	if n := testenv.Receive(t, "the end of the message", got); n < int64(pieces*len(piece)) {
 		t.Errorf("%d bytes arrived", n)
 	}
 }
@@ -517,21 +520,15 @@ func TestRES_11_ReloadUnderLoad(t *testing.T) {
 	b := testenv.StartBackend(t)
 	args := []string{behind(b), "--max-message-size=100000"}
 	p := startProxy(t, args...)
-	stop := make(chan struct{})
-	var reloading sync.WaitGroup
-	reloading.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				p.use(&live{settings: parseSettings(t, args...)})
-			}
+	var stop atomic.Bool
+	reloading := testenv.Play(t, "reloads", func(t testing.TB) {
+		for !stop.Load() {
+			p.use(&live{settings: parseSettings(t, args...)})
 		}
 	})
-	var sending sync.WaitGroup
+	var sending []*testenv.Task
 	for range 10 {
-		sending.Go(func() {
+		sending = append(sending, testenv.Play(t, "a client", func(t testing.TB) {
 			c := greeted(t, p.addr)
 			for range 20 {
 				c.envelope()
@@ -540,10 +537,12 @@ func TestRES_11_ReloadUnderLoad(t *testing.T) {
 				c.expect("250")
 			}
 			c.cmd("QUIT", "221")
-		})
+		}))
 	}
-	sending.Wait()
-	close(stop)
+	for _, s := range sending {
+		s.Wait()
+	}
+	stop.Store(true)
 	reloading.Wait()
 	if n := len(b.Messages()); n != 200 {
 		t.Errorf("%d messages arrived, want 200", n)

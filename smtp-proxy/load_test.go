@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"postern/internal/testenv"
 )
 
 func TestParseLoadLimits(t *testing.T) {
@@ -133,12 +135,7 @@ func TestFS_17_LoadFileThatBlocks(t *testing.T) {
 	}
 	done := make(chan bool, 1)
 	go func() { done <- g.closed() }()
-	select {
-	case shut := <-done:
-		if shut || *faults != 1 {
-			t.Errorf("FIFO as load file: shut %v, faults %d; want open and 1", shut, *faults)
-		}
-	case <-time.After(10 * time.Second):
-		t.Fatal("a FIFO as load file blocks the gate")
+	if shut := testenv.Receive(t, "the gate, whose load file is a FIFO", done); shut || *faults != 1 {
+		t.Errorf("FIFO as load file: shut %v, faults %d; want open and 1", shut, *faults)
 	}
 }

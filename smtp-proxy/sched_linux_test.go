@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"unsafe"
+
+	"postern/internal/testenv"
 )
 
 // TestBatchThreads: a thread with a policy of its own, such as the first one of a service with
@@ -17,8 +19,8 @@ func TestBatchThreads(t *testing.T) {
 	if os.Getenv(inChild) == "" {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestBatchThreads$")
 		cmd.Env = append(os.Environ(), inChild+"=1")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%.2000s", err, out)
+		if out, more, status := testenv.RunCmd(t, cmd); status != 0 {
+			t.Fatalf("status %d\n%.2000s%.2000s", status, out, more)
 		}
 		return
 	}
@@ -43,7 +45,7 @@ func TestBatchThreads(t *testing.T) {
 		special <- syscall.Gettid()
 		<-done
 	}()
-	id := <-special
+	id := testenv.Receive(t, "the special thread", special)
 	if os.Geteuid() == 0 {
 		if err := syscall.Setuid(65534); err != nil {
 			t.Fatal(err)

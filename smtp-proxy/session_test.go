@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"postern/internal/smtp"
 	"postern/internal/testenv"
@@ -103,10 +102,10 @@ func startProxyWith(t testing.TB, listener string, handler func(*lockedLog) slog
 	go func() { served <- srv.Serve(l, listener) }()
 	t.Cleanup(func() {
 		l.Close()
-		if err := <-served; err != nil {
+		if err := testenv.Receive(t, "the end of Serve", served); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
-		short, done := context.WithTimeout(context.Background(), 5*time.Second)
+		short, done := testenv.Soon(context.Background())
 		defer done()
 		srv.Drain(short)
 		cancel()
@@ -132,10 +131,6 @@ type client struct {
 func dial(t testing.TB, addr string) *client {
 	t.Helper()
 	nc := testenv.Dial(t, "tcp", addr)
-	t.Cleanup(func() { nc.Close() })
-	if err := testenv.Patient(nc); err != nil {
-		t.Fatal(err)
-	}
 	return &client{nc, t, bufio.NewReader(nc)}
 }
 
@@ -527,7 +522,7 @@ func TestServerLeavesWithinContent(t *testing.T) {
 	c.envelope()
 	c.cmd("DATA", "354")
 	c.send("Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("x", 76)+"\r\n", 1000)) // so much goes on at once
-	<-left
+	testenv.Receive(t, "the 421 of the server", left)
 	c.send(".\r\n")
 	c.expect("421 4.3.2 proxy.example Bye")
 	c.expectEnd()

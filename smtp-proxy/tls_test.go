@@ -449,7 +449,7 @@ func TestTLS_12_ResumedAtTheSameListenerOnly(t *testing.T) {
 		go func() { served <- p.Serve(l, name) }()
 		t.Cleanup(func() {
 			l.Close()
-			must(t, <-served)
+			must(t, testenv.Receive(t, "the end of Serve", served))
 		})
 	}
 	// talk gives whether the TLS session was one from before; an error if the client was not let in.

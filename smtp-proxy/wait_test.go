@@ -21,27 +21,19 @@ func TestDrain(t *testing.T) {
 	busy := greeted(t, p.addr)
 	busy.envelope()
 	busy.cmd("DATA", "354")
-	drained := make(chan struct{})
-	go func() {
-		p.Drain(context.Background())
-		close(drained)
-	}()
+	drain := testenv.Go(t, "the drain", func() error { p.Drain(context.Background()); return nil })
 	for _, c := range []*client{idle, fresh} {
 		c.expect("421 4.3.2 proxy.example ")
 		c.expectEnd()
 	}
 	late := dial(t, p.addr)
 	late.expect("421 4.3.2 proxy.example Service is going down")
-	select {
-	case <-drained:
-		t.Fatal("drained while a message is on its way")
-	default:
-	}
+	testenv.NotYet(t, "drained while a message is on its way", drain.Done())
 	busy.send(smallMessage)
 	busy.expect("250")
 	busy.expect("421 4.3.2 proxy.example ")
 	busy.expectEnd()
-	<-drained
+	drain.Wait()
 	if n := len(b.Messages()); n != 1 {
 		t.Errorf("%d messages, want 1", n)
 	}
@@ -68,11 +60,7 @@ func TestDrainWaitsForContentOnly(t *testing.T) {
 	chunks.expect("250")
 	deaf := greeted(t, p.addr)
 	deaf.fill("HELP\r\n")
-	drained := make(chan struct{})
-	go func() {
-		p.Drain(context.Background())
-		close(drained)
-	}()
+	drain := testenv.Go(t, "the drain", func() error { p.Drain(context.Background()); return nil })
 	for _, c := range []*client{sender, recipient, login} {
 		c.expect("421 4.3.2 proxy.example ")
 		c.expectEnd()
@@ -82,7 +70,7 @@ func TestDrainWaitsForContentOnly(t *testing.T) {
 	chunks.send("BDAT 5 LAST\r\nb\r\n\r\n")
 	chunks.expect("250")
 	chunks.expect("421 4.3.2 proxy.example ")
-	<-drained
+	drain.Wait()
 }
 
 // fill sends commands and reads no reply, until the other side does not take any more.
@@ -91,7 +79,7 @@ func (c *client) fill(command string) {
 	must(c.t, c.Conn.(*net.TCPConn).SetReadBuffer(4<<10))
 	many := strings.Repeat(command, 2000)
 	for {
-		must(c.t, c.SetWriteDeadline(time.Now().Add(300*time.Millisecond)))
+		must(c.t, testenv.Impatient(c))
 		if n, err := io.WriteString(c, many); err != nil && n == 0 {
 			return
 		}
@@ -110,16 +98,7 @@ func TestDrainNotHeldByOne(t *testing.T) {
 	if _, err := far.Read(make([]byte, 1)); err != nil { // the rest of the 421 waits to be read
 		t.Fatal(err)
 	}
-	woken := make(chan struct{})
-	go func() {
-		s.wake()
-		close(woken)
-	}()
-	select {
-	case <-woken:
-	case <-time.After(5 * time.Second):
-		t.Error("the drain waits for a client that does not read")
-	}
+	testenv.Go(t, "the drain, with a client that does not read", func() error { s.wake(); return nil }).Wait()
 }
 
 func TestDrainEndsInTime(t *testing.T) {
@@ -128,7 +107,7 @@ func TestDrainEndsInTime(t *testing.T) {
 	c := greeted(t, p.addr)
 	c.envelope()
 	c.cmd("DATA", "354")
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	ctx, cancel := testenv.Soon(context.Background())
 	defer cancel()
 	p.Drain(ctx)
 	if n := p.crowd.sessions(); n != 0 {

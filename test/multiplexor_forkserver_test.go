@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -229,7 +230,7 @@ func TestForkServerMIMEDefang(t *testing.T) {
 		p.waitSorted("BSS")
 		_, other, otherDice := p.relay("host.example.org")
 		p.touch("go")
-		firstDice := <-held
+		firstDice := testenv.Receive(t, "the answer of the held worker", held)
 		if other == pid || otherDice == firstDice || otherDice == dice {
 			t.Errorf("workers %d and %d threw %s, %s and %s", pid, other, dice, firstDice, otherDice)
 		}
@@ -242,22 +243,16 @@ func TestForkServerMIMEDefang(t *testing.T) {
 		if line, err := lines.ReadString('\n'); err != nil || line != "*OK\n" {
 			t.Fatalf("greeting %q, %v", line, err)
 		}
-		stop, done := make(chan struct{}), make(chan struct{})
-		go func() {
-			defer close(done)
-			for i := 0; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+		var stop atomic.Bool
+		scans := testenv.Go(t, "scans", func() error {
+			for i := 0; !stop.Load(); i++ {
 				// The interest in events may be heard after the first scan.
 				if results := p.scan(fmt.Sprint("scan", i)); !strings.Contains(results, "HX-Rules one\n") || !strings.HasSuffix(results, "F\n") {
-					t.Errorf("RESULTS %q", results)
-					return
+					return fmt.Errorf("RESULTS %q", results)
 				}
 			}
-		}()
+			return nil
+		})
 		for {
 			line, err := lines.ReadString('\n')
 			if err != nil {
@@ -268,8 +263,8 @@ func TestForkServerMIMEDefang(t *testing.T) {
 				break
 			}
 		}
-		close(stop)
-		<-done
+		stop.Store(true)
+		scans.Wait()
 	})
 
 	t.Run("killed worker", func(t *testing.T) {
@@ -479,7 +474,7 @@ func fifthWorker(t *testing.T, more ...string) (c cost) {
 	}
 	p.touch("go")
 	for range 5 {
-		<-done
+		testenv.Receive(t, "the end of a held request", done)
 	}
 	p.mx.Stop(syscall.SIGTERM)
 	p.mx.Wait()

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -172,7 +171,7 @@ func TestMultiplexorAnswersAsDebians(t *testing.T) {
 		for _, line := range []string{"busyworkers", "workerinfo 0", "load1 60", "free"} {
 			say(line + "\n")
 		}
-		lines = append(lines, <-held)
+		lines = append(lines, testenv.Receive(t, "the reply to a slow request", held))
 		say("reread\n")
 		return lines
 	}
@@ -197,16 +196,11 @@ func TestMultiplexorEventsAsDebians(t *testing.T) {
 			}
 		}()
 		next := func() string {
-			select {
-			case line, more := <-lines:
-				if more {
-					return line
-				}
+			line := testenv.Receive(t, fmt.Sprintf("%s: something after %q", program, events), lines)
+			if line == "" { // it is closed
 				t.Fatalf("%s: the end after %q", program, events)
-			case <-time.After(answersWithin):
-				t.Fatalf("%s: nothing more after %q", program, events)
 			}
-			return ""
+			return line
 		}
 		until := func(end string) {
 			for range 1000 {
@@ -243,10 +237,10 @@ func TestMultiplexorEventsAsDebians(t *testing.T) {
 		b := p.askLater("x UNTIL=second\n")
 		until("S 1 x UNTIL=second")
 		release("first")
-		<-a
+		testenv.Receive(t, "the first reply", a)
 		until("Y")
 		release("second")
-		<-b
+		testenv.Receive(t, "the second reply", b)
 		until("F 2")
 		p.ask("reread\n")
 		until("R")

@@ -111,7 +111,7 @@ func (p *pool) release(all ...*held) {
 	for _, h := range all {
 		if !h.released {
 			h.released = true
-			if reply := <-h.reply; reply != "ok\n" {
+			if reply := testenv.Receive(p.t, "the reply to "+h.command, h.reply); reply != "ok\n" {
 				p.t.Errorf("%s: reply %q", h.command, reply)
 			}
 		}

@@ -42,7 +42,7 @@ type said struct {
 // kept for when the test fails.
 func control(t *testing.T, program, socket, stdin string, args ...string) said {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, append([]string{"-s", socket}, args...)...)
 	cmd.WaitDelay = time.Second
@@ -90,7 +90,7 @@ func script(t *testing.T, answer func(i int, request string) string) *scripted {
 	}()
 	t.Cleanup(func() {
 		l.Close()
-		<-done
+		testenv.Receive(t, "the end of the script", done)
 	})
 	return s
 }

@@ -34,7 +34,7 @@ func TestExampleShutPort25(t *testing.T) {
 	if _, stderr, status := testenv.Run(t, ip, "netns", "add", ns); status != 0 {
 		testenv.LeaveOut(t, "example shut-port-25", "no network namespaces: "+strings.TrimSpace(stderr))
 	}
-	t.Cleanup(func() { exec.Command(ip, "netns", "del", ns).Run() })
+	t.Cleanup(func() { testenv.Run(t, ip, "netns", "del", ns) })
 	inside := func(cmd *exec.Cmd) *exec.Cmd {
 		c := exec.Command(ip, append([]string{"netns", "exec", ns}, cmd.Args...)...)
 		c.Env = cmd.Env
@@ -79,7 +79,7 @@ func TestExampleSlowScans(t *testing.T) {
 	hold := filepath.Join(p.dir, "hold")
 	testenv.Eventually(t, "a slow request is printed", func() bool {
 		release := p.hold()
-		time.Sleep(300 * time.Millisecond) // this is how slow it is
+		testenv.Pause(300 * time.Millisecond) // this is how slow it is
 		release()
 		return strings.Contains(ex.Output(), " ms: hold "+hold+"\n")
 	})

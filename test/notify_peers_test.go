@@ -96,7 +96,7 @@ func (p *notifyPool) hold() (release func()) {
 		if err := os.Remove(file); err != nil {
 			p.t.Fatal(err)
 		}
-		if reply := <-done; reply != "ok\n" {
+		if reply := testenv.Receive(p.t, "the reply to hold", done); reply != "ok\n" {
 			p.t.Errorf("hold: reply %q", reply)
 		}
 	}

@@ -58,19 +58,18 @@ func TestChaos(t *testing.T) {
 	p := start()
 	t.Cleanup(func() { c.over.Store(true) })
 	var done atomic.Bool
-	var wg sync.WaitGroup
+	var running atomic.Int32
+	running.Store(int32(clients))
+	var tasks []*testenv.Task
 	for i := range clients {
-		wg.Go(func() {
+		tasks = append(tasks, testenv.Play(t, "a client", func(t testing.TB) {
+			defer func() { done.Store(running.Add(-1) == 0) }()
 			random := rand.New(rand.NewPCG(uint64(i), 7))
 			for n := range each {
 				c.sendUntilAcknowledged(fmt.Sprintf("m-%d-%d", i, n), random)
 			}
-		})
+		}))
 	}
-	go func() {
-		wg.Wait()
-		done.Store(true)
-	}()
 	for round := 0; !done.Load(); round++ {
 		testenv.Eventually(t, "some messages pass", backend.progress(200, &done))
 		switch round % 4 {
@@ -88,7 +87,9 @@ func TestChaos(t *testing.T) {
 			backend.away()
 		}
 	}
-	wg.Wait()
+	for _, task := range tasks {
+		task.Wait()
+	}
 	// The last one may have been started only now; before it serves, SIGTERM simply ends it.
 	testenv.Eventually(t, "the proxy's greeting", func() bool { return greets(c.address) })
 	p.Stop(syscall.SIGTERM)

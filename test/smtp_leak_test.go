@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -80,17 +79,19 @@ func leavesNothing(t *testing.T, filtered bool) {
 		address, p = startProxyTo(t, "smtp://"+b.Addr, args...)
 	}
 	work := func(clients, each int) { // each does so many sessions
-		var wg sync.WaitGroup
+		var tasks []*testenv.Task
 		for i := range clients {
-			wg.Go(func() {
+			tasks = append(tasks, testenv.Play(t, "a client", func(t testing.TB) {
 				for n := range each {
 					c := dialSMTP(t, address)
 					leakClients[(i+n)%len(leakClients)](c, func() *smtpClient { return c.secured() })
 					c.Close()
 				}
-			})
+			}))
 		}
-		wg.Wait()
+		for _, task := range tasks {
+			task.Wait()
+		}
 	}
 	at := func() (goroutines, files int) {
 		// What is kept for later is closed by a reload.

@@ -14,11 +14,11 @@ import (
 // smtpClient talks to an SMTP server line by line.
 type smtpClient struct {
 	net.Conn
-	t *testing.T
+	t testing.TB
 	r *bufio.Reader
 }
 
-func dialSMTP(t *testing.T, address string) *smtpClient {
+func dialSMTP(t testing.TB, address string) *smtpClient {
 	t.Helper()
 	nc := testenv.Dial(t, "tcp4", address)
 	t.Cleanup(func() { nc.Close() })
@@ -29,7 +29,7 @@ func dialSMTP(t *testing.T, address string) *smtpClient {
 	return c
 }
 
-func newSMTPClient(t *testing.T, nc net.Conn) *smtpClient {
+func newSMTPClient(t testing.TB, nc net.Conn) *smtpClient {
 	return &smtpClient{nc, t, bufio.NewReader(nc)}
 }
 

@@ -57,7 +57,7 @@ func TestHangupReadsCertificates(t *testing.T) {
 		s.message()
 		toClient = s.Conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Subject.CommonName
 		for len(shown) > 0 {
-			toServer = <-shown
+			toServer = testenv.Receive(t, "a name", shown)
 		}
 		return toClient, toServer
 	}

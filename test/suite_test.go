@@ -52,8 +52,8 @@ func startGatewayTo(t *testing.T, upstream string, port int, proxyArgs ...string
 		if !g.multiplexor.Running() {
 			t.Fatal("multiplexor has ended")
 		}
-		free, err := exec.Command(control, "-s", g.socket("mx"), "free").Output()
-		return err == nil && strings.TrimSpace(string(free)) != "0"
+		free, _, status := testenv.Run(t, control, "-s", g.socket("mx"), "free")
+		return status == 0 && strings.TrimSpace(free) != "0"
 	})
 
 	if upstream == "" {

@@ -305,7 +305,7 @@ func TestListenerWaitsForDescriptors(t *testing.T) {
 	syscall.Getrusage(syscall.RUSAGE_SELF, &before)
 	began := time.Now()
 	if testenv.Poll(time.Second, func() bool { return len(failed) > 0 }) {
-		t.Errorf("told again of the same shortage: %v", <-failed)
+		t.Errorf("told again of the same shortage: %v", testenv.Receive(t, "the failure", failed))
 	}
 	on(t, l, func() {
 		if n := len(l.starved); n > 1 {

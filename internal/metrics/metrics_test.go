@@ -134,7 +134,7 @@ func TestReadOnly(t *testing.T) {
 
 // Connections that do nothing, and ones beyond the limit, keep nobody from asking.
 func TestIdleConnections(t *testing.T) {
-	get, dial := serve(t, New("x"))
+	_, dial := serve(t, New("x"))
 	var idle []net.Conn
 	for range maxConnections {
 		c := dial()
@@ -156,13 +156,10 @@ func TestIdleConnections(t *testing.T) {
 	testenv.Eventually(t, "a free place", func() bool {
 		c := dial()
 		defer c.Close()
-		io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
+		io.WriteString(c, "GET "+Path+" HTTP/1.0\r\n\r\n")
 		line, _ := bufio.NewReader(c).ReadString('\n')
-		return strings.HasPrefix(line, "HTTP/1.0 404")
+		return strings.HasPrefix(line, "HTTP/1.0 200")
 	})
-	if status, _ := get("GET", Path); status != 200 {
-		t.Errorf("status %d", status)
-	}
 }
 
 // A reader that takes nothing of its answer does not hold up the others.

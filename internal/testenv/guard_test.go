@@ -111,6 +111,12 @@ func TestTasks(t *testing.T) {
 	if status != 1 {
 		t.Errorf("status %d", status)
 	}
+	if err := Play(t, "the part", func(t testing.TB) { t.Helper(); t.Fatalf("got %d", 1); t.Error("it goes on") }).Err(); err == nil || err.Error() != "got 1" {
+		t.Errorf("a part that ends: %v", err)
+	}
+	if err := Play(t, "the part", func(t testing.TB) { Eventually(t, "nothing", func() bool { return true }) }).Err(); err != nil {
+		t.Errorf("a part that is well: %v", err)
+	}
 	k := Go(t, "the task", func() error { return io.ErrClosedPipe })
 	if err := k.Err(); err != io.ErrClosedPipe || !k.Ended() {
 		t.Errorf("Err = %v, ended %v", err, k.Ended())

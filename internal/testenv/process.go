@@ -40,7 +40,7 @@ func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	cmd.SysProcAttr.Setpgid = true
+	cmd.SysProcAttr.Setpgid = !cmd.SysProcAttr.Setsid // a session has a group of its own
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	if cmd.WaitDelay == 0 {
 		// A grandchild may keep the pipe of the captured output open.

@@ -3,6 +3,9 @@ package testenv
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 )
@@ -104,6 +107,22 @@ var errLeft = errors.New("it did not return: t.Fatal and the like end the gorout
 // therefore have happened by then: a cleanup that closes a listener is registered after Go.
 func Go(t testing.TB, what string, f func() error) *Task {
 	t.Helper()
+	return run(t, what, func(k *Task) { k.err = f() })
+}
+
+// Play is Go for a function that is written as a part of a test, with helpers that may end it: the t that it gets ends
+// the function, whose error is then what the test was to fail with.
+func Play(t testing.TB, what string, f func(t testing.TB)) *Task {
+	t.Helper()
+	return run(t, what, func(k *Task) {
+		part := &part{TB: t, task: k}
+		f(part)
+		k.err = nil
+	})
+}
+
+func run(t testing.TB, what string, f func(*Task)) *Task {
+	t.Helper()
 	k := &Task{t: t, what: what, done: make(chan struct{}), err: errLeft}
 	watchedTest(t)
 	t.Cleanup(func() {
@@ -120,9 +139,35 @@ func Go(t testing.TB, what string, f func() error) *Task {
 	})
 	go func() {
 		defer close(k.done)
-		k.err = f()
+		f(k)
 	}()
 	return k
+}
+
+// part is a test as a function of Play sees it.
+type part struct {
+	testing.TB
+	task *Task
+}
+
+func (p *part) end(text string) {
+	p.task.err = errors.New(strings.TrimSpace(text))
+	runtime.Goexit()
+}
+
+func (p *part) Fatal(args ...any)                 { p.end(fmt.Sprintln(args...)) }
+func (p *part) Fatalf(format string, args ...any) { p.end(fmt.Sprintf(format, args...)) }
+func (p *part) FailNow()                          { p.end("it failed") }
+func (p *part) Skip(args ...any)                  { p.end("a part cannot be skipped: " + fmt.Sprintln(args...)) }
+func (p *part) Skipf(format string, args ...any)  { p.Skip(fmt.Sprintf(format, args...)) }
+func (p *part) SkipNow()                          { p.Skip() }
+
+// Deadline is that of the test.
+func (p *part) Deadline() (time.Time, bool) {
+	if limited, ok := p.TB.(interface{ Deadline() (time.Time, bool) }); ok {
+		return limited.Deadline()
+	}
+	return time.Time{}, false
 }
 
 // Wait waits for the end of the function, and ends the test if that returned an error.

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -154,7 +153,7 @@ func TestEndlessReply(t *testing.T) {
 		if got != want {
 			t.Errorf("got %v, want %v", got, want)
 		}
-		if total := <-written; total > maxReply+1<<22 {
+		if total := testenv.Receive(t, "the end of the reply", written); total > maxReply+1<<22 {
 			t.Errorf("%d bytes were taken of a reply that may have %d", total, maxReply)
 		}
 	}
@@ -193,7 +192,7 @@ func TestFullBacklog(t *testing.T) {
 	}
 	var full []net.Conn
 	for {
-		conn, err := testenv.Connect("unix", path)
+		conn, err := new(net.Dialer).Dial("unix", path)
 		if errors.Is(err, syscall.EAGAIN) {
 			break
 		}
@@ -207,7 +206,7 @@ func TestFullBacklog(t *testing.T) {
 	if want := (result{"", "ERROR MXCommand: ask the multiplexor \"free\": no answer within 50ms\n", 1}); got != want {
 		t.Errorf("nobody accepts: got %v, want %v", got, want)
 	}
-	done := make(chan result)
+	done := make(chan result, 1)
 	go func() { done <- runAs(original, "", "-s", path, "free") }()
 	l, err := net.FileListener(file)
 	if err != nil {
@@ -229,12 +228,8 @@ func TestFullBacklog(t *testing.T) {
 		full[0].Close()
 		full = full[1:]
 	}
-	select {
-	case got := <-done:
-		if want := (result{"2\n", "", 0}); got != want {
-			t.Errorf("got %v, want %v", got, want)
-		}
-	case <-time.After(10 * time.Second):
-		t.Error("no end after the backlog has room")
+	got = testenv.Receive(t, "the end after the backlog has room", done)
+	if want := (result{"2\n", "", 0}); got != want {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -86,7 +85,7 @@ func (p *pty) start(controlling bool, args ...string) {
 	go p.read()
 	t.Cleanup(func() {
 		p.cmd.Process.Kill()
-		<-p.done
+		testenv.Receive(t, "the end of the program", p.done)
 	})
 }
 
@@ -168,11 +167,7 @@ func (p *pty) press(keys string) {
 // ended waits for the end and gives the exit status.
 func (p *pty) ended() int {
 	p.t.Helper()
-	select {
-	case <-p.done:
-	case <-time.After(10 * time.Second):
-		p.t.Fatalf("still runs; on the screen:\n%q", p.frame())
-	}
+	testenv.Receive(p.t, "the end of the program", p.done)
 	return p.cmd.ProcessState.ExitCode()
 }
 

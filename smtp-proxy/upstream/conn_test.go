@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"postern/internal/smtp"
+	"postern/internal/testenv"
 )
 
 var envelope = []string{"MAIL FROM:<a@a.test>", "RCPT TO:<b@b.test>", "DATA"}
@@ -126,7 +127,7 @@ func TestCMD_27_ConnectionOutOfStepIsNotUsed(t *testing.T) {
 		set := newSet(t, Config{URLs: []string{p.url()}})
 		get(t, set, Client{}).Release()
 		close(say)
-		<-said
+		testenv.Receive(t, "the 421 of the server", said)
 		c := get(t, set, Client{})
 		defer c.Release()
 		if code, _ := send(t, c, "a@a.test", "b@b.test", "x\r\n"); code != 250 || p.count() != 2 {
@@ -338,7 +339,7 @@ func TestSMG_27_ReplyBeforeTheEndAcceptsNothing(t *testing.T) {
 			if _, err := c.Content().Write([]byte(strings.Repeat("more\r\n", 20000))); err != nil {
 				t.Fatal(err)
 			}
-			<-said
+			testenv.Receive(t, "the reply of the server", said)
 			err := c.EndContent()
 			failed(t, err, test.code, test.enhanced)
 			unusable(t, set, c)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/pires/go-proxyproto"
+
+	"postern/internal/testenv"
 )
 
 const xclientEhlo = "250-peer.test\r\n250-PIPELINING\r\n250 XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n"
@@ -167,7 +169,7 @@ func TestProxyHeader(t *testing.T) {
 			if _, err := set.Capabilities(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if h := <-headers; !strings.HasPrefix(h.SourceAddr.String(), "127.0.0.1:") || h.DestinationAddr.String() != p.l.Addr().String() {
+			if h := testenv.Receive(t, "a header", headers); !strings.HasPrefix(h.SourceAddr.String(), "127.0.0.1:") || h.DestinationAddr.String() != p.l.Addr().String() {
 				t.Errorf("in our own name: %v to %v", h.SourceAddr, h.DestinationAddr)
 			}
 			for _, test := range []struct {
@@ -179,7 +181,7 @@ func TestProxyHeader(t *testing.T) {
 				{mapped, "192.0.2.9:5", "198.51.100.1:25"},
 			} {
 				get(t, set, test.client).Release()
-				h := <-headers
+				h := testenv.Receive(t, "a header", headers)
 				if h.SourceAddr.String() != test.from || h.DestinationAddr.String() != test.to {
 					t.Errorf("header is %v to %v, want %s to %s", h.SourceAddr, h.DestinationAddr, test.from, test.to)
 				}

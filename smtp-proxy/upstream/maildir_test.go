@@ -27,7 +27,7 @@ func newSet(t *testing.T, conf Config) *Set {
 // get gives a connection, or ends the test.
 func get(t *testing.T, set *Set, client Client) *Conn {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*second)
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 	defer cancel()
 	c, err := set.Get(ctx, client)
 	if err != nil {

@@ -202,7 +202,7 @@ func good(c *peerConn) { c.serve(replies{}) }
 // getError wants Get to fail, and gives the reply for the client.
 func getError(t *testing.T, set *Set, client Client) (smtp.Reply, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*second)
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 	defer cancel()
 	c, err := set.Get(ctx, client)
 	if err == nil {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"postern/internal/testenv"
 )
 
 func TestLastCount(t *testing.T) {
@@ -60,7 +62,7 @@ func TestHugeMessageIsCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := <-sink.messages; got != sent || sent < size || last != sent {
+	if got := testenv.Receive(t, "the message", sink.messages); got != sent || sent < size || last != sent {
 		t.Errorf("sent %d of at least %d bytes, told of %d, the server counted %d", sent, size, last, got)
 	}
 }
