@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -74,7 +73,7 @@ func TestPop3StampTellsDovecot(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(testenv.Patience))
+				_ = testenv.Patient(c)
 				d := &pop3Dialog{t, c, bufio.NewReader(c)}
 				_, _ = fmt.Fprintf(c, "PROXY %s %s %[2]s 4444 110\r\n", family, addr)
 				d.want("+OK pop.test")

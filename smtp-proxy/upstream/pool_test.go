@@ -601,7 +601,7 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 	}()
 	testenv.Eventually(t, "the third connection", func() bool { return p.count() == 3 })
 	first.Release()
-	c := <-got // only when the first one is closed
+	c := testenv.Receive(t, "the third, when the first is closed", got)
 	if c != nil {
 		c.Release()
 	}
