@@ -46,7 +46,7 @@ func Start(t testing.TB, cmd *exec.Cmd) *Process {
 		// A grandchild may keep the pipe of the captured output open.
 		cmd.WaitDelay = time.Second
 	}
-	started := make(chan error)
+	started := make(chan error, 1)
 	go p.run(started)
 	if err := Receive(t, "the start of "+p.name, started); err != nil {
 		t.Fatalf("start %s: %v", p.name, err)

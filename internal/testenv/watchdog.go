@@ -24,6 +24,7 @@ type watched struct {
 	goroutine string   // its number
 	waits     []string // what it waits for, the innermost last
 	enders    []func() // end its programs and connections
+	shown     bool     // its stacks are in the log: once is enough
 }
 
 var watch struct {
@@ -104,7 +105,14 @@ func (w *wait) fail() {
 
 // report tells what did not come.
 func (w *wait) report() string {
-	return fmt.Sprintf("watchdog: %s: after %v still waiting for: %s\n%s", w.test.t.Name(), time.Since(w.since).Round(time.Millisecond), w.what, stacks(w.goroutine))
+	text := fmt.Sprintf("watchdog: %s: after %v still waiting for: %s", w.test.t.Name(), time.Since(w.since).Round(time.Millisecond), w.what)
+	watch.Lock()
+	defer watch.Unlock()
+	if !w.test.shown {
+		w.test.shown = true
+		text += "\n" + stacks(w.goroutine)
+	}
+	return text
 }
 
 // margin is how long before the time limit of the test binary the watchdog looks at the tests: long enough for them to

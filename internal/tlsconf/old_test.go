@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"postern/internal/testenv"
 )
 
 // rsaFiles makes a certificate with an RSA key, which the oldest cipher suites need.
@@ -75,7 +77,7 @@ func TestTLS_61_OldVersionsByChoice(t *testing.T) {
 		}()
 		err := tls.Client(theirs, conf).Handshake()
 		theirs.Close()
-		<-done
+		testenv.Receive(t, "the end of the server", done)
 		if (err == nil) != tt.ok {
 			t.Errorf("%s with %s: %v, want it to work: %v", tt.listener, tls.VersionName(tt.version), err, tt.ok)
 		}
