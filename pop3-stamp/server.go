@@ -66,7 +66,7 @@ func (srv *server) prepare(log *slog.Logger) error {
 	srv.sessions = map[*session]struct{}{}
 	srv.crowd = &crowd{max: s.MaxSessions, maxPer: s.MaxSessionsPerAddress}
 	srv.crowd.logins.Set(s.MaxLoginFailures, s.LoginDelay)
-	options, err := s.Access.Options("PXW", log)
+	options, err := s.Access.Options("PXWR", log)
 	if err != nil {
 		return err
 	}
@@ -209,6 +209,20 @@ func (srv *server) tellStatus() {
 	}
 }
 
+// tryReload reads the certificates again. Whatever else has changed needs a restart.
+func (srv *server) tryReload(env *daemon.Env) (later []string, err error) {
+	changed, err := env.Changed()
+	if err != nil {
+		return nil, err
+	}
+	conf, err := srv.conf.loadTLS()
+	if err != nil {
+		return nil, err
+	}
+	srv.tls.Store(conf)
+	return changed, nil
+}
+
 // reload reads the certificates anew at SIGHUP.
 func (srv *server) reload(ctx context.Context, env *daemon.Env) {
 	for {
@@ -216,14 +230,9 @@ func (srv *server) reload(ctx context.Context, env *daemon.Env) {
 		case <-ctx.Done():
 			return
 		case <-env.Hangup:
-			conf, err := srv.conf.loadTLS()
-			if err != nil {
-				srv.log.Error("reload failed, the old certificates stay", "error", err)
-			} else {
-				srv.tls.Store(conf)
-				srv.log.Info("certificates reloaded")
-			}
-			env.Ready()
+			later, err := srv.tryReload(env)
+			srv.hub.Publish(notify.Message{Letter: 'R', Text: daemon.ReloadText(err, later)})
+			env.Reloaded(err, later)
 		}
 	}
 }

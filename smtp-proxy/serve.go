@@ -206,35 +206,51 @@ const trimStep = 1000
 // reload reads settings, lists and certificates again. What cannot change while running stays as it is;
 // if anything is wrong, everything stays.
 func (p *program) reload(env *daemon.Env, srv *server) {
-	defer env.Ready()
+	later, err := p.tryReload(env, srv)
+	srv.publish('R', daemon.ReloadText(err, later))
+	env.Reloaded(err, later)
+}
+
+func (p *program) tryReload(env *daemon.Env, srv *server) (later []string, err error) {
 	var fresh settings
 	if err := readSettings(&fresh, p.args, nil); err != nil {
-		env.Log.Error("settings are not reloaded", "error", err)
-		return
+		return nil, err
 	}
 	conf, err := loadTLS(&fresh)
 	if err == nil && conf == nil && len(env.Listeners[listenSMTPS]) > 0 {
 		err = errors.New("a listener smtps needs tls-cert")
 	}
 	if err != nil {
-		env.Log.Error("settings are not reloaded", "error", err)
-		return
+		return nil, err
 	}
 	behind, err := fresh.UpstreamFiles.Load()
 	if err != nil {
-		env.Log.Error("settings are not reloaded", "error", err)
-		return
+		return nil, err
+	}
+	changed, err := env.Changed()
+	if err != nil {
+		return nil, err
 	}
 	srv.ups.UseTLS(behind)
 	srv.use(&live{settings: &fresh, tls: conf})
-	env.Log.Info("settings reloaded")
+	return slices.DeleteFunc(changed, func(name string) bool { return !slices.Contains(fixed, name) }), nil
+}
+
+// fixed are the settings that are looked at once, at the start.
+var fixed = []string{
+	"smtp", "submission", "smtps", "notify", "notify-users", "notify-limit", "metrics",
+	"user", "allow-root", "no-new-privs", "pidfile", "log", "log-level", "log-format", "syslog-facility", "syslog-tag", "drain-timeout",
+	"upstream", "upstream-tls", "upstream-helo", "upstream-client-ip", "upstream-connections", "upstream-source", "upstream-timeout",
+	"connect-timeout", "lmtp-recipients", "hold", "statdir", "clientip-dir", "clientip-maxage", "clientip-owner",
+	"multiplexor", "multiplexor-notify", "spool", "spool-group", "worker-gate", "relayok", "helook", "senderok", "recipok", "scan",
+	"filter-timeout", "filter-max-delay", "on-failure", "scanned-by",
 }
 
 // newServer makes a server that can ask its gates and filter; with open it can take sessions.
 func newServer(ctx context.Context, s *settings, conf map[string]*tlsconf.Listener, log *slog.Logger) (*server, error) {
 	srv := &server{log: log, debug: log.Enabled(ctx, slog.LevelDebug), ctx: ctx, sessions: make(map[*session]struct{}), meters: newMeters(), stopping: make(chan struct{}), drainGrace: 5 * time.Second}
 	srv.conf.Store(&live{settings: s, tls: conf})
-	options, err := s.Access.Options("CDAJTWLFYZ", log)
+	options, err := s.Access.Options("CDAJTWLFYZR", log)
 	if err != nil {
 		return nil, err
 	}

@@ -111,6 +111,9 @@ func TestHangupChangesLimits(t *testing.T) {
 	p.Stop(syscall.SIGHUP)
 	p.WaitOutput("settings are not reloaded")
 	dialSMTP(t, address).say("MAIL FROM:<ann@example.org> SIZE=500\r\n", "552")
+	write("max-message-size 100\nupstream-helo other.example\n")
+	p.Stop(syscall.SIGHUP)
+	p.WaitOutput("not_in_force=upstream-helo")
 }
 
 // TestLoadGateIsHeardOf listens to the real proxy while the load rises and falls and no client comes.

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -37,6 +38,25 @@ func (r *Result) Source(name string) string {
 		}
 	}
 	return ""
+}
+
+// Changed returns the names of the settings whose values are not the same in both, in
+// the order of the struct.
+func Changed(before, after *Result) (names []string) {
+	values := func(r *Result) map[string]string {
+		all := map[string]string{}
+		for _, s := range r.Settings {
+			all[s.Name] += fmt.Sprintf("%q", s.Value)
+		}
+		return all
+	}
+	old, fresh := values(before), values(after)
+	for _, s := range slices.Concat(before.Settings, after.Settings) {
+		if old[s.Name] != fresh[s.Name] && !slices.Contains(names, s.Name) {
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }
 
 // Print writes the settings in force, one on a line: name, value, source.

@@ -95,8 +95,16 @@ type Env struct {
 	Listeners listen.Set
 
 	// Hangup gets a value for each SIGHUP; several that come at once are one. When
-	// the reload is over, with or without success, Ready must be called again.
+	// the reload is over, with or without success, Reloaded must be called.
 	Hangup <-chan os.Signal
+
+	// Changed reads the settings again and gives the names of those that are not what
+	// they were at the start.
+	Changed func() ([]string, error)
+
+	// Reloaded ends a reload: it says in the log and to the service manager what went
+	// wrong, or which settings have changed that need a restart, and calls Ready.
+	Reloaded func(err error, later []string)
 
 	// Signals gets the Signals of the Program.
 	Signals <-chan os.Signal
@@ -160,7 +168,7 @@ func Main(p Program, args []string, std Std) int {
 	if err := common.validate(); err != nil {
 		return p.refuse(std.Stderr, err)
 	}
-	l := &life{program: p, common: common, result: result, std: std, notifier: notifier}
+	l := &life{program: p, args: args, common: common, result: result, std: std, notifier: notifier}
 	return l.run()
 }
 
@@ -260,6 +268,7 @@ func (p *Program) checkDirectories(stderr io.Writer) error {
 // life is one run of a program.
 type life struct {
 	program  Program
+	args     []string
 	common   *Common
 	result   *config.Result
 	std      Std
@@ -282,7 +291,7 @@ func (l *life) run() int {
 	defer signals.stop()
 	l.env = &Env{
 		Log: log, LogDropped: queue.Dropped, Hangup: signals.hangup, Signals: signals.extra,
-		Ready: l.sayReady, Status: l.notifier.Status, Watchdog: l.ready.setAlive,
+		Ready: l.sayReady, Changed: l.changed, Reloaded: l.reloaded, Status: l.notifier.Status, Watchdog: l.ready.setAlive,
 	}
 	defer l.ready.stop()
 	defer l.cleanUp()
