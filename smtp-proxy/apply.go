@@ -44,7 +44,7 @@ func (k *filterSink) finish() smtp.Reply {
 	if k.err != nil {
 		return *s.contentRefusal(k.err)
 	}
-	m, err := readMessage(tx.dir, int64(s.conf.MaxHeaderSize))
+	m, err := readMessage(tx.dir)
 	if err != nil {
 		return *s.contentRefusal(err)
 	}

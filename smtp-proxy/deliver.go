@@ -18,35 +18,22 @@ type message struct {
 	scannedBy string
 }
 
-// readMessage reads the header of the message that the working directory holds, as it was before any
-// worker saw it, and leaves the body to be read.
-func readMessage(dir *workdir.Dir, limit int64) (*message, error) {
-	input, err := dir.Input()
+// readMessage reads the header of the message that the working directory holds, and leaves the body to be read. If it is
+// not what the client sent, as a worker has changed it, reading it fails.
+func readMessage(dir *workdir.Dir) (*message, error) {
+	head, err := dir.Header()
 	if err != nil {
 		return nil, err
 	}
-	// There may be an empty line that was put in, so the text can be a little longer than the limit.
-	for size := int64(16 << 10); ; size *= 8 {
-		if _, err := input.Seek(0, io.SeekStart); err != nil {
-			return nil, fmt.Errorf("read message: %w", err)
-		}
-		head := make([]byte, min(size, limit+2))
-		n, err := io.ReadFull(input, head)
-		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("read message: %w", err)
-		}
-		h, body, more := splitHeader(head[:n])
-		if more && (err != nil || size > limit) {
-			return nil, errHeaderTooLong
-		}
-		if more {
-			continue
-		}
-		if _, err := input.Seek(int64(body), io.SeekStart); err != nil {
-			return nil, fmt.Errorf("read message: %w", err)
-		}
-		return &message{header: h, body: input}, nil
+	body, err := dir.Body()
+	if err != nil {
+		return nil, err
 	}
+	h, end, _ := splitHeader(head)
+	if end != len(head) {
+		return nil, fmt.Errorf("header of %d bytes ends at %d", len(head), end) // it is not in normal form
+	}
+	return &message{header: h, body: body}, nil
 }
 
 // replaceBody takes the body that the filter wrote. It may be empty: then the message is to have none.
@@ -124,6 +111,9 @@ func (s *session) deliver(tx *transaction, m *message, env *envelope) smtp.Reply
 	}
 	if err != nil {
 		s.abandonUpstream()
+		if errors.Is(err, workdir.ErrChanged) {
+			tx.dir.Keep(err.Error())
+		}
 		return *s.contentRefusal(err)
 	}
 	return s.endContent()

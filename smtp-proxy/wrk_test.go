@@ -110,6 +110,32 @@ func TestWRK_05_HostileAddresses(t *testing.T) {
 	}
 }
 
+// TestWorkerChangesTheMessage has a worker write to INPUTMSG and answer that all is well: nobody gets a message that the
+// client did not send.
+func TestWorkerChangesTheMessage(t *testing.T) {
+	for name, change := range map[string]func(path string) error{
+		"in place":  func(path string) error { return os.WriteFile(path, []byte("Subject: forged\n\nforged\n"), 0o600) },
+		"shortened": func(path string) error { return os.Truncate(path, 99) },
+		"emptied":   func(path string) error { return os.Truncate(path, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := testenv.StartBackend(t)
+			answer := scanWith(t, "F\n")
+			m := startMultiplexor(t, func(words []string) string {
+				if words[0] == "scan" {
+					if err := change(filepath.Join(words[2], "INPUTMSG")); err != nil {
+						t.Error(err)
+					}
+				}
+				return answer(words)
+			})
+			if r := deliverThrough(t, b, m, filterMessage); !strings.HasPrefix(r, "451 4.3.0") || len(b.Messages()) != 0 {
+				t.Errorf("reply %q, %d messages", r, len(b.Messages()))
+			}
+		})
+	}
+}
+
 func TestWRK_06_MalformedEscapes(t *testing.T) {
 	for _, bad := range []string{"%", "%4", "%GG"} {
 		if r, got := filteredWith(t, "HX-A a"+bad+"\nF\n"); !strings.HasPrefix(r, "451") || len(got) != 0 {

@@ -32,7 +32,8 @@ type Content struct {
 	headers *os.File
 	out     *[]byte // bound for INPUTMSG
 	hdr     []byte  // bound for HEADERS
-	written int64   // bytes of INPUTMSG that left out
+	head    seal    // of the header in INPUTMSG, with the empty line
+	rest    seal    // and of the body
 	err     error   // the first one; it stays
 
 	state          state
@@ -128,10 +129,14 @@ func (c *Content) bareCR() {
 
 // write gathers bytes for INPUTMSG and writes them by the piece.
 func (c *Content) write(p []byte) {
+	if c.state == inBody {
+		c.rest.write(p)
+	} else {
+		c.head.write(p)
+	}
 	for len(p) > 0 && c.err == nil {
 		if len(*c.out) == 0 && len(p) >= pieceSize {
 			c.writeFile(c.input, p)
-			c.written += int64(len(p))
 			return
 		}
 		n := min(len(p), pieceSize-len(*c.out))
@@ -145,7 +150,6 @@ func (c *Content) write(p []byte) {
 
 func (c *Content) flushInput() {
 	c.writeFile(c.input, *c.out)
-	c.written += int64(len(*c.out))
 	*c.out = (*c.out)[:0]
 }
 

@@ -24,7 +24,6 @@ type Dir struct {
 	queueID  string // as last written to COMMANDS
 	content  *Content
 	input    *os.File // INPUTMSG, the descriptor it was written through
-	size     int64
 	finished bool
 	removed  bool
 	aside    bool
@@ -61,7 +60,6 @@ func (d *Dir) Finish() error {
 		return err
 	}
 	d.finished = true
-	d.size = c.written
 	err = d.commands.Close()
 	d.commands = nil
 	if err != nil {
@@ -70,22 +68,34 @@ func (d *Dir) Finish() error {
 	return nil
 }
 
-// Input returns a reader of the message as it was written, through the descriptor that wrote it: a worker that
-// replaces or removes INPUTMSG does not matter. Several readers may be used at once; they are valid until Remove.
-func (d *Dir) Input() (io.ReadSeekCloser, error) {
+// ErrChanged is wrapped by the errors of [Dir.Header] and [Dir.Body] when INPUTMSG is not what was written to it.
+var ErrChanged = errors.New("message was changed in the working directory")
+
+// Header returns the header of the message, in normal form and with the empty line behind it, through the descriptor
+// that it was written through: a worker that replaces or removes INPUTMSG does not matter. One that has changed the
+// file itself is found out.
+func (d *Dir) Header() ([]byte, error) {
 	if !d.finished || d.input == nil {
 		return nil, fmt.Errorf("read message of %q: not finished: %w", d.name, fs.ErrInvalid)
 	}
-	return reader{io.NewSectionReader(d.input, 0, d.size)}, nil
+	head, err := io.ReadAll(d.content.head.reader(d.input, 0))
+	if err != nil {
+		return nil, fmt.Errorf("read header of %q: %w", d.name, err)
+	}
+	return head, nil
+}
+
+// Body returns a reader of the body, as [Dir.Header] reads the header. Its last call of Read gives the error, so nothing
+// of what was read may count before io.EOF has come.
+func (d *Dir) Body() (io.Reader, error) {
+	if !d.finished || d.input == nil {
+		return nil, fmt.Errorf("read message of %q: not finished: %w", d.name, fs.ErrInvalid)
+	}
+	return d.content.rest.reader(d.input, d.content.head.size), nil
 }
 
 // Size returns the bytes of INPUTMSG, with LF line ends, after Finish.
-func (d *Dir) Size() int64 { return d.size }
-
-// reader is a section of a file that someone else closes.
-type reader struct{ *io.SectionReader }
-
-func (reader) Close() error { return nil }
+func (d *Dir) Size() int64 { return d.content.head.size + d.content.rest.size }
 
 // NewBody opens the body that a worker left in NEWBODY: a regular file, not a link. It has LF line ends, or any; the
 // caller makes it canonical and closes it.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -280,24 +281,95 @@ func TestIDs(t *testing.T) {
 	}
 }
 
-func TestInputSurvivesWorker(t *testing.T) {
-	d := finish(t, newSpool(t), "Subject: x\r\n\r\nbody\r\n", 0)
-	in, err := d.Input()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	path := filepath.Join(d.Path(), "INPUTMSG")
-	if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte("forged"), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		b, err := io.ReadAll(in)
-		if err != nil || string(b) != "Subject: x\n\nbody\n" {
-			t.Errorf("read %q, %v", b, err)
+// TestWorkerChangesTheMessage has workers change INPUTMSG in every way: what is read is what was written, or nothing.
+func TestWorkerChangesTheMessage(t *testing.T) {
+	const header = "Subject: x\n\n"
+	body := strings.Repeat("body\n", 100_000)
+	write := func(path string, flag int, offset int64, text string) error {
+		f, err := os.OpenFile(path, flag, 0)
+		if err != nil {
+			return err
 		}
-		if _, err := in.Seek(0, io.SeekStart); err != nil {
-			t.Fatal(err)
+		_, err = f.WriteAt([]byte(text), offset)
+		return errors.Join(err, f.Close())
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(path string) error
+		harm   bool
+	}{
+		{"nothing", func(string) error { return nil }, false},
+		{"removes", os.Remove, false},
+		{"renames another over it", func(path string) error {
+			return errors.Join(os.WriteFile(path+".tmp", []byte("forged"), 0o600), os.Rename(path+".tmp", path))
+		}, false},
+		{"takes the rights away", func(path string) error { return os.Chmod(path, 0) }, false},
+		{"appends", func(path string) error { return write(path, os.O_WRONLY, int64(len(header)+len(body)), "more\n") }, false},
+		{"writes the same", func(path string) error { return write(path, os.O_WRONLY, 0, header+body[:1000]) }, false},
+		{"writes into the header", func(path string) error { return write(path, os.O_WRONLY, 0, "s") }, true},
+		{"writes into the body", func(path string) error { return write(path, os.O_WRONLY, 400_000, "B") }, true},
+		{"writes the last byte", func(path string) error {
+			return write(path, os.O_WRONLY, int64(len(header)+len(body))-1, "x")
+		}, true},
+		{"writes through another name", func(path string) error {
+			return errors.Join(os.Link(path, path+".link"), write(path+".link", os.O_WRONLY, 20, "B"))
+		}, true},
+		{"shortens", func(path string) error { return os.Truncate(path, 100_000) }, true},
+		{"shortens into the header", func(path string) error { return os.Truncate(path, 5) }, true},
+		{"empties", func(path string) error { return os.Truncate(path, 0) }, true},
+		{"shortens, and makes it long again", func(path string) error {
+			return errors.Join(os.Truncate(path, 100_000), os.Truncate(path, int64(len(header)+len(body))))
+		}, true},
+		{"maps it and writes", func(path string) error {
+			f, err := os.OpenFile(path, os.O_RDWR, 0)
+			if err != nil {
+				return err
+			}
+			m, err := syscall.Mmap(int(f.Fd()), 0, 4096, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+			if err != nil {
+				return err
+			}
+			m[100] ^= 1
+			return errors.Join(syscall.Munmap(m), f.Close())
+		}, true},
+	} {
+		for _, when := range []string{"before", "between", "while"} {
+			t.Run(tt.name+", "+when, func(t *testing.T) {
+				d := finish(t, newSpool(t), strings.ReplaceAll(header+body, "\n", "\r\n"), 0)
+				change := func(now string) {
+					if now == when {
+						if err := tt.change(filepath.Join(d.Path(), fileInput)); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				change("before")
+				head, err := d.Header()
+				change("between")
+				var text []byte
+				if err == nil {
+					r, err2 := d.Body()
+					if err2 != nil {
+						t.Fatal(err2)
+					}
+					text = make([]byte, 10)
+					_, err = io.ReadFull(r, text)
+					change("while")
+					if err == nil {
+						var rest []byte
+						rest, err = io.ReadAll(r)
+						text = append(text, rest...)
+					}
+				}
+				switch same := string(head)+string(text) == header+body; {
+				case err == nil && !same:
+					t.Error("another message was read as if it were whole")
+				case err != nil && !errors.Is(err, ErrChanged):
+					t.Error(err)
+				case !tt.harm && err != nil:
+					t.Errorf("%v, although nothing was changed", err)
+				}
+			})
 		}
 	}
 }
