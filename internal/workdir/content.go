@@ -63,6 +63,9 @@ func (d *Dir) Content() (*Content, error) {
 		return nil, classify(fmt.Errorf("write message of %q: %w", d.name, err))
 	}
 	d.input = input
+	if err := claim(input); err != nil {
+		return nil, classify(fmt.Errorf("write message of %q: %w", d.name, err))
+	}
 	headers, err := safedir.OpenFile(d.root, fileHeaders, os.O_WRONLY|os.O_APPEND)
 	if err != nil {
 		return nil, classify(fmt.Errorf("write HEADERS of %q: %w", d.name, err))

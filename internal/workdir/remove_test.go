@@ -2,10 +2,11 @@ package workdir
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -118,28 +119,156 @@ func TestDoNotDelete(t *testing.T) {
 	}
 }
 
+// TestRemoveDeep removes trees that are deeper than there are descriptors, and longer than a path may be.
+func TestRemoveDeep(t *testing.T) {
+	s := newSpool(t)
+	d := newDir(t, s)
+	for _, branch := range []string{"a", "b"} {
+		dir, err := os.OpenRoot(d.Path())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for depth := range 1000 {
+			name := strings.Repeat(branch, 1+depth%200)
+			err := errors.Join(dir.Mkdir(name, 0o700), dir.WriteFile("handed-up.1", nil, 0o600), dir.Symlink("..", branch+"-link"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			inner, err := dir.OpenRoot(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if depth%7 == 0 {
+				err = dir.Chmod(name, 0o100)
+			}
+			if err := errors.Join(err, dir.Close()); err != nil {
+				t.Fatal(err)
+			}
+			dir = inner
+		}
+		_ = dir.Close()
+	}
+	// The process has as many descriptors as it uses now, and few more.
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	few := limit
+	few.Cur = uint64(len(names(t, "/proc/self/fd"))) + 8
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	err := d.Remove()
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := names(t, s.Dir); len(left) != 0 {
+		t.Errorf("left in the spool: %q", left)
+	}
+}
+
+// TestRemoveManyFiles has more files than are listed at once, on two levels.
+func TestRemoveManyFiles(t *testing.T) {
+	s := newSpool(t)
+	d := newDir(t, s)
+	work := filepath.Join(d.Path(), "Work")
+	if err := os.Mkdir(work, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2*entriesAtOnce + 1 {
+		for _, dir := range []string{d.Path(), work} {
+			if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := d.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if left := names(t, s.Dir); len(left) != 0 {
+		t.Errorf("left in the spool: %q", left)
+	}
+}
+
+// TestRemoveWithoutDescriptors has a directory that cannot be removed for want of descriptors: a sweep does it later.
+func TestRemoveWithoutDescriptors(t *testing.T) {
+	s := newSpool(t)
+	s.AsideAge = time.Nanosecond
+	d := newDir(t, s)
+	if err := os.MkdirAll(filepath.Join(d.Path(), "Work", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 0
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	err := d.Remove()
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err == nil {
+		t.Error("removed without a descriptor")
+	}
+	if left := names(t, s.Dir); len(left) != 1 || !strings.HasPrefix(left[0], "aside-") {
+		t.Errorf("left in the spool: %q", left)
+	}
+	if n, err := s.Sweep(); n != 1 || err != nil {
+		t.Errorf("swept %d, %v", n, err)
+	}
+	if left := names(t, s.Dir); len(left) != 0 {
+		t.Errorf("left after the sweep: %q", left)
+	}
+}
+
+// crash leaves a directory as a process does that is killed.
+func crash(t *testing.T, d *Dir) {
+	t.Helper()
+	d.closeFiles()
+	d.removed = true
+}
+
+// TestSweep has directories in all stages of a message, of front ends that live and of some that were killed.
 func TestSweep(t *testing.T) {
 	s := newSpool(t)
-	crashed, fresh, busy := newDir(t, s), newDir(t, s), newDir(t, s)
-	old := time.Now().Add(-2 * time.Hour)
+	ofTheLiving := []*Dir{newDir(t, s), finish(t, s, "Subject: x\r\n\r\n", 0)}
+	ofTheDead := []*Dir{newDir(t, s), finish(t, s, "Subject: x\r\n\r\n", 0)}
+	for _, d := range ofTheDead {
+		crash(t, d)
+	}
+	busy := newDir(t, s)
 	busy.Abandon()
 	if err := busy.Remove(); err != nil {
 		t.Fatal(err)
 	}
 	aside := filepath.Join(s.Dir, strings.Replace(filepath.Base(busy.Path()), "mdefang-", "aside-", 1))
-	err := errors.Join(os.Chtimes(crashed.Path(), old, old), os.Mkdir(filepath.Join(s.Dir, "other"), 0o700),
-		os.Chtimes(filepath.Join(s.Dir, "other"), old, old),
+	old := time.Now().Add(-25 * time.Hour)
+	empty, oldEmpty := filepath.Join(s.Dir, "mdefang-empty"), filepath.Join(s.Dir, "mdefang-oldempty")
+	stays := []string{aside, empty, filepath.Join(s.Dir, "kept-x"), filepath.Join(s.Dir, "other")}
+	err := errors.Join(os.Mkdir(stays[2], 0o700), os.Mkdir(stays[3], 0o700), os.Mkdir(empty, 0o700), os.Mkdir(oldEmpty, 0o700),
+		os.WriteFile(filepath.Join(stays[2], fileCommands), nil, 0o600), os.WriteFile(filepath.Join(stays[3], fileCommands), nil, 0o600),
+		os.Chtimes(oldEmpty, old, old), os.Chtimes(stays[2], old, old), os.Chtimes(stays[3], old, old),
 		os.Symlink(t.TempDir(), filepath.Join(s.Dir, "mdefang-link")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n, err := s.Sweep(time.Hour); n != 1 || err != nil {
-		t.Errorf("swept %d, %v; want the crashed one", n, err)
+	for _, d := range ofTheLiving {
+		stays = append(stays, d.Path())
+		if err := os.Chtimes(d.Path(), old, old); err != nil { // a very slow client
+			t.Fatal(err)
+		}
 	}
-	if _, err := os.Stat(crashed.Path()); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("crashed one: %v", err)
+	if n, err := s.Sweep(); n != 3 || err != nil {
+		t.Errorf("swept %d, %v; want the two of the dead and the old one without files", n, err)
 	}
-	for _, p := range []string{fresh.Path(), aside, filepath.Join(s.Dir, "other")} {
+	for _, p := range stays {
 		if _, err := os.Stat(p); err != nil {
 			t.Error(err)
 		}
@@ -147,31 +276,21 @@ func TestSweep(t *testing.T) {
 	if err := os.Chtimes(aside, old, old); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := s.Sweep(0); n != 1 || err != nil {
+	if n, err := s.Sweep(); n != 1 || err != nil {
 		t.Errorf("swept %d, %v; want the one put aside", n, err)
 	}
 }
 
-// TestSweepByItself opens a spool that a crash left something in, and one that something was put aside in.
+// TestSweepByItself opens a spool that others left something in, and one that something was put aside in.
 func TestSweepByItself(t *testing.T) {
-	s := newSpool(t)
-	s.AsideAge = time.Nanosecond
-	old := time.Now().Add(-25 * time.Hour)
-	for _, name := range []string{"mdefang-old", "mdefang-new", "aside-old", "kept-old"} {
-		path := filepath.Join(s.Dir, name)
-		if err := os.Mkdir(path, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if name != "mdefang-new" {
-			if err := os.Chtimes(path, old, old); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	dead := newSpool(t)
+	crash(t, newDir(t, dead))
+	s := &Spool{Dir: dead.Dir, Insecure: true, AsideAge: time.Nanosecond}
+	t.Cleanup(func() { _ = s.Close() })
 	if err := s.Open(); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(names(t, s.Dir), " "); got != "kept-old mdefang-new" {
+	if got := names(t, s.Dir); len(got) != 0 {
 		t.Errorf("after Open: %q", got)
 	}
 	d := newDir(t, s)
@@ -179,11 +298,11 @@ func TestSweepByItself(t *testing.T) {
 	if err := d.Remove(); err != nil {
 		t.Fatal(err)
 	}
-	s.aside = time.Now().Add(-time.Minute) // as if time had passed
+	s.due = time.Now().Add(-time.Minute) // as if time had passed
 	if err := newDir(t, s).Remove(); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(names(t, s.Dir), " "); got != "kept-old mdefang-new" {
+	if got := names(t, s.Dir); len(got) != 0 {
 		t.Errorf("after Create: %q", got)
 	}
 }

@@ -39,7 +39,7 @@ type Spool struct {
 	gid     int
 	counter uint32
 	started bool
-	aside   time.Time // when a directory that is aside is to be looked at again; zero if there is none
+	due     time.Time // of the next sweep
 }
 
 func (s *Spool) maxKept() int {
@@ -72,7 +72,7 @@ func (s *Spool) asideAge() time.Duration {
 
 // Open checks the spool directory and its parents and opens it; Create does the same when Open was not called. A
 // program calls it at start to learn of a bad setting early. An unsafe directory gives an error that wraps
-// [safedir.ErrInsecure]. What a crash left a day or longer ago is removed.
+// [safedir.ErrInsecure]. Directories that a process left which is no more are removed.
 func (s *Spool) Open() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,7 +98,8 @@ func (s *Spool) openLocked() (*os.Root, error) {
 	}
 	s.root, s.gid = root, gid
 	// What cannot be removed harms nobody but the disk.
-	_, _ = s.sweep(root, crashAge)
+	s.due = time.Now().Add(sweepEvery)
+	_, _ = s.sweep(root)
 	return root, nil
 }
 
@@ -128,29 +129,32 @@ func (s *Spool) check() (gid int, err error) {
 	return gid, nil
 }
 
-// crashAge is how old a working directory is that nobody uses any more.
+// crashAge is how old a working directory is in which nobody will put files any more.
 const crashAge = 24 * time.Hour
 
-// sweepDue removes directories that were put aside, when it is time.
+// sweepEvery is how often what others left is looked for.
+const sweepEvery = time.Hour
+
+// sweepDue sweeps when it is time.
 func (s *Spool) sweepDue(root *os.Root) {
 	s.mu.Lock()
 	now := time.Now()
-	due := !s.aside.IsZero() && now.After(s.aside)
+	due := now.After(s.due)
 	if due {
-		s.aside = time.Time{}
+		s.due = now.Add(sweepEvery)
 	}
 	s.mu.Unlock()
 	if due {
-		_, _ = s.sweep(root, 0)
+		_, _ = s.sweep(root)
 	}
 }
 
-// noteAside has sweepDue look in some time.
+// noteAside has sweepDue look when what is put aside now may go.
 func (s *Spool) noteAside() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.aside.IsZero() {
-		s.aside = time.Now().Add(s.asideAge() + time.Second)
+	if at := time.Now().Add(s.asideAge() + time.Second); at.Before(s.due) {
+		s.due = at
 	}
 }
 
@@ -309,8 +313,10 @@ func (s *Spool) fill(root *os.Root, name string) (_ *Dir, err error) {
 	if err := headers.Close(); err != nil {
 		return nil, err
 	}
-	d.commands, err = d.create(fileCommands)
-	return d, err
+	if d.commands, err = d.create(fileCommands); err != nil {
+		return nil, err
+	}
+	return d, claim(d.commands)
 }
 
 // classify marks errors that come from exhausted resources with ErrNoSpace.
