@@ -44,6 +44,11 @@ func (k *filterSink) finish() smtp.Reply {
 	if k.err != nil {
 		return *s.contentRefusal(k.err)
 	}
+	if cost := headerCopies * tx.dir.HeaderSize(); s.srv.memory.take(cost) {
+		defer s.srv.memory.give(cost)
+	} else {
+		return noMemory
+	}
 	m, err := readMessage(tx.dir)
 	if err != nil {
 		return *s.contentRefusal(err)

@@ -92,8 +92,6 @@ func (s *session) readChunk(c *chunked, size int64) error {
 	case !until.After(now):
 		return os.ErrDeadlineExceeded
 	}
-	buf := decodedPool.Get().(*[]byte)
-	defer decodedPool.Put(buf)
 	for size > 0 {
 		window, err := s.contentWindow(c.receiver)
 		if err != nil {
@@ -102,13 +100,11 @@ func (s *session) readChunk(c *chunked, size int64) error {
 		if int64(len(window)) > size {
 			window = window[:size]
 		}
-		out, n, _ := c.decoder.Decode((*buf)[:0], window)
-		*buf = out
-		s.conn.Discard(n)
-		size -= int64(n)
-		if err := s.take(c.receiver, out, n); err != nil {
+		n, _, err := s.decode(c.receiver, &c.decoder, window)
+		if err != nil {
 			return err
 		}
+		size -= int64(n)
 	}
 	return nil
 }

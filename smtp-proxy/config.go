@@ -120,6 +120,7 @@ type LimitSettings struct {
 	MaxMessageSize        config.Bytes  `name:"max-message-size" default:"100M" placeholder:"SIZE" help:"Largest message; 0 for no limit of our own."`
 	MaxHeaderSize         config.Bytes  `name:"max-header-size" default:"1M" placeholder:"SIZE" help:"Largest message header."`
 	MaxLineLength         int           `name:"max-line-length" default:"0" placeholder:"BYTES" help:"Longest line of a message; 0 for no limit."`
+	MaxMemory             config.Bytes  `name:"max-memory" default:"0" placeholder:"SIZE" help:"Most bytes held for clients while their messages come and go; 0 for a quarter of the memory of the machine, or of the control group."`
 	CommandTimeout        time.Duration `name:"command-timeout" default:"5m" help:"How long a client may take for a command line."`
 	DataTimeout           time.Duration `name:"data-timeout" default:"3m" help:"How long a client may send nothing within a message."`
 	MessageTimeout        time.Duration `name:"message-timeout" default:"1h" help:"How long a client may take for the whole content of a message; longer for large ones if min-data-rate is kept."`
@@ -224,6 +225,7 @@ func (s *settings) checkNumbers() error {
 		{"max-message-size", int64(s.MaxMessageSize), 0},
 		{"max-header-size", int64(s.MaxHeaderSize), 1024},
 		{"max-line-length", int64(s.MaxLineLength), 0},
+		{"max-memory", int64(s.MaxMemory), 0},
 		{"max-hops", int64(s.MaxHops), 1},
 		{"min-data-rate", int64(s.MinDataRate), 0},
 		{"upstream-connections", int64(s.UpstreamConnections), 0},

@@ -158,7 +158,7 @@ var oddHeaders = []string{
 // randomHeader puts pieces together that make trouble.
 func randomHeader(r *rand.Rand) string {
 	pieces := []string{"Content-Type", "content-disposition", "X", "X-Y", ":", ":", ":", " ", "\t", "\r\n", "\r\n", "\r\n", "\r\n ", "\r\n\t", "\n", "multipart/mixed", ";",
-		"boundary=b", "attachment; filename=x.exe", "\x0b", "\x0c", "\x01", "\xef\xbb\xbf", "\xe4", "From ", ">", "base64", "\"", "(", ")", strings.Repeat("x", 600), strings.Repeat(" ", 700)}
+		"boundary=b", "attachment; filename=x.exe", "\x0b", "\x0c", "\x01", "\xef\xbb\xbf", "\xe4", "From a", ">", "base64", "\"", "(", ")", strings.Repeat("x", 600), strings.Repeat(" ", 700)}
 	var b strings.Builder
 	for range 3 + r.IntN(30) {
 		b.WriteString(pieces[r.IntN(len(pieces))])

@@ -70,6 +70,13 @@ func (s *session) doData(arg string) {
 // prepareContent brings the transaction to the point where content may come, and says where it goes.
 // If it is not ready, the client was told why.
 func (s *session) prepareContent(tx *transaction) (out sink, ready bool) {
+	if !s.reserve(tx) {
+		s.srv.log.Warn("no memory for another message", "session", s.id, "client", s.client.Addr().String(), "limit", s.srv.memory.limit)
+		s.collect()
+		s.say(noMemory)
+		s.dropTransaction()
+		return nil, false
+	}
 	direct := !tx.discard && tx.dir == nil
 	if direct && tx.broken == nil && len(s.pending) == 0 {
 		tx.broken = s.resume(tx)
@@ -112,6 +119,9 @@ func (s *session) prepareContent(tx *transaction) (out sink, ready bool) {
 	return s.newSink(tx, later), true
 }
 
+// noMemory is the reply to content for which there is no room.
+var noMemory = reply(452, "4.3.1", "Too many messages at a time, try again later")
+
 // askData sends DATA; collect gives its reply.
 func (s *session) askData() {
 	s.up.Command(smtp.Data)
@@ -147,27 +157,28 @@ func (s *session) newReceiver(tx *transaction, out io.Writer) *receiver {
 // receive reads content to its end. A refusal is kept and told only behind the end, so that the dialog
 // stays in step; the error is one that leaves no dialog.
 func (s *session) receive(r *receiver, decoder *smtp.DotDecoder) error {
-	buf := decodedPool.Get().(*[]byte)
-	defer decodedPool.Put(buf)
-	for {
+	for done := false; !done; {
 		window, err := s.contentWindow(r)
 		if err != nil {
 			return err
 		}
-		out, n, done := decoder.Decode((*buf)[:0], window)
-		*buf = out
-		s.conn.Discard(n)
-		if err := s.take(r, out, n); err != nil {
+		if _, done, err = s.decode(r, decoder, window); err != nil {
 			return err
-		}
-		if done {
-			break
 		}
 	}
 	if err := decoder.Violation(); err != nil {
 		s.violated(r, err)
 	}
 	return nil
+}
+
+// decode takes what has come of the content. The buffer for it is held no longer: the client may let us wait for more.
+func (s *session) decode(r *receiver, decoder *smtp.DotDecoder, window []byte) (n int, done bool, err error) {
+	buf := decodedPool.Get().(*[]byte)
+	defer decodedPool.Put(buf)
+	*buf, n, done = decoder.Decode((*buf)[:0], window)
+	s.conn.Discard(n)
+	return n, done, s.take(r, *buf, n)
 }
 
 // contentWindow waits for content as long as the client keeps its pace.

@@ -76,6 +76,7 @@ type server struct {
 	hub       *notify.Hub
 	stats     *statfile.Dir // nil: no status files
 	meters    *meters
+	memory    *budget
 	upName    string // of the server behind, for status files
 	route     upstream.Route
 

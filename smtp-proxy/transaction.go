@@ -34,6 +34,8 @@ type transaction struct {
 	discard bool         // the filter wants the message thrown away
 	chunks  *chunked     // BDAT has begun
 
+	memory int64 // what it has of the budget
+
 	discarded bool // and it was
 	held      bool // the filter has it held
 
@@ -48,8 +50,10 @@ type recipient struct {
 	added  bool // by the filter: the client knows nothing of it
 }
 
-// remove gives up the working directory.
+// remove gives up the working directory and what else is held for the message.
 func (tx *transaction) remove(srv *server) {
+	srv.memory.give(tx.memory)
+	tx.memory = 0
 	if tx.dir == nil {
 		return
 	}

@@ -94,6 +94,9 @@ func (d *Dir) Body() (io.Reader, error) {
 	return d.content.rest.reader(d.input, d.content.head.size), nil
 }
 
+// HeaderSize returns the bytes of the header, after Finish.
+func (d *Dir) HeaderSize() int64 { return d.content.head.size }
+
 // Size returns the bytes of INPUTMSG, with LF line ends, after Finish.
 func (d *Dir) Size() int64 { return d.content.head.size + d.content.rest.size }
 

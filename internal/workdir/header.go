@@ -209,7 +209,7 @@ func (c *Content) emit(text []byte) {
 		value = bytes.TrimPrefix(value, []byte(" "))
 	}
 	c.hdr = append(c.hdr, value...)
-	if len(c.hdr) >= pieceSize {
+	if len(c.hdr) >= headersPiece {
 		c.flushHeaders()
 	}
 	if c.field.letter != 0 {

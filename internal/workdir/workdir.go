@@ -24,6 +24,9 @@ const (
 	fileKeptNote = "KEPT" // in a kept directory: why
 )
 
+// headersPiece is how much of HEADERS is gathered before it is written.
+const headersPiece = 16 << 10
+
 // white is the white space of a header.
 const white = " \t"
 
