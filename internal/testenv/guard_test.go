@@ -58,6 +58,7 @@ func fault(t *testing.T, tests, limit string) *exec.Cmd {
 // runFault gives the output and the exit status.
 func runFault(t *testing.T, tests, limit string) (string, int) {
 	t.Helper()
+	NotQuick(t, "waits for a time limit")
 	cmd := fault(t, tests, limit)
 	stdout, stderr, status := RunCmd(t, cmd)
 	return stdout + stderr, status

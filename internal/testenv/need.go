@@ -43,7 +43,7 @@ func NeedRoot(t testing.TB) {
 func NotQuick(t testing.TB, why string) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("quick run: " + why)
+		t.Skipf("quick run: %s", why)
 	}
 }
 

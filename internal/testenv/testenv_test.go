@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -83,7 +84,36 @@ func TestFreePortIsFreeAndGivenOnce(t *testing.T) {
 	}
 }
 
+// runIs makes the run a quick one, or none, until the end of the test.
+func runIs(t *testing.T, quick bool) {
+	t.Helper()
+	f := flag.Lookup("test.short")
+	was := f.Value.String()
+	set := func(value string) {
+		if err := f.Value.Set(value); err != nil {
+			t.Error(err)
+		}
+	}
+	set(strconv.FormatBool(quick))
+	t.Cleanup(func() { set(was) })
+}
+
+func TestQuickRunNeedsNothing(t *testing.T) {
+	runIs(t, true)
+	t.Setenv("CI", "true") // makes no difference
+	for want, need := range map[string]func(testing.TB){
+		"quick run: needs sh":             func(t testing.TB) { Need(t, "the thing", "sh") },
+		"quick run: needs root":           NeedRoot,
+		"quick run: runs the real binary": func(t testing.TB) { Binary(t, "binary") },
+	} {
+		if r := record(t, need); r.failed != "" || r.skipped != want {
+			t.Errorf("failed %q, skipped %q, want %q", r.failed, r.skipped, want)
+		}
+	}
+}
+
 func TestNeed(t *testing.T) {
+	runIs(t, false)
 	t.Setenv("CI", "true")
 	if r := record(t, func(t testing.TB) { Need(t, "the thing", "sh") }); r.failed != "" || r.skipped != "" {
 		t.Errorf("a program that is there: failed %q, skipped %q", r.failed, r.skipped)

@@ -12,11 +12,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"postern/internal/testenv"
 )
 
 // play runs a real `go test -json` over a module with one package per file.
 func play(t *testing.T, files map[string]string, flags ...string) (*report, *strings.Builder) {
 	t.Helper()
+	testenv.NotQuick(t, "runs go test many times")
 	dir := t.TempDir()
 	files["go.mod"] = "module postern\n\ngo 1.26\n"
 	for name, text := range files {
