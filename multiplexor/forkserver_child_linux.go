@@ -130,9 +130,14 @@ func readStat(pid int) (stat, error) {
 }
 
 func (st stat) exit() exit {
-	ru := &syscall.Rusage{Utime: syscall.NsecToTimeval(int64(st.utime)), Stime: syscall.NsecToTimeval(int64(st.stime)), Minflt: st.minflt, Majflt: st.majflt}
+	ru := &syscall.Rusage{Utime: syscall.NsecToTimeval(int64(st.utime)), Stime: syscall.NsecToTimeval(int64(st.stime))}
+	setCount(&ru.Minflt, st.minflt)
+	setCount(&ru.Majflt, st.majflt)
 	if st.status.Signaled() {
 		return exit{Signal: st.status.Signal(), Rusage: ru}
 	}
 	return exit{Status: st.status.ExitStatus(), Rusage: ru}
 }
+
+// setCount sets a figure that has as many bits as the machine's words.
+func setCount[T int32 | int64](to *T, n int64) { *to = T(n) }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"postern/internal/namedfile"
 	"postern/internal/smtp"
 	"postern/internal/stamp"
 )
@@ -143,7 +144,7 @@ func (a *admission) maintenance() (text string, refused bool) {
 	if file == "" {
 		return "", false
 	}
-	data, err := readSmall(file, 400)
+	data, err := namedfile.Head(file, 400)
 	if err != nil {
 		return "", false
 	}

@@ -4,15 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
+
+	"postern/internal/namedfile"
 )
 
 // readingAge is how long a value read from the kernel is taken as the present one: a flood of
@@ -132,7 +131,7 @@ func (g *loadGate) note(err error) {
 }
 
 func readLoad(file string) ([3]float64, error) {
-	data, err := readSmall(file, 256)
+	data, err := namedfile.Head(file, 256)
 	if err != nil {
 		return [3]float64{}, fmt.Errorf("read load averages: %w", err)
 	}
@@ -141,22 +140,4 @@ func readLoad(file string) ([3]float64, error) {
 		return [3]float64{}, fmt.Errorf("read load averages from %q: %w", file, err)
 	}
 	return values, nil
-}
-
-// readSmall reads the first limit bytes of a regular file and never waits: a FIFO or device in its
-// place is an error.
-func readSmall(name string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%q is not a regular file", name)
-	}
-	return io.ReadAll(io.LimitReader(f, limit))
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"postern/internal/namedfile"
 )
 
 // pressureLimit is a limit for one resource: the share of the last ten seconds, in percent, in which
@@ -102,7 +104,7 @@ func (g *pressureGate) closed() bool {
 
 func (g *pressureGate) value(resource string) (float64, error) {
 	file := filepath.Join(g.dir, resource)
-	data, err := readSmall(file, 512)
+	data, err := namedfile.Head(file, 512)
 	if err != nil {
 		return 0, fmt.Errorf("read pressure: %w", err)
 	}

@@ -71,7 +71,8 @@ var layers = map[string]layer{
 	"internal/statfile": format,
 	"internal/workdir":  format,
 
-	"internal/rawio": system,
+	"internal/rawio":     system,
+	"internal/namedfile": system,
 
 	"internal/atomicfile":  leaf,
 	"internal/connlimit":   leaf,
@@ -96,7 +97,7 @@ var below = map[layer][]layer{
 	system:   {},
 	leaf:     {system},
 	format:   {leaf},
-	plumbing: {leaf},
+	plumbing: {leaf, system},
 	skeleton: {plumbing, leaf},
 	public:   {format, leaf},
 	part:     {format, leaf, system},

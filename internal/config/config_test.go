@@ -387,3 +387,15 @@ user     nobody                    # default
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// TestByteOrderMark: the mark that some editors write first is no part of the first key.
+func TestByteOrderMark(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.conf")
+	if err := os.WriteFile(path, []byte("\ufeffname value\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	values, err := readFile(path, true, func(string) keyKind { return keyScalar })
+	if err != nil || len(values["name"]) != 1 || values["name"][0].text != "value" {
+		t.Errorf("%v, %v", values, err)
+	}
+}

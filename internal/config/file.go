@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"strings"
 	"syscall"
 	"unicode/utf8"
+
+	"postern/internal/namedfile"
 )
 
 // maxFile bounds a settings file, in bytes.
@@ -58,29 +59,18 @@ func readFile(path string, named bool, kind func(string) keyKind) (map[string][]
 // write to: who can change the settings of a program started as root is root.
 // It never blocks on a FIFO.
 func load(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
 	if path == os.DevNull {
 		return []byte{}, nil
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
+	data, info, err := namedfile.Read(path, maxFile)
+	if err != nil {
+		return nil, err
 	}
 	if err := checkOwner(path, info); err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("%s is larger than %d bytes", path, maxFile)
-	}
-	return data, err
+	// The mark that some editors put in front of UTF-8 is no part of the first key.
+	return bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), nil
 }
 
 func checkOwner(path string, info fs.FileInfo) error {

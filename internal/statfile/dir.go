@@ -88,8 +88,9 @@ func (d *Dir) removeLeftovers() {
 		return
 	}
 	for _, e := range entries {
+		// A file with our process id is of an earlier process that had it, as process 1 of a container has; we have made none.
 		pid, ok := d.mine(strings.TrimPrefix(e.Name(), tempPrefix))
-		if !ok || pid == os.Getpid() || alive(pid) || !d.ours(e.Name()) {
+		if !ok || pid != os.Getpid() && alive(pid) || !d.ours(e.Name()) {
 			continue
 		}
 		_ = d.root.Remove(e.Name())

@@ -380,3 +380,21 @@ func BenchmarkUpdate(b *testing.B) {
 		}
 	}
 }
+
+// TestLeftoversOfOurOwnID: a process that has the id of one that was killed, as the first of a container always has,
+// removes what that one left.
+func TestLeftoversOfOurOwnID(t *testing.T) {
+	dir := t.TempDir()
+	left := filepath.Join(dir, fmt.Sprintf("prog-%05d-7.stat", os.Getpid()))
+	if err := os.WriteFile(left, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Open(dir, "prog")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if _, err := os.Lstat(left); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file is still there: %v", err)
+	}
+}

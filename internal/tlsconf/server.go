@@ -6,11 +6,15 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"postern/internal/namedfile"
 )
+
+// maxFile bounds a file of certificates or keys; all authorities of a system are a tenth of that.
+const maxFile = 4 << 20
 
 // Server are the settings of TLS with clients. A daemon embeds them in its own.
 type Server struct {
@@ -187,14 +191,18 @@ func (l *Listener) Peer(state *tls.ConnectionState) (*x509.Certificate, error) {
 
 // loadPair reads a certificate and its key. A key that others may write is nobody's own.
 func loadPair(cert, key string) (tls.Certificate, error) {
-	info, err := os.Stat(key)
+	chain, _, err := namedfile.Read(cert, maxFile)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("load certificate %q: %w", cert, err)
+	}
+	secret, info, err := namedfile.Read(key, maxFile)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("load certificate %q: %w", cert, err)
 	}
 	if info.Mode().Perm()&0o022 != 0 {
 		return tls.Certificate{}, fmt.Errorf("load certificate %q: others may write to %q", cert, key)
 	}
-	pair, err := tls.LoadX509KeyPair(cert, key)
+	pair, err := tls.X509KeyPair(chain, secret)
 	if err != nil {
 		return pair, fmt.Errorf("load certificate %q: %w", cert, err)
 	}
@@ -203,7 +211,7 @@ func loadPair(cert, key string) (tls.Certificate, error) {
 
 // loadAuthorities reads certificates of authorities.
 func loadAuthorities(file string) (*x509.CertPool, error) {
-	text, err := os.ReadFile(file)
+	text, _, err := namedfile.Read(file, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("load authorities: %w", err)
 	}
