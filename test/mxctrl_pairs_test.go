@@ -54,7 +54,7 @@ func startPool(t *testing.T, program string) *pool {
 	if err := os.WriteFile(worker, []byte(holdWorker), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"-D", "-s", p.socket, "-z", spool, "-f", worker, "-m", "2", "-x", "4", "-w", "1", "-q", "3", "-Q", "60", "-b", "60"}
+	args := []string{"-D", "-s", p.socket, "-z", spool, "-f", worker, "-m", "2", "-x", "4", "-w", "1", "-q", "3", "-Q", "600", "-b", "600"}
 	if account, drops := testenv.DaemonAccount(); drops {
 		args = append(args, "-U", account)
 	}
