@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"net/url"
@@ -32,7 +34,7 @@ type settings struct {
 	Metrics  []string `name:"metrics" placeholder:"SPEC" help:"Serve Prometheus metrics here."`
 	Hostname string   `name:"hostname" placeholder:"NAME" help:"Our name in the greeting. Default: the name of the host."`
 
-	Upstream       []string       `name:"upstream" placeholder:"URL" help:"The server behind: pop3://HOST:PORT or pop3s://HOST:PORT. Several: the next one when one is down."`
+	Upstream       []string       `name:"upstream" placeholder:"URL" default:"pop3://localhost:10110" help:"The server behind: pop3://HOST:PORT or pop3s://HOST:PORT. Several: the next one when one is down."`
 	UpstreamTLS    string         `name:"upstream-tls" enum:"none,may,require,verify" default:"none" help:"TLS towards the server behind, with STLS: none, may, require or verify."`
 	UpstreamFiles  tlsconf.Client `embed:""` // for TLS with it
 	UpstreamTO     time.Duration  `name:"upstream-timeout" default:"2m" help:"How long the server behind may take for a reply, or be silent within one."`
@@ -212,6 +214,39 @@ func (s *settings) store() (*stamp.Dir, error) {
 		return nil, err
 	}
 	return store.(*stamp.Dir), nil
+}
+
+// check is what --check can see beyond the settings: that certificates can be read and users exist.
+func (s *settings) check() error {
+	if _, err := s.loadTLS(); err != nil {
+		return err
+	}
+	_, err := s.Access.Options("", slog.New(slog.DiscardHandler))
+	return err
+}
+
+// silentTime is how long a server behind may take to be no reason for a warning.
+const silentTime = 5 * time.Second
+
+// warnings says what is most likely not meant, and for --check which servers behind cannot be connected to; what
+// serves says so when it needs them.
+func (s *settings) warnings(ctx context.Context, listeners listen.Set) []string {
+	all := s.TLS.Warnings(listenPOP3, listenPOP3S)
+	if listeners != nil {
+		return all
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(silentTime, s.ConnectTimeout))
+	defer cancel()
+	for _, t := range s.servers {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "tcp", t.name)
+		if err != nil {
+			all = append(all, fmt.Sprintf("the server behind %s does not answer: %v", t.name, err))
+			continue
+		}
+		_ = conn.Close()
+	}
+	return all
 }
 
 // loadTLS reads the files for TLS on both sides; clients is nil without a certificate.

@@ -2,11 +2,9 @@
 package main
 
 import (
-	"context"
 	"io"
 
 	"postern/internal/daemon"
-	"postern/internal/listen"
 )
 
 // programName is the name in status files, the log and the environment.
@@ -25,9 +23,10 @@ func newProgram() daemon.Program {
 		Commands: map[string]func(stdout, stderr io.Writer) int{
 			"expire": s.runExpire, "touch": s.runTouch, "revoke": s.runRevoke,
 		},
-		Check:       func() error { _, err := s.loadTLS(); return err },
-		Warnings:    func(context.Context, listen.Set) []string { return s.TLS.Warnings(listenPOP3, listenPOP3S) },
+		Check:       s.check,
+		Warnings:    s.warnings,
 		Directories: s.directories,
+		Files:       func() []string { return append(s.TLS.Files(), s.UpstreamFiles.Files()...) },
 		Listeners:   s.listeners,
 		Open:        srv.open,
 		Serve:       srv.serve,

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"postern/internal/config"
 	"postern/internal/daemon"
 	"postern/internal/notify"
 	"postern/internal/stamp"
@@ -37,10 +38,12 @@ type server struct {
 	meters *meters
 	status func(string)
 
-	number   atomic.Uint64 // of the last session
-	wg       sync.WaitGroup
+	number   atomic.Uint64  // of the last session
+	ending   sync.WaitGroup // sessions
+	wg       sync.WaitGroup // all else that goes on
 	mu       sync.Mutex
 	sessions map[*session]struct{}
+	draining bool
 }
 
 // open does what may need the rights of the user who started the program.
@@ -50,9 +53,6 @@ func (srv *server) open(env *daemon.Env) error {
 		return err
 	}
 	srv.tls.Store(conf)
-	if len(srv.conf.servers) == 0 {
-		return errors.New("upstream is not set: there is no server to pass clients to")
-	}
 	if len(env.Listeners[listenPOP3S]) > 0 && conf.clients == nil {
 		return errors.New("a listener pop3s needs tls-cert")
 	}
@@ -90,16 +90,14 @@ func (srv *server) prepare(log *slog.Logger) error {
 // serve takes clients until ctx ends, and then waits for those that are being answered.
 func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 	if err := srv.prepare(env.Log); err != nil {
-		return err
+		return &config.Error{Err: err}
 	}
 	srv.status = env.Status
 	srv.meters.registry.LogDropped(env.LogDropped)
 	defer srv.stats.Close()
 	failed := make(chan error, 16)
-	var listeners []net.Listener
 	for name, group := range env.Listeners {
 		for _, l := range group {
-			listeners = append(listeners, l)
 			srv.listen(ctx, name, l, failed)
 		}
 	}
@@ -112,15 +110,15 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	for _, l := range listeners {
-		_ = l.Close()
-	}
+	_ = env.Listeners.CloseBound()
 	if err != nil {
 		return err
 	}
 	srv.drain()
-	srv.wg.Wait()
+	srv.ending.Wait()
+	_ = env.Listeners.Close()
 	srv.hub.Close()
+	srv.wg.Wait()
 	return nil
 }
 
@@ -151,17 +149,17 @@ func (srv *server) accept(ctx context.Context, name string, l net.Listener) erro
 		switch {
 		case err == nil:
 			pause = 5 * time.Millisecond
-			srv.wg.Go(func() { srv.session(ctx, name, conn) })
-		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
+			if s := srv.begin(name, conn); s != nil {
+				go srv.session(ctx, s)
+			} else {
+				turnAway(name, conn)
+			}
+		case errors.Is(err, net.ErrClosed):
 			return nil
 		case isTemporary(err):
 			// Out of descriptors, most likely: wait until a session has ended.
 			srv.log.Warn("accept", "listener", name, "error", err)
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(pause):
-			}
+			time.Sleep(pause)
 			pause = min(2*pause, time.Second)
 		default:
 			return err
@@ -169,32 +167,52 @@ func (srv *server) accept(ctx context.Context, name string, l net.Listener) erro
 	}
 }
 
+// turnAway answers a client for whom there is no time any more. The next process takes those that come again.
+func turnAway(listener string, conn net.Conn) {
+	if listener != listenPOP3S {
+		_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = conn.Write([]byte("-ERR [SYS/TEMP] going down, try again\r\n"))
+	}
+	_ = conn.Close()
+}
+
 func isTemporary(err error) bool {
 	var sys *os.SyscallError
 	return errors.As(err, &sys) // everything that accept(2) itself says
 }
 
-// session serves one client from its connection to its end.
-func (srv *server) session(ctx context.Context, listener string, conn net.Conn) {
-	s := newSession(srv, listener, conn)
+// begin makes a session for a client; nil if the server ends.
+func (srv *server) begin(listener string, conn net.Conn) *session {
 	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if srv.draining {
+		return nil
+	}
+	s := newSession(srv, listener, conn)
 	srv.sessions[s] = struct{}{}
-	srv.mu.Unlock()
+	srv.ending.Add(1)
+	return s
+}
+
+// session serves one client from its connection to its end.
+func (srv *server) session(ctx context.Context, s *session) {
 	srv.tellStatus()
 	defer func() {
-		_ = conn.Close()
+		_ = s.raw.Close()
 		srv.mu.Lock()
 		delete(srv.sessions, s)
 		srv.mu.Unlock()
 		srv.tellStatus()
+		srv.ending.Done()
 	}()
 	s.run(ctx)
 }
 
-// drain wakes the sessions that wait for their clients; each sees that the server ends.
+// drain wakes the sessions that wait for their clients; each sees that the server ends. No more begin.
 func (srv *server) drain() {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
+	srv.draining = true
 	for s := range srv.sessions {
 		_ = s.raw.SetReadDeadline(time.Unix(1, 0))
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -43,7 +44,7 @@ type settings struct {
 
 // UpstreamSettings say where mail goes.
 type UpstreamSettings struct {
-	Upstream            []string      `name:"upstream" sep:"none" placeholder:"URL" help:"The server behind: smtp://HOST:PORT, smtps://HOST:PORT, lmtp:/PATH, lmtp://HOST:PORT, exec:COMMAND, maildir:/PATH. Several: the next one when one is down."`
+	Upstream            []string      `name:"upstream" sep:"none" placeholder:"URL" default:"smtp://localhost:10025" help:"The server behind: smtp://HOST:PORT, smtps://HOST:PORT, lmtp:/PATH, lmtp://HOST:PORT, exec:COMMAND, maildir:/PATH. Several: the next one when one is down."`
 	UpstreamTLS         string        `name:"upstream-tls" enum:"none,may,require,verify" default:"may" help:"TLS towards the server behind: none, may, require or verify."`
 	UpstreamHelo        string        `name:"upstream-helo" placeholder:"NAME" help:"Name to greet the server behind with. Default: hostname."`
 	UpstreamSource      string        `name:"upstream-source" placeholder:"ADDRESS" help:"Local address of connections to the server behind."`
@@ -175,9 +176,6 @@ func (s *settings) Validate() error {
 	if !smtp.IsGreetingName(s.host) {
 		return fmt.Errorf("hostname: %q is no host name", s.host)
 	}
-	if len(s.Upstream) == 0 {
-		return errors.New("upstream: not set; say where mail goes, such as smtp://localhost:10025")
-	}
 	if err := s.UpstreamFiles.Check(); err != nil {
 		return err
 	}
@@ -268,7 +266,11 @@ func (s *settings) checkPlaces() error {
 		if place.spec == "" {
 			continue
 		}
-		if _, err := sockspec.Parse(place.spec); err != nil {
+		spec, err := sockspec.Parse(place.spec)
+		if err == nil && spec.IsUnix() && !filepath.IsAbs(spec.Address) {
+			err = fmt.Errorf("%q is no absolute path", spec.Address)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", place.key, err)
 		}
 	}

@@ -202,7 +202,7 @@ func TestRelayWarning(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p := newProgram(nil)
 			p.settings = *parseSettings(t, tt.args...)
-			if got := p.warnings(t.Context(), nil); len(got) != tt.want {
+			if got := p.settings.relayWarnings(t.Context(), nil); len(got) != tt.want {
 				t.Errorf("%d warnings, want %d: %q", len(got), tt.want, got)
 			}
 		})

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"postern/internal/config"
 	"postern/internal/daemon"
 	"postern/internal/listen"
 	"postern/internal/mxproto"
@@ -44,6 +46,7 @@ func (p *program) program() daemon.Program {
 		Name: programName, Settings: &p.settings, Listeners: p.listeners, Open: p.open, Serve: p.serve,
 		Description: "Guarded SMTP front door for any mail server.",
 		Check:       p.check, Directories: p.directories, Execs: p.settings.execs,
+		Files:    func() []string { return append(p.settings.TLS.Files(), p.settings.UpstreamFiles.Files()...) },
 		Warnings: p.warnings,
 		Commands: map[string]func(io.Writer, io.Writer) int{"explain": p.explain},
 	}
@@ -77,7 +80,12 @@ func (p *program) check() error {
 	if err != nil {
 		return err
 	}
-	srv.close()
+	defer srv.close()
+	if srv.filter != nil {
+		if _, err := os.Stat(p.settings.Spool); err != nil {
+			return fmt.Errorf("spool: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -124,18 +132,12 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 	hard, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	becomeBatch()
-	srv, err := newServer(hard, &p.settings, p.tls, env.Log)
+	srv, err := p.prepare(hard, env)
 	if err != nil {
-		return err
+		return &config.Error{Err: err}
 	}
 	defer srv.close()
 	srv.logDropped = env.LogDropped
-	if err := srv.open(p.behind); err != nil {
-		return err
-	}
-	if len(env.Listeners[listenSMTP])+len(env.Listeners[listenSubmission])+len(env.Listeners[listenSMTPS]) == 0 {
-		return errors.New("nothing to listen on: set smtp, submission or smtps, or pass a socket")
-	}
 	var accepting sync.WaitGroup
 	for _, name := range mailListeners {
 		for _, l := range env.Listeners[name] {
@@ -160,16 +162,31 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 			}
 		})
 	}
-	if err := srv.start(ctx); err != nil {
-		return err
-	}
+	srv.start(ctx)
 	env.Ready()
 	p.mind(ctx, env, srv)
-	_ = env.Listeners.Close()
+	srv.draining.Store(true)
+	_ = env.Listeners.CloseBound()
 	srv.Drain(hard)
+	_ = env.Listeners.Close()
 	srv.hub.Close()
 	accepting.Wait()
 	return nil
+}
+
+// prepare makes the server. An error is one of the settings: a place that is missing, or somebody else's.
+func (p *program) prepare(ctx context.Context, env *daemon.Env) (*server, error) {
+	srv, err := newServer(ctx, &p.settings, p.tls, env.Log)
+	if err != nil {
+		return nil, err
+	}
+	if err = srv.open(p.behind); err == nil && srv.filter != nil {
+		err = srv.filter.spool.Open()
+	}
+	if err != nil {
+		srv.close()
+	}
+	return srv, err
 }
 
 // mind does what comes up while the server runs.
@@ -294,25 +311,18 @@ func (srv *server) open(behind *tls.Config) error {
 }
 
 // start begins what goes on beside the sessions, until ctx ends.
-func (srv *server) start(ctx context.Context) error {
+func (srv *server) start(ctx context.Context) {
 	s := srv.conf.Load()
 	if s.MaxSessions > 0 {
 		srv.hub.Seed(notify.Message{Letter: 'F', Text: fmt.Sprint(s.MaxSessions)})
 	}
-	if srv.filter != nil {
-		if err := srv.filter.spool.Open(); err != nil {
-			return err
-		}
-	}
 	if srv.filter == nil || s.MultiplexorNotify == "" || srv.admission.workers == nil {
-		return nil
+		return
 	}
-	spec, err := sockspec.Parse(s.MultiplexorNotify)
-	if err != nil {
-		return fmt.Errorf("multiplexor-notify: %w", err)
+	// It was looked at with the other settings.
+	if spec, err := sockspec.Parse(s.MultiplexorNotify); err == nil {
+		go srv.followWorkers(ctx, spec)
 	}
-	go srv.followWorkers(ctx, spec)
-	return nil
 }
 
 // followWorkers listens to the multiplexor.

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"net"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"postern/internal/listen"
@@ -17,8 +19,21 @@ const lookupTime = 2 * time.Second
 // warnings says what the settings allow that is most likely not meant. listeners are those for mail and others, if they
 // are open already.
 func (p *program) warnings(ctx context.Context, listeners listen.Set) []string {
-	var all []string
 	s := &p.settings
+	all := s.relayWarnings(ctx, listeners)
+	if s.runsProgram() && noNewPrivileges() {
+		all = append(all, "exec: set-user-ID and set-group-ID have no effect here (no_new_privs), and a sendmail like that of Postfix needs them: "+
+			"see exec in smtp-proxy(8)")
+	}
+	if listeners == nil { // --check; what serves says so when it needs them
+		all = append(all, s.silent(ctx)...)
+	}
+	return all
+}
+
+// relayWarnings is about mail that is relayed for strangers, or for nobody.
+func (s *settings) relayWarnings(ctx context.Context, listeners listen.Set) []string {
+	var all []string
 	if bool(s.RefuseRelay) && s.local.empty() {
 		all = append(all, "refuse-relay is set and local-domains is not: mail to all but postmaster is refused for now; name the domains that are yours")
 	}
@@ -32,6 +47,26 @@ func (p *program) warnings(ctx context.Context, listeners listen.Set) []string {
 		}
 	}
 	return append(all, s.TLS.Warnings(mailListeners...)...)
+}
+
+// silentTime is how long a server behind may take to be no reason for a warning.
+const silentTime = 5 * time.Second
+
+// silent says which servers behind do not answer.
+func (s *settings) silent(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, min(silentTime, s.ConnectTimeout))
+	defer cancel()
+	return upstream.Config{URLs: s.Upstream}.Silent(ctx)
+}
+
+func (s *settings) runsProgram() bool {
+	return slices.ContainsFunc(s.Upstream, func(u string) bool { return strings.HasPrefix(u, "exec:") })
+}
+
+// noNewPrivileges reports whether programs that we start get no rights by their files.
+func noNewPrivileges() bool {
+	status, err := os.ReadFile("/proc/thread-self/status")
+	return err == nil && strings.Contains(string(status), "\nNoNewPrivs:\t1\n")
 }
 
 // guarded says whether a stranger's mail for strangers is refused here, whatever the server behind does.

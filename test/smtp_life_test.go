@@ -17,18 +17,6 @@ import (
 	"postern/internal/testenv"
 )
 
-func TestNothingToListenOn(t *testing.T) {
-	dir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))
-	args := []string{"--config", "/dev/null", "--upstream", "maildir:" + filepath.Join(dir, "Maildir")}
-	if account, drops := testenv.DaemonAccount(); drops {
-		args = append(args, "--user", account)
-	}
-	_, stderr, status := testenv.Run(t, testenv.Binary(t, "smtp-proxy"), args...)
-	if status != 1 || !strings.Contains(stderr, "nothing to listen on") {
-		t.Errorf("status %d, want 1:\n%s", status, stderr)
-	}
-}
-
 // TestTermLetsMessagesEnd ends the real proxy while one client is idle and another sends a message.
 func TestTermLetsMessagesEnd(t *testing.T) {
 	b := testenv.StartBackend(t)

@@ -67,6 +67,13 @@ func ExitStatus(err error) int {
 	return ExitSettings
 }
 
+// IsError reports whether err is about a setting or the command line: to try again with them helps nobody.
+func IsError(err error) bool {
+	var one *Error
+	var usage *UsageError
+	return errors.As(err, &one) || errors.As(err, &usage)
+}
+
 func validate(settings any) error {
 	v, ok := settings.(Validator)
 	if !ok {

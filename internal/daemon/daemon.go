@@ -54,6 +54,10 @@ type Program struct {
 	// are looked at when they are opened.
 	Directories func() map[string]func(also ...safedir.Account) error
 
+	// Files gives the files that the user who serves must be able to read, for a reload or when the service manager
+	// starts the program as that user. It is for --check.
+	Files func() []string
+
 	// Warnings gives what the settings allow that is most likely not meant: --check
 	// writes it to standard error, the start logs it. The listeners are nil with
 	// --check.
@@ -63,12 +67,12 @@ type Program struct {
 	Listeners func() []listen.Request
 
 	// Open does what needs root, with the listeners open: keys, files. It must not
-	// serve anything yet.
+	// serve anything yet. Its error is one of the settings.
 	Open func(*Env) error
 
 	// Serve works as the configured user. When ctx is cancelled the drain begins:
 	// it takes nothing new, ends what it has, and returns. It calls Env.Ready when
-	// it answers. After nil the exit status is 0.
+	// it answers. After nil the exit status is 0, after a config.Error that of wrong settings.
 	Serve func(ctx context.Context, env *Env) error
 
 	// Signals go to Env.Signals instead of their default meaning.
@@ -128,6 +132,14 @@ type Std struct {
 
 // Exit statuses beside those of package config.
 const exitFailure = 1
+
+// failure gives the exit status after an error.
+func failure(err error) int {
+	if config.IsError(err) {
+		return config.ExitStatus(err)
+	}
+	return exitFailure
+}
 
 // Run runs a program with the arguments of the process and ends the process.
 func Run(p Program) {
@@ -218,8 +230,14 @@ func (p *Program) check(result *config.Result, std Std) int {
 	if err == nil {
 		err = p.checkDirectories(std.Stderr)
 	}
+	if err == nil && p.Listeners != nil {
+		err = listen.CheckServes(p.Listeners(), nil)
+	}
 	if err == nil && p.Check != nil {
 		err = p.Check()
+	}
+	if err == nil {
+		err = p.checkFiles(result)
 	}
 	if err != nil {
 		fmt.Fprintf(std.Stderr, "%s: error: %v\n", p.Name, err)
@@ -240,6 +258,9 @@ func (p *Program) checkDirectories(stderr io.Writer) error {
 	errs := make(map[string]error) // by setting
 	if p.Listeners != nil {
 		requests := p.Listeners()
+		if err := listen.CheckSpecs(requests); err != nil {
+			return err
+		}
 		if err := common.ownSockets(requests); err != nil {
 			return err
 		}
@@ -263,6 +284,32 @@ func (p *Program) checkDirectories(stderr io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// unitUser is the account of the units.
+const unitUser = "postern"
+
+// checkFiles looks whether the user who serves can read what he must: the one of the settings, else that of the units,
+// if there is one. All others may be started with files that root alone can read.
+func (p *Program) checkFiles(result *config.Result) error {
+	user := unitUser
+	if result.Source("user") != "default" {
+		user = p.Settings.common().User
+	}
+	account, err := privdrop.Lookup(user)
+	if err != nil || p.Files == nil {
+		return nil
+	}
+	return privdrop.As(account, func() error {
+		for _, name := range p.Files() {
+			f, err := os.Open(name)
+			if err != nil {
+				return fmt.Errorf("user %s, as whom the program serves and reads its files again: %w", account, err)
+			}
+			f.Close()
+		}
+		return nil
+	})
 }
 
 // life is one run of a program.
@@ -297,7 +344,7 @@ func (l *life) run() int {
 	defer l.cleanUp()
 	if err := l.start(); err != nil {
 		l.complain("start failed", err)
-		return exitFailure
+		return failure(err)
 	}
 	return l.serve(signals)
 }
@@ -315,13 +362,19 @@ func (l *life) start() error {
 	if err := l.common.ownSockets(requests); err != nil {
 		return err
 	}
+	if err := listen.CheckSpecs(requests); err != nil {
+		return &config.Error{Err: err}
+	}
 	var err error
 	if l.env.Listeners, err = listen.Open(requests, log); err != nil {
 		return err
 	}
+	if err := listen.CheckServes(requests, l.env.Listeners); err != nil {
+		return &config.Error{Err: err}
+	}
 	if p.Open != nil {
 		if err := p.Open(l.env); err != nil {
-			return err
+			return &config.Error{Err: err}
 		}
 	}
 	if l.common.Pidfile != "" {

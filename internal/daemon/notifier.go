@@ -80,6 +80,11 @@ func (n *Notifier) Reloading() {
 // Stopping says that the program is about to end.
 func (n *Notifier) Stopping() { n.send(systemd.SdNotifyStopping) }
 
+// ExtendTimeout says that what goes on, such as a drain, takes so much longer at most, unless it is said again.
+func (n *Notifier) ExtendTimeout(d time.Duration) {
+	n.send(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", d.Microseconds()))
+}
+
 // Status says in words what the program does. It may be called often, and by who has
 // no time: only a new text is sent, and it waits for nobody.
 func (n *Notifier) Status(text string) {

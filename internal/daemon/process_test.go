@@ -313,7 +313,7 @@ func TestStartErrors(t *testing.T) {
 		{"bad level", []string{"--log-level", "x"}, 64, `--log-level: "x" is none of debug, info, notice, warn, error`},
 		{"journal not there", []string{"--log", "journal"}, 1, "example: error: log to the journal: it is not there"},
 		{"listener", []string{"--hello", file}, 1, "no socket; it was left alone"},
-		{"open", []string{"--trouble", "open"}, 1, `msg="start failed" error="open key: file does not exist"`},
+		{"open", []string{"--trouble", "open"}, 78, `msg="start failed" error="open key: file does not exist"`},
 		{"pid file", []string{"--pidfile", filepath.Join(dir, "link.pid")}, 1, "there is a symbolic link"},
 	}
 	for _, tt := range tests {

@@ -54,21 +54,27 @@ func (s *signals) isOwn(sig os.Signal) bool {
 	return false
 }
 
+// extendEvery is how often the service manager hears that a drain goes on, whatever time it gives to stops.
+const extendEvery = 5 * time.Second
+
 // serve runs Serve as far as the signals let it and gives the exit status.
 func (l *life) serve(signals *signals) int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	served := make(chan error, 1)
 	go func() { served <- l.call(ctx) }()
-	var overdue <-chan time.Time
+	var overdue, extend <-chan time.Time
 	log := l.env.Log
 	for {
 		select {
 		case err := <-served:
 			return l.end(ctx, err)
+		case <-extend:
+			l.notifier.ExtendTimeout(2 * extendEvery)
 		case <-overdue:
-			log.Error("drain took too long, ending at once", "limit", l.common.DrainTimeout)
-			return exitFailure
+			// As the settings want it: that is no failure.
+			log.Warn("drain took too long, ending at once", "limit", l.common.DrainTimeout)
+			return 0
 		case sig := <-signals.in:
 			switch {
 			case signals.isOwn(sig):
@@ -89,6 +95,9 @@ func (l *life) serve(signals *signals) int {
 				// The next one may start while this one ends what it has.
 				l.removePidfile()
 				cancel()
+				ticker := time.NewTicker(extendEvery)
+				defer ticker.Stop()
+				extend = ticker.C
 				if l.common.DrainTimeout > 0 {
 					overdue = time.After(l.common.DrainTimeout)
 				}
@@ -116,7 +125,7 @@ func (l *life) end(ctx context.Context, err error) int {
 	}
 	if err != nil && !(ctx.Err() != nil && errors.Is(err, context.Canceled)) {
 		l.complain("failed", err)
-		return exitFailure
+		return failure(err)
 	}
 	l.env.Log.Info("stopped")
 	return 0

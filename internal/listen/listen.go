@@ -78,10 +78,19 @@ func Open(requests []Request, log *slog.Logger) (Set, error) {
 
 // Close closes all listeners and removes the UNIX sockets that Open bound,
 // unless another program has taken the path meanwhile.
-func (s Set) Close() error {
+func (s Set) Close() error { return s.close(func(net.Listener) bool { return true }) }
+
+// CloseBound is Close for the listeners that Open bound. Those that were passed stay open: their clients would get
+// no answer before the next process comes, since the service manager keeps them.
+func (s Set) CloseBound() error { return s.close(func(l net.Listener) bool { return !isPassed(l) }) }
+
+func (s Set) close(which func(net.Listener) bool) error {
 	var errs []error
 	for _, listeners := range s {
 		for _, l := range listeners {
+			if !which(l) {
+				continue
+			}
 			if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 				errs = append(errs, err)
 			}
@@ -119,6 +128,41 @@ func (r Request) trusted() []safedir.Account {
 		return nil
 	}
 	return []safedir.Account{{UID: r.Owner.UID, GID: r.Owner.GID}}
+}
+
+// CheckSpecs says whether the specifications can be read, and name no relative path: for a program that is started
+// anywhere such a path is most likely none, but a host or a port.
+func CheckSpecs(requests []Request) error {
+	for _, r := range requests {
+		for _, text := range r.Specs {
+			spec, err := sockspec.Parse(text)
+			if err == nil && spec.IsUnix() && !filepath.IsAbs(spec.Address) {
+				err = fmt.Errorf("%q would be a UNIX socket in the directory that the program is started in; write its whole path, or inet_any:PORT for a port", text)
+			}
+			if err != nil {
+				return fmt.Errorf("listener %s: %w", r.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// CheckServes looks whether there is a listener for clients: one of the open set, or before that one that is to be
+// bound. What listens for nobody does not serve.
+func CheckServes(requests []Request, open Set) error {
+	var public []string
+	for _, r := range requests {
+		if r.Public && (len(open[r.Name]) > 0 || open == nil && len(r.Specs) > 0) {
+			return nil
+		}
+		if r.Public {
+			public = append(public, r.Name)
+		}
+	}
+	if public == nil {
+		return nil
+	}
+	return fmt.Errorf("nothing to listen on: set %s, or have systemd pass such a socket", strings.Join(public, " or "))
 }
 
 func bind(r Request, text string, log *slog.Logger) (net.Listener, error) {

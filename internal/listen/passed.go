@@ -50,9 +50,33 @@ func passed(requests []Request, log *slog.Logger) (Set, error) {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("passed descriptor %d (%s): %w", firstPassed+i, fdNames[i], err), set.Close())
 		}
-		set[fdNames[i]] = append(set[fdNames[i]], l)
+		set[fdNames[i]] = append(set[fdNames[i]], asPassed(l))
 	}
 	return set, nil
+}
+
+// passedTCP and passedUnix are listeners that the service manager keeps open.
+type (
+	passedTCP  struct{ *net.TCPListener }
+	passedUnix struct{ *net.UnixListener }
+)
+
+func asPassed(l net.Listener) net.Listener {
+	switch l := l.(type) {
+	case *net.TCPListener:
+		return passedTCP{l}
+	case *net.UnixListener:
+		return passedUnix{l}
+	}
+	return l
+}
+
+func isPassed(l net.Listener) bool {
+	switch l.(type) {
+	case passedTCP, passedUnix:
+		return true
+	}
+	return false
 }
 
 // errNotForUs: the variables are meant for another process, most likely our parent.

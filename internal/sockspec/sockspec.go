@@ -65,6 +65,9 @@ func Parse(s string) (Spec, error) {
 	if !strings.Contains(s, "/") && strings.Contains(s, ":") {
 		return Spec{}, fmt.Errorf("socket specification %q: unknown form %q (write unix:%s for a path)", s, form+":", s)
 	}
+	if checkPort(s, 0) == nil {
+		return Spec{}, fmt.Errorf("socket specification %q: write inet:%s for the port on loopback, inet_any:%s for that on all addresses, or unix:%s for a path", s, s, s, s)
+	}
 	return unixSpec(s, s)
 }
 

@@ -3,6 +3,7 @@ package tlsconf
 import (
 	"crypto/tls"
 	"errors"
+	"slices"
 )
 
 // Client are the settings of TLS with the server behind that need files. A daemon embeds them in its own, beside
@@ -19,6 +20,11 @@ func (c *Client) Check() error {
 		return errors.New("upstream-tls-key: needs upstream-tls-cert")
 	}
 	return nil
+}
+
+// Files gives the names of all files.
+func (c *Client) Files() []string {
+	return slices.DeleteFunc([]string{c.CA, c.Cert, c.Key}, func(name string) bool { return name == "" })
 }
 
 // Load reads the files. What it gives checks certificates, but no host name is set.

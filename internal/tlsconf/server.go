@@ -96,6 +96,15 @@ func perListener(key string, lines, choices []string, usual string, listeners []
 	return rules, nil
 }
 
+// Files gives the names of all files.
+func (s *Server) Files() []string {
+	files := slices.Concat(s.Cert, s.Key)
+	if s.ClientCA != "" {
+		files = append(files, s.ClientCA)
+	}
+	return files
+}
+
 // Load reads the files and gives TLS for each of the listeners; nil without certificates. Each has keys of its own for
 // session tickets, so that none takes a session up again that began at another one, where other rules may hold, or
 // before the files were read anew.

@@ -1,0 +1,126 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"postern/internal/config"
+	"postern/internal/testenv"
+)
+
+// TestStartRefuses: what cannot serve does not start, and --check says so too; nobody tries it again.
+func TestStartRefuses(t *testing.T) {
+	account, drops := testenv.DaemonAccount()
+	tests := []struct{ name, program, args, want string }{
+		{"no listener for mail", "smtp-proxy", "", "nothing to listen on: set smtp or submission or smtps"},
+		{"none but for events", "smtp-proxy", "--notify inet:7", "nothing to listen on"},
+		{"no listener for POP3", "pop3-stamp", "", "nothing to listen on: set pop3 or pop3s"},
+		{"a port alone", "smtp-proxy", "--smtp 2526", "write inet:2526"},
+		{"a port alone for POP3", "pop3-stamp", "--pop3 2110", "write inet:2110"},
+		{"a host alone", "smtp-proxy", "--smtp localhost", "whole path, or inet_any:PORT"},
+		{"an address alone", "pop3-stamp", "--pop3 127.0.0.1", "whole path, or inet_any:PORT"},
+		{"a relative socket", "smtp-proxy", "--smtp inet:2525 --notify unix:here", "whole path, or inet_any:PORT"},
+		{"a port alone for events", "pop3-stamp", "--pop3 inet:2110 --notify 7", "write inet:7"},
+		{"a port alone for the multiplexor", "smtp-proxy", "--smtp inet:2525 --multiplexor 2527", "write inet:2527"},
+		{"a relative multiplexor", "smtp-proxy", "--smtp inet:2525 --multiplexor mx.sock", "no absolute path"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			noSettings(t)
+			args := strings.Fields(tt.args)
+			if drops {
+				args = append(args, "--user", account)
+			}
+			for _, mode := range [][]string{{"--check"}, nil} {
+				_, stderr, status := testenv.Run(t, testenv.Binary(t, tt.program), append(mode, args...)...)
+				if status != config.ExitSettings || !strings.Contains(stderr, tt.want) {
+					t.Errorf("%q: status %d, want %d and %q:\n%s", mode, status, config.ExitSettings, tt.want, stderr)
+				}
+			}
+		})
+	}
+}
+
+// TestStartRefusesPlaces: a place that is missing is a wrong setting, for the start as for --check.
+func TestStartRefusesPlaces(t *testing.T) {
+	missing := filepath.Join(testenv.ShortDir(t), "missing")
+	account, drops := testenv.DaemonAccount()
+	for _, args := range []string{
+		"smtp-proxy --smtp inet:%d --multiplexor /m --spool " + missing,
+		"smtp-proxy --smtp inet:%d --tls-cert " + missing,
+		"smtp-proxy --smtp inet:%d --smtps inet:%[1]d",
+		"pop3-stamp --pop3 inet:%d --tls-cert " + missing,
+		"pop3-stamp --pop3 inet:%d --notify-users no-such-user",
+	} {
+		t.Run(args, func(t *testing.T) {
+			noSettings(t)
+			words := strings.Fields(fmt.Sprintf(args, testenv.FreePort(t)))
+			program, words := words[0], words[1:]
+			if drops {
+				words = append(words, "--user", account)
+			}
+			for _, mode := range [][]string{{"--check"}, nil} {
+				_, stderr, status := testenv.Run(t, testenv.Binary(t, program), append(mode, words...)...)
+				if status != config.ExitSettings {
+					t.Errorf("%q: status %d, want %d:\n%s", mode, status, config.ExitSettings, stderr)
+				}
+			}
+		})
+	}
+}
+
+// TestCheckReadsAsTheUser: a key that only root can read is found by root's --check.
+func TestCheckReadsAsTheUser(t *testing.T) {
+	testenv.NeedRoot(t)
+	noSettings(t)
+	dir := testenv.ShortDir(t)
+	certificate, key := testenv.NewAuthority(t).Files(dir, "mail.example")
+	for _, tt := range []struct {
+		mode   os.FileMode
+		status int
+	}{{0o600, config.ExitSettings}, {0o644, 0}} {
+		if err := os.Chmod(key, tt.mode); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range []string{"smtp-proxy --smtp inet:2525", "pop3-stamp --pop3 inet:2110"} {
+			words := append(strings.Fields(args), "--check", "--user", "nobody", "--tls-cert", certificate, "--tls-key", key)
+			_, stderr, status := testenv.Run(t, testenv.Binary(t, words[0]), words[1:]...)
+			if status != tt.status || status != 0 && !strings.Contains(stderr, key) {
+				t.Errorf("%s, key with mode %o: status %d, want %d:\n%s", words[0], tt.mode, status, tt.status, stderr)
+			}
+		}
+	}
+}
+
+// TestDrainAnswersNewClients: the service manager keeps the port open while a session ends; who comes meanwhile is
+// told so at once, and the next process takes who comes then.
+func TestDrainAnswersNewClients(t *testing.T) {
+	noSettings(t)
+	backend := testenv.StartBackend(t)
+	args := []string{"--maxloadavg", "0", "--upstream", "smtp://" + backend.Addr}
+	if account, drops := testenv.DaemonAccount(); drops {
+		args = append(args, "--user", account)
+	}
+	socket := testenv.Activate(t, "smtp")
+	p := testenv.Start(t, socket.Command(testenv.Binary(t, "smtp-proxy"), args...))
+	busy := dialSMTP(t, socket.Addr)
+	busy.say("MAIL FROM:<ann@example.org>\r\n", "250")
+	busy.say("RCPT TO:<bob@example.net>\r\n", "250")
+	busy.say("DATA\r\n", "354")
+	p.Stop(syscall.SIGTERM)
+	p.WaitOutput("stopping")
+	for range 3 {
+		newSMTPClient(t, testenv.Dial(t, "tcp4", socket.Addr)).expect("421 4.3.2")
+	}
+	busy.say("Subject: x\r\n\r\ntext\r\n.\r\n", "250")
+	if status := p.Wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	next := testenv.Start(t, socket.Command(testenv.Binary(t, "smtp-proxy"), args...))
+	dialSMTP(t, socket.Addr).say("QUIT\r\n", "221")
+	next.Stop(syscall.SIGTERM)
+}
