@@ -357,9 +357,7 @@ func TestMessageWithLooseEnd(t *testing.T) {
 
 // TestBigMessage passes 64 MiB on and looks at what that costs.
 func TestBigMessage(t *testing.T) {
-	if testing.Short() {
-		t.Skip("64 MiB")
-	}
+	testenv.NotQuick(t, "passes 64 MiB")
 	const pieces = 1024
 	piece := []byte(strings.Repeat(strings.Repeat("x", 1022)+"\r\n", 64))
 	r := start(t, backendAt(t, func(p *peer) {

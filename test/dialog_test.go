@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -42,9 +41,6 @@ type dialog struct {
 	conn    net.Conn
 	in      *bufio.Reader
 }
-
-// within bounds the wait for each line of the server.
-const dialogWithin = 20 * time.Second
 
 func playDialog(t *testing.T, file string) {
 	text, err := os.ReadFile(file)

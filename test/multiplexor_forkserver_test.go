@@ -24,10 +24,6 @@ type perlPool struct {
 	mx *testenv.Process
 }
 
-// perlPatience bounds waits for MIMEDefang, which loads for seconds on a machine
-// that has much else to do.
-const perlPatience = time.Minute
-
 // perlFilter are filter rules that tell who they are. A relay called "hold" waits
 // for a file.
 const perlFilter = `
