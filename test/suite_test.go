@@ -7,13 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
-
-// answersWithin is how long a daemon has until it answers.
-const answersWithin = 15 * time.Second
 
 // gateway is smtp-proxy, multiplexor and filter-basic, in front of a Maildir.
 type gateway struct {

@@ -29,9 +29,6 @@ func awaitGreeting(t testing.TB, p *Process, network, address string, log func()
 	})
 }
 
-// startWithin is how long a server may take from its start to its greeting.
-const startWithin = 60 * time.Second
-
 // readFiles gives the texts of all files that match a pattern.
 func readFiles(t testing.TB, pattern string) []string {
 	t.Helper()

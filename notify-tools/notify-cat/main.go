@@ -27,7 +27,7 @@ func main() {
 		signal.Ignore(syscall.SIGCHLD) // of a container, where nobody else takes note of the end of what is left behind
 	}
 	// A message that nobody reads is no reason to end.
-	signal.Notify(make(chan os.Signal), syscall.SIGPIPE)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	go func() {
 		waitUnread(syscall.Stdout)
 		os.Exit(exitUnread)

@@ -27,7 +27,7 @@ func main() {
 // signals are those that ask for the end. A message that nobody reads is no reason to end without --undo: SIGPIPE is
 // caught, as ignoring it would be passed on to the commands.
 func signals() <-chan os.Signal {
-	signal.Notify(make(chan os.Signal), syscall.SIGPIPE)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	stop := make(chan os.Signal, 2)
 	signal.Notify(stop, ending()...)
 	return stop

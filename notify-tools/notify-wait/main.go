@@ -36,7 +36,7 @@ func main() {
 		signal.Ignore(syscall.SIGCHLD) // of a container, where nobody else takes note of the end of what is left behind
 	}
 	// A message that nobody reads does not change the outcome.
-	signal.Notify(make(chan os.Signal), syscall.SIGPIPE)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
