@@ -37,8 +37,8 @@ const (
 )
 
 const (
-	lookEvery   = time.Second     // how often to see whether the client is there while the server is silent
-	partingTime = 5 * time.Second // how long the server is waited for when the client says nothing more
+	lookEvery   = time.Second / 2 // how often to see whether the client is there while the server is silent
+	partingTime = 4 * time.Second // how long the server is waited for when the client says nothing more
 )
 
 // backend is a connection to the server behind.
