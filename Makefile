@@ -1,6 +1,6 @@
 # make           builds all programs into bin/
 # make demo      shows the suite at work on three messages, in a minute
-# make check     formatting, vet, staticcheck, conventions, quick unit tests: a minute
+# make check     formatting, vet (32-bit too), staticcheck, conventions, quick unit tests: a minute
 # make test      checks and tests everything, within six minutes on a quiet machine
 # make soak      chaos, load and fuzzing at length: make soak SOAK=30m
 #

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Runs the checks and the tests of the whole tree:
 #
-#	test/run.sh check	gofmt, vet, staticcheck, govulncheck, the conventions, and
-#				the unit tests that need no peer, no root and little time
+#	test/run.sh check	gofmt, vet (for 32-bit machines too), staticcheck,
+#				govulncheck, the conventions, and the unit tests
+#				that need no peer, no root and little time
 #	test/run.sh		installs the peers, then all checks and all tests
 #	test/run.sh tests	the same without the checks
 #	test/run.sh cover	all tests, and which statements they run: bin/cover.html
@@ -67,6 +68,11 @@ check | all)
 	formatted || set -- "$@" -failed gofmt
 	echo 'check: go vet'
 	go vet $PACKAGES || set -- "$@" -failed 'go vet'
+	# What has 32 bits has other types and system calls; vet also reads the tests.
+	for arch in arm 386; do
+		echo "check: go vet for $arch"
+		GOARCH=$arch go vet $PACKAGES || set -- "$@" -failed "go vet for $arch"
+	done
 	echo 'check: staticcheck'
 	go tool -modfile=test/tools/go.mod staticcheck $PACKAGES || set -- "$@" -failed staticcheck
 	echo 'check: govulncheck'

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -60,7 +62,7 @@ func (ls *Listener) Ready(Events) {
 // acceptOne takes one connection and says whether there may be more.
 func (ls *Listener) acceptOne() bool {
 	for {
-		fd, _, errno := syscall.RawSyscall6(syscall.SYS_ACCEPT4, uintptr(ls.fd), 0, 0, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
+		fd, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(ls.fd), 0, 0, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
 		switch errno {
 		case 0:
 			ls.short = false

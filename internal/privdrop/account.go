@@ -41,7 +41,7 @@ func (a Account) String() string {
 	if name == "" {
 		name = "-"
 	}
-	return fmt.Sprintf("%s (%d.%d)", name, a.UID, a.GID)
+	return fmt.Sprintf("%s (%d.%d)", name, uint32(a.UID), uint32(a.GID))
 }
 
 // Lookup reads a user setting: NAME, UID, UID.GID or NAME:GROUP. The groups of

@@ -341,7 +341,7 @@ func TestLookup(t *testing.T) {
 	tests := []struct {
 		in       string
 		name     string
-		uid, gid int
+		uid, gid uint32
 	}{
 		{"root", "root", 0, 0},
 		{"0", "root", 0, 0},
@@ -352,7 +352,7 @@ func TestLookup(t *testing.T) {
 	}
 	for _, tt := range tests {
 		a, err := Lookup(tt.in)
-		if err != nil || a.Name != tt.name || a.UID != tt.uid || a.GID != tt.gid || !slices.Contains(a.Groups, tt.gid) {
+		if err != nil || a.Name != tt.name || uint32(a.UID) != tt.uid || uint32(a.GID) != tt.gid || !slices.Contains(a.Groups, int(tt.gid)) {
 			t.Errorf("Lookup(%q) = %+v, %v", tt.in, a, err)
 		}
 	}

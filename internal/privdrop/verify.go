@@ -102,7 +102,7 @@ func verifyIDs(what, text string, want int) error {
 		return fmt.Errorf("%s ids: %q", what, text)
 	}
 	for _, id := range ids {
-		if id != strconv.Itoa(want) {
+		if id != strconv.FormatUint(uint64(uint32(want)), 10) {
 			return fmt.Errorf("%s ids are %q, want %d", what, text, want)
 		}
 	}
@@ -116,11 +116,11 @@ func verifyGroups(fields map[string]string, want []int) error {
 	}
 	var got []int
 	for _, f := range strings.Fields(text) {
-		gid, err := strconv.Atoi(f)
+		gid, err := strconv.ParseUint(f, 10, 32)
 		if err != nil {
 			return fmt.Errorf("groups: %q", text)
 		}
-		got = append(got, gid)
+		got = append(got, int(gid))
 	}
 	want = slices.Sorted(slices.Values(want))
 	slices.Sort(got)

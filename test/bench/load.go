@@ -10,6 +10,8 @@ import (
 	"time"
 	"unsafe"
 
+	"golang.org/x/sys/unix"
+
 	"postern/internal/mxproto"
 	"postern/internal/rawio"
 )
@@ -186,7 +188,7 @@ func (r *runner) open(c *caller) (err error) {
 	}
 	r.started++
 	c.since = time.Now()
-	c.fd, err = raw(syscall.SYS_SOCKET, syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
+	c.fd, err = raw(unix.SYS_SOCKET, syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
 	if err != nil {
 		return err
 	}
@@ -194,7 +196,7 @@ func (r *runner) open(c *caller) (err error) {
 }
 
 func (r *runner) dial(c *caller) error {
-	_, err := raw(syscall.SYS_CONNECT, uintptr(c.fd), uintptr(unsafe.Pointer(&r.address)), unsafe.Sizeof(r.address), 0)
+	_, err := raw(unix.SYS_CONNECT, uintptr(c.fd), uintptr(unsafe.Pointer(&r.address)), unsafe.Sizeof(r.address), 0)
 	switch err {
 	case nil:
 	case syscall.EAGAIN: // the backlog is full: tried again after the next answers
