@@ -260,7 +260,7 @@ func TestMUX_05_ListenersOfTheWholeNetwork(t *testing.T) {
 	}{{"inet:%d", false}, {"inet_any:%d", true}, {"tcp:0.0.0.0:%d", true}} {
 		r := startReal(t, "-O", fmt.Sprintf(tt.form, testenv.FreePort(t)))
 		r.want("ping", "PONG\n")
-		if got := strings.Contains(r.proc.Output(), "level=WARN"); got != tt.warn {
+		if got := strings.Contains(r.proc.Output(), "reached from other machines"); got != tt.warn {
 			t.Errorf("%s: warned %v, want %v:\n%s", tt.form, got, tt.warn, r.proc.Output())
 		}
 		r.end()

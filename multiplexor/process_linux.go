@@ -61,6 +61,10 @@ func workerEnv(env []string, original bool) (out, withheld []string) {
 
 // loadsCode reports whether a variable can make a program load code that is not its own.
 func loadsCode(name string) bool {
+	switch name {
+	case "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONHASHSEED":
+		return false // they say how Python works, not what it loads
+	}
 	for _, prefix := range []string{"LD_", "PERL5", "PYTHON", "RUBY"} {
 		if strings.HasPrefix(name, prefix) {
 			return true

@@ -75,13 +75,13 @@ func TestMemoryIsProtected(t *testing.T) {
 // TestWorkerVariables: what can make a program load foreign code reaches workers under
 // the original's name alone; otherwise the log names it.
 func TestWorkerVariables(t *testing.T) {
-	env := []string{"PATH=/bin", "PERL5LIB=/x", "PERL5OPT=-Mx", "PYTHONPATH=/y", "LD_PRELOAD=/z", "NOTIFY_SOCKET=/n", "LISTEN_FDS=1"}
+	env := []string{"PATH=/bin", "PYTHONUNBUFFERED=1", "PERL5LIB=/x", "PERL5OPT=-Mx", "PYTHONPATH=/y", "LD_PRELOAD=/z", "NOTIFY_SOCKET=/n", "LISTEN_FDS=1"}
 	got, withheld := workerEnv(env, false)
-	if fmt.Sprint(got, withheld) != "[PATH=/bin] [PERL5LIB PERL5OPT PYTHONPATH LD_PRELOAD]" {
+	if fmt.Sprint(got, withheld) != "[PATH=/bin PYTHONUNBUFFERED=1] [PERL5LIB PERL5OPT PYTHONPATH LD_PRELOAD]" {
 		t.Errorf("ours: %v, withheld %v", got, withheld)
 	}
 	got, withheld = workerEnv(env, true)
-	if fmt.Sprint(got, withheld) != "[PATH=/bin PERL5LIB=/x PERL5OPT=-Mx PYTHONPATH=/y LD_PRELOAD=/z] []" {
+	if fmt.Sprint(got, withheld) != "[PATH=/bin PYTHONUNBUFFERED=1 PERL5LIB=/x PERL5OPT=-Mx PYTHONPATH=/y LD_PRELOAD=/z] []" {
 		t.Errorf("theirs: %v, withheld %v", got, withheld)
 	}
 	r := prepare(t)
