@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postern/internal/config"
+	"postern/internal/listen"
 	"postern/internal/logging"
 	"postern/internal/notify"
 )
@@ -76,6 +77,7 @@ func (s seconds) String() string {
 type settings struct {
 	config.File
 	notify.Access
+	listen.Rights
 
 	Spool    string   `short:"z" help:"Directory to work in; relative paths of sockets and files are relative to it." placeholder:"DIR" default:"${spool}"`
 	Requests []string `short:"s" help:"Sockets for requests." placeholder:"SPEC" default:"${requests}"`

@@ -167,7 +167,7 @@ func (d *multiplexor) live() int {
 	return d.status
 }
 
-// prepare does what needs root, becomes the user, and opens the sockets. A text
+// prepare does what needs root, opens the sockets, and becomes the user. A text
 // says why that failed; early, whether the original would have noticed before it
 // went into the background.
 func (d *multiplexor) prepare() (text string, early bool) {
@@ -182,34 +182,47 @@ func (d *multiplexor) prepare() (text string, early bool) {
 		}
 		return fmt.Sprintf("%s: %v", d.name, err), true
 	}
-	if text := d.becomeUser(); text != "" {
+	account, text := d.account()
+	if text != "" {
 		return text, true
-	}
-	if err := d.protect(); err != nil {
-		return fmt.Sprintf("%s: %v", d.name, err), true
 	}
 	if s.Spool, err = filepath.Abs(s.Spool); err != nil {
 		return fmt.Sprintf("%s: spool directory: %v", d.name, err), true
 	}
-	if err := os.Chdir(s.Spool); err != nil {
+	asUser := func(f func() error) error {
+		if account == nil {
+			return f()
+		}
+		return privdrop.Meanwhile(*account, f)
+	}
+	if err := asUser(func() error { return os.Chdir(s.Spool) }); err != nil {
 		return fmt.Sprintf("%s: Unable to chdir(%s): %v", d.name, s.Spool, rootCause(err)), true
 	}
-	if err := d.files.acquire(s.Lockfile); err != nil {
+	if err := asUser(func() error { return d.files.acquire(s.Lockfile) }); err != nil {
 		return err.Error(), false
 	}
 	if err := d.openLog(); err != nil {
 		return fmt.Sprintf("%s: %v", d.name, err), false
 	}
-	if err := d.openSockets(); err != nil {
+	// As root, who can bind where the user cannot.
+	if err := d.openSockets(account); err != nil {
 		return err.Error(), false
+	}
+	if err := d.becomeUser(account); err != nil {
+		return fmt.Sprintf("%s: %v", d.name, err), true
 	}
 	return "", false
 }
 
-// protect makes sure, now that the ids are the last ones, that nobody but root looks into
-// the process, and that no worker gains rights.
-func (d *multiplexor) protect() error {
-	err := privdrop.Protect()
+// becomeUser gives up root, if there is an account for that, and makes sure, now that the ids are the last ones, that nobody
+// but root looks into the process, and that no worker gains rights.
+func (d *multiplexor) becomeUser(account *privdrop.Account) (err error) {
+	if account != nil {
+		err = privdrop.Drop(d.settings.User, false)
+	}
+	if err == nil {
+		err = privdrop.Protect()
+	}
 	if err == nil && d.settings.NoNewPrivs {
 		err = privdrop.NoNewPrivileges()
 	}
@@ -223,26 +236,24 @@ func rootCause(err error) error {
 	return err
 }
 
-func (d *multiplexor) becomeUser() (problem string) {
+// account is the user whom root becomes, nil if it is not root who starts.
+func (d *multiplexor) account() (account *privdrop.Account, problem string) {
 	s := d.settings
 	const refusal = "ERROR: You must not run %s as root.\nUse the -U option to set a non-root user."
 	if os.Getuid() != 0 {
-		return ""
+		return nil, ""
 	}
 	if s.User == "" {
-		return fmt.Sprintf(refusal, s.program)
+		return nil, fmt.Sprintf(refusal, s.program)
 	}
-	account, err := privdrop.Lookup(s.User)
+	a, err := privdrop.Lookup(s.User)
 	switch {
 	case err != nil:
-		return fmt.Sprintf("%s: Unknown user '%s'", d.name, s.User)
-	case account.IsRoot():
-		return fmt.Sprintf(refusal, s.program)
+		return nil, fmt.Sprintf("%s: Unknown user '%s'", d.name, s.User)
+	case a.IsRoot():
+		return nil, fmt.Sprintf(refusal, s.program)
 	}
-	if err := privdrop.Drop(s.User, false); err != nil {
-		return fmt.Sprintf("%s: %v", d.name, err)
-	}
-	return ""
+	return &a, ""
 }
 
 // assemble makes the parts and connects them.

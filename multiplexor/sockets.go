@@ -23,9 +23,9 @@ type taken struct {
 	remove func() error
 }
 
-// openSockets opens what clients and listeners connect to. Request and map
+// openSockets opens what clients and listeners connect to, for the account, if that is another one. Request and map
 // sockets go to the loop; the hub has a goroutine for each of its own.
-func (d *multiplexor) openSockets() error {
+func (d *multiplexor) openSockets(account *privdrop.Account) error {
 	s := d.settings
 	mode := os.FileMode(0o700)
 	if s.Group {
@@ -38,7 +38,11 @@ func (d *multiplexor) openSockets() error {
 			}
 		}
 	}
-	set, err := listen.Open(s.listeners(mode), d.log)
+	requests := s.listeners(mode)
+	if account != nil {
+		ownedBy(account, requests)
+	}
+	set, err := listen.Open(requests, d.log)
 	if err != nil {
 		return fmt.Errorf("Unable to create listening socket. (%w)", err)
 	}
@@ -58,13 +62,19 @@ func (d *multiplexor) openSockets() error {
 // listeners are the sockets that may be set or passed.
 func (s *settings) listeners(mode os.FileMode) []listen.Request {
 	backlog := int(s.Backlog)
-	return []listen.Request{
+	return s.Rights.On([]listen.Request{
 		{Name: "status", Specs: s.Status, Mode: 0o777, Backlog: backlog},
 		{Name: "map", Specs: s.Map, Mode: mode, Backlog: backlog},
 		{Name: "notify", Specs: s.Notify, Mode: mode},
 		{Name: "metrics", Specs: s.Metrics, Mode: mode},
 		// Last: who can connect here finds all the others.
 		{Name: "requests", Specs: s.Requests, Mode: mode, Backlog: backlog},
+	})
+}
+
+func ownedBy(account *privdrop.Account, requests []listen.Request) {
+	for i := range requests {
+		requests[i].Owner = &listen.Owner{UID: account.UID, GID: account.GID}
 	}
 }
 
@@ -74,9 +84,7 @@ func (s *settings) checkDirectories(name string) int {
 	requests := s.listeners(0)
 	if account, err := privdrop.Lookup(s.User); err == nil && s.User != "" {
 		also = append(also, safedir.Account{UID: account.UID, GID: account.GID})
-		for i := range requests {
-			requests[i].Owner = &listen.Owner{UID: account.UID, GID: account.GID}
-		}
+		ownedBy(&account, requests)
 	}
 	var errs []error
 	if s.Pidfile != "" {

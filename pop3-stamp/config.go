@@ -27,6 +27,7 @@ import (
 type settings struct {
 	daemon.Common `embed:""`
 	notify.Access
+	listen.Rights
 
 	POP3     []string `name:"pop3" placeholder:"SPEC" help:"Listen here for POP3 clients. May be given several times."`
 	POP3S    []string `name:"pop3s" placeholder:"SPEC" help:"Listen here for POP3 clients over TLS from the first byte."`
@@ -185,12 +186,12 @@ func parseUpstream(text string) (target, error) {
 
 // listeners are the names that a service manager may pass listeners under.
 func (s *settings) listeners() []listen.Request {
-	return []listen.Request{
+	return s.Rights.On([]listen.Request{
 		{Name: listenPOP3, Specs: s.POP3, Public: true},
 		{Name: listenPOP3S, Specs: s.POP3S, Public: true},
 		{Name: "notify", Specs: s.Notify},
 		{Name: "metrics", Specs: s.Metrics},
-	}
+	})
 }
 
 // directories are what the program writes to.

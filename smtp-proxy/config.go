@@ -11,6 +11,7 @@ import (
 
 	"postern/internal/config"
 	"postern/internal/daemon"
+	"postern/internal/listen"
 	"postern/internal/notify"
 	"postern/internal/smtp"
 	"postern/internal/sockspec"
@@ -21,6 +22,7 @@ import (
 type settings struct {
 	daemon.Common `embed:""`
 	notify.Access
+	listen.Rights
 
 	SMTP       []string `name:"smtp" sep:"none" placeholder:"SPEC" help:"Listen here for mail from other servers. May be given several times."`
 	Submission []string `name:"submission" sep:"none" placeholder:"SPEC" help:"Listen here for mail from users (STARTTLS)."`

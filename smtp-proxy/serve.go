@@ -59,13 +59,13 @@ func (s *settings) execs() bool {
 
 func (p *program) listeners() []listen.Request {
 	s := &p.settings
-	return []listen.Request{
+	return s.Rights.On([]listen.Request{
 		{Name: listenSMTP, Specs: s.SMTP, Public: true},
 		{Name: listenSubmission, Specs: s.Submission, Public: true},
 		{Name: listenSMTPS, Specs: s.SMTPS, Public: true},
 		{Name: listenNotify, Specs: s.Notify},
 		{Name: listenMetrics, Specs: s.Metrics},
-	}
+	})
 }
 
 // check is what --check can see beyond the settings: that certificates can be read and users exist.
@@ -255,7 +255,7 @@ func (p *program) tryReload(env *daemon.Env, srv *server) (later []string, err e
 
 // fixed are the settings that are looked at once, at the start.
 var fixed = []string{
-	"smtp", "submission", "smtps", "notify", "notify-users", "notify-limit", "metrics",
+	"smtp", "submission", "smtps", "notify", "notify-users", "notify-limit", "metrics", "socket-mode", "socket-group",
 	"user", "allow-root", "no-new-privs", "pidfile", "log", "log-level", "log-format", "syslog-facility", "syslog-tag", "drain-timeout",
 	"upstream", "upstream-tls", "upstream-helo", "upstream-client-ip", "upstream-connections", "upstream-source", "upstream-timeout",
 	"connect-timeout", "lmtp-recipients", "hold", "statdir", "clientip-dir", "clientip-maxage", "clientip-owner",

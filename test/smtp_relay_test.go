@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -57,7 +58,8 @@ func TestRLY_02_SampleIsNoRelay(t *testing.T) {
 		{"the server alone", []string{"--refuse-relay=no"}, "454 4.7.1", "250"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			args := append([]string{"--config", sample, "--xclient-from", "127.0.0.0/8", "--max-refusals", "100", "--error-delay", "0"}, tt.args...)
+			args := append([]string{"--config", sample, "--xclient-from", "127.0.0.0/8", "--max-refusals", "100", "--error-delay", "0",
+				"--notify", filepath.Join(testenv.ShortDir(t), "notify"), "--socket-group", fmt.Sprint(os.Getgid())}, tt.args...)
 			address, _ := startProxyTo(t, "smtp://"+m.Address(), args...)
 			for _, to := range foreign {
 				stranger(t, address).say("RCPT TO:<"+to+">\r\n", tt.reply)

@@ -37,11 +37,14 @@ type Request struct {
 
 	Mode    fs.FileMode // of UNIX sockets; 0 for DefaultMode
 	Owner   *Owner      // of UNIX sockets; nil for this process
+	Group   string      // of UNIX sockets, a name or number; "" for that of Owner
 	Backlog int         // 0 for DefaultBacklog
 
 	// Public says that the listener is meant for other machines. For any other a
 	// TCP address beyond loopback is worth a warning.
 	Public bool
+
+	wrong error // what is wrong with its Rights
 }
 
 // Owner is the user and group of a UNIX socket's file.
@@ -61,6 +64,9 @@ func Open(requests []Request, log *slog.Logger) (Set, error) {
 		return nil, err
 	}
 	for _, r := range requests {
+		if r.wrong != nil {
+			return nil, errors.Join(r.wrong, set.Close())
+		}
 		if len(set[r.Name]) > 0 {
 			log.Info("listener passed by the service manager", "name", r.Name, "count", len(set[r.Name]))
 			continue
@@ -100,14 +106,21 @@ func (s Set) close(which func(net.Listener) bool) error {
 }
 
 // Check returns an error if the specifications of the requests cannot be read, or if others may write to the directory
-// of a UNIX socket. One that is not there yet gives an error that wraps fs.ErrNotExist, if there is no other.
+// of a UNIX socket. A directory or group that is not there yet gives an error that wraps fs.ErrNotExist, if there is no
+// other.
 func Check(requests []Request) error {
 	var missing error
 	for _, r := range requests {
+		if r.wrong != nil {
+			return r.wrong
+		}
 		for _, text := range r.Specs {
 			spec, err := sockspec.Parse(text)
 			if err == nil && spec.IsUnix() {
 				err = safedir.Check(filepath.Dir(spec.Address), r.trusted()...)
+			}
+			if err == nil && spec.IsUnix() {
+				_, err = r.gid()
 			}
 			if err == nil {
 				continue
@@ -130,10 +143,13 @@ func (r Request) trusted() []safedir.Account {
 	return []safedir.Account{{UID: r.Owner.UID, GID: r.Owner.GID}}
 }
 
-// CheckSpecs says whether the specifications can be read, and name no relative path: for a program that is started
+// CheckSpecs says whether the specifications and rights can be read, and the former name no relative path: for a program that is started
 // anywhere such a path is most likely none, but a host or a port.
 func CheckSpecs(requests []Request) error {
 	for _, r := range requests {
+		if r.wrong != nil {
+			return r.wrong
+		}
 		for _, text := range r.Specs {
 			spec, err := sockspec.Parse(text)
 			if err == nil && spec.IsUnix() && !filepath.IsAbs(spec.Address) {

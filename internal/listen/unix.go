@@ -69,6 +69,10 @@ func bindUnix(r Request, path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	uid, gid, err := r.ids()
+	if err != nil {
+		return nil, err
+	}
 	unlock, err := lockDir(filepath.Dir(path), r.trusted()...)
 	if err != nil {
 		return nil, err
@@ -77,7 +81,11 @@ func bindUnix(r Request, path string) (net.Listener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}
-	ul, err := listenUnix(path, r.Mode)
+	first := r.Mode
+	if uid >= 0 || gid >= 0 {
+		first &= 0o700 // the group that it is made with gets no rights
+	}
+	ul, err := listenUnix(path, first)
 	if err != nil {
 		return nil, err
 	}
@@ -87,13 +95,24 @@ func bindUnix(r Request, path string) (net.Listener, error) {
 		return nil, orClose(ul, err)
 	}
 	l.dev, l.ino = st.Dev, st.Ino
-	if err := setRights(l, r.Mode, r.Owner); err != nil {
+	if err := setRights(l, r.Mode, uid, gid); err != nil {
 		return nil, orClose(l, err)
 	}
 	if err := setBacklog(ul, r.Backlog); err != nil {
 		return nil, orClose(l, err)
 	}
 	return l, nil
+}
+
+// ids gives user and group of the socket's file, -1 for those of this process.
+func (r Request) ids() (uid, gid int, err error) {
+	uid = -1
+	if gid, err = r.gid(); r.Owner != nil {
+		if uid = r.Owner.UID; gid < 0 {
+			gid = r.Owner.GID
+		}
+	}
+	return uid, gid, err
 }
 
 // listenUnix binds and listens; before the bind the socket's own mode is set,
@@ -170,10 +189,10 @@ func removeStale(path string) error {
 	return nil
 }
 
-// setRights gives the socket file its owner and then its mode, which the umask
+// setRights gives the socket file its owner and group, -1 for no other, and then its mode, which the umask
 // has narrowed. It works on the file that was made and on no other that may have
 // come into its place: a path descriptor is opened and compared first.
-func setRights(l *unixListener, mode fs.FileMode, owner *Owner) error {
+func setRights(l *unixListener, mode fs.FileMode, uid, gid int) error {
 	fd, err := unix.Open(l.path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: l.path, Err: err}
@@ -186,8 +205,8 @@ func setRights(l *unixListener, mode fs.FileMode, owner *Owner) error {
 	if st.Dev != l.dev || st.Ino != l.ino || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return fmt.Errorf("%s was replaced while it was made", l.path)
 	}
-	if owner != nil && (st.Uid != uint32(owner.UID) || st.Gid != uint32(owner.GID)) {
-		if err := unix.Fchownat(fd, "", owner.UID, owner.GID, unix.AT_EMPTY_PATH); err != nil {
+	if uid >= 0 && st.Uid != uint32(uid) || gid >= 0 && st.Gid != uint32(gid) {
+		if err := unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
 			return &fs.PathError{Op: "chown", Path: l.path, Err: err}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 var checks = []check{
 	{"events-after-installation", eventsAfterInstallation},
+	{"events-without-units", eventsWithoutUnits},
 	{"in-front-of-postfix", inFrontOfPostfix},
 	{"behind-postfix", behindPostfix},
 	{"exec-sendmail", execSendmail},
@@ -30,6 +31,38 @@ func eventsAfterInstallation(m *machine) error {
 	}
 	if out, err := m.run("runuser -u eve -- timeout 5 notify-cat --once"); err == nil {
 		return fmt.Errorf("anybody hears %q", out)
+	}
+	return nil
+}
+
+// eventsWithoutUnits: the samples as installed, and the accounts and directories that postern(7) makes, are all that it takes
+// where no unit makes sockets.
+func eventsWithoutUnits(m *machine) error {
+	b, err := blocks("postern.7", ".Ss Accounts", 0)
+	if err != nil {
+		return err
+	}
+	if _, err := m.run("set -e; systemctl stop postfix 'smtp-proxy*' 'multiplexor*'; rm -rf /run/postern /var/spool/postern; sed -i '/^postern/d' /etc/passwd /etc/group /etc/shadow /etc/gshadow"); err != nil {
+		return err
+	}
+	// Not as children of the shell, whose output is waited for.
+	start := strings.NewReplacer("\nmultiplexor ", "\nsetsid -f multiplexor ", "\nsmtp-proxy ", "\nsetsid -f smtp-proxy ", " &\n", "\n").Replace(b[0])
+	if _, err := m.run("exec >/tmp/start.log 2>&1 </dev/null; set -e\n" + start + "\nuseradd -G postern bob && useradd eve"); err != nil {
+		log, _ := m.run("cat /tmp/start.log")
+		return fmt.Errorf("%w: %s", err, log)
+	}
+	for _, daemon := range []string{"multiplexor", "smtp-proxy"} {
+		socket := "/run/postern/" + daemon + "-notify.sock"
+		if err := until(time.Minute, "events of "+daemon, func() error {
+			_, err := m.run("runuser -u bob -- timeout 10 notify-cat -n 1 " + socket)
+			return err
+		}); err != nil {
+			log, _ := m.run("cat /tmp/start.log; ls -la /run/postern")
+			return fmt.Errorf("%w: %s", err, log)
+		}
+		if out, err := m.run("runuser -u eve -- timeout 5 notify-cat --once " + socket); err == nil {
+			return fmt.Errorf("anybody hears %q", out)
+		}
 	}
 	return nil
 }
