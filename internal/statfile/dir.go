@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"postern/internal/safedir"
@@ -23,12 +22,18 @@ type Dir struct {
 
 	program string
 	path    string
+	now     func() time.Time
 
 	mu     sync.Mutex
 	root   *os.Root
 	number uint64
 	broken bool
+	since  time.Time // since when every file was written, while broken
 }
+
+// held is how long every file must have been written until the directory counts as mended: in a full one some can be
+// written and some not.
+const held = time.Minute
 
 // Open opens the directory, which must exist and be safe, see safedir.Check, and removes the files that dead processes of
 // this program and account left there.
@@ -41,7 +46,7 @@ func Open(dir, program string) (*Dir, error) {
 		_ = root.Close()
 		return nil, fmt.Errorf("open status directory %q: program name %q: %w", dir, program, fs.ErrInvalid)
 	}
-	d := &Dir{program: program, path: dir, root: root}
+	d := &Dir{program: program, path: dir, root: root, now: time.Now}
 	d.removeLeftovers()
 	return d, nil
 }
@@ -54,52 +59,6 @@ func (d *Dir) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.root.Close()
-}
-
-// mine tells whether the name is that of a status file of this program, and of which process. The process id has at
-// least five digits, padded with zeros.
-func (d *Dir) mine(name string) (pid int, ok bool) {
-	s, ok := strings.CutPrefix(name, d.program+"-")
-	if !ok {
-		return 0, false
-	}
-	if s, ok = strings.CutSuffix(s, ".stat"); !ok {
-		return 0, false
-	}
-	s, number, dash := strings.Cut(s, "-")
-	if dash {
-		if _, err := strconv.ParseUint(number, 10, 64); err != nil {
-			return 0, false
-		}
-	}
-	pid, err := strconv.Atoi(s)
-	return pid, err == nil && pid > 0 && len(s) >= 5
-}
-
-// removeLeftovers removes files of processes that are no more.
-func (d *Dir) removeLeftovers() {
-	f, err := d.root.Open(".")
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	entries, err := f.ReadDir(-1)
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		// A file with our process id is of an earlier process that had it, as process 1 of a container has; we have made none.
-		pid, ok := d.mine(strings.TrimPrefix(e.Name(), tempPrefix))
-		if !ok || pid != os.Getpid() && alive(pid) || !d.ours(e.Name()) {
-			continue
-		}
-		_ = d.root.Remove(e.Name())
-	}
-}
-
-func alive(pid int) bool {
-	err := syscall.Kill(pid, 0)
-	return err == nil || errors.Is(err, syscall.EPERM)
 }
 
 // ours tells whether name is a regular file of this account.
@@ -148,7 +107,7 @@ func (d *Dir) NewSingle(f Fields) (*File, error) {
 func (d *Dir) open(name string, fields Fields) (*File, error) {
 	fields.Program, fields.PID = d.program, os.Getpid()
 	if fields.Start.IsZero() {
-		fields.Start = time.Now()
+		fields.Start = d.now()
 	}
 	f := &File{dir: d, name: name, fields: fields}
 	return f, f.write()
@@ -187,7 +146,7 @@ func (f *File) Progress(what string, n int64) error {
 	if f == nil {
 		return nil
 	}
-	now := time.Now()
+	now := f.dir.now()
 	if now.Sub(f.progress) < time.Second {
 		return nil
 	}
@@ -251,11 +210,20 @@ func (f *File) replace(line []byte) error {
 	return nil
 }
 
-// report logs a change from working to broken or back.
+// report logs a change from working to broken, and back when that has held for a while.
 func (d *Dir) report(err error) {
 	d.mu.Lock()
-	changed := d.broken != (err != nil)
-	d.broken = err != nil
+	before, now := d.broken, d.now()
+	switch {
+	case err != nil:
+		d.broken, d.since = true, time.Time{}
+	case !d.broken:
+	case d.since.IsZero():
+		d.since = now
+	default:
+		d.broken = now.Sub(d.since) < held
+	}
+	changed := d.broken != before
 	d.mu.Unlock()
 	if !changed || d.Log == nil {
 		return

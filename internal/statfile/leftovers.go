@@ -1,0 +1,92 @@
+package statfile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// mine tells whether the name is that of a status file of this program, and of which process. The process id has at
+// least five digits, padded with zeros.
+func (d *Dir) mine(name string) (pid int, ok bool) {
+	s, ok := strings.CutPrefix(name, d.program+"-")
+	if !ok {
+		return 0, false
+	}
+	if s, ok = strings.CutSuffix(s, ".stat"); !ok {
+		return 0, false
+	}
+	s, number, dash := strings.Cut(s, "-")
+	if dash {
+		if _, err := strconv.ParseUint(number, 10, 64); err != nil {
+			return 0, false
+		}
+	}
+	pid, err := strconv.Atoi(s)
+	return pid, err == nil && pid > 0 && len(s) >= 5
+}
+
+// removeLeftovers removes files of processes that are no more.
+func (d *Dir) removeLeftovers() {
+	f, err := d.root.Open(".")
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	entries, err := f.ReadDir(-1)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		pid, ok := d.mine(strings.TrimPrefix(e.Name(), tempPrefix))
+		if !ok || !d.ours(e.Name()) {
+			continue
+		}
+		if info, err := d.root.Lstat(e.Name()); err == nil && !mayWrite(pid, info.ModTime()) {
+			_ = d.root.Remove(e.Name())
+		}
+	}
+}
+
+// mayWrite tells whether the process with the id may be the one that wrote a file at the given time. Ids are used
+// again, in a container soon: a process that is younger than the file did not write it. Nor did we, who have written none.
+func mayWrite(pid int, written time.Time) bool {
+	if pid == os.Getpid() {
+		return false
+	}
+	if err := syscall.Kill(pid, 0); err != nil && !errors.Is(err, syscall.EPERM) {
+		return false
+	}
+	started, ok := startOf(pid)
+	return !ok || !written.Before(started)
+}
+
+// startOf returns when a process was started, to 10 ms and rather too early: proc_pid_stat(5).
+func startOf(pid int) (time.Time, bool) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return time.Time{}, false
+	}
+	// The second field is a name in parentheses that may hold anything; the start is field 22.
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	if len(fields) < 20 {
+		return time.Time{}, false
+	}
+	ticks, err := strconv.ParseInt(string(fields[19]), 10, 64)
+	if err != nil {
+		return time.Time{}, false
+	}
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
+		return time.Time{}, false
+	}
+	const tick = time.Second / 100 // USER_HZ
+	return time.Now().Add(time.Duration(ticks)*tick - time.Duration(up.Nano())), true
+}
