@@ -1,17 +1,16 @@
 package main
 
 import (
-	"bufio"
 	_ "embed"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
 	"postern/internal/evloop"
+	"postern/internal/namedfile"
 )
 
 // forks starts workers as forks of a process that has loaded the filter already:
@@ -337,17 +336,13 @@ const loadLoader = "-MPOSIX ();BEGIN{open my$f,'<&=',%d or die$!;local$/;<$f>=~/
 
 // scriptInterpreter gives the words behind #! at the beginning of a file.
 func scriptInterpreter(path string) ([]string, error) {
-	f, err := os.Open(path)
+	head, err := namedfile.Head(path, 512)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	line, err := bufio.NewReaderSize(f, 512).ReadSlice('\n')
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	text, ok := strings.CutPrefix(string(line), "#!")
-	if words := strings.Fields(text); ok && len(words) > 0 {
+	line, _, whole := strings.Cut(string(head), "\n")
+	text, ok := strings.CutPrefix(line, "#!")
+	if words := strings.Fields(text); ok && whole && len(words) > 0 {
 		return words, nil
 	}
 	return nil, fmt.Errorf("%s is no script", path)

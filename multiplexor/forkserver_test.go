@@ -503,6 +503,20 @@ func TestForkServerLoadingAtTheEnd(t *testing.T) {
 	gone(t, server, sleeper)
 }
 
+// TestForkServerOfNoFile: what stands in place of the worker program is not waited for, nor read without end.
+func TestForkServerOfNoFile(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{fifo, "/dev/zero", t.TempDir(), "/nonexistent"} {
+		pr := &program{Path: path}
+		if runs, _, perl := pr.forkServerCommand(); runs != path || perl {
+			t.Errorf("%s: runs %s, perl %v", path, runs, perl)
+		}
+	}
+}
+
 func TestForkServerCommand(t *testing.T) {
 	dir := t.TempDir()
 	script := func(name, head string) string {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"postern/internal/testenv"
@@ -117,4 +118,35 @@ func TestStatisticsThatCannotBeWritten(t *testing.T) {
 	wantLines(2)
 	e.Close()
 	s.Close()
+}
+
+// TestStatisticsToAFIFO: they go to who reads it; without a reader nothing waits for one, at the start or at SIGHUP.
+func TestStatisticsToAFIFO(t *testing.T) {
+	e, log := newErrands(), &memoryLog{}
+	path := filepath.Join(t.TempDir(), "stats")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &statLog{path: path, mode: 0o600, flush: true, journal: &journal{log: slog.New(log), errands: e}}
+	s.openOrLog()
+	s.reopen()
+	s.add("nobody", 0, 0, 0, "")
+	done := make(chan struct{})
+	e.must(func() { close(done) })
+	testenv.Receive(t, "the end of the errands", done)
+	if n := strings.Count(log.text(), "Could not open stats file "+path+": it is a FIFO that nobody reads"); n != 2 {
+		t.Errorf("%d lines, want 2:\n%s", n, log.text())
+	}
+	reader, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	s.reopen()
+	s.add("somebody", 0, 0, 0, "")
+	e.Close()
+	s.Close()
+	if text, err := testenv.ReadAll(reader); err != nil || !strings.Contains(string(text), " somebody ") || strings.Count(string(text), "\n") != 1 {
+		t.Errorf("read %q, %v", text, err)
+	}
 }

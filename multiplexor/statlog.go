@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -29,12 +31,16 @@ const (
 	statBlock   = 4096 // bytes held back without --stats-flush
 )
 
-// open opens the file for appending.
+// open opens the file for appending. It may be a FIFO that somebody reads; without a reader that is an error, and
+// nothing waits for one.
 func (s *statLog) open() error {
 	if s.path == "" {
 		return nil
 	}
-	f, err := os.OpenFile(s.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, s.mode)
+	f, err := os.OpenFile(s.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK|syscall.O_NOCTTY, s.mode)
+	if errors.Is(err, syscall.ENXIO) {
+		err = errors.New("it is a FIFO that nobody reads, or a socket")
+	}
 	if err != nil {
 		return fmt.Errorf("open the statistics file: %w", err)
 	}
