@@ -122,7 +122,9 @@ func (c *client) command(line []byte) {
 		c.reply([]byte(textPrivileged))
 		return
 	}
-	c.dispatch(line)
+	if !c.empty(line) {
+		c.dispatch(line)
+	}
 }
 
 // builtin sends a reply made in the server's scratch buffer.

@@ -103,6 +103,7 @@ func newFigures(l *evloop.Loop, p *pool, s *server) *metrics.Registry {
 		{Name: "activations_total", Help: "Worker processes started.", Counter: true},
 		{Name: "deaths_total", Help: "Worker processes that ended without being told to.", Counter: true},
 		{Name: "messages_total", Help: "Scans finished.", Counter: true},
+		{Name: "directories_emptied_total", Help: "Directories emptied for a proxy of another account.", Counter: true},
 		{Name: "log_lines_dropped_total", Help: "Log and statistics lines dropped because the log or the disk was too slow.", Counter: true},
 		{Name: "worker_resident_bytes", Help: "Resident memory of a worker, shared pages included.", Label: "worker", Values: workerNames},
 		{Name: "worker_cpu_seconds_total", Help: "Processor time of the process in a worker slot; it begins again with each process.", Counter: true, Label: "worker", Values: workerNames},
@@ -121,6 +122,7 @@ func newFigures(l *evloop.Loop, p *pool, s *server) *metrics.Registry {
 			add := func(name, label string, v float64) { all = append(all, value{name, label, v}) }
 			p.putFigures(add)
 			add("connections", "", float64(s.connections()))
+			add("directories_emptied_total", "", float64(s.emptied()))
 			values <- all
 		})
 		select {

@@ -301,7 +301,7 @@ func (d *multiplexor) assemble() (err error) {
 		})
 	}
 	d.server = &server{loop: d.loop, pool: d.pool, log: d.journal, name: s.versionName(), began: d.began,
-		timeout: time.Duration(s.Client), maxLine: int(s.MaxRequestSize), commands: makeBuiltins(), reread: d.reread}
+		timeout: time.Duration(s.Client), maxLine: int(s.MaxRequestSize), commands: makeBuiltins(), reread: d.reread, emptier: newEmptier(s.Spool)}
 	if !s.likeOriginal() {
 		d.server.commands["health"] = healthCommand
 	}

@@ -82,16 +82,6 @@ func (g *scanGuard) refuses(r *request) (refused bool, unsure string) {
 	return true, ""
 }
 
-// lookUp asks the disk for dir and calls done with the answer, from another
-// goroutine.
-func (g *scanGuard) lookUp(dir string, done func(fine bool)) {
-	go func() {
-		g.looks <- struct{}{}
-		defer func() { <-g.looks }()
-		done(reallyBelow(g.real, dir))
-	}()
-}
-
 // guarded hands a request to the pool unless the guard refuses it. The disk is
 // looked at outside the loop.
 func (c *client) guarded() {
@@ -103,35 +93,11 @@ func (c *client) guarded() {
 	case unsure == "":
 		s.pool.submit(&c.req)
 	default:
-		l := &look{c}
-		c.look = l
-		s.pool.timers.Start(&c.timer, s.pool.limits.BusyTimeout)
-		s.guard.lookUp(unsure, func(fine bool) { s.loop.Post(func() { l.done(fine) }) })
+		c.atDisk(s.guard.looks, func() func() {
+			if !reallyBelow(s.guard.real, unsure) {
+				return func() { c.outcome([]byte(textOutside)) }
+			}
+			return func() { s.pool.submit(&c.req) }
+		})
 	}
-}
-
-// look is a lookup that a client waits for.
-type look struct{ c *client } // nil: it waits no more
-
-// done goes on with a scan whose directory was looked at.
-func (l *look) done(fine bool) {
-	c := l.c
-	if c == nil {
-		return
-	}
-	c.endLook()
-	switch {
-	case c.gone:
-		c.close()
-	case !fine:
-		c.outcome([]byte(textOutside))
-	default:
-		c.server.pool.submit(&c.req)
-	}
-}
-
-// endLook makes the client wait no more for its lookup.
-func (c *client) endLook() {
-	c.look.c, c.look = nil, nil
-	c.server.pool.timers.Stop(&c.timer)
 }

@@ -64,8 +64,11 @@ func TestScanOnAHangingDisk(t *testing.T) {
 	io.WriteString(next, "fr")
 	testenv.Receive(t, "the first lookup", guard.looks) // now the disk answers the first lookup
 	passed := make(chan struct{})
-	guard.lookUp(spool, func(bool) { loop.Post(func() { close(passed) }) })
-	testenv.Receive(t, "another lookup", passed) // and another one, after it
+	go func() {
+		guard.looks <- struct{}{} // when the first has ended
+		loop.Post(func() { close(passed) })
+	}()
+	testenv.Receive(t, "the end of the first lookup", passed)
 	io.WriteString(next, "ee\n")
 	if reply, err := io.ReadAll(next); string(reply) != "2\n" {
 		t.Errorf("after it: %q, %v", reply, err)

@@ -26,6 +26,7 @@ type server struct {
 	reread  func()
 	usage   bool       // workerinfo tells memory and CPU
 	guard   *scanGuard // nil: scans may be of any directory
+	emptier *emptier
 
 	commands map[string]builtin
 	scratch  []byte // for replies

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -31,6 +32,20 @@ type filter struct {
 	maxDelay  time.Duration
 	onFailure string
 	scannedBy string
+}
+
+// emptyDir has the multiplexor, which runs as the workers' account, empty a directory that was put aside.
+func (f *filter) emptyDir(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	answer, err := f.client.AskOurs(ctx, mxproto.VerbEmpty+" "+name)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", workdir.ErrNobody, err)
+	case answer != mxproto.EmptyOK:
+		return fmt.Errorf("the multiplexor's answer: %.200q", answer)
+	}
+	return nil
 }
 
 // messages says whether messages need a working directory.

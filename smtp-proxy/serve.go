@@ -316,6 +316,9 @@ func (srv *server) start(ctx context.Context) {
 	if s.MaxSessions > 0 {
 		srv.hub.Seed(notify.Message{Letter: 'F', Text: fmt.Sprint(s.MaxSessions)})
 	}
+	if srv.filter != nil {
+		srv.tend(ctx)
+	}
 	if srv.filter == nil || s.MultiplexorNotify == "" || srv.admission.workers == nil {
 		return
 	}
@@ -323,6 +326,17 @@ func (srv *server) start(ctx context.Context) {
 	if spec, err := sockspec.Parse(s.MultiplexorNotify); err == nil {
 		go srv.followWorkers(ctx, spec)
 	}
+}
+
+// tend keeps the spool tidy until close, while sessions drain as well.
+func (srv *server) tend(ctx context.Context) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	srv.untend = func() { cancel(); <-ended }
+	go func() {
+		defer close(ended)
+		srv.filter.spool.Tend(ctx, srv.log)
+	}()
 }
 
 // followWorkers listens to the multiplexor.
@@ -353,6 +367,9 @@ func (srv *server) close() {
 	}
 	if srv.holds != nil {
 		srv.holds.Close()
+	}
+	if srv.untend != nil {
+		srv.untend()
 	}
 	if srv.filter != nil {
 		srv.filter.client.Close()
@@ -433,14 +450,18 @@ func newFilter(s *settings) (*filter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("multiplexor: %w", err)
 	}
-	return &filter{
+	f := &filter{
 		client: &mxproto.Client{Dial: spec.Dial, Persistent: true},
 		spool:  newSpool(s),
 		stages: filterStages{
 			relayok: bool(s.Relayok), helook: bool(s.Helook), senderok: bool(s.Senderok), recipok: bool(s.Recipok), scan: bool(s.Scan),
 		},
 		timeout: s.FilterTimeout, maxDelay: s.FilterMaxDelay, onFailure: s.OnFailure, scannedBy: s.ScannedBy,
-	}, nil
+	}
+	if s.SpoolGroup != "" {
+		f.spool.Empty = f.emptyDir
+	}
+	return f, nil
 }
 
 func newAdmission(srv *server, s *settings) (*admission, error) {

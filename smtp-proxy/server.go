@@ -73,6 +73,7 @@ type server struct {
 	ups       *upstream.Set
 	holds     *upstream.Set // where messages go that the filter wants held; nil: nowhere
 	filter    *filter       // nil: nothing is filtered
+	untend    func()        // ends what keeps the spool tidy
 	hub       *notify.Hub
 	stats     *statfile.Dir // nil: no status files
 	meters    *meters

@@ -25,6 +25,9 @@ const (
 // byte of an answer.
 var ErrNoReply = errors.New("connection closed without an answer")
 
+// ErrClassic is wrapped by the error of AskOurs when the multiplexor does not know persistent connections.
+var ErrClassic = errors.New("not a multiplexor of Postern")
+
 // Client sends requests to a multiplexor. It may be used by many goroutines at
 // once. Every failure is temporary from the point of view of a mail.
 type Client struct {
@@ -53,11 +56,21 @@ type persistent struct {
 // LF it ends in. The context bounds everything; without a deadline Ask waits as
 // long as the multiplexor does.
 func (c *Client) Ask(ctx context.Context, request string) (string, error) {
+	return c.checked(ctx, request, c.ask)
+}
+
+// AskOurs is Ask for requests that a multiplexor answers itself over a persistent connection, and which another one would
+// hand to a worker.
+func (c *Client) AskOurs(ctx context.Context, request string) (string, error) {
+	return c.checked(ctx, request, c.askOurs)
+}
+
+func (c *Client) checked(ctx context.Context, request string, ask func(context.Context, string) (string, error)) (string, error) {
 	verb, _, _ := strings.Cut(request, " ")
 	if strings.ContainsAny(request, "\n\x00") {
 		return "", fmt.Errorf("ask the multiplexor %.40q: LF or NUL in a request", verb)
 	}
-	reply, err := c.ask(ctx, request)
+	reply, err := ask(ctx, request)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -69,14 +82,8 @@ func (c *Client) Ask(ctx context.Context, request string) (string, error) {
 
 func (c *Client) ask(ctx context.Context, request string) (string, error) {
 	if c.Persistent {
-		p, refusal, err := c.take(ctx)
-		switch {
-		case err != nil:
-			return "", err
-		case refusal != "":
-			return refusal, nil
-		case p != nil:
-			return c.askPersistent(ctx, p, request)
+		if reply, err := c.askOurs(ctx, request); !errors.Is(err, ErrClassic) {
+			return reply, err
 		}
 	}
 	conn, err := c.Dial(ctx)
@@ -93,6 +100,19 @@ func (c *Client) ask(ctx context.Context, request string) (string, error) {
 		return "", fmt.Errorf("write: %w", err)
 	}
 	return c.readToEnd(conn)
+}
+
+func (c *Client) askOurs(ctx context.Context, request string) (string, error) {
+	p, refusal, err := c.take(ctx)
+	switch {
+	case err != nil:
+		return "", err
+	case refusal != "":
+		return refusal, nil
+	case p == nil:
+		return "", ErrClassic
+	}
+	return c.askPersistent(ctx, p, request)
 }
 
 func (c *Client) maxReply() int {

@@ -104,6 +104,31 @@ func TestAsk(t *testing.T) {
 	}
 }
 
+// TestAskOurs: a multiplexor that is not ours gets no request that it would hand to a worker.
+func TestAskOurs(t *testing.T) {
+	ours := newFake(t, true, echo)
+	c := &Client{Dial: ours.dial, Persistent: true}
+	defer c.Close()
+	if got, err := c.AskOurs(t.Context(), "empty x"); err != nil || got != "got empty x\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+	asked := make(chan string, 10)
+	theirs := newFake(t, false, func(line string) string { asked <- line; return "error: Unknown command\n" })
+	c = &Client{Dial: theirs.dial, Persistent: true}
+	defer c.Close()
+	for range 2 {
+		if got, err := c.AskOurs(t.Context(), "empty x"); !errors.Is(err, ErrClassic) {
+			t.Errorf("%q, %v; want ErrClassic", got, err)
+		}
+	}
+	close(asked)
+	for line := range asked {
+		if line != Hello {
+			t.Errorf("asked %q", line)
+		}
+	}
+}
+
 func TestAskAtTheSameTime(t *testing.T) {
 	f := newFake(t, true, echo)
 	c := &Client{Dial: f.dial, Persistent: true}

@@ -21,6 +21,11 @@ const (
 	VerbRecip   = "recipok"
 	VerbFree    = "free"
 
+	// VerbEmpty asks a multiplexor of ours, over a persistent connection, to remove what is in a directory of its spool
+	// that was put aside; the answer is EmptyOK or an error.
+	VerbEmpty = "empty"
+	EmptyOK   = "ok\n"
+
 	// Hello asks for a persistent connection; HelloOK is the answer of a
 	// multiplexor that grants it. See multiplexor-protocol(7).
 	Hello   = "hello 2"

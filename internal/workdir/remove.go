@@ -13,8 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"postern/internal/safedir"
 )
 
 // Keep has Remove move the directory to the name kept-QID instead, with the reason in a file KEPT, for an
@@ -27,11 +25,11 @@ func (d *Dir) Keep(reason string) {
 }
 
 // Abandon has Remove move the directory aside instead of deleting it, because a worker may still be at work in it;
-// Spool.Sweep deletes it later.
+// Spool.Tend deletes it later.
 func (d *Dir) Abandon() { d.aside = true }
 
-// Remove closes the files and removes the directory with all that is in it. Links are removed, not followed. Further
-// calls do nothing. If a file SPOOL/DO-NOT-DELETE-WORK-DIRS exists, the directory stays.
+// Remove closes the files and removes the directory with all that is in it. Links are removed, not followed. What only
+// the account of the workers can remove is left to Spool.Tend. Further calls do nothing. If a file SPOOL/DO-NOT-DELETE-WORK-DIRS exists, the directory stays.
 func (d *Dir) Remove() error {
 	if d.removed {
 		return nil
@@ -62,17 +60,34 @@ func (d *Dir) remove() error {
 		}
 		return d.spool.pruneKept(d.parent)
 	case d.aside:
-		d.spool.noteAside()
 		_, err := d.spool.moveAside(d.parent, d.name, asidePrefix)
 		return err
 	}
-	err := removeTree(d.parent, d.name)
-	if err != nil {
-		// Workers of another account can leave what this one cannot remove, and there may be no descriptor now.
-		d.spool.noteAside()
-		_, _ = d.spool.moveAside(d.parent, d.name, asidePrefix)
+	return d.spool.removeOrLeave(d.parent, d.name)
+}
+
+// removeOrLeave removes a directory, or leaves the rest to Tend: workers of another account can leave what this one
+// cannot remove, and there may be no descriptor now.
+func (s *Spool) removeOrLeave(root *os.Root, name string) error {
+	err := removeTree(root, name)
+	if err == nil {
+		return nil
 	}
-	return err
+	to, moved := s.moveAside(root, name, asidePrefix)
+	if moved != nil {
+		return errors.Join(err, moved)
+	}
+	// No worker is busy in it: it is as good as one whose time is over.
+	done := time.Now().Add(-s.asideAge())
+	_ = root.Chtimes(to, done, done)
+	if s.Empty == nil {
+		return err
+	}
+	select {
+	case s.leftovers() <- to:
+	default: // the next sweep finds it
+	}
+	return nil
 }
 
 // moveAside renames the working directory name to one with another prefix.
@@ -117,6 +132,11 @@ func openDir(root *os.Root, name string) (*os.Root, error) {
 	if err != nil {
 		return nil, err
 	}
+	return sameDir(info, dir)
+}
+
+// sameDir gives dir if it is the directory that info tells of, else it closes dir.
+func sameDir(info fs.FileInfo, dir *os.Root) (*os.Root, error) {
 	opened, err := dir.Stat(".")
 	if err == nil && !(info.IsDir() && os.SameFile(info, opened)) {
 		err = errors.New("replaced meanwhile")
@@ -241,114 +261,8 @@ func (s *Spool) pruneKept(root *os.Root) error {
 	}
 	slices.SortFunc(all, func(a, b kept) int { return cmp.Or(a.when.Compare(b.when), strings.Compare(a.name, b.name)) })
 	for _, k := range all[:len(all)-s.maxKept()] {
-		if err := removeTree(root, k.name); err != nil {
+		if err := s.removeOrLeave(root, k.name); err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-// Sweep removes the working directories of front ends that are no more (killed, or ended in the middle of a message),
-// and those that were put aside longer than AsideAge ago. It returns how many. Kept ones stay. Open and Create sweep
-// by themselves; a program need not call it.
-func (s *Spool) Sweep() (int, error) {
-	root, err := s.rootDir(false)
-	if err != nil {
-		return 0, err
-	}
-	return s.sweep(root)
-}
-
-func (s *Spool) sweep(root *os.Root) (int, error) {
-	if _, err := root.Lstat(fileKeepAll); err == nil {
-		return 0, nil
-	}
-	var names []string
-	now := time.Now()
-	err := eachDir(root, asidePrefix, func(name string, info fs.FileInfo) {
-		if now.Sub(info.ModTime()) > s.asideAge() {
-			names = append(names, name)
-		}
-	})
-	if err == nil {
-		err = eachDir(root, dirPrefix, func(name string, info fs.FileInfo) {
-			if abandoned(root, name) || now.Sub(info.ModTime()) > crashAge && !inUse(root, name) {
-				names = append(names, name)
-			}
-		})
-	}
-	n := 0
-	for _, name := range names {
-		if e := removeTree(root, name); e != nil {
-			err = errors.Join(err, e)
-			continue
-		}
-		n++
-	}
-	if err != nil {
-		return n, fmt.Errorf("sweep spool: %w", err)
-	}
-	return n, nil
-}
-
-// claim locks a file of a working directory for as long as it is open: a process that is killed loses the lock.
-func claim(f *os.File) error {
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("lock %q: %w", f.Name(), err)
-	}
-	return nil
-}
-
-// abandoned reports whether nobody uses the working directory name any more. One that has no files yet may be
-// in the making.
-func abandoned(root *os.Root, name string) bool {
-	_, err := root.Lstat(path.Join(name, fileCommands))
-	return err == nil && !inUse(root, name)
-}
-
-// inUse reports whether a front end has the working directory name in use: it holds COMMANDS or, once that is
-// complete, INPUTMSG.
-func inUse(root *os.Root, name string) bool {
-	dir, err := root.OpenRoot(name)
-	if err != nil {
-		return true // not for us to say
-	}
-	defer dir.Close()
-	for _, file := range []string{fileCommands, fileInput} {
-		f, err := safedir.OpenFile(dir, file, os.O_RDONLY)
-		if err != nil {
-			continue // a worker may have put anything there
-		}
-		err = claim(f)
-		_ = f.Close()
-		if err != nil {
-			return true
-		}
-	}
-	return false
-}
-
-// eachDir calls f for the directories in root whose names begin with prefix and that belong to this account.
-func eachDir(root *os.Root, prefix string, f func(name string, info fs.FileInfo)) error {
-	dir, err := root.Open(".")
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	list, err := dir.ReadDir(-1)
-	if err != nil {
-		return err
-	}
-	for _, e := range list {
-		if !strings.HasPrefix(e.Name(), prefix) {
-			continue
-		}
-		info, err := root.Lstat(e.Name())
-		if err != nil || !info.IsDir() {
-			continue
-		}
-		if uid, ok := safedir.Owner(info); ok && uid == uint32(os.Geteuid()) {
-			f(e.Name(), info)
 		}
 	}
 	return nil

@@ -201,6 +201,25 @@ func TestRemoveWithoutDescriptors(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(d.Path(), "Work", "x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	var err error
+	withoutDescriptors(t, func() { err = d.Remove() })
+	if err == nil {
+		t.Error("removed without a descriptor")
+	}
+	if left := names(t, s.Dir); len(left) != 1 || !strings.HasPrefix(left[0], "aside-") {
+		t.Errorf("left in the spool: %q", left)
+	}
+	if n, err := s.Sweep(t.Context()); n != 1 || err != nil {
+		t.Errorf("swept %d, %v", n, err)
+	}
+	if left := names(t, s.Dir); len(left) != 0 {
+		t.Errorf("left after the sweep: %q", left)
+	}
+}
+
+// withoutDescriptors calls f while the process can open nothing.
+func withoutDescriptors(t *testing.T, f func()) {
+	t.Helper()
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
@@ -210,21 +229,9 @@ func TestRemoveWithoutDescriptors(t *testing.T) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
 		t.Fatal(err)
 	}
-	err := d.Remove()
+	f()
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
-	}
-	if err == nil {
-		t.Error("removed without a descriptor")
-	}
-	if left := names(t, s.Dir); len(left) != 1 || !strings.HasPrefix(left[0], "aside-") {
-		t.Errorf("left in the spool: %q", left)
-	}
-	if n, err := s.Sweep(); n != 1 || err != nil {
-		t.Errorf("swept %d, %v", n, err)
-	}
-	if left := names(t, s.Dir); len(left) != 0 {
-		t.Errorf("left after the sweep: %q", left)
 	}
 }
 
@@ -265,7 +272,7 @@ func TestSweep(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n, err := s.Sweep(); n != 3 || err != nil {
+	if n, err := s.Sweep(t.Context()); n != 3 || err != nil {
 		t.Errorf("swept %d, %v; want the two of the dead and the old one without files", n, err)
 	}
 	for _, p := range stays {
@@ -276,33 +283,7 @@ func TestSweep(t *testing.T) {
 	if err := os.Chtimes(aside, old, old); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := s.Sweep(); n != 1 || err != nil {
+	if n, err := s.Sweep(t.Context()); n != 1 || err != nil {
 		t.Errorf("swept %d, %v; want the one put aside", n, err)
-	}
-}
-
-// TestSweepByItself opens a spool that others left something in, and one that something was put aside in.
-func TestSweepByItself(t *testing.T) {
-	dead := newSpool(t)
-	crash(t, newDir(t, dead))
-	s := &Spool{Dir: dead.Dir, Insecure: true, AsideAge: time.Nanosecond}
-	t.Cleanup(func() { _ = s.Close() })
-	if err := s.Open(); err != nil {
-		t.Fatal(err)
-	}
-	if got := names(t, s.Dir); len(got) != 0 {
-		t.Errorf("after Open: %q", got)
-	}
-	d := newDir(t, s)
-	d.Abandon()
-	if err := d.Remove(); err != nil {
-		t.Fatal(err)
-	}
-	s.due = time.Now().Add(-time.Minute) // as if time had passed
-	if err := newDir(t, s).Remove(); err != nil {
-		t.Fatal(err)
-	}
-	if got := names(t, s.Dir); len(got) != 0 {
-		t.Errorf("after Create: %q", got)
 	}
 }

@@ -1,6 +1,7 @@
 package workdir
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -34,12 +35,16 @@ type Spool struct {
 	AsideAge   time.Duration // how long a directory put aside stays; 0 = 10 minutes
 	Insecure   bool          // do not check the rights of Dir and the directories above it
 
+	// Empty has the workers' account remove what is in a directory of that name in Dir, put aside, which this account
+	// cannot: see the function of the same name. nil where workers run as this account.
+	Empty func(ctx context.Context, name string) error
+
 	mu      sync.Mutex
 	root    *os.Root
 	gid     int
 	counter uint32
 	started bool
-	due     time.Time // of the next sweep
+	left    chan string
 }
 
 func (s *Spool) maxKept() int {
@@ -72,7 +77,7 @@ func (s *Spool) asideAge() time.Duration {
 
 // Open checks the spool directory and its parents and opens it; Create does the same when Open was not called. A
 // program calls it at start to learn of a bad setting early. An unsafe directory gives an error that wraps
-// [safedir.ErrInsecure]. Directories that a process left which is no more are removed.
+// [safedir.ErrInsecure].
 func (s *Spool) Open() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,9 +102,6 @@ func (s *Spool) openLocked() (*os.Root, error) {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
 	s.root, s.gid = root, gid
-	// What cannot be removed harms nobody but the disk.
-	s.due = time.Now().Add(sweepEvery)
-	_, _ = s.sweep(root)
 	return root, nil
 }
 
@@ -127,35 +129,6 @@ func (s *Spool) check() (gid int, err error) {
 		return -1, fmt.Errorf("open spool %q: %w", s.Dir, err)
 	}
 	return gid, nil
-}
-
-// crashAge is how old a working directory is in which nobody will put files any more.
-const crashAge = 24 * time.Hour
-
-// sweepEvery is how often what others left is looked for.
-const sweepEvery = time.Hour
-
-// sweepDue sweeps when it is time.
-func (s *Spool) sweepDue(root *os.Root) {
-	s.mu.Lock()
-	now := time.Now()
-	due := now.After(s.due)
-	if due {
-		s.due = now.Add(sweepEvery)
-	}
-	s.mu.Unlock()
-	if due {
-		_, _ = s.sweep(root)
-	}
-}
-
-// noteAside has sweepDue look when what is put aside now may go.
-func (s *Spool) noteAside() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if at := time.Now().Add(s.asideAge() + time.Second); at.Before(s.due) {
-		s.due = at
-	}
 }
 
 func lookupGroup(name string) (int, error) {
@@ -253,7 +226,6 @@ func (s *Spool) Create(qid string) (*Dir, error) {
 	if err != nil {
 		return nil, classify(err)
 	}
-	s.sweepDue(root)
 	name := dirPrefix + qid
 	for try := 0; ; try++ {
 		err = root.Mkdir(name, 0o700)
@@ -313,10 +285,15 @@ func (s *Spool) fill(root *os.Root, name string) (_ *Dir, err error) {
 	if err := headers.Close(); err != nil {
 		return nil, err
 	}
-	if d.commands, err = d.create(fileCommands); err != nil {
+	// A sweep, of another process as well, never finds COMMANDS without its lock.
+	const unclaimed = fileCommands + ".new"
+	if d.commands, err = d.create(unclaimed); err != nil {
 		return nil, err
 	}
-	return d, claim(d.commands)
+	if err := claim(d.commands); err != nil {
+		return nil, err
+	}
+	return d, d.root.Rename(unclaimed, fileCommands)
 }
 
 // classify marks errors that come from exhausted resources with ErrNoSpace.

@@ -19,7 +19,7 @@ const (
 const (
 	dirPrefix    = "mdefang-" // a working directory in use
 	keptPrefix   = "kept-"    // one kept for the administrator
-	asidePrefix  = "aside-"   // one whose worker may still be busy in it; removed by Sweep
+	asidePrefix  = "aside-"   // one whose worker may still be busy in it; or which could not be removed; removed by Tend
 	fileKeepAll  = "DO-NOT-DELETE-WORK-DIRS"
 	fileKeptNote = "KEPT" // in a kept directory: why
 )
