@@ -129,8 +129,8 @@ service stats {
 }
 `
 
-// StartDovecot starts a Dovecot that serves POP3 on free ports to POP3User with POP3Password. It needs root.
-func StartDovecot(t testing.TB) *POP3Server {
+// StartDovecot starts a Dovecot that serves POP3 on free ports to POP3User with POP3Password, with more settings. It needs root.
+func StartDovecot(t testing.TB, more ...string) *POP3Server {
 	t.Helper()
 	const what = "Dovecot as POP3 server"
 	program := Path(t, what, "dovecot")
@@ -154,7 +154,7 @@ func StartDovecot(t testing.TB) *POP3Server {
 		chown(t, filepath.Join(s.Maildir, d), "nobody")
 	}
 	conf := filepath.Join(dir, "dovecot.conf")
-	if err := errors.Join(os.WriteFile(conf, fmt.Appendf(nil, dovecotConf, dir, s.Cert, key, s.Port, s.TLSPort, s.Behind), 0o644),
+	if err := errors.Join(os.WriteFile(conf, fmt.Appendf(nil, dovecotConf+strings.Join(more, "\n"), dir, s.Cert, key, s.Port, s.TLSPort, s.Behind), 0o644),
 		os.WriteFile(filepath.Join(dir, "passwd"), []byte(POP3User+":{PLAIN}"+POP3Password+"\n"+POP3LongUser+":{PLAIN}"+POP3LongPassword+"\n"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
