@@ -13,9 +13,10 @@ const programName = "pop3-stamp"
 func main() { daemon.Run(newProgram()) }
 
 // newProgram fills in the skeleton of a daemon.
-func newProgram() daemon.Program {
-	s := &settings{}
-	srv := &server{conf: s}
+func newProgram() daemon.Program { return (&server{conf: &settings{}}).program() }
+
+func (srv *server) program() daemon.Program {
+	s := srv.conf
 	return daemon.Program{
 		Name:        programName,
 		Description: "POP3 proxy that notes which client has just logged in, for smtp-proxy to let it send mail.",

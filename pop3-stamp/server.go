@@ -102,14 +102,10 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 		}
 	}
 	srv.wg.Go(func() { srv.sweep(ctx) })
-	srv.wg.Go(func() { srv.reload(ctx, env) })
+	srv.watchLocks(env)
 	env.Ready()
 	srv.tellStatus()
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-	}
+	err := srv.mind(ctx, env, failed)
 	_ = env.Listeners.CloseBound()
 	if err != nil {
 		return err
@@ -241,18 +237,39 @@ func (srv *server) tryReload(env *daemon.Env) (later []string, err error) {
 	return changed, nil
 }
 
-// reload reads the certificates anew at SIGHUP.
-func (srv *server) reload(ctx context.Context, env *daemon.Env) {
+// reload reads the certificates anew.
+func (srv *server) reload(env *daemon.Env) {
+	later, err := srv.tryReload(env)
+	srv.hub.Publish(notify.Message{Letter: 'R', Text: daemon.ReloadText(err, later)})
+	env.Reloaded(err, later)
+}
+
+// mind does what comes up while the server runs, until ctx ends or a listener fails.
+func (srv *server) mind(ctx context.Context, env *daemon.Env, failed <-chan error) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
+		case err := <-failed:
+			return err
+		case <-env.Pulse:
 		case <-env.Hangup:
-			later, err := srv.tryReload(env)
-			srv.hub.Publish(notify.Message{Letter: 'R', Text: daemon.ReloadText(err, later)})
-			env.Reloaded(err, later)
+			srv.reload(env)
 		}
 	}
+}
+
+// watchLocks has the watchdog ask for each lock that a session needs to begin. That of the stamps is held while the file
+// system is waited for: sessions begin without it, unless they have a stamp to remove.
+func (srv *server) watchLocks(env *daemon.Env) {
+	locks := map[string]sync.Locker{"sessions": &srv.mu, "connection limits": &srv.crowd.mu}
+	if srv.store != nil && srv.conf.StampOnConnect == "remove" {
+		locks["stamps"] = &srv.stamps
+	}
+	env.WatchLocks(locks)
+	env.Watchdog("lock of failed logins", func() { srv.crowd.logins.Shut(netip.Addr{}) })
+	env.Watchdog("lock of events", func() { srv.hub.Stats() })
+	env.Watchdog("lock of status files", srv.stats.Unlocked)
 }
 
 // address is the IP address and port in a net.Addr; the zero value for UNIX sockets.

@@ -207,7 +207,8 @@ func startWith(t testing.TB, logger func(io.Writer) *slog.Logger, url string, fl
 	}
 	env := &daemon.Env{
 		Log: logger(r.log), Listeners: listen.Set{name: {l}},
-		Ready: func() {}, Status: func(string) {}, Hangup: r.hangup,
+		Ready: func() {}, Status: func(string) {}, Hangup: r.hangup, Watchdog: func(string, func()) {},
+		Changed: func() ([]string, error) { return nil, nil }, Reloaded: func(error, []string) {},
 	}
 	if err := r.open(env); err != nil {
 		t.Fatal(err)

@@ -36,6 +36,7 @@ type program struct {
 	settings settings
 	tls      map[string]*tlsconf.Listener
 	behind   *tls.Config // with the server behind
+	srv      *server     // once it serves
 }
 
 func newProgram(args []string) *program { return &program{args: args} }
@@ -137,6 +138,7 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 		return &config.Error{Err: err}
 	}
 	defer srv.close()
+	p.srv = srv
 	srv.logDropped = env.LogDropped
 	var accepting sync.WaitGroup
 	for _, name := range mailListeners {
@@ -163,6 +165,7 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 		})
 	}
 	srv.start(ctx)
+	srv.watchLocks(env)
 	env.Ready()
 	p.mind(ctx, env, srv)
 	srv.draining.Store(true)
@@ -198,6 +201,7 @@ func (p *program) mind(ctx context.Context, env *daemon.Env, srv *server) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-env.Pulse:
 		case <-env.Hangup:
 			p.reload(env, srv)
 		case <-tick.C:

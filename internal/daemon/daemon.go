@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"postern/internal/config"
 	"postern/internal/listen"
@@ -119,15 +120,21 @@ type Env struct {
 	// Status tells the service manager, in words, what the program does. STATUS=
 	Status func(text string)
 
-	// Watchdog sets the function that says whether the program's main loop still
-	// goes round; without one it is taken for granted. It may block when it does not.
-	Watchdog func(alive func() bool)
+	// Pulse is to be read by the loop that reads Hangup: the watchdog asks so whether it still goes round.
+	Pulse <-chan struct{}
+
+	// Watchdog names one more thing that the watchdog asks for, beside that loop and those that accept from Listeners:
+	// there is no sign of life while answer does not return.
+	Watchdog func(name string, answer func())
 }
 
 // Std is the outside of a program; the zero value is that of the process.
 type Std struct {
 	Stdout, Stderr io.Writer
 	Signals        <-chan os.Signal // instead of those of the process; for tests
+
+	// Ticks are when there is to be a sign of life, instead of what the service manager asked for; for tests.
+	Ticks <-chan time.Time
 }
 
 // Exit statuses beside those of package config.
@@ -165,6 +172,7 @@ func Main(p Program, args []string, std Std) int {
 		return exitFailure
 	}
 	notifier := NewNotifier()
+	notifier.ticks = std.Ticks
 	defer notifier.Close()
 	result, err := p.parse(p.Settings, args, std.Stdout)
 	if err != nil {
@@ -180,7 +188,7 @@ func Main(p Program, args []string, std Std) int {
 	if err := common.validate(); err != nil {
 		return p.refuse(std.Stderr, err)
 	}
-	l := &life{program: p, args: args, common: common, result: result, std: std, notifier: notifier}
+	l := &life{program: p, args: args, common: common, result: result, std: std, notifier: notifier, live: newLiveness()}
 	return l.run()
 }
 
@@ -324,6 +332,7 @@ type life struct {
 	env     *Env
 	pidfile *pidfile.File
 	ready   readiness
+	live    *liveness
 }
 
 // run starts the program, serves, and cleans up.
@@ -338,8 +347,10 @@ func (l *life) run() int {
 	defer signals.stop()
 	l.env = &Env{
 		Log: log, LogDropped: queue.Dropped, Hangup: signals.hangup, Signals: signals.extra,
-		Ready: l.sayReady, Changed: l.changed, Reloaded: l.reloaded, Status: l.notifier.Status, Watchdog: l.ready.setAlive,
+		Ready: l.sayReady, Changed: l.changed, Reloaded: l.reloaded, Status: l.notifier.Status, Pulse: l.live.pulse,
+		Watchdog: func(name string, answer func()) { l.live.add(name, func(<-chan struct{}) { answer() }) },
 	}
+	l.env.Watchdog("lock of the log", func() { queue.Dropped() }) // takes the lock that each line takes
 	defer l.ready.stop()
 	defer l.cleanUp()
 	if err := l.start(); err != nil {
@@ -365,10 +376,11 @@ func (l *life) start() error {
 	if err := listen.CheckSpecs(requests); err != nil {
 		return &config.Error{Err: err}
 	}
-	var err error
-	if l.env.Listeners, err = listen.Open(requests, log); err != nil {
+	listeners, err := listen.Open(requests, log)
+	if err != nil {
 		return err
 	}
+	l.env.Listeners = l.live.watch(listeners)
 	if err := listen.CheckServes(requests, l.env.Listeners); err != nil {
 		return &config.Error{Err: err}
 	}

@@ -48,6 +48,12 @@ func (s *safeBuffer) String() string {
 // run starts a program. It stays the user that the test is.
 func run(t *testing.T, p Program, args ...string) *running {
 	t.Helper()
+	return runStd(t, p, Std{}, args...)
+}
+
+// runStd is run with more of an outside.
+func runStd(t *testing.T, p Program, std Std, args ...string) *running {
+	t.Helper()
 	if p.Name == "" {
 		p.Name = "example"
 	}
@@ -56,7 +62,8 @@ func run(t *testing.T, p Program, args ...string) *running {
 	}
 	r := &running{t: t, signals: make(chan os.Signal), status: make(chan int, 1)}
 	args = append([]string{"--user", "root", "--allow-root", "--log", "stderr", "--log-level", "debug"}, args...)
-	go func() { r.status <- Main(p, args, Std{Stdout: &r.out, Stderr: &r.err, Signals: r.signals}) }()
+	std.Stdout, std.Stderr, std.Signals = &r.out, &r.err, r.signals
+	go func() { r.status <- Main(p, args, std) }()
 	return r
 }
 

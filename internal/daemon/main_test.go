@@ -58,7 +58,6 @@ func exampleServe(ctx context.Context, env *Env, s *exampleSettings) error {
 	_, err := os.Stat(s.Pidfile)
 	env.Log.Info("serve", "euid", os.Geteuid(), "pidfile", err == nil)
 	printInherited(env)
-	env.Watchdog(func() bool { _, err := os.Stat(s.Trouble); return err != nil })
 	for _, l := range env.Listeners["hello"] {
 		go func() {
 			for {
@@ -79,6 +78,7 @@ func exampleServe(ctx context.Context, env *Env, s *exampleSettings) error {
 			env.Status("draining")
 			env.Log.Info("drained")
 			return nil
+		case <-env.Pulse:
 		case <-env.Hangup:
 			env.Log.Info("reloaded")
 			env.Ready()

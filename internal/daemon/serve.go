@@ -92,6 +92,7 @@ func (l *life) serve(signals *signals) int {
 			default:
 				log.Info("stopping", "signal", sig.String())
 				l.notifier.Stopping()
+				close(l.live.draining)
 				// The next one may start while this one ends what it has.
 				l.removePidfile()
 				cancel()
@@ -139,44 +140,36 @@ func (l *life) sayReady() {
 		if l.program.OnReady != nil {
 			l.program.OnReady()
 		}
-		l.ready.watch(l.notifier)
+		l.ready.begin(l.watch)
 	})
+}
+
+// watch gives signs of life until done is closed, and says who keeps them back.
+func (l *life) watch(done <-chan struct{}) {
+	l.notifier.watch(l.live.alive, func() {
+		if name := l.live.asked.Load(); name != nil {
+			l.env.Log.ErrorContext(logging.Earned(context.Background()), "no sign of life for the service manager, something hangs", "what", *name)
+		}
+	}, done)
 }
 
 // readiness is what goes on from the first Ready to the end.
 type readiness struct {
 	once  sync.Once
 	mu    sync.Mutex
-	alive func() bool
 	done  chan struct{} // closed to end the watchdog; nil if it does not run
 	ended chan struct{}
 }
 
-func (r *readiness) setAlive(alive func() bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.alive = alive
-}
-
-func (r *readiness) isAlive() bool {
-	r.mu.Lock()
-	alive := r.alive
-	r.mu.Unlock()
-	return alive == nil || alive()
-}
-
-func (r *readiness) watch(n *Notifier) {
+func (r *readiness) begin(watch func(done <-chan struct{})) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.done, r.ended = make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(r.ended)
-		n.Watch(r.isAlive, r.done)
+		watch(r.done)
 	}()
 }
-
-// stopWait bounds the wait for a watchdog whose alive function hangs.
-const stopWait = time.Second
 
 // stop ends the watchdog.
 func (r *readiness) stop() {
@@ -187,8 +180,5 @@ func (r *readiness) stop() {
 		return
 	}
 	close(done)
-	select {
-	case <-ended:
-	case <-time.After(stopWait):
-	}
+	<-ended
 }

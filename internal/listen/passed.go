@@ -71,10 +71,13 @@ func asPassed(l net.Listener) net.Listener {
 	return l
 }
 
+// isPassed looks below what others have put over a listener, too.
 func isPassed(l net.Listener) bool {
-	switch l.(type) {
+	switch l := l.(type) {
 	case passedTCP, passedUnix:
 		return true
+	case interface{ Unwrap() net.Listener }:
+		return isPassed(l.Unwrap())
 	}
 	return false
 }

@@ -136,6 +136,12 @@ func (c *Client) readToEnd(conn net.Conn) (string, error) {
 	return string(b), nil
 }
 
+// Unlocked returns when the lock of the client has been free. It is never held while a reply is waited for.
+func (c *Client) Unlocked() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+}
+
 // bind makes the end of ctx the end of what conn is waiting for. The function it
 // returns undoes that and reports whether the context had not ended.
 func bind(ctx context.Context, conn net.Conn) (release func() bool) {

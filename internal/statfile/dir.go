@@ -61,6 +61,15 @@ func (d *Dir) Close() error {
 	return d.root.Close()
 }
 
+// Unlocked returns when the lock of the directory has been free. It is never held while a file is waited for.
+func (d *Dir) Unlocked() {
+	if d == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+}
+
 // ours tells whether name is a regular file of this account.
 func (d *Dir) ours(name string) bool {
 	info, err := d.root.Lstat(name)

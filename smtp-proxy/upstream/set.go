@@ -168,3 +168,14 @@ func (set *Set) Stats() []Stats {
 	}
 	return all
 }
+
+// Unlocked returns when each lock of the set has been free. None is ever held while a server is waited for.
+func (set *Set) Unlocked() {
+	now := time.Now()
+	set.known.get(now, 0)
+	for _, s := range set.servers {
+		s.shares.unlocked()
+		s.plain.holds(now)
+	}
+	set.Stats()
+}

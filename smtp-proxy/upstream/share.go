@@ -37,6 +37,12 @@ func (s *shares) of(origin netip.Prefix) chan struct{} {
 	return own.slots
 }
 
+// unlocked returns when the lock has been free.
+func (s *shares) unlocked() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+}
+
 // leave gives a place back.
 func (s *shares) leave(origin netip.Prefix) { s.end(origin, true) }
 
