@@ -13,6 +13,7 @@ var checks = []check{
 	{"in-front-of-postfix", inFrontOfPostfix},
 	{"behind-postfix", behindPostfix},
 	{"exec-sendmail", execSendmail},
+	{"wrong-settings", wrongSettings},
 }
 
 // settings writes those of smtp-proxy. What the machine of the test does beside it is no reason to refuse mail.
@@ -175,5 +176,39 @@ func (m *machine) mailPasses(word string, filtered bool) error {
 			err = errors.New("the message was not filtered")
 		}
 		return err
+	})
+}
+
+// wrongSettings: a start that wrong settings prevent is not tried in a hurry, and does not close the port to clients; once the
+// settings are right they are served.
+func wrongSettings(m *machine) error {
+	if err := m.settings("no-such-setting yes"); err != nil {
+		return err
+	}
+	if _, err := m.run("systemctl stop postfix; systemctl start smtp-proxy.socket"); err != nil {
+		return err
+	}
+	// Clients who wait, as long as six starts would take that follow each other at once.
+	if _, err := m.run("for i in 1 2 3 4 5 6 7 8; do timeout 2 nc 127.0.0.1 25 </dev/null; done; true"); err != nil {
+		return err
+	}
+	out, err := m.run("systemctl is-active smtp-proxy.socket; systemctl show -P NRestarts smtp-proxy.service")
+	if err != nil || out != "active\n0\n" {
+		said, _ := m.run("journalctl -u smtp-proxy -u smtp-proxy.socket")
+		return fmt.Errorf("socket and restarts: %q (%v)\n%s", out, err, said)
+	}
+	if err := m.settings("upstream smtp://127.0.0.1:1"); err != nil {
+		return err
+	}
+	return until(time.Minute, "the port to serve", func() error {
+		c, greeting, err := m.connect(25, 10*time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.conn.Close()
+		if !strings.HasPrefix(greeting, "220") {
+			return fmt.Errorf("port 25 says %q", greeting)
+		}
+		return nil
 	})
 }
