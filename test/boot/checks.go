@@ -14,6 +14,7 @@ var checks = []check{
 	{"behind-postfix", behindPostfix},
 	{"exec-sendmail", execSendmail},
 	{"wrong-settings", wrongSettings},
+	{"quarantine", quarantine},
 }
 
 // settings writes those of smtp-proxy. What the machine of the test does beside it is no reason to refuse mail.
@@ -210,5 +211,28 @@ func wrongSettings(m *machine) error {
 			return fmt.Errorf("port 25 says %q", greeting)
 		}
 		return nil
+	})
+}
+
+// quarantine: a worker with the drop-in for MIMEDefang can write to its quarantine, also where the package has made none.
+func quarantine(m *machine) error {
+	const place = "/var/spool/MD-Quarantine"
+	worker := "#!/bin/sh\nmkdir " + place + "/qdir-1 && touch " + place + "/qdir-1/HEADERS\nexec /usr/local/libexec/postern/filter-basic \"$@\"\n"
+	if err := m.write("/usr/local/bin/worker", worker, 0o755); err != nil {
+		return err
+	}
+	if err := m.write("/etc/postern/multiplexor.conf", "worker /usr/local/bin/worker\nlog-events yes\n", 0o644); err != nil {
+		return err
+	}
+	if err := m.dropIn("mimedefang.conf", "multiplexor"); err != nil {
+		return err
+	}
+	if _, err := m.run("id defang || useradd -r defang; rm -rf " + place + "; systemctl restart multiplexor"); err != nil {
+		said, _ := m.run("journalctl -u multiplexor")
+		return fmt.Errorf("%w\n%s", err, said)
+	}
+	return until(time.Minute, "the quarantine to be written", func() error {
+		_, err := m.run("test -f " + place + "/qdir-1/HEADERS")
+		return err
 	})
 }
