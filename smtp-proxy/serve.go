@@ -264,7 +264,7 @@ var fixed = []string{
 	"upstream", "upstream-tls", "upstream-helo", "upstream-client-ip", "upstream-connections", "upstream-source", "upstream-timeout",
 	"connect-timeout", "lmtp-recipients", "hold", "statdir", "clientip-dir", "clientip-maxage", "clientip-owner",
 	"multiplexor", "multiplexor-notify", "spool", "spool-group", "worker-gate", "relayok", "helook", "senderok", "recipok", "scan",
-	"filter-timeout", "filter-max-delay", "on-failure", "scanned-by",
+	"filter-timeout", "filter-max-delay", "on-failure", "scanned-by", "keep-failed", "max-header-size", "max-memory", "upstream-share",
 }
 
 // newServer makes a server that can ask its gates and filter; with open it can take sessions.

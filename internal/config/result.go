@@ -20,6 +20,8 @@ type Setting struct {
 	Name   string
 	Value  string // as it would stand in the file; passwords are masked
 	Source string // "default", "command line", "environment NAME" or "FILE:LINE"
+
+	plain string // Value with its passwords, to see whether it has changed
 }
 
 // Result says what Parse found.
@@ -46,7 +48,7 @@ func Changed(before, after *Result) (names []string) {
 	values := func(r *Result) map[string]string {
 		all := map[string]string{}
 		for _, s := range r.Settings {
-			all[s.Name] += fmt.Sprintf("%q", s.Value)
+			all[s.Name] += fmt.Sprintf("%q", s.plain)
 		}
 		return all
 	}
@@ -91,12 +93,13 @@ func (r *Result) add(flag *kong.Flag, sources ...string) {
 		r.Settings = append(r.Settings, Setting{Name: flag.Name, Source: sources[0]})
 	}
 	for i, element := range elements {
-		text := mask(valueText(element))
+		plain := valueText(element)
+		text := mask(plain)
 		if flag.Tag.Has("secret") && text != "" {
 			text = hidden
 		}
 		source := sources[min(i, len(sources)-1)]
-		r.Settings = append(r.Settings, Setting{Name: flag.Name, Value: text, Source: source})
+		r.Settings = append(r.Settings, Setting{Name: flag.Name, Value: text, Source: source, plain: plain})
 	}
 }
 
