@@ -22,7 +22,8 @@ func TestChangedSecrets(t *testing.T) {
 			Store string `help:"Store."`
 			Other string `help:"Other."`
 		}
-		result, err := Parser{Program: "test"}.Parse(&s, []string{"--config", file})
+		parser := Parser{Program: "test"}
+		result, err := parser.Parse(&s, []string{"--config", file})
 		if err != nil {
 			t.Fatal(err)
 		}

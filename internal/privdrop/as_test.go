@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"postern/internal/testenv"
@@ -44,5 +45,22 @@ func TestAs(t *testing.T) {
 	}
 	if os.Geteuid() != 0 || open() != nil {
 		t.Error("the process is not root any more")
+	}
+}
+
+// TestAsLeavesNoThread calls for all threads right after As, which ends the process if one of them differs.
+func TestAsLeavesNoThread(t *testing.T) {
+	testenv.NeedRoot(t)
+	for range 200 {
+		if err := As(Account{UID: 65534, GID: 65534}, func() error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		groups, err := syscall.Getgroups()
+		if err == nil {
+			err = syscall.Setgroups(groups)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
