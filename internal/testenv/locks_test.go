@@ -21,7 +21,7 @@ func TestLocks(t *testing.T) {
 		absent *inner
 		other  *sync.Map
 	}
-	o := &outer{far: &inner{}, row: []*inner{{}, {}}, other: &sync.Map{}}
+	o := &outer{far: &inner{}, row: []*inner{{}, {}}, absent: nil, other: &sync.Map{}}
 	o.near.back, o.row[1].back = o, o.row[0]
 	found := Locks("o", o)
 	want := []string{"o.RWMutex", "o.far.mu", "o.near.mu", "o.row[0].mu", "o.row[1].mu"}
