@@ -209,6 +209,25 @@ func TestRelayWarning(t *testing.T) {
 	}
 }
 
+// TestUselessWarning: settings that keep out those whom they are for are warned of.
+func TestUselessWarning(t *testing.T) {
+	for _, tt := range []struct {
+		args string
+		want string
+	}{
+		{"--submission=inet:2587", "nobody can log in"},
+		{"--submission=inet:2587 --auth-requires-tls=no", ""},
+		{"--refuse-relay=yes --local-domains=y.test --xforward-from=127.0.0.0/8", "xforward-from"},
+		{"--xforward-from=127.0.0.0/8", ""},
+	} {
+		s := parseSettings(t, append(strings.Fields(tt.args), "--upstream=smtp://192.0.2.1")...)
+		got := strings.Join(s.uselessWarnings(), "\n")
+		if tt.want == "" && got != "" || !strings.Contains(got, tt.want) {
+			t.Errorf("%s: warned %q, want %q", tt.args, got, tt.want)
+		}
+	}
+}
+
 // TestExplainAsksUpstream shows what the server behind makes of an outside client, without a message.
 func TestExplainAsksUpstream(t *testing.T) {
 	l, b := startFront(t)

@@ -20,7 +20,7 @@ const lookupTime = 2 * time.Second
 // are open already.
 func (p *program) warnings(ctx context.Context, listeners listen.Set) []string {
 	s := &p.settings
-	all := s.relayWarnings(ctx, listeners)
+	all := append(s.relayWarnings(ctx, listeners), s.uselessWarnings()...)
 	if s.runsProgram() && noNewPrivileges() {
 		all = append(all, "exec: set-user-ID and set-group-ID have no effect here (no_new_privs), and a sendmail like that of Postfix needs them: "+
 			"see exec in smtp-proxy(8)")
@@ -47,6 +47,19 @@ func (s *settings) relayWarnings(ctx context.Context, listeners listen.Set) []st
 		}
 	}
 	return append(all, s.TLS.Warnings(mailListeners...)...)
+}
+
+// uselessWarnings is about settings that together keep out those whom they are for.
+func (s *settings) uselessWarnings() []string {
+	var all []string
+	if bool(s.RefuseRelay) && len(s.XForwardFrom) > 0 {
+		all = append(all, "refuse-relay holds for clients that servers in xforward-from tell of, too: "+
+			"where those servers say who may relay, set refuse-relay to no")
+	}
+	if len(s.Submission) > 0 && len(s.TLS.Cert) == 0 && bool(s.AuthRequiresTLS) {
+		all = append(all, "submission: without tls-cert nobody can log in, since auth-requires-tls is set")
+	}
+	return all
 }
 
 // silentTime is how long a server behind may take to be no reason for a warning.

@@ -51,7 +51,10 @@ func (m Message) Words() string {
 		if why, failed := strings.CutPrefix(text, "failed"); failed {
 			return strings.TrimSuffix("the reload has failed: "+strings.TrimSpace(why), ": ")
 		}
-		return "the filter is read again"
+		if names, ok := strings.CutPrefix(text, "restart "); ok {
+			return "the settings are read again; these need a restart: " + names
+		}
+		return "the filter or the settings are read again"
 	case 'S':
 		if from, to, ok := stateChange(afterNumber(m.Text)); ok {
 			return fmt.Sprintf("worker %s: %s, was %s", arg(0), to, from)

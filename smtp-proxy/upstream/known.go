@@ -59,6 +59,10 @@ func (k *known) get(now time.Time, fresh time.Duration) (Capabilities, knownStat
 func (k *known) ask(probe func(context.Context) error) <-chan struct{} {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	return k.askLocked(probe)
+}
+
+func (k *known) askLocked(probe func(context.Context) error) <-chan struct{} {
 	if k.asking != nil {
 		return k.asking
 	}
@@ -79,10 +83,17 @@ func (k *known) ask(probe func(context.Context) error) <-chan struct{} {
 	return done
 }
 
-// wait asks, or waits for the one who does.
+// wait gives what is known: when that is nothing it asks, or waits for the one who does.
 func (k *known) wait(ctx context.Context, probe func(context.Context) error) (Capabilities, error) {
+	k.mu.Lock()
+	if !k.at.IsZero() { // since the caller looked
+		defer k.mu.Unlock()
+		return k.caps, nil
+	}
+	asked := k.askLocked(probe)
+	k.mu.Unlock()
 	select {
-	case <-k.ask(probe):
+	case <-asked:
 	case <-ctx.Done():
 		return Capabilities{}, &Error{Reply: replyDown, Err: ctx.Err()}
 	}
