@@ -197,3 +197,19 @@ func heap() int64 {
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
+
+// TestContentThatIsRefusedHoldsNoMemory: DATA without recipients takes nothing from the budget, however often.
+func TestContentThatIsRefusedHoldsNoMemory(t *testing.T) {
+	b := testenv.StartBackend(t)
+	p := startProxy(t, "--max-memory=300K", behind(b))
+	idle := greeted(t, p.addr)
+	idle.cmd("MAIL FROM:<>", "250")
+	for range 8 {
+		idle.cmd("DATA", "5")
+	}
+	for range 4 {
+		c := greeted(t, p.addr)
+		c.envelope()
+		c.cmd("DATA", "354")
+	}
+}

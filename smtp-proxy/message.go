@@ -77,6 +77,12 @@ func (s *session) prepareContent(tx *transaction) (out sink, ready bool) {
 		s.dropTransaction()
 		return nil, false
 	}
+	defer func() {
+		if !ready { // the transaction may go on, and name its content anew
+			s.srv.memory.give(tx.memory)
+			tx.memory = 0
+		}
+	}()
 	direct := !tx.discard && tx.dir == nil
 	if direct && tx.broken == nil && len(s.pending) == 0 {
 		tx.broken = s.resume(tx)

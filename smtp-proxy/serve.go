@@ -168,7 +168,7 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 	srv.watchLocks(env)
 	env.Ready()
 	p.mind(ctx, env, srv)
-	srv.draining.Store(true)
+	srv.refuse()
 	_ = env.Listeners.CloseBound()
 	srv.Drain(hard)
 	_ = env.Listeners.Close()

@@ -85,6 +85,7 @@ type server struct {
 
 	draining   atomic.Bool
 	stopping   chan struct{} // closed when draining begins
+	stopOnce   sync.Once
 	drainGrace time.Duration // for the next command of a transaction
 	mu         sync.Mutex
 	sessions   map[*session]struct{}
@@ -107,7 +108,7 @@ func (srv *server) Serve(l net.Listener, name string) error {
 			// Most likely there is no descriptor left. Sessions that end give some back.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			srv.log.Error("accept", "listener", name, "error", err)
-			srv.pause(pause)
+			time.Sleep(pause) // also while draining, when passed listeners are still accepted from
 		}
 	}
 }
@@ -126,15 +127,35 @@ func (srv *server) accept(nc net.Conn, name string) {
 	s := &session{srv: srv, conf: srv.conf.Load(), listener: name, started: time.Now(), conn: smtp.NewConn(nc), raw: nc}
 	s.peer, s.local = addrPort(nc.RemoteAddr()), addrPort(nc.LocalAddr())
 	s.client = s.peer
-	srv.mu.Lock()
-	srv.sessions[s] = struct{}{}
-	srv.mu.Unlock()
-	srv.running.Add(1)
+	if !srv.register(s) {
+		srv.crowd.leaveTotal()
+		srv.turnAway(nc, name, shut(gateDrain, goingDown))
+		return
+	}
 	go func() {
 		defer srv.running.Done()
 		defer srv.leave(s)
 		s.run()
 	}()
+}
+
+// register makes a session one that a drain waits for; it fails when the drain has begun.
+func (srv *server) register(s *session) bool {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if srv.draining.Load() {
+		return false
+	}
+	srv.sessions[s] = struct{}{}
+	srv.running.Add(1)
+	return true
+}
+
+// refuse has no more sessions begin.
+func (srv *server) refuse() {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	srv.draining.Store(true)
 }
 
 func (srv *server) leave(s *session) {
@@ -159,9 +180,8 @@ func (srv *server) turnAway(nc net.Conn, name string, why *refusal) {
 // Drain lets sessions end: idle ones at once, others after their message, if they go on with it. What is left when the
 // context ends is cut off.
 func (srv *server) Drain(ctx context.Context) {
-	if srv.draining.CompareAndSwap(false, true) {
-		close(srv.stopping)
-	}
+	srv.refuse()
+	srv.stopOnce.Do(func() { close(srv.stopping) })
 	srv.each((*session).wake)
 	done := make(chan struct{})
 	go func() {

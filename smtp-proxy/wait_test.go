@@ -39,6 +39,15 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestDrainEndsPauses: what waits does not hold up a drain, also when no more sessions were let in before it.
+func TestDrainEndsPauses(t *testing.T) {
+	p := startProxy(t, behind(testenv.StartBackend(t)))
+	p.refuse()
+	p.Drain(context.Background())
+	testenv.Receive(t, "the end of pauses", p.stopping)
+	p.Drain(context.Background()) // once more is no harm
+}
+
 // TestDrainWaitsForContentOnly: whoever says nothing is not waited for, whatever they are in the middle of.
 func TestDrainWaitsForContentOnly(t *testing.T) {
 	b := testenv.StartBackend(t)

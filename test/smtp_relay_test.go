@@ -81,14 +81,18 @@ func TestRLY_03_OpenRelayIsSeen(t *testing.T) {
 	}
 
 	program := testenv.Binary(t, "smtp-proxy")
-	for _, listeners := range [][]string{nil, {"--smtp", "inet_any:2525"}} {
+	for _, listeners := range [][]string{{"--smtp", "inet_any:2525"}, {"--smtp", "inet:2525", "--submission", "inet_any:2587"}} {
 		_, stderr, status := testenv.Run(t, program, append(append([]string{"--check"}, args...), listeners...)...)
 		if status != 0 || !strings.Contains(stderr, "OPEN RELAY? To smtp://"+m.Address()) {
 			t.Errorf("--check %q: status %d, %q", listeners, status, stderr)
 		}
 	}
-	for _, safe := range [][]string{{"--upstream-client-ip=xclient"}, {"--refuse-relay", "--local-domains=example.net"}} {
-		_, stderr, status := testenv.Run(t, program, append(append([]string{"--check"}, args...), safe...)...)
+	for _, safe := range [][]string{{"--upstream-client-ip=xclient"}, {"--refuse-relay", "--local-domains=example.net"}, nil} {
+		listener := "inet_any:2525"
+		if safe == nil {
+			listener = "inet:2525" // which only this host can reach
+		}
+		_, stderr, status := testenv.Run(t, program, append(append([]string{"--check", "--smtp", listener}, args...), safe...)...)
 		if status != 0 || strings.Contains(stderr, "warning") {
 			t.Errorf("--check %q: status %d, %q", safe, status, stderr)
 		}

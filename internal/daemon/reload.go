@@ -1,12 +1,14 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"reflect"
 	"strings"
 
 	"postern/internal/config"
+	"postern/internal/logging"
 )
 
 // changed reads the settings again and gives the names of those that are not what they
@@ -22,16 +24,17 @@ func (l *life) changed() ([]string, error) {
 
 // reloaded is Env.Reloaded.
 func (l *life) reloaded(err error, later []string) {
+	ctx := logging.Earned(context.Background()) // no stranger causes these
 	switch {
 	case err != nil:
-		l.env.Log.Error("settings are not reloaded", "error", err)
+		l.env.Log.ErrorContext(ctx, "settings are not reloaded", "error", err)
 		l.notifier.Status(fmt.Sprintf("reload has failed, all stays as it was: %v", err))
 	case len(later) > 0:
 		names := strings.Join(later, ", ")
-		l.env.Log.Warn("settings reloaded, but some that have changed need a restart", "not_in_force", names)
+		l.env.Log.WarnContext(ctx, "settings reloaded, but some that have changed need a restart", "not_in_force", names)
 		l.notifier.Status("reloaded; not in force before a restart: " + names)
 	default:
-		l.env.Log.Info("settings reloaded")
+		l.env.Log.InfoContext(ctx, "settings reloaded")
 		l.notifier.Status("reloaded")
 	}
 	l.sayReady()

@@ -100,6 +100,32 @@ func TestTimerOnLoop(t *testing.T) {
 	}
 }
 
+// TestStreamReadsInsideInput: what is read from one stream while another's bytes are looked at leaves those alone.
+func TestStreamReadsInsideInput(t *testing.T) {
+	l := start(t)
+	a, toA := pair(t)
+	b, toB := pair(t)
+	inner, outer := newRecorder(), newRecorder()
+	var other *Stream
+	outer.take = func([]byte) int { other.ReadNow(); return 0 }
+	on(t, l, func() { other = l.Stream(b, inner) })
+	for fd, text := range map[int]string{toB: "BBBB", toA: "one\ntwo\n"} {
+		if _, err := syscall.Write(fd, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	on(t, l, func() {
+		s := l.Stream(a, outer)
+		s.ReadNow()
+		if string(s.in) != "one\ntwo\n" || string(inner.got) != "BBBB" {
+			t.Errorf("kept %q, the other stream read %q", s.in, inner.got)
+		}
+	})
+	for _, fd := range []int{toA, toB} {
+		syscall.Close(fd)
+	}
+}
+
 func TestStreamPartialInput(t *testing.T) {
 	l := start(t)
 	a, b := pair(t)

@@ -101,7 +101,13 @@ func (s *Stream) ReadMore() bool {
 	if s.ended {
 		return false
 	}
-	buf := s.loop.scratch
+	l := s.loop
+	buf := l.scratch
+	if buf == nil { // an Input that looks at it reads from another stream
+		buf = make([]byte, scratchSize)
+	}
+	l.scratch = nil
+	defer func() { l.scratch = buf }()
 	n, errno := rawio.Read(s.fd, buf)
 	switch {
 	case errno == syscall.EAGAIN:

@@ -39,25 +39,13 @@ func (h *Hub) Serve(l net.Listener) error {
 			h.admit(conn)
 		case errors.Is(err, net.ErrClosed):
 			return nil
-		case scarce(err):
+		default:
+			// For want of something that may come back, or because the peer has left already: accept(2) has many such.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			h.opt.Log.Warn("accept listener", "error", err, "retry_in", pause)
 			time.Sleep(pause)
-		default:
-			return err
 		}
 	}
-}
-
-// scarce says whether an accept failed for want of something that may come
-// back, or because the peer has left already.
-func scarce(err error) bool {
-	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
 }
 
 // admit makes a connection a listener, or tells it why not.
