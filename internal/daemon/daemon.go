@@ -150,7 +150,7 @@ func failure(err error) int {
 
 // Run runs a program with the arguments of the process and ends the process.
 func Run(p Program) {
-	if err := privdrop.Protect(); err != nil {
+	if err := errors.Join(privdrop.Protect(), harden()); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: error: %v\n", p.Name, err)
 		os.Exit(exitFailure)
 	}
@@ -159,17 +159,13 @@ func Run(p Program) {
 }
 
 // Main runs a program and gives its exit status: 0 after a clean end,
-// config.ExitUsage, config.ExitSettings, else 1.
+// config.ExitUsage, config.ExitSettings, else 1. Umask, limits and protection of the process are Run's to set.
 func Main(p Program, args []string, std Std) int {
 	if std.Stdout == nil {
 		std.Stdout = os.Stdout
 	}
 	if std.Stderr == nil {
 		std.Stderr = os.Stderr
-	}
-	if err := harden(); err != nil {
-		fmt.Fprintf(std.Stderr, "%s: error: %v\n", p.Name, err)
-		return exitFailure
 	}
 	notifier := NewNotifier()
 	notifier.ticks = std.Ticks

@@ -99,15 +99,10 @@ func StartPostfix(t testing.TB, mainLines, masterLines string) *Mailserver {
 	}
 	// master is started by itself, as the postfix command detaches it from us;
 	// but that command makes the directories of the queue.
-	// On a busy machine it may meet a directory that it has not given to its account yet, so it is asked again.
-	program := Path(t, "Postfix as mail server", "postfix")
-	Eventually(t, "postfix check", func() bool {
-		out, err := exec.Command(program, "-c", settings, "check").CombinedOutput()
-		if err != nil {
-			t.Logf("postfix check: %v\n%s", err, out)
-		}
-		return err == nil
-	})
+	check := exec.Command(Path(t, "Postfix as mail server", "postfix"), "-c", settings, "check")
+	if out, err := check.CombinedOutput(); err != nil {
+		t.Fatalf("postfix check: %v\n%s", err, out)
+	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("log of Postfix:\n%s", m.Log())
