@@ -61,7 +61,7 @@ func (w *walker) multipart(b *body) (found bool, err error) {
 		if i == 0 {
 			view = b.view
 		}
-		if err := w.parts1(b, v.delimiters, view); err != nil {
+		if err := w.splitParts(b, v.delimiters, view); err != nil {
 			return true, err
 		}
 	}
@@ -186,9 +186,9 @@ func boundariesDiffer(all []delimiter, n int) bool {
 	return used > 1
 }
 
-// parts1 examines the parts of one split. What stands in front of the first and behind the last is text that some
+// splitParts examines the parts of one split. What stands in front of the first and behind the last is text that some
 // readers show; what looks like further parts behind the last is that to some.
-func (w *walker) parts1(b *body, ds []delimiter, view string) error {
+func (w *walker) splitParts(b *body, ds []delimiter, view string) error {
 	if err := w.between(b, b.text.sub(0, ds[0].at)); err != nil {
 		return err
 	}

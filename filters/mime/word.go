@@ -17,7 +17,7 @@ import (
 // unescape decodes %XX, and leaves what is no such escape as it is.
 func unescape(s string) string { return percent.Decode(s) }
 
-// longestName bounds the names that are decoded further; nobody shows longer ones whole.
+// longestDecoded bounds the names that are decoded further; nobody shows longer ones whole.
 const longestDecoded = 1 << 20
 
 // nameReadings returns what readers may show for a name as it stands in a field: with encoded words decoded (inside
