@@ -27,7 +27,8 @@ const closeGrace = time.Second
 type Hub struct {
 	opt     Options
 	letters letters
-	run     uint64 // microseconds since 1970 at the start: names this run of the daemon
+	run     uint64        // microseconds since 1970 at the start: names this run of the daemon
+	grace   time.Duration // how long Close waits for listeners to read
 	wake    chan struct{}
 
 	mu        sync.Mutex
@@ -72,7 +73,7 @@ func NewHub(opt Options) *Hub {
 		set = allLetters
 	}
 	return &Hub{
-		opt: opt, letters: set, run: uint64(time.Now().UnixMicro()),
+		opt: opt, letters: set, grace: closeGrace, run: uint64(time.Now().UnixMicro()),
 		wake: make(chan struct{}, 1),
 		log:  newHistory(), state: newState(),
 		listeners: map[*listener]bool{}, sockets: map[net.Listener]bool{},
@@ -163,7 +164,7 @@ func (h *Hub) Close() {
 	for l := range h.sockets {
 		l.Close()
 	}
-	deadline := time.Now().Add(closeGrace)
+	deadline := time.Now().Add(h.grace)
 	for l := range h.listeners {
 		l.conn.SetWriteDeadline(deadline)
 	}
