@@ -7,6 +7,7 @@ import (
 	"postern/internal/mxproto"
 	"postern/internal/smtp"
 	"postern/internal/workdir"
+	"postern/smtp-proxy/header"
 )
 
 // filterSink puts a message into its working directory, has it scanned, and sends on what the filter
@@ -54,8 +55,8 @@ func (k *filterSink) finish() smtp.Reply {
 		return *s.contentRefusal(err)
 	}
 	defer m.close()
-	if m.header.count("Received") > s.conf.MaxHops {
-		return refuseHeader(errHops)
+	if m.header.Count(header.ReceivedName) > s.conf.MaxHops {
+		return headerRefusal(header.ErrHops)
 	}
 	f := s.filtering()
 	if f == nil || !f.stages.scan {

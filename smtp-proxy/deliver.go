@@ -8,11 +8,12 @@ import (
 
 	"postern/internal/smtp"
 	"postern/internal/workdir"
+	"postern/smtp-proxy/header"
 )
 
 // message is a message out of a working directory, on its way to the server.
 type message struct {
-	header    header
+	header    header.Header
 	body      io.Reader
 	changes   []workdir.Change
 	scannedBy string
@@ -29,7 +30,7 @@ func readMessage(dir *workdir.Dir) (*message, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, end, _ := splitHeader(head)
+	h, end, _ := header.Split(head)
 	if end != len(head) {
 		return nil, fmt.Errorf("header of %d bytes ends at %d", len(head), end) // it is not in normal form
 	}
@@ -56,39 +57,36 @@ func (m *message) close() {
 // finalHeader makes the header as it goes out: our Received field on top, then the filter's changes in
 // their order on what is there, then what the settings want.
 func (m *message) finalHeader(ours []byte, drop bool) []byte {
-	h := m.header
-	if ours != nil {
-		h.fields = append([]field{{name: len("Received"), raw: ours, ours: true}}, h.fields...)
-	}
+	h := m.header.With(ours)
 	for _, c := range m.changes {
-		h.apply(c)
+		change(&h, c)
 	}
 	if m.scannedBy != "" {
-		h.add("X-Scanned-By", m.scannedBy)
+		h.Add("X-Scanned-By", m.scannedBy)
 	}
 	if drop {
-		h.removeAll("Received")
+		h.RemoveAll(header.ReceivedName)
 	}
-	return h.appendTo(make([]byte, 0, 4096))
+	return h.AppendTo(make([]byte, 0, 4096))
 }
 
-// apply carries out one change of the header.
-func (h *header) apply(c workdir.Change) {
+// change carries out one change of the header.
+func change(h *header.Header, c workdir.Change) {
 	switch c.Letter {
 	case 'H':
-		h.add(c.Name, c.Value)
+		h.Add(c.Name, c.Value)
 	case 'N':
-		h.insert(c.Name, c.Index, c.Value)
+		h.Insert(c.Name, c.Index, c.Value)
 	case 'I':
-		h.change(c.Name, c.Index, c.Value)
+		h.Change(c.Name, c.Index, c.Value)
 	case 'J':
-		h.remove(c.Name, c.Index)
+		h.Remove(c.Name, c.Index)
 	case 'M':
 		if c.Value != "" {
-			h.change("Content-Type", 1, c.Value)
+			h.Change("Content-Type", 1, c.Value)
 		}
-		if h.count("MIME-Version") == 0 {
-			h.add("MIME-Version", "1.0")
+		if h.Count("MIME-Version") == 0 {
+			h.Add("MIME-Version", "1.0")
 		}
 	}
 }

@@ -61,3 +61,18 @@ func FuzzClient(f *testing.F) {
 		}
 	})
 }
+
+func FuzzXClient(f *testing.F) {
+	f.Add("ADDR=192.0.2.1 PORT=25 NAME=a.example HELO=b LOGIN=c PROTO=ESMTP")
+	f.Add("ADDR=IPV6:2001:db8::1 NAME=[UNAVAILABLE]")
+	f.Add("NAME=a+0D+0A")
+	f.Fuzz(func(t *testing.T, arg string) {
+		var x xclient
+		if x.parse(arg) != nil {
+			return
+		}
+		if strings.ContainsAny(x.name+x.login, "\r\n\x00") || x.addr.Is4In6() || x.addr.Zone() != "" {
+			t.Errorf("%q gives %+v", arg, x)
+		}
+	})
+}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"postern/internal/testenv"
+	"postern/smtp-proxy/header"
 )
 
 // ending is how a server answers the end of data: bytes, in these pieces, and then the end of the connection or not.
@@ -245,11 +246,9 @@ func TestHostileTexts(t *testing.T) {
 		c.Close()
 	}
 	for _, message := range b.Messages() {
-		h, _, more := splitHeader([]byte(message.Data))
-		for _, f := range h.fields {
-			if strings.EqualFold(string(f.raw[:f.name]), "X-B") || f.name == 0 || more {
-				t.Errorf("a field of its own in %q", message.Data)
-			}
+		h, _, more := header.Split([]byte(message.Data))
+		if h.Count("X-B") > 0 || more {
+			t.Errorf("a field of its own in %q", message.Data)
 		}
 	}
 	testenv.Eventually(t, "sessions end", func() bool { return p.crowd.sessions() == 0 })

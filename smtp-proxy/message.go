@@ -10,6 +10,7 @@ import (
 
 	"postern/internal/smtp"
 	"postern/internal/workdir"
+	"postern/smtp-proxy/header"
 	"postern/smtp-proxy/upstream"
 )
 
@@ -275,8 +276,8 @@ func (s *session) contentRefusal(err error) *smtp.Reply {
 	switch {
 	case errors.As(err, &no):
 		r = passOn(no.reply)
-	case errors.Is(err, errHops), errors.Is(err, errHeaderTooLong), errors.Is(err, workdir.ErrHeader):
-		r = refuseHeader(err)
+	case errors.Is(err, header.ErrHops), errors.Is(err, header.ErrTooLong), errors.Is(err, workdir.ErrHeader):
+		r = headerRefusal(err)
 	case errors.Is(err, workdir.ErrNoSpace):
 		s.notStored(err)
 		r = reply(452, "4.3.1", "Insufficient system storage ("+s.id+")")
@@ -288,6 +289,14 @@ func (s *session) contentRefusal(err error) *smtp.Reply {
 		r = s.localFault()
 	}
 	return &r
+}
+
+// headerRefusal is the reply to a header that may not pass.
+func headerRefusal(err error) smtp.Reply {
+	if errors.Is(err, header.ErrHops) {
+		return reply(554, "5.4.6", "Too many hops: mail loop")
+	}
+	return reply(552, "5.3.4", "Message header is too long")
 }
 
 // notStored logs the cause that the client is not told.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"postern/internal/smtp"
+	"postern/smtp-proxy/header"
 	"postern/smtp-proxy/upstream"
 )
 
@@ -23,24 +24,24 @@ func (s *session) newSink(tx *transaction, due bool) sink {
 		return newFilterSink(s, tx)
 	}
 	ahead := &goAhead{s: s, w: s.serverContent(tx), due: due}
-	gate := &headerGate{
-		next: ahead, limit: int(s.conf.MaxHeaderSize), hops: s.conf.MaxHops, drop: bool(s.conf.Droppath),
+	editor := &header.Editor{
+		Next: ahead, Limit: int(s.conf.MaxHeaderSize), Hops: s.conf.MaxHops, Drop: bool(s.conf.Droppath),
 	}
-	if !gate.drop {
-		gate.add = s.receivedField(tx)
+	if !editor.Drop {
+		editor.Add = s.receivedField(tx)
 	}
-	return &streamSink{headerGate: gate, s: s, ahead: ahead}
+	return &streamSink{Editor: editor, s: s, ahead: ahead}
 }
 
 // receivedField makes our Received field.
 func (s *session) receivedField(tx *transaction) []byte {
-	t := trace{
-		helo: s.helo, name: s.name, client: s.client.Addr(), host: s.conf.host, with: s.protocol(tx), id: tx.qid, when: time.Now(),
+	f := header.Received{
+		Helo: s.helo, Name: s.name, Client: s.client.Addr(), Host: s.conf.host, With: s.protocol(tx), ID: tx.qid, When: time.Now(),
 	}
 	if len(tx.accepted) == 1 {
-		t.rcpt = tx.accepted[0].path.String()
+		f.Rcpt = tx.accepted[0].path.String()
 	}
-	return t.appendTo(make([]byte, 0, 256))
+	return f.AppendTo(make([]byte, 0, 256))
 }
 
 // protocol gives the word behind "with": RFC 3848, and RFC 6531, 4.3.
@@ -110,7 +111,7 @@ func (e *refusedContent) Error() string { return "server refused DATA: " + e.rep
 
 // streamSink passes a message on as it comes.
 type streamSink struct {
-	*headerGate
+	*header.Editor
 	s     *session
 	ahead *goAhead
 }

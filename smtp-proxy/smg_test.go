@@ -7,6 +7,7 @@ import (
 
 	"postern/internal/smtp"
 	"postern/internal/testenv"
+	"postern/smtp-proxy/header"
 )
 
 // The tests of this file are the cases against SMTP smuggling: what one side takes for the end of a
@@ -263,8 +264,8 @@ func TestSMG_22_EndsOfDataFromAFilter(t *testing.T) {
 			if len(got) != 1 || strings.Count(got[0].Wire, "\r\n.\r\n") != 1 {
 				t.Fatalf("arrived as %+v", got)
 			}
-			h, _, _ := splitHeader([]byte(got[0].Data))
-			if h.count("X-A") != 1 || h.count("Subject") != 1 || h.count("MAIL") != 0 {
+			h, _, _ := header.Split([]byte(got[0].Data))
+			if h.Count("X-A") != 1 || h.Count("Subject") != 1 || h.Count("MAIL") != 0 {
 				t.Errorf("header became %q", got[0].Data)
 			}
 		})

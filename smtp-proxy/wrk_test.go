@@ -10,6 +10,7 @@ import (
 
 	"postern/internal/smtp"
 	"postern/internal/testenv"
+	"postern/smtp-proxy/header"
 )
 
 // The tests of this file are the cases about what a filter worker returns, as far as they are the proxy's. All of
@@ -33,8 +34,8 @@ func TestWRK_01_NewHeaderInAValue(t *testing.T) {
 			}
 			continue
 		}
-		h, _, _ := splitHeader([]byte(got[0].Data))
-		if h.count("Bcc") != 0 || h.count("X-A") != 1 || strings.Count(got[0].Data, "\r\n\r\n") != 1 {
+		h, _, _ := header.Split([]byte(got[0].Data))
+		if h.Count("Bcc") != 0 || h.Count("X-A") != 1 || strings.Count(got[0].Data, "\r\n\r\n") != 1 {
 			t.Errorf("%s: arrived as %q", value, got[0].Data)
 		}
 	}

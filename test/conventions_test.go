@@ -45,6 +45,7 @@ const (
 // what it is.
 var layers = map[string]layer{
 	"smtp-proxy":               program,
+	"smtp-proxy/header":        part,
 	"smtp-proxy/upstream":      part,
 	"multiplexor":              program,
 	"multiplexor/mx-ctrl":      program,

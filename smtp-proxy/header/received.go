@@ -1,49 +1,46 @@
-package main
+package header
 
 import (
-	"errors"
 	"net/netip"
 	"strings"
 	"time"
 )
 
-var errHops = errors.New("too many Received fields")
-
-// trace is what our Received field says: RFC 5321, 4.4.
-type trace struct {
-	helo   string
-	name   string // client name from the DNS, if known
-	client netip.Addr
-	host   string // us
-	with   string // protocol: RFC 3848, RFC 6531
-	id     string
-	rcpt   string // only if there is exactly one
-	when   time.Time
+// Received is what our Received field says: RFC 5321, 4.4.
+type Received struct {
+	Helo   string
+	Name   string // client name from the DNS, if known
+	Client netip.Addr
+	Host   string // us
+	With   string // protocol: RFC 3848, RFC 6531
+	ID     string
+	Rcpt   string // only if there is exactly one
+	When   time.Time
 }
 
-// appendTo writes the field, folded, without its last line end. Names that came from outside are
+// AppendTo writes the field, folded, without its last line end. Names that came from outside are
 // cut down to what may stand there.
-func (t *trace) appendTo(dst []byte) []byte {
-	dst = append(dst, "Received: from "...)
-	dst = append(dst, heloToken(t.helo)...)
+func (r *Received) AppendTo(dst []byte) []byte {
+	dst = append(dst, ReceivedName+": from "...)
+	dst = append(dst, heloToken(r.Helo)...)
 	dst = append(dst, " ("...)
-	if t.name != "" && !strings.HasPrefix(t.name, "[") {
-		dst = append(dst, safeToken(t.name, 255)...)
+	if r.Name != "" && !strings.HasPrefix(r.Name, "[") {
+		dst = append(dst, safeToken(r.Name, 255)...)
 		dst = append(dst, ' ')
 	}
-	dst = append(dst, addressLiteral(t.client)...)
+	dst = append(dst, addressLiteral(r.Client)...)
 	dst = append(dst, ")\r\n\tby "...)
-	dst = append(dst, t.host...)
+	dst = append(dst, r.Host...)
 	dst = append(dst, " (Postern) with "...)
-	dst = append(dst, t.with...)
+	dst = append(dst, r.With...)
 	dst = append(dst, " id "...)
-	dst = append(dst, t.id...)
-	if t.rcpt != "" {
+	dst = append(dst, r.ID...)
+	if r.Rcpt != "" {
 		dst = append(dst, "\r\n\tfor "...)
-		dst = append(dst, t.rcpt...)
+		dst = append(dst, r.Rcpt...)
 	}
 	dst = append(dst, ";\r\n\t"...)
-	return t.when.AppendFormat(dst, "Mon, 2 Jan 2006 15:04:05 -0700")
+	return r.When.AppendFormat(dst, "Mon, 2 Jan 2006 15:04:05 -0700")
 }
 
 func addressLiteral(addr netip.Addr) string {

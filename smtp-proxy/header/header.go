@@ -1,15 +1,22 @@
-package main
+// Package header edits the header of a message: RFC 5322, 2.2 and 3.6. A [Header] is a whole header as a list of fields;
+// an [Editor] edits one that passes through in pieces.
+package header
 
 import (
 	"bytes"
 	"errors"
 	"slices"
 	"strings"
-
-	"postern/internal/smtp"
 )
 
-var errHeaderTooLong = errors.New("message header is too long")
+// The reasons for which a message is refused.
+var (
+	ErrTooLong = errors.New("message header is too long")
+	ErrHops    = errors.New("too many Received fields")
+)
+
+// ReceivedName is the name of the trace field: RFC 5321, 4.4.
+const ReceivedName = "Received"
 
 // field is one field of a message header.
 type field struct {
@@ -20,16 +27,15 @@ type field struct {
 
 func (f *field) is(name string) bool { return bytes.EqualFold(f.raw[:f.name], []byte(name)) }
 
-// header is a message header as a list that can be changed. Changes take effect one after another.
-type header struct {
+// Header is a message header as a list that can be changed. Changes take effect one after another.
+type Header struct {
 	fields []field
 }
 
-// splitHeader finds the header at the beginning of data, which has line ends of LF or CR LF. body is
-// where the body begins, behind the empty line if there is one. A line that is neither a field nor
-// the continuation of one ends the header as well: it belongs to the body. more says that data ends
-// before the header does; then body is 0.
-func splitHeader(data []byte) (h header, body int, more bool) {
+// Split finds the header at the beginning of data, which has line ends of LF or CR LF. body is where the body begins,
+// behind the empty line if there is one. A line that is neither a field nor the continuation of one ends the header as
+// well: it belongs to the body. more says that data ends before the header does; then body is 0.
+func Split(data []byte) (h Header, body int, more bool) {
 	start := -1 // of the field being read
 	name, at := 0, 0
 	flush := func(end int) {
@@ -63,7 +69,7 @@ func splitHeader(data []byte) (h header, body int, more bool) {
 	}
 }
 
-// fieldName gives the length of the name of the field that the line begins, or 0. White space before the
+// fieldName returns the length of the name of the field that the line begins, or 0. White space before the
 // colon is obsolete but exists: RFC 5322, 4.5.
 func fieldName(line []byte) int {
 	i := bytes.IndexByte(line, ':')
@@ -71,14 +77,14 @@ func fieldName(line []byte) int {
 		return 0
 	}
 	name := bytes.TrimRight(line[:i], " \t")
-	if !isFieldName(name) {
+	if !isName(name) {
 		return 0
 	}
 	return len(name)
 }
 
-// isFieldName takes printable ASCII without colon and space: RFC 5322, 2.2.
-func isFieldName(s []byte) bool {
+// isName takes printable ASCII without colon and space: RFC 5322, 2.2.
+func isName(s []byte) bool {
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] >= 0x7f || s[i] == ':' {
 			return false
@@ -87,8 +93,8 @@ func isFieldName(s []byte) bool {
 	return len(s) > 0 && len(s) <= 256
 }
 
-// count gives the number of fields of that name, ours left out.
-func (h *header) count(name string) int {
+// Count returns the number of fields of that name, the proxy's own Received field left out.
+func (h *Header) Count(name string) int {
 	n := 0
 	for i := range h.fields {
 		if !h.fields[i].ours && h.fields[i].is(name) {
@@ -98,8 +104,8 @@ func (h *header) count(name string) int {
 	return n
 }
 
-// find gives the place of occurrence number index, from 1, of the message's own fields, or -1.
-func (h *header) find(name string, index int) int {
+// find returns the place of occurrence number index, from 1, of the message's own fields, or -1.
+func (h *Header) find(name string, index int) int {
 	for i := range h.fields {
 		if h.fields[i].ours || !h.fields[i].is(name) {
 			continue
@@ -111,45 +117,55 @@ func (h *header) find(name string, index int) int {
 	return -1
 }
 
-// add appends a field.
-func (h *header) add(name, value string) {
+// With returns a copy of the header with the proxy's own Received field, as [Received.AppendTo] writes it, on top.
+// Without one it is a plain copy.
+func (h *Header) With(received []byte) Header {
+	fields := make([]field, 0, len(h.fields)+4)
+	if received != nil {
+		fields = append(fields, field{name: len(ReceivedName), raw: received, ours: true})
+	}
+	return Header{fields: append(fields, h.fields...)}
+}
+
+// Add appends a field.
+func (h *Header) Add(name, value string) {
 	h.fields = append(h.fields, makeField(name, value))
 }
 
-// insert makes a field number index, from 0, of the whole header; beyond the end it is appended.
-func (h *header) insert(name string, index int, value string) {
+// Insert makes a field number index, from 0, of the whole header; beyond the end it is appended.
+func (h *Header) Insert(name string, index int, value string) {
 	index = min(max(index, 0), len(h.fields))
 	h.fields = slices.Insert(h.fields, index, makeField(name, value))
 }
 
-// change gives occurrence index of a field a new value; beyond the last occurrence it is added. An
+// Change gives occurrence index of a field a new value; beyond the last occurrence it is added. An
 // empty value deletes the field.
-func (h *header) change(name string, index int, value string) {
+func (h *Header) Change(name string, index int, value string) {
 	if value == "" {
-		h.remove(name, index)
+		h.Remove(name, index)
 		return
 	}
 	if i := h.find(name, max(index, 1)); i >= 0 {
 		h.fields[i] = makeField(name, value)
 		return
 	}
-	h.add(name, value)
+	h.Add(name, value)
 }
 
-// remove deletes occurrence index of a field; beyond the last one it does nothing.
-func (h *header) remove(name string, index int) {
+// Remove deletes occurrence index of a field; beyond the last one it does nothing.
+func (h *Header) Remove(name string, index int) {
 	if i := h.find(name, max(index, 1)); i >= 0 {
 		h.fields = slices.Delete(h.fields, i, i+1)
 	}
 }
 
-// removeAll deletes all fields of that name.
-func (h *header) removeAll(name string) {
+// RemoveAll deletes all fields of that name.
+func (h *Header) RemoveAll(name string) {
 	h.fields = slices.DeleteFunc(h.fields, func(f field) bool { return f.is(name) })
 }
 
-// appendTo writes the fields and the empty line behind them, with CR LF.
-func (h *header) appendTo(dst []byte) []byte {
+// AppendTo writes the fields and the empty line behind them, with CR LF.
+func (h *Header) AppendTo(dst []byte) []byte {
 	for i := range h.fields {
 		for line := range bytes.Lines(h.fields[i].raw) {
 			dst = append(dst, bytes.TrimRight(line, "\r\n")...)
@@ -207,12 +223,4 @@ func cleanText(s string) string {
 		}
 	}
 	return string(out)
-}
-
-// refuseHeader gives the reply to a header that may not pass.
-func refuseHeader(err error) smtp.Reply {
-	if errors.Is(err, errHops) {
-		return reply(554, "5.4.6", "Too many hops: mail loop")
-	}
-	return reply(552, "5.3.4", "Message header is too long")
 }

@@ -1,20 +1,20 @@
-package main
+package header
 
 import (
 	"bytes"
 	"io"
 )
 
-// headerGate is the first part of a message on its way through: it counts hops, removes Received fields or adds ours, and
+// Editor edits the header of a message that passes through it: it counts hops, removes Received fields or adds ours, and
 // lets all else pass in the pieces it comes in. It holds nothing back but the beginning of a line of which is not
-// known yet what it is, so that a header costs no memory, however slowly it comes; a message that turns out to be
-// refused has been begun at the server and is given up there.
-type headerGate struct {
-	next  io.Writer
-	limit int    // of the header, in bytes
-	hops  int    // Received fields at most
-	drop  bool   // remove them all
-	add   []byte // our field, without its line end; nil for none
+// known yet what it is, so that a header costs no memory, however slowly it comes; of a message that turns out to be
+// refused, Next has got a part.
+type Editor struct {
+	Next  io.Writer
+	Limit int    // of the header, in bytes
+	Hops  int    // Received fields at most
+	Drop  bool   // remove them all
+	Add   []byte // our Received field, without its line end; nil for none
 
 	line     []byte // beginning of a line that may be one of the header
 	known    bool   // what the present line is
@@ -27,25 +27,25 @@ type headerGate struct {
 	passing  bool // the header is over
 }
 
-// Write takes decoded content with CR LF. errHops and errHeaderTooLong are refusals of the message.
-func (g *headerGate) Write(p []byte) (int, error) {
+// Write takes decoded content with CR LF. ErrHops and ErrTooLong are refusals of the message.
+func (e *Editor) Write(p []byte) (int, error) {
 	rest := p
-	for len(rest) > 0 && !g.passing {
-		n := g.step(rest)
-		g.size += n
+	for len(rest) > 0 && !e.passing {
+		n := e.step(rest)
+		e.size += n
 		rest = rest[n:]
-		if g.size > g.limit {
-			return 0, errHeaderTooLong
+		if e.size > e.Limit {
+			return 0, ErrTooLong
 		}
-		if g.received > g.hops {
-			return 0, errHops
+		if e.received > e.Hops {
+			return 0, ErrHops
 		}
 	}
-	if err := g.flush(); err != nil {
+	if err := e.flush(); err != nil {
 		return 0, err
 	}
 	if len(rest) > 0 {
-		if _, err := g.next.Write(rest); err != nil {
+		if _, err := e.Next.Write(rest); err != nil {
 			return 0, err
 		}
 	}
@@ -53,111 +53,111 @@ func (g *headerGate) Write(p []byte) (int, error) {
 }
 
 // step takes at least one byte of p and returns how many.
-func (g *headerGate) step(p []byte) int {
-	if g.known {
+func (e *Editor) step(p []byte) int {
+	if e.known {
 		n := bytes.IndexByte(p, '\n') + 1
-		if g.known = n == 0; g.known {
+		if e.known = n == 0; e.known {
 			n = len(p)
 		}
-		g.pass(p[:n])
+		e.pass(p[:n])
 		return n
 	}
-	g.line = append(g.line, p[0])
-	kind, name := lineKind(g.line, g.fields+g.received > 0)
+	e.line = append(e.line, p[0])
+	kind, name := lineKind(e.line, e.fields+e.received > 0)
 	switch kind {
 	case lineField:
-		g.begin()
-		received := bytes.EqualFold(name, []byte("Received"))
-		if g.skip = received && g.drop; !g.skip {
-			g.fields++
+		e.begin()
+		received := bytes.EqualFold(name, []byte(ReceivedName))
+		if e.skip = received && e.Drop; !e.skip {
+			e.fields++
 		}
 		if received {
-			g.received++
+			e.received++
 		}
-		g.take()
+		e.take()
 	case lineFold:
-		g.take()
+		e.take()
 	case lineEnd:
-		g.begin()
-		g.skip = false
-		g.take()
-		g.passing = true
+		e.begin()
+		e.skip = false
+		e.take()
+		e.passing = true
 	case lineOther:
-		g.notHeader()
+		e.notHeader()
 	}
 	return 1
 }
 
 // take passes the line that is known now, as far as it came.
-func (g *headerGate) take() {
-	g.known = g.line[len(g.line)-1] != '\n'
-	g.pass(g.line)
-	g.line = g.line[:0]
+func (e *Editor) take() {
+	e.known = e.line[len(e.line)-1] != '\n'
+	e.pass(e.line)
+	e.line = e.line[:0]
 }
 
 // pass lets bytes of the header through.
-func (g *headerGate) pass(p []byte) {
-	if !g.skip {
-		g.out = append(g.out, p...)
+func (e *Editor) pass(p []byte) {
+	if !e.skip {
+		e.out = append(e.out, p...)
 	}
 }
 
 // begin adds our field on top.
-func (g *headerGate) begin() {
-	if g.add != nil {
-		g.out = append(append(g.out, g.add...), '\r', '\n')
-		g.add = nil
+func (e *Editor) begin() {
+	if e.Add != nil {
+		e.out = append(append(e.out, e.Add...), '\r', '\n')
+		e.Add = nil
 	}
 }
 
 // notHeader deals with the beginning of a line that is none of the header: it is an mbox line at the very beginning, and
 // becomes a field as with Postfix, or begins the body. Where nothing but fields of ours, or none any more, are before
 // it, an empty line keeps it from becoming header.
-func (g *headerGate) notHeader() {
-	g.skip = false
-	if g.fields == g.mbox && g.received == 0 && bytes.HasPrefix(bytes.TrimLeft(g.line, ">"), []byte("From ")) {
-		g.begin()
-		g.fields++
-		g.mbox++
-		g.pass([]byte("X-Mailbox-Line: "))
-		g.take()
+func (e *Editor) notHeader() {
+	e.skip = false
+	if e.fields == e.mbox && e.received == 0 && bytes.HasPrefix(bytes.TrimLeft(e.line, ">"), []byte("From ")) {
+		e.begin()
+		e.fields++
+		e.mbox++
+		e.pass([]byte("X-Mailbox-Line: "))
+		e.take()
 		return
 	}
-	if ours := g.add != nil; g.fields == 0 && (ours || g.received > 0) {
-		g.begin()
-		g.pass([]byte("\r\n"))
+	if ours := e.Add != nil; e.fields == 0 && (ours || e.received > 0) {
+		e.begin()
+		e.pass([]byte("\r\n"))
 	}
-	g.pass(g.line)
-	g.line, g.passing = nil, true
+	e.pass(e.line)
+	e.line, e.passing = nil, true
 }
 
 // Close ends a message whose header may lack the empty line.
-func (g *headerGate) Close() error {
-	if g.passing {
+func (e *Editor) Close() error {
+	if e.passing {
 		return nil
 	}
-	changes := g.add != nil || g.drop || g.fields > 0
-	if len(g.line) > 0 {
-		g.notHeader()
+	changes := e.Add != nil || e.Drop || e.fields > 0
+	if len(e.line) > 0 {
+		e.notHeader()
 	}
-	if !g.passing && changes {
-		g.begin()
-		g.skip = false
-		if g.known {
-			g.pass([]byte("\r\n"))
+	if !e.passing && changes {
+		e.begin()
+		e.skip = false
+		if e.known {
+			e.pass([]byte("\r\n"))
 		}
-		g.pass([]byte("\r\n"))
+		e.pass([]byte("\r\n"))
 	}
-	g.passing = true
-	return g.flush()
+	e.passing = true
+	return e.flush()
 }
 
-func (g *headerGate) flush() error {
-	if len(g.out) == 0 {
+func (e *Editor) flush() error {
+	if len(e.out) == 0 {
 		return nil
 	}
-	_, err := g.next.Write(g.out)
-	g.out = nil
+	_, err := e.Next.Write(e.out)
+	e.out = nil
 	return err
 }
 
@@ -185,7 +185,7 @@ func lineKind(line []byte, within bool) (kind kindOfLine, name []byte) {
 		}
 		return lineOther, nil
 	case last == ':':
-		if name = bytes.TrimRight(line[:len(line)-1], " \t"); isFieldName(name) {
+		if name = bytes.TrimRight(line[:len(line)-1], " \t"); isName(name) {
 			return lineField, name
 		}
 		return lineOther, nil
