@@ -27,6 +27,7 @@ type Settings struct {
 	OnBlocked        string        `help:"What to do with a message that is not wanted." enum:"reject,discard,mark" default:"reject"`
 	OnComplex        string        `help:"What to do with a message that is nested too deep or has too many parts." enum:"reject,tempfail,mark" default:"reject"`
 	OnAmbiguous      string        `help:"What to do with a message that mail readers may read in different ways, although nothing in any of them is blocked." enum:"none,mark,tempfail,reject" default:"none"`
+	AuthservID       string        `name:"authserv-id" help:"Name of this host in fields of results; empty is the name that the front end tells." placeholder:"NAME"`
 	MaxDepth         int           `help:"Levels of multipart and attached messages." default:"20" placeholder:"N"`
 	MaxParts         int           `help:"Parts of a message." default:"1000" placeholder:"N"`
 	MaxPartHeader    config.Bytes  `help:"Size of the header of one part." default:"256k" placeholder:"SIZE"`
@@ -90,6 +91,9 @@ func (s *Settings) Validate() error {
 		if strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || r == ':' }) {
 			return &config.Error{Key: key, Err: fmt.Errorf("%q cannot be the name of a header field", name)}
 		}
+	}
+	if !isServiceID(s.AuthservID) {
+		return &config.Error{Key: "authserv-id", Err: fmt.Errorf("%q cannot stand in a header field", s.AuthservID)}
 	}
 	if s.MarkHeader == "" {
 		return &config.Error{Key: "mark-header", Err: errors.New("must not be empty")}

@@ -475,11 +475,14 @@ func TestAmbiguous(t *testing.T) {
 	differ := "Content-Type: multipart/mixed; boundary=x; boundary=b\n\n--x\nA: b\n\nx\n--b\nA: b\n\nx\n--b--\n"
 	for _, tt := range []struct{ policy, message, want string }{
 		{"none", differ, ""}, {"reject", differ, "B554"}, {"tempfail", differ, "T451"}, {"mark", differ, "X-Filter-Warning mail%20readers"},
+		{"mark", differ, "JMIME-Ambiguity-Results 1\n"},
+		{"mark", differ, "NMIME-Ambiguity-Results 0 mx.example.org;%20mime=ambiguous%20policy.action=mark%0A%09reason=%22several%20boundaries%22"},
 		{"reject", attachment("Content-Disposition: attachment; filename=a.txt"), ""},
 		{"reject", attachment("Content-Disposition: attachment; filename=\"=?utf-8?Q?=C3=A4.txt?=\""), ""},
 	} {
-		got := scanResults(t, tt.message, "--on-ambiguous="+tt.policy)
-		if tt.want == "" && (strings.Contains(got, "B5") || strings.Contains(got, "Warning")) || !strings.Contains(got, tt.want) {
+		got := scanResults(t, tt.message, "--on-ambiguous="+tt.policy, "--authserv-id=mx.example.org",
+			"headers=Subject: x\nMime-ambiguity-results: mx.example.org; mime=none\n")
+		if tt.want == "" && (strings.Contains(got, "B5") || strings.Contains(got, "Warning") || !strings.Contains(got, "JMIME-Ambiguity-Results 1\n")) || !strings.Contains(got, tt.want) {
 			t.Errorf("%s: RESULTS %q, want %q", tt.policy, got, tt.want)
 		}
 	}

@@ -62,23 +62,33 @@ func (s *Settings) scan(m *worker.Message) error {
 	ambiguities, err := s.examine(in)
 	var found *finding
 	switch {
-	case err == nil && len(ambiguities) > 0 && s.OnAmbiguous != "none":
-		s.act(m, &finding{ambiguous, "mail readers differ about the message: " + strings.Join(ambiguities, ", ")})
-		if m.Refused() {
+	case errors.As(err, &found):
+	case err != nil:
+		return err
+	case len(ambiguities) > 0 && s.OnAmbiguous != "none":
+		found = &finding{ambiguous, "mail readers differ about the message: " + strings.Join(ambiguities, ", ")}
+	}
+	if found != nil {
+		if s.act(m, found); m.Refused() {
 			return nil
 		}
-	case err == nil:
-	case errors.As(err, &found):
-		s.act(m, found)
-		return nil
-	default:
-		return err
+	}
+	s.fields(m, found, ambiguities)
+	return nil
+}
+
+// fields replaces the fields that only this program may add.
+func (s *Settings) fields(m *worker.Message, found *finding, ambiguities []string) {
+	m.DeleteAllHeaders(ambiguityResults)
+	if len(ambiguities) > 0 && s.OnAmbiguous != "none" {
+		m.InsertHeader(ambiguityResults, s.ambiguityField(m, ambiguities), 0) // like a trace field, RFC 8601, 4
 	}
 	if s.Header != "" {
 		m.DeleteAllHeaders(s.Header)
-		m.AddHeader(s.Header, s.HeaderValue)
+		if found == nil || found.kind == ambiguous {
+			m.AddHeader(s.Header, s.HeaderValue)
+		}
 	}
-	return nil
 }
 
 // policy returns what is set for findings of that kind.

@@ -22,6 +22,8 @@ func TestScan(t *testing.T) {
 		{"clean", "Subject: x\n", "Subject: x\n\nx\n", nil, clean},
 		{"forged field", "x-filtered-by: me\nX-Filtered-By: me\n", "x-filtered-by: me\nX-Filtered-By: me\n\nx\n", nil,
 			"JX-Filtered-By 2\nJX-Filtered-By 1\n" + clean},
+		{"forged field, marked", "X-Filtered-By: me\n", exe, []string{"--on-blocked=mark"},
+			"HX-Filter-Warning attachment%20name%20not%20allowed:%20a.exe\nJX-Filtered-By 1\nF\n"},
 		{"no field", "", "\nx\n", []string{"--header="}, "F\n"},
 		{"other field", "", "\nx\n", []string{"--header=X-A", "--header-value=b c"}, "HX-A b%20c\nF\n"},
 		{"blocked", "", exe, nil, "B554 5.7.1 attachment%20name%20not%20allowed:%20a.exe\nF\n"},
