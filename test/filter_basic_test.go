@@ -133,6 +133,10 @@ func TestFilterBasicCommandLine(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("# a typo\nmax-dept 3\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	wrong := filepath.Join(t.TempDir(), "wrong.conf")
+	if err := os.WriteFile(wrong, []byte("max-depth 3\nblock-names *.x\nblock-names [\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name           string
 		args           []string
@@ -148,6 +152,7 @@ func TestFilterBasicCommandLine(t *testing.T) {
 		{"two modes", []string{"-server", "-test"}, "", "", "filter-basic: error:", 64},
 		{"unknown flag", []string{"--nonsense", "-server"}, "", "", "nonsense", 64},
 		{"typo in the file", []string{"-f", bad, "-server"}, "", "", bad + ":2: max-dept", 78},
+		{"bad value in the file", []string{"--config", wrong, "--check"}, "", "", wrong + ":3: block-names", 78},
 		{"check", []string{"--max-parts", "7", "--check"}, "", "max-parts", "", 0},
 	}
 	for _, tt := range tests {

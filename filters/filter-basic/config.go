@@ -73,7 +73,7 @@ func (s *Settings) Validate() error {
 	}
 	for _, p := range s.BlockNames {
 		if _, err := matchName(p, ""); err != nil || p == "" {
-			return &config.Error{Key: "block-names", Err: fmt.Errorf("bad pattern %q", p)}
+			return &config.Error{Key: "block-names", Value: p, Err: fmt.Errorf("bad pattern %q", p)}
 		}
 	}
 	for key, n := range map[string]int{"max-depth": s.MaxDepth, "max-parts": s.MaxParts} {

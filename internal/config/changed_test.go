@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,5 +41,37 @@ func TestChangedSecrets(t *testing.T) {
 	}
 	if got := Changed(after, after); len(got) > 0 {
 		t.Errorf("changed though nothing is: %q", got)
+	}
+}
+
+// TestPlaceOfWhatValidateRefuses sees that an error of Validate names the line that the value stands on, also that of
+// a list, and none for a value from elsewhere.
+func TestPlaceOfWhatValidateRefuses(t *testing.T) {
+	const text = "# comment\nserver good\n\nserver bad\nlevel high\n"
+	for _, tt := range []struct {
+		name    string
+		invalid Error
+		args    []string
+		want    string
+	}{
+		{"scalar", Error{Key: "level"}, nil, ":5: level: no"},
+		{"list", Error{Key: "server", Value: "bad"}, nil, ":4: server: no"},
+		{"list, any", Error{Key: "server"}, nil, ":2: server: no"},
+		{"default", Error{Key: "size"}, nil, "size: no"},
+		{"command line", Error{Key: "level"}, []string{"--level=low"}, "level: no"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			file := writeFile(t, text)
+			tt.invalid.Err = errors.New("no")
+			p := Parser{Program: "a-b", DefaultFile: file}
+			_, err := p.Parse(&testSettings{invalid: &tt.invalid}, tt.args)
+			want := tt.want
+			if strings.HasPrefix(want, ":") {
+				want = file + want
+			}
+			if err == nil || err.Error() != want {
+				t.Errorf("error %v, want %s", err, want)
+			}
+		})
 	}
 }

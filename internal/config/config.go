@@ -203,7 +203,7 @@ func (p *Parser) fill(k *kong.Kong, ctx *kong.Context, settings any) (*Result, e
 	if err := ctx.Validate(); err != nil { // what only the command line can lack
 		return nil, &UsageError{err}
 	}
-	return result, validate(settings)
+	return result, validate(settings, result)
 }
 
 // readFile reads the settings file, if there is one: a named one must be

@@ -34,6 +34,9 @@ type Error struct {
 	Line int
 	Key  string
 	Err  error
+
+	// Value is the one of a list setting that is wrong, for an error of Validate: it tells which line it stands on.
+	Value string
 }
 
 // Error gives "FILE:LINE: KEY: what is wrong", without the parts that are not known.
@@ -74,17 +77,23 @@ func IsError(err error) bool {
 	return errors.As(err, &one) || errors.As(err, &usage)
 }
 
-func validate(settings any) error {
+// validate calls Validate, and says where a value that it does not like comes from.
+func validate(settings any, result *Result) error {
 	v, ok := settings.(Validator)
 	if !ok {
 		return nil
 	}
 	err := v.Validate()
 	var whole *Error
-	if err == nil || errors.As(err, &whole) {
-		return err
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &whole):
+		return &Error{Err: err}
+	case whole.File == "" && whole.Key != "":
+		whole.File, whole.Line = result.place(whole.Key, whole.Value)
 	}
-	return &Error{Err: err}
+	return err
 }
 
 // checkEnum holds a value, or each of a list, against the enum tag. kong would

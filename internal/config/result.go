@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -40,6 +41,20 @@ func (r *Result) Source(name string) string {
 		}
 	}
 	return ""
+}
+
+// place returns the line on which a setting stands in the file, that of the given value if it has several.
+func (r *Result) place(name, value string) (file string, line int) {
+	for _, s := range r.Settings {
+		if s.Name != name || value != "" && s.plain != value {
+			continue
+		}
+		number, ok := strings.CutPrefix(s.Source, r.File+":")
+		if n, err := strconv.Atoi(number); ok && err == nil && r.File != "" {
+			return r.File, n
+		}
+	}
+	return "", 0
 }
 
 // Changed returns the names of the settings whose values are not the same in both, in
