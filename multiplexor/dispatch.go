@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"postern/internal/mxproto"
+	"postern/internal/notify"
 )
 
 // submit takes a request. Its asker is told the outcome, now or later.
@@ -153,7 +154,7 @@ func (p *pool) assign(w *worker, r *request) {
 	p.setState(w, busy)
 	w.setTag(r.line)
 	if r.origin != fromTick && p.hub != nil {
-		p.publish('S', strconv.Itoa(w.n)+" "+w.Tag())
+		p.publish(notify.LetterStatus, strconv.Itoa(w.n)+" "+w.Tag())
 	}
 	err := w.child.Send(r.line)
 	if err != nil && !r.retried && r.origin == fromClient {
@@ -259,7 +260,7 @@ func (p *pool) busyTimeout(w *worker) {
 	client := w.req.origin == fromClient
 	scan := p.fail(w, why)
 	if client {
-		p.publish('B', "")
+		p.publish(notify.LetterBusyTimeout, "")
 	}
 	p.kill(w, busyReason, true)
 	p.endScan(w, scan)

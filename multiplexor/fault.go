@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"postern/internal/mxproto"
+	"postern/internal/notify"
 )
 
 // fault is why workers that were started last have come to nothing.
@@ -20,12 +21,6 @@ type fault struct {
 	refused    int
 }
 
-// Letters of events that are not the original's.
-const (
-	letterWorking = 'N' // N n: so many workers have answered and not ended since
-	letterFault   = 'E' // E text: why workers come to nothing; E alone: they work again
-)
-
 // setFault notes why a worker has come to nothing.
 func (p *pool) setFault(text string) {
 	text = printable(text)
@@ -37,7 +32,7 @@ func (p *pool) setFault(text string) {
 		return
 	}
 	p.fault.text = text
-	p.publishOurs(letterFault, text)
+	p.publishOurs(notify.LetterFault, text)
 	p.faultChanged()
 }
 
@@ -57,7 +52,7 @@ func (p *pool) clearFault(w *worker) {
 	p.fault = fault{}
 	p.faultChanged()
 	p.log.add(levelInfo, "Workers can be started again")
-	p.publishOurs(letterFault, "")
+	p.publishOurs(notify.LetterFault, "")
 }
 
 // faultChanged tells whoever wants to know.
@@ -86,7 +81,7 @@ func (p *pool) setWorking(w *worker, working bool) {
 	} else {
 		p.working--
 	}
-	p.publishOurs(letterWorking, strconv.Itoa(p.working))
+	p.publishOurs(notify.LetterWorking, strconv.Itoa(p.working))
 }
 
 // logRefused logs that a request was refused for want of a worker, and why; not for

@@ -268,14 +268,14 @@ func (d *multiplexor) assemble() (err error) {
 	if len(d.others["notify"]) > 0 {
 		letters := "BFRSUYZ"
 		if !s.likeOriginal() {
-			letters += string([]byte{letterWorking, letterFault})
+			letters += string([]byte{notify.LetterWorking, notify.LetterFault})
 		}
 		options, err := s.Access.Options(letters, d.log)
 		if err != nil {
 			return err
 		}
 		d.hub = notify.NewHub(options)
-		d.hub.Seed(notify.Message{Letter: 'F', Text: strconv.Itoa(int(s.Max))}, notify.Message{Letter: letterWorking, Text: "0"})
+		d.hub.Seed(notify.Message{Letter: notify.LetterFree, Text: strconv.Itoa(int(s.Max))}, notify.Message{Letter: notify.LetterWorking, Text: "0"})
 	}
 	pr := &program{Path: s.Worker, Filter: s.Filter, StatusPipe: s.Pipe, Group: s.Group,
 		AddressSpace: int64(s.MaxAS) * 1024, Resident: int64(s.MaxRSS) * 1024, Env: d.workerEnv()}

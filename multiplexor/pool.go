@@ -158,18 +158,18 @@ func (p *pool) setState(w *worker, s state) {
 	if p.hub == nil {
 		return
 	}
-	msgs := [3]notify.Message{{Letter: 'S', Text: strconv.Itoa(w.n) + " " + changeWord + " " + old.String() + " -> " + s.String()}}
+	msgs := [3]notify.Message{{Letter: notify.LetterStatus, Text: strconv.Itoa(w.n) + " " + changeWord + " " + old.String() + " -> " + s.String()}}
 	n := 1
 	if p.free != before {
-		msgs[n] = notify.Message{Letter: 'F', Text: strconv.Itoa(p.free)}
+		msgs[n] = notify.Message{Letter: notify.LetterFree, Text: strconv.Itoa(p.free)}
 		n++
 	}
 	switch {
 	case p.free == 0:
-		msgs[n] = notify.Message{Letter: 'Z'}
+		msgs[n] = notify.Message{Letter: notify.LetterNone}
 		n++
 	case before == 0:
-		msgs[n] = notify.Message{Letter: 'Y'}
+		msgs[n] = notify.Message{Letter: notify.LetterSome}
 		n++
 	}
 	p.hub.Publish(msgs[:n]...)

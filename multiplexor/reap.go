@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"postern/internal/notify"
 )
 
 const (
@@ -57,7 +59,7 @@ func (w *worker) exited(e exit) {
 	}
 	if !expected {
 		p.counters.died++
-		p.publish('U', "")
+		p.publish(notify.LetterDied, "")
 	}
 	p.logReap(w, e, expected)
 	w.child.Release()

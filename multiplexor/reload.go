@@ -6,6 +6,7 @@ import (
 
 	"postern/internal/evloop"
 	"postern/internal/mxproto"
+	"postern/internal/notify"
 )
 
 // reload replaces the workers by ones with new filter rules, two generations side
@@ -75,7 +76,7 @@ func (p *pool) rereadClassic() {
 		p.kill(w, "Forcing reread of filter rules", false)
 	}
 	p.reload.ended("")
-	p.publish('R', "")
+	p.publish(notify.LetterReread, "")
 }
 
 // forgetOld tells the system that no worker with old rules will be started again.
@@ -169,7 +170,7 @@ func (r *reload) answered(line []byte) {
 		p.forgetOld()
 		p.event(levelInfo, "New filter rules are in force")
 		r.ended("")
-		p.publish('R', "")
+		p.publish(notify.LetterReread, "")
 	}
 	if !r.retireOne() {
 		r.owed++
@@ -239,7 +240,7 @@ func (r *reload) giveUp(why string) {
 	if !p.limits.Original {
 		text += " " + why
 	}
-	p.publish('R', text)
+	p.publish(notify.LetterReread, text)
 }
 
 // finish is the good end. Workers that are still busy with old rules go when they
@@ -250,7 +251,7 @@ func (r *reload) finish(busyOld int) {
 		// The old workers have ended by themselves meanwhile.
 		r.pool.forgetOld()
 		r.ended("")
-		r.pool.publish('R', "")
+		r.pool.publish(notify.LetterReread, "")
 	}
 	r.pool.event(levelInfo, "Reread of filter rules is through, %d workers have yet to finish a request", busyOld)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"postern/internal/evloop"
+	"postern/internal/notify"
 	"postern/internal/percent"
 )
 
@@ -289,7 +290,7 @@ func (w *worker) gotStatus(b []byte) (taken int) {
 	}
 	w.tag = append(w.tag[:0], last[:min(len(last), tagLimit)]...)
 	w.tagRaw = false
-	w.pool.publish('S', strconv.Itoa(w.n)+" "+string(w.tag))
+	w.pool.publish(notify.LetterStatus, strconv.Itoa(w.n)+" "+string(w.tag))
 	return taken
 }
 

@@ -240,7 +240,7 @@ func (srv *server) tryReload(env *daemon.Env) (later []string, err error) {
 // reload reads the certificates anew.
 func (srv *server) reload(env *daemon.Env) {
 	later, err := srv.tryReload(env)
-	srv.hub.Publish(notify.Message{Letter: 'R', Text: daemon.ReloadText(err, later)})
+	srv.hub.Publish(notify.Message{Letter: notify.LetterReread, Text: daemon.ReloadText(err, later)})
 	env.Reloaded(err, later)
 }
 

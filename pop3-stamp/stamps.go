@@ -28,12 +28,12 @@ func (srv *server) touch(ctx context.Context, addr netip.Addr, user, server stri
 		return
 	}
 	srv.meters.stamp("written")
-	srv.hub.Publish(notify.Message{Letter: 'P', Text: stamp.Name(addr) + " " + userWord(user)})
+	srv.hub.Publish(notify.Message{Letter: notify.LetterStamp, Text: stamp.Name(addr) + " " + userWord(user)})
 }
 
 // wrongPassword tells listeners of a login that failed.
 func (srv *server) wrongPassword(s *session, mechanism string) {
-	srv.hub.Publish(notify.Message{Letter: 'W', Text: fmt.Sprintf("%d %s %s %s", s.id, s.clientText(), mechanism, userWord(s.user))})
+	srv.hub.Publish(notify.Message{Letter: notify.LetterWrongLogin, Text: fmt.Sprintf("%d %s %s %s", s.id, s.clientText(), mechanism, userWord(s.user))})
 }
 
 // userWord is the name of a user as events show it.
@@ -77,7 +77,7 @@ func (srv *server) gone(addr netip.Addr) {
 	if fresh, err := srv.store.Fresh(context.Background(), addr); err == nil && fresh {
 		return
 	}
-	srv.hub.Publish(notify.Message{Letter: 'X', Text: stamp.Name(addr)})
+	srv.hub.Publish(notify.Message{Letter: notify.LetterStampGone, Text: stamp.Name(addr)})
 }
 
 // sweep removes stamps when they are not fresh any more, so that listeners hear of it.

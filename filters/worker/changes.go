@@ -11,6 +11,7 @@ import (
 
 	"postern/internal/percent"
 	"postern/internal/safedir"
+	"postern/internal/workdir"
 )
 
 // maxLine is how long a line of RESULTS may be without its LF, and maxResults the file, in bytes.
@@ -67,30 +68,32 @@ func (c *Changes) field(letter byte, name string, words ...string) {
 }
 
 // AddHeader adds a field at the end of the header. A LF in the value begins a new line of the field.
-func (c *Changes) AddHeader(name, value string) { c.field('H', name, value) }
+func (c *Changes) AddHeader(name, value string) { c.field(workdir.ResultAddField, name, value) }
 
 // InsertHeader inserts a field; 0 is the top, also above the receiving server's own Received field.
 func (c *Changes) InsertHeader(name, value string, index int) {
-	c.field('N', name, strconv.Itoa(index), value)
+	c.field(workdir.ResultInsertField, name, strconv.Itoa(index), value)
 }
 
 // ChangeHeader changes the occurrence of the field name that index says, counted from 1. If there are fewer, the field
 // is added; an empty value deletes it.
 func (c *Changes) ChangeHeader(name, value string, index int) {
-	c.field('I', name, strconv.Itoa(index), value)
+	c.field(workdir.ResultChangeField, name, strconv.Itoa(index), value)
 }
 
 // DeleteHeader deletes the occurrence of the field name that index says, counted from 1.
-func (c *Changes) DeleteHeader(name string, index int) { c.field('J', name, strconv.Itoa(index)) }
+func (c *Changes) DeleteHeader(name string, index int) {
+	c.field(workdir.ResultDeleteField, name, strconv.Itoa(index))
+}
 
 // AddRecipient, DeleteRecipient and ChangeSender change the envelope. Addresses may have angle brackets.
-func (c *Changes) AddRecipient(address string) { c.address('R', address) }
+func (c *Changes) AddRecipient(address string) { c.address(workdir.ResultAddRecipient, address) }
 
 // DeleteRecipient removes a recipient. A message without any is accepted, and goes nowhere.
-func (c *Changes) DeleteRecipient(address string) { c.address('S', address) }
+func (c *Changes) DeleteRecipient(address string) { c.address(workdir.ResultDeleteRecipient, address) }
 
 // ChangeSender changes the envelope sender; "<>" is the null sender.
-func (c *Changes) ChangeSender(address string) { c.address('f', address) }
+func (c *Changes) ChangeSender(address string) { c.address(workdir.ResultChangeSender, address) }
 
 func (c *Changes) address(letter byte, address string) {
 	if address == "" {
@@ -101,7 +104,7 @@ func (c *Changes) address(letter byte, address string) {
 }
 
 // Hold asks the front end to hold the message back for an administrator.
-func (c *Changes) Hold(reason string) { c.add('Q', reason) }
+func (c *Changes) Hold(reason string) { c.add(workdir.ResultHold, reason) }
 
 // appendTo writes the changes behind those that are in RESULTS already.
 func (c *Changes) appendTo(dir string) error {

@@ -9,6 +9,7 @@ import (
 
 	"postern/internal/percent"
 	"postern/internal/safedir"
+	"postern/internal/workdir"
 )
 
 // Recipient is a recipient that was accepted.
@@ -82,7 +83,7 @@ func parseEnvelope(text string) (*Envelope, error) {
 		if line == "" {
 			continue
 		}
-		if line[0] == 'F' {
+		if line[0] == workdir.CommandEnd {
 			return e, nil
 		}
 		e.line(line[0], line[1:])
@@ -94,44 +95,44 @@ func parseEnvelope(text string) (*Envelope, error) {
 func (e *Envelope) line(letter byte, raw string) {
 	arg := percent.Decode(raw)
 	switch letter {
-	case 'i':
+	case workdir.CommandID:
 		e.ID = arg
-	case 'S':
+	case workdir.CommandSender:
 		e.Sender = arg
-	case 's':
+	case workdir.CommandSenderArg:
 		e.SenderArgs = append(e.SenderArgs, arg)
-	case 'Q':
+	case workdir.CommandQueueID:
 		if arg != "" {
 			e.QueueID = arg
 		}
-	case 'H':
+	case workdir.CommandClientName:
 		e.ClientName = arg
-	case 'I':
+	case workdir.CommandClientIP:
 		e.ClientIP, e.ConnectedIP = arg, arg
-	case 'J':
+	case workdir.CommandRealIP:
 		e.ClientIP, e.ClientName = arg, "["+arg+"]"
-	case 'E':
+	case workdir.CommandHelo:
 		e.Helo = arg
-	case 'U':
+	case workdir.CommandSubject:
 		if e.Subjects == 0 {
 			e.Subject = arg
 		}
 		e.Subjects++
-	case 'X':
+	case workdir.CommandMessageID:
 		e.MessageID = arg
-	case '!':
+	case workdir.CommandSuspiciousHead:
 		e.SuspiciousHead = true
-	case '?':
+	case workdir.CommandSuspiciousBody:
 		e.SuspiciousBody = true
-	case '=':
+	case workdir.CommandMacro:
 		if w := decodeWords(raw); len(w) > 0 {
 			e.Macros[w[0]] = word(w, 1)
 		}
-	case 'R':
+	case workdir.CommandRecipient:
 		if w := decodeWords(raw); len(w) > 0 {
 			e.Recipients = append(e.Recipients, Recipient{Address: w[0], Mailer: known(w, 1), Host: known(w, 2), Addr: known(w, 3)})
 		}
-	case 'r':
+	case workdir.CommandRecipientArg:
 		if n := len(e.Recipients); n > 0 {
 			e.Recipients[n-1].Args = append(e.Recipients[n-1].Args, arg)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"postern/internal/percent"
 	"postern/internal/safedir"
+	"postern/internal/workdir"
 )
 
 // Message is a message to be judged. If a Scan callback does nothing to it, it is delivered as it is.
@@ -57,9 +58,9 @@ func (s *server) scan(dir string) (err error) {
 	}
 	lines := m.lines
 	if m.newBody {
-		lines = append(lines, "C\n"...)
+		lines = append(lines, workdir.ResultNewBody, '\n')
 	}
-	return appendResults(root, append(append(lines, m.verdict...), "F\n"...))
+	return appendResults(root, append(append(lines, m.verdict...), workdir.ResultEnd, '\n'))
 }
 
 // cause is the reason alone of a failed system call, which is what mimedefang.pl tells.
@@ -94,17 +95,19 @@ func (m *Message) Status(text string) {
 
 // Reject refuses the message for good. Empty code and dsn are 554 and 5.7.1. The first of Reject, TempFail and
 // Discard counts.
-func (m *Message) Reject(text, code, dsn string) { m.judge('B', '5', "554", "5.7.1", text, code, dsn) }
+func (m *Message) Reject(text, code, dsn string) {
+	m.judge(workdir.ResultReject, '5', "554", "5.7.1", text, code, dsn)
+}
 
 // TempFail refuses the message for now. Empty code and dsn are 451 and 4.3.0.
 func (m *Message) TempFail(text, code, dsn string) {
-	m.judge('T', '4', "451", "4.3.0", text, code, dsn)
+	m.judge(workdir.ResultTempFail, '4', "451", "4.3.0", text, code, dsn)
 }
 
 // Discard accepts the message and throws it away.
 func (m *Message) Discard() {
 	if m.verdict == "" {
-		m.verdict = "D\n"
+		m.verdict = string(workdir.ResultDiscard) + "\n"
 	}
 }
 
@@ -128,7 +131,7 @@ func (m *Message) judge(letter, class byte, defaultCode, defaultDSN, text, code,
 }
 
 // SetContentType changes the message's Content-Type field, and gives it a MIME-Version field if it has none.
-func (m *Message) SetContentType(value string) { m.add('M', value) }
+func (m *Message) SetContentType(value string) { m.add(workdir.ResultContentType, value) }
 
 // ReplaceBody makes what r gives the body of the message. Lines end in LF. It can be called once.
 func (m *Message) ReplaceBody(r io.Reader) error {

@@ -146,7 +146,7 @@ func (d *distributor) draw(seq uint64, k key) (first uint64, lines *drawing, end
 func (d *distributor) deliver() {
 	for _, tags := range []bool{false, true} {
 		for _, g := range d.groups {
-			if g.key.letters.has(letterStatus) == tags {
+			if g.key.letters.has(LetterStatus) == tags {
 				d.deliverGroup(g)
 			}
 		}

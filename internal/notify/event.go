@@ -75,7 +75,7 @@ func (m Message) wire() string {
 
 // Worker is the number of the worker an S message speaks of, or -1.
 func (m Message) Worker() int {
-	if m.Letter == letterStatus {
+	if m.Letter == LetterStatus {
 		if n, ok := workerNumber(m.Text); ok {
 			return int(n)
 		}
@@ -86,7 +86,7 @@ func (m Message) Worker() int {
 // WorkerState is the state that an S message says its worker is in now, one of
 // Stopped, Idle, Busy and Killed; ok is false if the message tells a status tag.
 func (m Message) WorkerState() (state string, ok bool) {
-	if m.Letter != letterStatus {
+	if m.Letter != LetterStatus {
 		return "", false
 	}
 	_, state, ok = stateChange(afterNumber(m.Text))
@@ -97,9 +97,9 @@ func (m Message) WorkerState() (state string, ok bool) {
 // says, 0 for Z, or -1 if it does not say.
 func (m Message) Free() int {
 	switch m.Letter {
-	case letterNone:
+	case LetterNone:
 		return 0
-	case letterFree:
+	case LetterFree:
 		if n, err := strconv.ParseUint(m.Text, 10, 31); err == nil {
 			return int(n)
 		}

@@ -109,7 +109,7 @@ func (g *history) add(m Message, now time.Time, reuse bool) (grown bool) {
 	}
 	c := g.chunks[len(g.chunks)-1]
 	r := record{seq: uint32(g.next - c.first), worker: noWorker, letter: m.Letter}
-	if m.Letter == letterStatus {
+	if m.Letter == LetterStatus {
 		r.worker = nameless
 		if n, ok := workerNumber(m.Text); ok {
 			r.worker = n
@@ -190,7 +190,7 @@ func (g *history) first() uint64 {
 func (g *history) compress(c *chunk) {
 	edges := letterSet(edgeLetters)
 	for i := len(c.recs) - 1; i >= 0; i-- {
-		if r := c.recs[i]; r.letter == letterStatus || r.letter == letterFree {
+		if r := c.recs[i]; r.letter == LetterStatus || r.letter == LetterFree {
 			g.keepState(c.first+uint64(r.seq), r, c.line(i))
 		}
 	}

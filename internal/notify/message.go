@@ -25,18 +25,6 @@ const (
 	textTooSlow    = "too slow"
 )
 
-// Letters that several daemons share. Those of the multiplexor alone are B
-// (busy timeout), R (reread), S (status tag) and U (unexpected death).
-const (
-	letterFree   = 'F' // F n: so many free workers or slots
-	letterGate   = 'L' // L 0 or L 1: the load gate
-	letterStatus = 'S' // S n text: what worker n does
-	letterFault  = 'E' // E text: why workers come to nothing, E: they work again
-	letterWork   = 'N' // N n: so many workers have answered
-	letterSome   = 'Y' // free went from none to some
-	letterNone   = 'Z' // none is free
-)
-
 // edgeLetters are never dropped: who misses one acts wrongly for ever. Of S
 // and F the newest is as good as all of them; the rest is news that a slow
 // listener may miss, and is told so.

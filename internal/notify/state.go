@@ -28,14 +28,14 @@ func newState() *state { return &state{workers: map[uint32]*tag{}} }
 // apply takes a message into account.
 func (st *state) apply(m Message, now time.Time) {
 	switch m.Letter {
-	case letterFree, letterGate, letterWork, letterFault:
+	case LetterFree, LetterGate, LetterWorking, LetterFault:
 		st.single[m.Letter-'A'] = fact{m, now}
-	case letterSome, letterNone:
+	case LetterSome, LetterNone:
 		// A Z that repeats a Z is no news: the time stays that of the first.
-		if f := &st.single[letterSome-'A']; f.msg.Letter != m.Letter {
+		if f := &st.single[LetterSome-'A']; f.msg.Letter != m.Letter {
 			*f = fact{m, now}
 		}
-	case letterStatus:
+	case LetterStatus:
 		st.status(m, now)
 	}
 }
@@ -106,11 +106,11 @@ func (st *state) snapshot(dst []byte, set letters, seq uint64) []byte {
 	for _, n := range numbers {
 		line(st.workers[n].fact)
 	}
-	line(st.single[letterFree-'A'])
+	line(st.single[LetterFree-'A'])
 	line(st.gate())
-	line(st.single[letterGate-'A'])
-	line(st.single[letterWork-'A'])
-	if f := st.single[letterFault-'A']; f.msg.Text != "" {
+	line(st.single[LetterGate-'A'])
+	line(st.single[LetterWorking-'A'])
+	if f := st.single[LetterFault-'A']; f.msg.Text != "" {
 		line(f)
 	}
 	return dst
@@ -119,15 +119,15 @@ func (st *state) snapshot(dst []byte, set letters, seq uint64) []byte {
 // gate is the last Y or Z; before the first of them the number of free workers
 // says which it would be.
 func (st *state) gate() fact {
-	if f := st.single[letterSome-'A']; f.msg.Letter != 0 {
+	if f := st.single[LetterSome-'A']; f.msg.Letter != 0 {
 		return f
 	}
-	f := st.single[letterFree-'A']
+	f := st.single[LetterFree-'A']
 	switch f.msg.Text {
 	case "":
 		return fact{}
 	case "0":
-		return fact{Message{Letter: letterNone}, f.time}
+		return fact{Message{Letter: LetterNone}, f.time}
 	}
-	return fact{Message{Letter: letterSome}, f.time}
+	return fact{Message{Letter: LetterSome}, f.time}
 }

@@ -19,35 +19,35 @@ func (m Message) Words() string {
 		return "?"
 	}
 	switch m.Letter {
-	case 'A':
+	case LetterAccepted:
 		return fmt.Sprintf("session %s: accepted as %s, %s bytes, %s recipients", arg(0), arg(1), arg(2), arg(3))
-	case 'B':
+	case LetterBusyTimeout:
 		return "a worker was killed: busy for too long"
-	case 'C':
+	case LetterConnected:
 		return fmt.Sprintf("session %s: connected from %s", arg(0), arg(1))
-	case 'D':
+	case LetterDisconnected:
 		return fmt.Sprintf("session %s: disconnected from %s after %s seconds", arg(0), arg(1), arg(2))
-	case 'E':
+	case LetterFault:
 		if text == "" {
 			return "workers can be started again"
 		}
 		return "workers come to nothing: " + text
-	case 'F':
+	case LetterFree:
 		return text + " free"
-	case 'J':
+	case LetterRejected:
 		return fmt.Sprintf("session %s: refused for good with %s", arg(0), arg(1))
-	case 'L':
+	case LetterGate:
 		switch text {
 		case "0":
 			return "the load is low enough again"
 		case "1":
 			return "the load is too high"
 		}
-	case 'N':
+	case LetterWorking:
 		return text + " workers work"
-	case 'P':
+	case LetterStamp:
 		return fmt.Sprintf("stamp for %s, user %s", arg(0), arg(1))
-	case 'R':
+	case LetterReread:
 		if why, failed := strings.CutPrefix(text, "failed"); failed {
 			return strings.TrimSuffix("the reload has failed: "+strings.TrimSpace(why), ": ")
 		}
@@ -55,22 +55,22 @@ func (m Message) Words() string {
 			return "the settings are read again; these need a restart: " + names
 		}
 		return "the filter or the settings are read again"
-	case 'S':
+	case LetterStatus:
 		if from, to, ok := stateChange(afterNumber(m.Text)); ok {
 			return fmt.Sprintf("worker %s: %s, was %s", arg(0), to, from)
 		}
 		return fmt.Sprintf("worker %s: %s", arg(0), strings.TrimSpace(afterNumber(text)))
-	case 'T':
+	case LetterDeferred:
 		return fmt.Sprintf("session %s: refused for now with %s", arg(0), arg(1))
-	case 'U':
+	case LetterDied:
 		return "a worker died unexpectedly"
-	case 'W':
+	case LetterWrongLogin:
 		return fmt.Sprintf("session %s: wrong password from %s by %s as %s", arg(0), arg(1), arg(2), arg(3))
-	case 'X':
+	case LetterStampGone:
 		return "stamp gone for " + arg(0)
-	case 'Y':
+	case LetterSome:
 		return "some are free again"
-	case 'Z':
+	case LetterNone:
 		return "none is free"
 	}
 	return text

@@ -43,38 +43,39 @@ func (e *Envelope) append(b []byte) []byte {
 	if sender == "" {
 		sender = "<>"
 	}
-	b = line(b, 'i', e.ID)
-	b = line(b, 'S', sender)
+	b = line(b, CommandID, e.ID)
+	b = line(b, CommandSender, sender)
 	for _, a := range e.SenderArgs {
-		b = line(b, 's', a)
+		b = line(b, CommandSenderArg, a)
 	}
 	for _, m := range e.Macros {
 		if m[0] == "" {
 			continue
 		}
-		b = append(b, '=')
+		b = append(b, CommandMacro)
 		b = append(b, percent.EncodeCommand(m[0])...)
 		b = append(b, ' ') // also before an empty value
 		b = append(b, percent.EncodeCommand(m[1])...)
 		b = append(b, '\n')
 	}
-	b = append(b, "=client_port "...)
+	b = append(b, CommandMacro)
+	b = append(b, "client_port "...)
 	b = strconv.AppendInt(b, int64(max(e.ClientPort, 0)), 10)
 	b = append(b, '\n')
 	if e.QueueID != "" {
-		b = line(b, 'Q', e.QueueID)
+		b = line(b, CommandQueueID, e.QueueID)
 	}
-	b = line(b, 'H', e.ClientName)
-	b = line(b, 'I', e.ClientIP)
+	b = line(b, CommandClientName, e.ClientName)
+	b = line(b, CommandClientIP, e.ClientIP)
 	if e.HasHelo {
-		b = line(b, 'E', e.Helo)
+		b = line(b, CommandHelo, e.Helo)
 	}
 	return b
 }
 
 // append adds the lines of a Recipient to b.
 func (r *Recipient) append(b []byte) []byte {
-	b = append(b, 'R')
+	b = append(b, CommandRecipient)
 	for i, w := range []string{r.Address, r.Mailer, r.Host, r.Addr} {
 		if i > 0 {
 			b = append(b, ' ')
@@ -86,7 +87,7 @@ func (r *Recipient) append(b []byte) []byte {
 	}
 	b = append(b, '\n')
 	for _, a := range r.Args {
-		b = line(b, 'r', a)
+		b = line(b, CommandRecipientArg, a)
 	}
 	return b
 }
@@ -104,7 +105,7 @@ func (d *Dir) QueueID(qid string) error {
 		return nil
 	}
 	d.queueID = qid
-	return d.command(line(nil, 'Q', qid))
+	return d.command(line(nil, CommandQueueID, qid))
 }
 
 // Recipient writes a recipient that was accepted. Refused ones are not written.

@@ -53,9 +53,9 @@ func (d *Dir) Finish() error {
 	}
 	lines := c.commands
 	if c.suspiciousBody {
-		lines = append(lines, "?\n"...)
+		lines = append(lines, CommandSuspiciousBody, '\n')
 	}
-	lines = append(lines, "F\n"...)
+	lines = append(lines, CommandEnd, '\n')
 	if err := d.command(lines); err != nil {
 		return err
 	}

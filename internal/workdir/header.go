@@ -140,9 +140,9 @@ func (c *Content) openField(name []byte) {
 			c.seen[i] = true
 		}
 	case bytes.EqualFold(name, []byte("Subject")):
-		c.field.letter = 'U'
+		c.field.letter = CommandSubject
 	case bytes.EqualFold(name, []byte("Message-ID")):
-		c.field.letter = 'X'
+		c.field.letter = CommandMessageID
 	}
 	c.line = append(append(c.line[:0], name...), ':')
 }
@@ -227,7 +227,7 @@ func (c *Content) endField() {
 	}
 	c.field.open = false
 	if suspicious {
-		c.commands = append(c.commands, "!\n"...)
+		c.commands = append(c.commands, CommandSuspiciousHead, '\n')
 	}
 	if c.field.drop {
 		return

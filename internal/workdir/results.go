@@ -20,12 +20,12 @@ var ErrResults = errors.New("no valid RESULTS from the filter")
 // Verdict is what a filter decided about a message as a whole.
 type Verdict int
 
-// The verdicts, and the letters that stand for them.
+// The verdicts; RESULTS has a letter for each.
 const (
-	Deliver  Verdict = iota // F: deliver, with the changes
-	Reject                  // B: refuse for good
-	TempFail                // T: refuse for now
-	Discard                 // D: accept and throw away
+	Deliver  Verdict = iota // with the changes
+	Reject                  // refuse for good
+	TempFail                // refuse for now
+	Discard                 // accept and throw away
 )
 
 // String names the verdict in lower case.
@@ -57,16 +57,14 @@ type Results struct {
 
 // Change is one change to the message, in the order the filter asked for it.
 //
-//	H  add field Name: Value at the end          N  insert field Name: Value at Index (0 = top)
-//	I  change field Name, occurrence Index       J  delete field Name, occurrence Index
-//	M  set Content-Type to Value                 R  add recipient Value
-//	S  delete recipient Value                    f  set sender to Value
+// Fields have Name, Value (not to delete one) and Index: where to insert one, 0 = top, or which occurrence to change or
+// delete. The other changes have a Value only.
 //
 // Names are valid field names. Values of fields have LF only where white space follows it (a fold), no CR, no other
 // control bytes but TAB; an empty Value with I means to delete. Recipients and senders are as the worker wrote them,
 // without control bytes: the caller must check that they are addresses.
 type Change struct {
-	Letter      byte
+	Letter      byte // ResultAddField ... ResultChangeSender
 	Name, Value string
 	Index       int
 }
@@ -117,7 +115,7 @@ func ParseResults(data []byte) (*Results, error) {
 			r.skip(n, "empty line")
 			continue
 		}
-		if text[0] == 'F' {
+		if text[0] == ResultEnd {
 			return r.finish(refused), nil
 		}
 		if err := r.line(n, text[0], string(text[1:]), ended, &refused); err != nil {
@@ -145,7 +143,7 @@ func (r *Results) skip(n int, why string) {
 // line takes the line of the given letter and raw arguments.
 func (r *Results) line(n int, letter byte, args string, ended bool, refused *bool) error {
 	switch letter {
-	case 'B', 'T', 'D':
+	case ResultReject, ResultTempFail, ResultDiscard:
 		if !ended {
 			return errors.New("verdict is cut off")
 		}
@@ -154,17 +152,18 @@ func (r *Results) line(n int, letter byte, args string, ended bool, refused *boo
 			return r.verdict(letter, args)
 		}
 		return nil
-	case 'C':
+	case ResultNewBody:
 		r.NewBody = true
 		return nil
-	case 'Q':
+	case ResultHold:
 		reason, err := percent.DecodeStrict(args)
 		if reason = plain(reason); reason == "" {
 			reason = "held by the filter"
 		}
 		r.Hold = reason
 		return err
-	case 'H', 'N', 'I', 'J', 'M', 'R', 'S', 'f':
+	case ResultAddField, ResultInsertField, ResultChangeField, ResultDeleteField, ResultContentType,
+		ResultAddRecipient, ResultDeleteRecipient, ResultChangeSender:
 		return r.change(n, letter, args)
 	}
 	r.skip(n, fmt.Sprintf("unknown letter %q", letter))
@@ -175,12 +174,12 @@ func (r *Results) line(n int, letter byte, args string, ended bool, refused *boo
 func (r *Results) verdict(letter byte, args string) error {
 	digit := byte('5')
 	switch letter {
-	case 'D':
+	case ResultDiscard:
 		r.Verdict = Discard
 		return nil
-	case 'B':
+	case ResultReject:
 		r.Verdict, r.Code, r.DSN, r.Text = Reject, "554", "5.7.1", "Forbidden for policy reasons"
-	case 'T':
+	case ResultTempFail:
 		r.Verdict, r.Code, r.DSN, r.Text = TempFail, "451", "4.3.0", "Please try again later"
 		digit = '4'
 	}
@@ -206,9 +205,9 @@ func (r *Results) verdict(letter byte, args string) error {
 // words says how many words the letters of changes have.
 func words(letter byte) int {
 	switch letter {
-	case 'N', 'I':
+	case ResultInsertField, ResultChangeField:
 		return 3
-	case 'H', 'J':
+	case ResultAddField, ResultDeleteField:
 		return 2
 	}
 	return 1
@@ -221,23 +220,23 @@ func (r *Results) change(n int, letter byte, args string) error {
 	if err != nil {
 		return err
 	}
-	if len(w) < want && letter != 'J' {
+	if len(w) < want && letter != ResultDeleteField {
 		r.skip(n, fmt.Sprintf("%c needs %d words", letter, want))
 		return nil
 	}
 	c := Change{Letter: letter}
 	switch letter {
-	case 'H', 'N', 'I', 'J':
+	case ResultAddField, ResultInsertField, ResultChangeField, ResultDeleteField:
 		c.Name = w[0]
 		if !validName(c.Name) {
 			r.skip(n, fmt.Sprintf("%c with the invalid field name %.40q", letter, c.Name))
 			return nil
 		}
-		if letter != 'J' {
+		if letter != ResultDeleteField {
 			c.Value = fold(w[want-1])
 		}
 		c.Index = index(letter, w)
-	case 'M':
+	case ResultContentType:
 		c.Value = fold(w[0])
 	default:
 		c.Value = plain(w[0])
@@ -254,9 +253,9 @@ func (r *Results) change(n int, letter byte, args string) error {
 func index(letter byte, words []string) int {
 	least := 1
 	switch {
-	case letter == 'N':
+	case letter == ResultInsertField:
 		least = 0
-	case letter == 'H':
+	case letter == ResultAddField:
 		return 0
 	}
 	if len(words) < 2 {

@@ -45,7 +45,7 @@ func (p *printer) learn(e *notify.Event) {
 	}
 	if n := e.Free(); n >= 0 {
 		p.free[e.Source] = n
-	} else if e.Letter == 'Y' && p.free[e.Source] == 0 {
+	} else if e.Letter == notify.LetterSome && p.free[e.Source] == 0 {
 		delete(p.free, e.Source) // some, who knows how many
 	}
 }
@@ -137,7 +137,9 @@ const (
 )
 
 var letterColor = map[byte]string{
-	'Z': "\x1b[31m", 'Y': "\x1b[32m", 'B': "\x1b[33m", 'U': "\x1b[33m", 'T': "\x1b[33m", 'J': "\x1b[31m", 'L': "\x1b[33m",
+	notify.LetterNone: "\x1b[31m", notify.LetterSome: "\x1b[32m",
+	notify.LetterBusyTimeout: "\x1b[33m", notify.LetterDied: "\x1b[33m",
+	notify.LetterDeferred: "\x1b[33m", notify.LetterRejected: "\x1b[31m", notify.LetterGate: "\x1b[33m",
 }
 
 // words prints time, source, letter and what it means. A state that a snapshot

@@ -111,8 +111,8 @@ func (s *settings) format(stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if strings.Contains(s.Format, ".Free") && !s.shown('F') {
-		s.interest.Letters += "F" // to know the number, not to print the message
+	if strings.Contains(s.Format, ".Free") && !s.shown(notify.LetterFree) {
+		s.interest.Letters += string(notify.LetterFree) // to know the number, not to print the message
 	}
 	return nil
 }

@@ -128,7 +128,7 @@ func (e *engine) event(ev *notify.Event, now time.Time) {
 	case notify.State, notify.Happened:
 		if n := ev.Free(); n >= 0 {
 			e.free = n
-		} else if ev.Letter == 'Y' && e.free == 0 {
+		} else if ev.Letter == notify.LetterSome && e.free == 0 {
 			e.free = -1
 		}
 		for _, s := range e.states {

@@ -54,7 +54,7 @@ func (c free) met(e *notify.Event) bool {
 		return c.holds(n)
 	}
 	// Y alone says that there is at least one.
-	return e.Letter == 'Y' && c.holds(1) && (c.op[0] == '>' || c.op == "!=" && c.n == 0)
+	return e.Letter == notify.LetterSome && c.holds(1) && (c.op[0] == '>' || c.op == "!=" && c.n == 0)
 }
 
 func (c free) holds(n int) bool {
@@ -80,7 +80,7 @@ type working struct{ free }
 func (c working) letters() string { return "N" }
 
 func (c working) met(e *notify.Event) bool {
-	if e.Kind != notify.Happened && e.Kind != notify.State || e.Letter != 'N' {
+	if e.Kind != notify.Happened && e.Kind != notify.State || e.Letter != notify.LetterWorking {
 		return false
 	}
 	n, err := strconv.Atoi(e.Text)
