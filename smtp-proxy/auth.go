@@ -17,7 +17,7 @@ const maxAuthSteps = 20
 // authMechanisms gives the mechanisms offered: those of the server behind, within TLS only unless the
 // settings say otherwise.
 func (s *session) authMechanisms(caps upstream.Capabilities) string {
-	if s.tls == nil && (bool(s.conf.AuthRequiresTLS) || s.mustSecure()) {
+	if s.client.tls == nil && (bool(s.conf.AuthRequiresTLS) || s.mustSecure()) {
 		return ""
 	}
 	return strings.Join(caps.Auth, " ")
@@ -29,10 +29,10 @@ func (s *session) doAuth(arg string) {
 	mech, initial, _ := strings.Cut(arg, " ")
 	mech = strings.ToUpper(mech)
 	switch {
-	case s.helo == "" || !s.esmtp:
+	case s.client.helo == "" || !s.client.esmtp:
 		s.fail(reply(503, "5.5.1", "Say EHLO first"))
 		return
-	case s.tx != nil || s.authed:
+	case s.tx != nil || s.client.authed:
 		s.fail(reply(503, "5.5.1", "Not now"))
 		return
 	case mech == "":
@@ -48,7 +48,7 @@ func (s *session) doAuth(arg string) {
 		s.say(reply(454, "4.7.0", "Temporary authentication failure ("+s.id+")"))
 		return
 	}
-	if s.tls == nil && bool(s.conf.AuthRequiresTLS) {
+	if s.client.tls == nil && bool(s.conf.AuthRequiresTLS) {
 		s.fail(reply(538, "5.7.11", "Encryption is required for authentication"))
 		return
 	}
@@ -101,9 +101,9 @@ func (s *session) authDialog(mech, send, response string, first bool) {
 		switch {
 		case r.Code == 334:
 		case r.Positive():
-			s.authed, s.authType, s.login = true, mech, authName(mech, response)
+			s.client.logIn(mech, authName(mech, response))
 			s.srv.meters.login(loginAccepted)
-			s.srv.logins.Succeeded(s.client.Addr(), strings.ToLower(s.login))
+			s.srv.logins.Succeeded(s.client.addr.Addr(), strings.ToLower(s.client.login))
 			return
 		default:
 			s.abandonUpstream() // a connection that has seen a password is nobody else's

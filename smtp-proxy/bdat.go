@@ -24,7 +24,7 @@ func (s *session) doBdat(arg string) {
 		s.close(gateSync, reply(501, "5.5.4", "Syntax: BDAT size [LAST]")) // nobody knows where commands go on
 		return
 	}
-	if !s.esmtp {
+	if !s.client.esmtp {
 		s.close(gateSync, reply(503, "5.5.1", "Say EHLO first"))
 		return
 	}

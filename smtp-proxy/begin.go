@@ -19,9 +19,9 @@ func (s *session) begin() bool {
 	}
 	s.strict = s.wantsStrict()
 	s.announced = true
-	s.srv.publish('C', s.id, addressText(s.client.Addr()))
+	s.srv.publish('C', s.id, addressText(s.client.addr.Addr()))
 	r := s.count() // handshakes are expensive: there are not more of them than sessions
-	if s.listener == listenSMTPS {
+	if s.client.listener == listenSMTPS {
 		if r != nil {
 			s.gate = r.gate
 			s.srv.meters.gate(r.gate)
@@ -32,7 +32,7 @@ func (s *session) begin() bool {
 		}
 	}
 	if r == nil {
-		r = s.srv.admission.check(s.background(), s.client.Addr())
+		r = s.srv.admission.check(s.background(), s.client.addr.Addr())
 	}
 	if r != nil {
 		s.close(r.gate, r.reply)
@@ -48,7 +48,7 @@ func (s *session) begin() bool {
 
 // identify finds out who the client is, if a load balancer says so.
 func (s *session) identify() bool {
-	if within(s.peer.Addr(), s.conf.proxyNets) {
+	if within(s.client.peer.Addr(), s.conf.proxyNets) {
 		return s.readProxyHeader()
 	}
 	if len(s.conf.proxyNets) > 0 && s.conn.Pending() {
@@ -56,7 +56,7 @@ func (s *session) identify() bool {
 		if err == nil && proxyheader.Starts(window) {
 			s.gate = gateProxy
 			s.srv.meters.gate(gateProxy)
-			s.srv.log.Info("PROXY header from a stranger", "session", s.id, "peer", s.peer.String())
+			s.srv.log.Info("PROXY header from a stranger", "session", s.id, "peer", s.client.peer.String())
 			return false
 		}
 	}
@@ -68,12 +68,12 @@ func (s *session) admit() *refusal {
 	if r := s.count(); r != nil {
 		return r
 	}
-	return s.srv.admission.check(s.background(), s.client.Addr())
+	return s.srv.admission.check(s.background(), s.client.addr.Addr())
 }
 
 // count counts the session with others from its address.
 func (s *session) count() *refusal {
-	switch s.srv.crowd.enterAddress(s.client.Addr(), time.Now()) {
+	switch s.srv.crowd.enterAddress(s.client.addr.Addr(), time.Now()) {
 	case fits:
 		s.counted = true
 	case fullAddress:
@@ -88,7 +88,7 @@ func (s *session) count() *refusal {
 
 // wantsStrict decides how bare line feeds of this client are taken.
 func (s *session) wantsStrict() bool {
-	addr := s.client.Addr()
+	addr := s.client.addr.Addr()
 	switch {
 	case within(addr, s.conf.bareReject):
 		return true
@@ -103,12 +103,12 @@ func (s *session) openStatus() {
 	if s.srv.stats == nil {
 		return
 	}
-	name := s.clientName()
+	name := s.client.dnsName()
 	if name == "" {
-		name = s.client.Addr().String()
+		name = s.client.addr.Addr().String()
 	}
 	s.stat, _ = s.srv.stats.New(statfile.Fields{
-		Type: programName, Start: s.started, Local: s.local, Client: s.client.Addr(), ClientName: name, Server: s.srv.upName,
+		Type: programName, Start: s.started, Local: s.client.local, Client: s.client.addr.Addr(), ClientName: name, Server: s.srv.upName,
 		Status: "CONNECT",
 	})
 }

@@ -2,74 +2,180 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/netip"
 	"strings"
 	"time"
 
+	"postern/internal/connlimit"
 	"postern/internal/smtp"
+	"postern/smtp-proxy/upstream"
 )
 
-// clientIP gives the client's address as filters know it; a local socket is 127.0.0.1.
-func (s *session) clientIP() string {
-	if f := s.forward; f != nil && f.addr.IsValid() {
-		return f.addr.String()
+// client is who is at the other end of a session, as far as that is known: from its connection, a PROXY header or
+// XCLIENT, TLS, its greeting and AUTH. Gates, log, Received field, filter and next hop ask it.
+type client struct {
+	listener string         // where it came in
+	peer     netip.AddrPort // the other end of the connection
+	addr     netip.AddrPort // the client: the peer, unless a trusted one named another; not valid for a UNIX socket
+	local    netip.AddrPort // where it connected to
+
+	lookUp  func(netip.Addr) (name, claimed string) // asks the DNS; nil: names are not looked up
+	looked  bool
+	name    string // from the DNS, once looked up, or from XCLIENT
+	claimed string // a name that the DNS has for the client, and that has not the client's address
+
+	helo  string
+	esmtp bool // it said EHLO
+	tls   *tls.ConnectionState
+	cert  *clientCert // nil if it was not asked for one
+
+	login    string // the name that a trusted XCLIENT gave, or the client in an AUTH that succeeded
+	authType string // the mechanism of AUTH, or XCLIENT
+	authed   bool   // by AUTH, on the session's connection to the next hop
+
+	introduced bool       // XCLIENT said who it is, and it has said nothing yet
+	forward    *forwarded // whom XFORWARD named; nil: nobody
+}
+
+// become makes it another client, whom XCLIENT named. What was known of the client so far is not said of the next one.
+func (c *client) become(x xclient) {
+	c.introduced = true
+	c.addr = netip.AddrPortFrom(x.addr, x.port)
+	c.name, c.looked, c.claimed = x.name, x.name != "", ""
+	c.helo, c.esmtp = "", false
+	c.cert, c.forward = nil, nil // the certificate is that of who speaks for the client
+	c.login, c.authType = "", ""
+	if x.login != "" {
+		c.login, c.authType = x.login, smtp.XClient // as Postfix calls it
 	}
-	if !s.client.Addr().IsValid() {
+}
+
+// greet takes the client's HELO or EHLO.
+func (c *client) greet(verb, name string) {
+	c.helo, c.esmtp, c.introduced = name, verb == smtp.Ehlo, false
+}
+
+// secure notes that TLS has begun. Whatever the client said of itself before is forgotten: RFC 3207, 4.2.
+func (c *client) secure(state *tls.ConnectionState, cert *clientCert) {
+	c.tls, c.cert = state, cert
+	c.helo, c.esmtp = "", false
+}
+
+// logIn notes that AUTH succeeded.
+func (c *client) logIn(mechanism, name string) { c.authed, c.authType, c.login = true, mechanism, name }
+
+// logOut notes that the connection on which AUTH succeeded is gone.
+func (c *client) logOut() { c.authed, c.authType, c.login = false, "", "" }
+
+// known reports whether the client has logged in, here or where a trusted XCLIENT says.
+func (c *client) known() bool { return c.authed || c.login != "" }
+
+// relayed returns whom XFORWARD named, if it named an address.
+func (c *client) relayed() *forwarded {
+	if c.forward != nil && c.forward.addr.IsValid() {
+		return c.forward
+	}
+	return nil
+}
+
+// ip returns the client's address as filters know it; a local socket is 127.0.0.1.
+func (c *client) ip() string {
+	switch f := c.relayed(); {
+	case f != nil:
+		return f.addr.String()
+	case !c.addr.IsValid():
 		return "127.0.0.1"
 	}
-	return s.client.Addr().WithZone("").String()
+	return c.addr.Addr().WithZone("").String()
 }
 
-// clientPort gives the client's port as filters know it.
-func (s *session) clientPort() int {
-	if f := s.forward; f != nil && f.addr.IsValid() {
+// port returns the client's port as filters know it.
+func (c *client) port() int {
+	if f := c.relayed(); f != nil {
 		return int(f.port)
 	}
-	return int(s.client.Port())
+	return int(c.addr.Port())
 }
 
-// clientHelo gives the client's name in HELO as filters know it.
-func (s *session) clientHelo() string {
-	if f := s.forward; f != nil && f.helo != "" {
+// greeting returns the client's name in HELO as filters know it.
+func (c *client) greeting() string {
+	if f := c.forward; f != nil && f.helo != "" {
 		return f.helo
 	}
-	return s.helo
+	return c.helo
 }
 
-// localIP gives the address that the client connected to.
-func (s *session) localIP() string {
-	if !s.local.Addr().IsValid() {
+// localIP returns the address that the client connected to.
+func (c *client) localIP() string {
+	if !c.local.Addr().IsValid() {
 		return ""
 	}
-	return s.local.Addr().WithZone("").String()
+	return c.local.Addr().WithZone("").String()
 }
 
-// hostName gives the client's name as filters know it: its address in square brackets if it has none.
-func (s *session) hostName() string {
-	if name := s.clientName(); name != "" {
+// hostName returns the client's name as filters know it: its address in square brackets if it has none.
+func (c *client) hostName() string {
+	if name := c.dnsName(); name != "" {
 		return name
 	}
-	return "[" + s.clientIP() + "]"
+	return "[" + c.ip() + "]"
 }
 
-// clientName looks the client's name up, once, when somebody wants it. It counts only if the name has
-// that address as well; what else the client has for a name is noted in claimed.
-func (s *session) clientName() string {
-	if f := s.forward; f != nil && f.addr.IsValid() {
+// dnsName returns the client's name; it is looked up once, when somebody wants it. It counts only if the name has that
+// address as well; what else the client has for a name is noted in claimed.
+func (c *client) dnsName() string {
+	if f := c.relayed(); f != nil {
 		return f.name
 	}
-	if s.name != "" || s.looked || !bool(s.conf.ClientLookup) {
-		return s.name
+	if c.name != "" || c.looked || c.lookUp == nil {
+		return c.name
 	}
-	s.looked = true
-	if !s.client.Addr().IsValid() {
-		return ""
+	c.looked = true
+	if c.addr.IsValid() {
+		c.name, c.claimed = c.lookUp(c.addr.Addr())
 	}
-	ctx, cancel := context.WithTimeout(s.background(), lookupTimeout)
+	return c.name
+}
+
+// protocol returns the word behind "with" of a Received field: RFC 3848, and RFC 6531, 4.3.
+func (c *client) protocol(utf8 bool) string {
+	if !c.esmtp {
+		return "SMTP"
+	}
+	word := "ESMTP"
+	if utf8 {
+		word = "UTF8SMTP"
+	}
+	if c.tls != nil {
+		word += "S"
+	}
+	if c.authed {
+		word += "A"
+	}
+	return word
+}
+
+// upstream returns what the next hop may be told about the client; connections of those who are exempt from limits
+// are not counted there.
+func (c *client) upstream(exempt []netip.Prefix) upstream.Client {
+	proto := "ESMTP"
+	if !c.esmtp {
+		proto = "SMTP"
+	}
+	origin := connlimit.Origin(c.addr.Addr())
+	if within(c.addr.Addr(), exempt) {
+		origin = netip.Prefix{}
+	}
+	return upstream.Client{Origin: origin, Addr: c.addr, Name: c.name, Helo: c.helo, Login: c.login, Proto: proto, ServerAddr: c.local}
+}
+
+// lookUpName asks the DNS for a client's name.
+func (srv *server) lookUpName(addr netip.Addr) (name, claimed string) {
+	ctx, cancel := context.WithTimeout(srv.ctx, lookupTimeout)
 	defer cancel()
-	s.name, s.claimed = lookUpName(ctx, net.DefaultResolver, s.client.Addr())
-	return s.name
+	return lookUpName(ctx, net.DefaultResolver, addr)
 }
 
 // Looking up a client's name, both ways, is bounded in time and in the names that are tried.

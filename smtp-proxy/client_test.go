@@ -7,10 +7,12 @@ import (
 	"net/netip"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
+	"postern/internal/smtp"
 	"postern/internal/testenv"
 )
 
@@ -60,6 +62,77 @@ func TestClientName(t *testing.T) {
 	}
 }
 
+// TestClientBecomesAnother: nothing that was known of one client is said of the next.
+func TestClientBecomesAnother(t *testing.T) {
+	front, other := netip.MustParseAddrPort("192.0.2.1:25"), netip.MustParseAddrPort("[2001:db8::2]:587")
+	everything := client{
+		listener: listenSMTP, peer: front, addr: front, local: other, looked: true, name: "front.test", claimed: "claimed.test", helo: "front",
+		esmtp: true, cert: &clientCert{verify: "OK"}, login: "front", authType: smtp.XClient, forward: &forwarded{helo: "x"},
+	}
+	for _, tt := range []struct {
+		name string
+		x    xclient
+		want client
+	}{
+		{"address alone", xclient{addr: other.Addr()}, client{addr: netip.AddrPortFrom(other.Addr(), 0)}},
+		{"all", xclient{other.Addr(), 587, "other.test", "other"}, client{addr: other, name: "other.test", looked: true, login: "other", authType: smtp.XClient}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := everything
+			got.become(tt.x)
+			tt.want.listener, tt.want.peer, tt.want.local, tt.want.introduced = listenSMTP, front, other, true
+			if !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("%+v, want %+v", got, tt.want)
+			}
+			if got.greet(smtp.Ehlo, "again"); got.introduced || got.helo != "again" || !got.esmtp {
+				t.Errorf("behind EHLO: %+v", got)
+			}
+		})
+	}
+}
+
+// TestClientForFilters: what filters hear of a client, of one named by XFORWARD, and of one without an address.
+func TestClientForFilters(t *testing.T) {
+	addr := netip.MustParseAddrPort("192.0.2.1:1025")
+	asked := 0
+	dns := func(netip.Addr) (string, string) { asked++; return "one.test", "" }
+	for _, tt := range []struct {
+		name                 string
+		c                    client
+		ip, host, helo, with string
+		port, asked          int
+	}{
+		{"looked up once", client{addr: addr, lookUp: dns, helo: "h", esmtp: true}, "192.0.2.1", "one.test", "h", "UTF8SMTP", 1025, 1},
+		{"not looked up", client{addr: addr, helo: "h"}, "192.0.2.1", "[192.0.2.1]", "h", "SMTP", 1025, 0},
+		{"UNIX socket", client{lookUp: dns, esmtp: true, tls: &tls.ConnectionState{}}, "127.0.0.1", "[127.0.0.1]", "", "UTF8SMTPS", 0, 0},
+		{"forwarded", client{addr: addr, lookUp: dns, helo: "h", forward: &forwarded{netip.MustParseAddr("2001:db8::1"), 7, "f.test", "f"}}, "2001:db8::1", "f.test", "f", "SMTP", 7, 0},
+		{"forwarded without name", client{addr: addr, lookUp: dns, helo: "h", forward: &forwarded{addr: netip.MustParseAddr("2001:db8::1")}}, "2001:db8::1", "[2001:db8::1]", "h", "SMTP", 0, 0},
+		{"forwarded greeting alone", client{addr: addr, lookUp: dns, forward: &forwarded{helo: "f"}}, "192.0.2.1", "one.test", "f", "SMTP", 1025, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			asked = 0
+			c := tt.c
+			c.dnsName()
+			if c.ip() != tt.ip || c.hostName() != tt.host || c.greeting() != tt.helo || c.protocol(true) != tt.with || c.port() != tt.port || asked != tt.asked {
+				t.Errorf("%s %s %s %s %d, asked %d times; want %+v", c.ip(), c.hostName(), c.greeting(), c.protocol(true), c.port(), asked, tt)
+			}
+		})
+	}
+}
+
+// TestClientLogsInAndOut: what a login changes for the next hop and for the Received field.
+func TestClientLogsInAndOut(t *testing.T) {
+	c := client{addr: netip.MustParseAddrPort("192.0.2.1:1025"), helo: "h", esmtp: true}
+	c.logIn("PLAIN", "user")
+	if up := c.upstream(nil); !c.known() || c.protocol(false) != "ESMTPA" || up.Login != "user" || !up.Origin.IsValid() {
+		t.Errorf("logged in: %+v, %+v", c, up)
+	}
+	c.logOut()
+	if up := c.upstream([]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}); c.known() || c.protocol(false) != "ESMTP" || up.Login != "" || up.Origin.IsValid() {
+		t.Errorf("logged out: %+v, %+v", c, up)
+	}
+}
+
 func TestClientMacro(t *testing.T) {
 	for _, tt := range []struct{ addr, name, claimed, want string }{
 		{"192.0.2.1", "one.test", "", "one.test [192.0.2.1]"},
@@ -67,7 +140,7 @@ func TestClientMacro(t *testing.T) {
 		{"192.0.2.1", "", "forged.test", "forged.test [192.0.2.1] (may be forged)"},
 		{"2001:db8::1", "six.test", "", "six.test [2001:db8::1]"},
 	} {
-		s := &session{client: netip.AddrPortFrom(netip.MustParseAddr(tt.addr), 1), name: tt.name, claimed: tt.claimed, looked: true}
+		s := &session{client: client{addr: netip.AddrPortFrom(netip.MustParseAddr(tt.addr), 1), name: tt.name, claimed: tt.claimed, looked: true}}
 		if got := s.peerMacro(); got != tt.want {
 			t.Errorf("%+v: %q", tt, got)
 		}

@@ -11,32 +11,32 @@ import (
 
 // TestHarvest: whoever guesses addresses is thrown out, however the guesses are put; who delivers mail is not.
 func TestHarvest(t *testing.T) {
-	guess := func(c *client) { c.send("RCPT TO:<guess@d.example>\r\n") }
+	guess := func(c *dialog) { c.send("RCPT TO:<guess@d.example>\r\n") }
 	for _, tt := range []struct {
 		name  string
-		round func(c *client) // one guess
+		round func(c *dialog) // one guess
 	}{
 		{"one transaction", guess},
-		{"RSET", func(c *client) {
+		{"RSET", func(c *dialog) {
 			c.cmd("RSET", "250")
 			c.cmd("MAIL FROM:<a@b.example>", "250")
 			guess(c)
 		}},
-		{"EHLO", func(c *client) {
+		{"EHLO", func(c *dialog) {
 			c.cmd("EHLO again", "250")
 			c.cmd("MAIL FROM:<a@b.example>", "250")
 			guess(c)
 		}},
-		{"DATA", func(c *client) {
+		{"DATA", func(c *dialog) {
 			c.cmd("DATA", "554 5.5.1")
 			guess(c)
 		}},
-		{"sender", func(c *client) {
+		{"sender", func(c *dialog) {
 			c.cmd("RSET", "250")
 			c.cmd("MAIL FROM:<refused@b.example>", "250") // the server is asked when there is a recipient
 			guess(c)
 		}},
-		{"relay", func(c *client) { c.send("RCPT TO:<a@relay.example>\r\n") }},
+		{"relay", func(c *dialog) { c.send("RCPT TO:<a@relay.example>\r\n") }},
 	} {
 		for _, pipelining := range []string{"PIPELINING", "DSN"} {
 			t.Run(tt.name+" "+pipelining, func(t *testing.T) {
@@ -89,7 +89,7 @@ func TestUnknownAmongGood(t *testing.T) {
 			return onLine(a, "RCPT TO:<guess", "550 5.1.1 Unknown")
 		})
 		p := startProxy(t, behind(b), "--max-refusals=5", "--error-delay=1ms")
-		guesses := func() *client {
+		guesses := func() *dialog {
 			c := greeted(t, p.addr)
 			c.envelope()
 			for range 5 {
@@ -212,19 +212,19 @@ func TestErrorsSlowDown(t *testing.T) {
 func TestNoEndlessQuestions(t *testing.T) {
 	for _, tt := range []struct {
 		name, verb, answer string
-		round              func(c *client)
+		round              func(c *dialog)
 		more               int // replies, besides the one or two that end a round
 	}{
-		{"names for now", "helook", "ok -1 Later 450 4.7.0 0", func(c *client) { c.send("EHLO a\r\n") }, 0},
-		{"names for good", "helook", "ok 0 No 550 5.7.0 0", func(c *client) { c.send("EHLO a\r\n") }, 0},
-		{"senders for now", "senderok", "ok -1 Later 450 4.7.0 0", func(c *client) { c.send("MAIL FROM:<a@b.example>\r\n") }, 0},
-		{"senders for good", "senderok", "ok 0 No 550 5.7.0 0", func(c *client) { c.send("MAIL FROM:<a@b.example>\r\n") }, 0},
-		{"DATA for now", "DATA", "", func(c *client) {
+		{"names for now", "helook", "ok -1 Later 450 4.7.0 0", func(c *dialog) { c.send("EHLO a\r\n") }, 0},
+		{"names for good", "helook", "ok 0 No 550 5.7.0 0", func(c *dialog) { c.send("EHLO a\r\n") }, 0},
+		{"senders for now", "senderok", "ok -1 Later 450 4.7.0 0", func(c *dialog) { c.send("MAIL FROM:<a@b.example>\r\n") }, 0},
+		{"senders for good", "senderok", "ok 0 No 550 5.7.0 0", func(c *dialog) { c.send("MAIL FROM:<a@b.example>\r\n") }, 0},
+		{"DATA for now", "DATA", "", func(c *dialog) {
 			c.send("MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n")
 			c.expect("250")
 			c.expect("250")
 		}, 0},
-		{"recipients beyond all bounds", "RCPT", "", func(c *client) {
+		{"recipients beyond all bounds", "RCPT", "", func(c *dialog) {
 			c.send("MAIL FROM:<a@b.example>\r\n" + strings.Repeat("RCPT TO:<c@d.example>\r\n", 60))
 			c.expect("250")
 			for range 20 {

@@ -240,7 +240,7 @@ func (s *session) exchangeAll(commands []envelopeCommand) *smtp.Reply {
 	if refused == nil {
 		return nil
 	}
-	s.srv.log.Warn("server refuses the envelope that was to be used", "session", s.id, "client", s.client.Addr().String(), "qid", s.tx.qid, "filter", wanted, "reply", clip(refused.String()))
+	s.srv.log.Warn("server refuses the envelope that was to be used", "session", s.id, "client", s.client.addr.Addr().String(), "qid", s.tx.qid, "filter", wanted, "reply", clip(refused.String()))
 	r := reply(451, "4.3.0", "Envelope is not accepted now, try again later ("+s.id+")")
 	if wanted && (refused.Temporary() || refused.Code/100 == 5) {
 		r = passOn(*refused)

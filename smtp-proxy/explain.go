@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"time"
 
 	"postern/internal/smtp"
 )
@@ -78,11 +77,9 @@ func newExplanation(srv *server, c *ExplainCommand, out io.Writer) (*explanation
 	}
 	nowhere, other := net.Pipe()
 	go func() { _, _ = io.Copy(io.Discard, other) }()
-	s := &session{
-		srv: srv, conf: srv.conf.Load(), conn: smtp.NewConn(nowhere), id: "explain", listener: c.Listener, started: time.Now(),
-		client: netip.AddrPortFrom(addr.Unmap().WithZone(""), 0), helo: c.Helo, esmtp: true,
-	}
-	s.peer = s.client
+	s := srv.newSession(nowhere, c.Listener, netip.AddrPortFrom(addr.Unmap().WithZone(""), 0), netip.AddrPort{})
+	s.id = "explain"
+	s.client.greet(smtp.Ehlo, c.Helo)
 	return &explanation{s: s, out: out}, nil
 }
 
@@ -108,11 +105,11 @@ func (e *explanation) note(gate, text string) { fmt.Fprintf(e.out, "%-14s %s\n",
 func (e *explanation) connect() {
 	s, a := e.s, e.s.srv.admission
 	e.note(gateSessions, "known to the running proxy only")
-	if within(s.client.Addr(), s.conf.proxyNets) {
+	if within(s.client.addr.Addr(), s.conf.proxyNets) {
 		e.note(gateProxy, "a PROXY header is wanted")
 	}
 	for i := 0; ; i++ {
-		name, r := a.gate(s.background(), i, s.client.Addr())
+		name, r := a.gate(s.background(), i, s.client.addr.Addr())
 		if name == "" {
 			break
 		}
@@ -127,7 +124,7 @@ func (e *explanation) connect() {
 		return
 	}
 	e.say("relayok", s.askRelayok())
-	e.say("helook", s.askHelook(s.helo))
+	e.say("helook", s.askHelook(s.client.helo))
 }
 
 // envelope asks about sender and recipients.

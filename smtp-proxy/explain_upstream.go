@@ -31,7 +31,7 @@ func (e *explanation) askServer(url string, behind *tls.Config, from string, to 
 		return err
 	}
 	defer set.Close()
-	up, err := set.Get(e.s.background(), e.s.identity())
+	up, err := set.Get(e.s.background(), e.s.client.upstream(e.s.conf.limitExemptNets))
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (e *explanation) askServer(url string, behind *tls.Config, from string, to 
 		}
 		e.answered(path, r)
 		if r.Positive() && !e.s.conf.local.has(path) {
-			text := fmt.Sprintf("it relays to %s for %s", path, e.s.client.Addr())
+			text := fmt.Sprintf("it relays to %s for %s", path, e.s.client.addr.Addr())
 			if e.s.conf.local.empty() {
 				text += ", unless that is a recipient of ours: local-domains is not set"
 			}

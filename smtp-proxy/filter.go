@@ -87,7 +87,7 @@ func (s *session) ask(f *filter, request string) mxproto.Verdict {
 func (s *session) filterFailed(f *filter, err error) mxproto.Verdict {
 	s.srv.meters.filterFault()
 	s.fruitless = s.fruitless || f.onFailure != onFailureAccept
-	s.srv.log.Error("filter failed", "session", s.id, "client", s.client.Addr().String(), "policy", f.onFailure, "error", err)
+	s.srv.log.Error("filter failed", "session", s.id, "client", s.client.addr.Addr().String(), "policy", f.onFailure, "error", err)
 	switch f.onFailure {
 	case onFailureAccept:
 		return mxproto.Verdict{Action: mxproto.Continue}
@@ -113,10 +113,10 @@ func (s *session) askRelayok() *smtp.Reply {
 		return nil
 	}
 	v := s.ask(f, mxproto.Relayok{
-		IP: s.clientIP(), Name: s.hostName(), Port: s.clientPort(), MyIP: s.localIP(), MyPort: int(s.local.Port()),
+		IP: s.client.ip(), Name: s.client.hostName(), Port: s.client.port(), MyIP: s.client.localIP(), MyPort: int(s.client.local.Port()),
 	}.Line())
 	s.open = v.Action == mxproto.Accept
-	return s.hostVerdict(s.helo, v)
+	return s.hostVerdict(s.client.helo, v)
 }
 
 // askHelook asks about the name in HELO or EHLO. What the filter said of an earlier name does not count.
@@ -127,7 +127,7 @@ func (s *session) askHelook(helo string) *smtp.Reply {
 		return nil
 	}
 	v := s.ask(f, mxproto.Helook{
-		IP: s.clientIP(), Name: s.hostName(), Helo: helo, Port: s.clientPort(), MyIP: s.localIP(), MyPort: int(s.local.Port()),
+		IP: s.client.ip(), Name: s.client.hostName(), Helo: helo, Port: s.client.port(), MyIP: s.client.localIP(), MyPort: int(s.client.local.Port()),
 	}.Line())
 	s.openName = v.Action == mxproto.Accept
 	return s.hostVerdict(helo, v)
@@ -156,7 +156,7 @@ func (s *session) askSenderok(tx *transaction) *smtp.Reply {
 		return nil
 	}
 	v := s.ask(f, mxproto.Senderok{
-		Sender: tx.from.String(), IP: s.clientIP(), Name: s.hostName(), Helo: s.clientHelo(), Dir: tx.dir.Path(), QID: tx.qid,
+		Sender: tx.from.String(), IP: s.client.ip(), Name: s.client.hostName(), Helo: s.client.greeting(), Dir: tx.dir.Path(), QID: tx.qid,
 		ESMTP: texts(tx.params),
 	}.Line())
 	return s.messageVerdict(tx, v)
@@ -174,8 +174,8 @@ func (s *session) askRecipok(rcpt recipient) *smtp.Reply {
 		return nil
 	}
 	v := s.ask(f, mxproto.Recipok{
-		Recipient: rcpt.path.String(), Sender: tx.from.String(), IP: s.clientIP(), Name: s.hostName(), FirstRecipient: tx.first,
-		Helo: s.clientHelo(), Dir: tx.dir.Path(), QID: tx.qid, Mailer: s.srv.route.Mailer, Host: s.srv.route.Host, Addr: strings.ToLower(rcpt.path.Address),
+		Recipient: rcpt.path.String(), Sender: tx.from.String(), IP: s.client.ip(), Name: s.client.hostName(), FirstRecipient: tx.first,
+		Helo: s.client.greeting(), Dir: tx.dir.Path(), QID: tx.qid, Mailer: s.srv.route.Mailer, Host: s.srv.route.Host, Addr: strings.ToLower(rcpt.path.Address),
 		ESMTP: texts(rcpt.params),
 	}.Line())
 	return s.messageVerdict(tx, v)
@@ -216,7 +216,7 @@ func (s *session) openWorkdir(f *filter, tx *transaction) error {
 	tx.dir = dir
 	return dir.Envelope(workdir.Envelope{
 		ID: f.spool.NewID(), Sender: tx.from.String(), SenderArgs: texts(tx.params), Macros: s.macros(tx), QueueID: tx.qid,
-		ClientName: s.hostName(), ClientIP: s.clientIP(), ClientPort: s.clientPort(), Helo: s.clientHelo(), HasHelo: s.helo != "",
+		ClientName: s.client.hostName(), ClientIP: s.client.ip(), ClientPort: s.client.port(), Helo: s.client.greeting(), HasHelo: s.client.helo != "",
 	})
 }
 

@@ -318,7 +318,7 @@ func TestFilterStages(t *testing.T) {
 }
 
 // play goes through a session as long as there is something to expect.
-func play(c *client, greeting, hello, mail, rcpt, rcpt2, data string) {
+func play(c *dialog, greeting, hello, mail, rcpt, rcpt2, data string) {
 	c.t.Helper()
 	c.expect(greeting)
 	for _, step := range []struct{ line, want string }{
@@ -527,20 +527,20 @@ func TestFilterEndsSession(t *testing.T) {
 func TestAcceptedNameIsNotAnother(t *testing.T) {
 	for _, tt := range []struct {
 		name, accept string
-		again        func(c *client) *client
+		again        func(c *dialog) *dialog
 		asked        bool
 	}{
-		{"same name", "helook 127.0.0.1 [127.0.0.1] friend ", func(c *client) *client { return c }, false},
-		{"another name", "helook 127.0.0.1 [127.0.0.1] friend ", func(c *client) *client {
+		{"same name", "helook 127.0.0.1 [127.0.0.1] friend ", func(c *dialog) *dialog { return c }, false},
+		{"another name", "helook 127.0.0.1 [127.0.0.1] friend ", func(c *dialog) *dialog {
 			c.cmd("HELO stranger", "250")
 			return c
 		}, true},
-		{"within TLS", "helook 127.0.0.1 [127.0.0.1] friend ", func(c *client) *client {
+		{"within TLS", "helook 127.0.0.1 [127.0.0.1] friend ", func(c *dialog) *dialog {
 			c = startTLS(c)
 			c.cmd("EHLO stranger", "250")
 			return c
 		}, true},
-		{"address", "relayok ", func(c *client) *client {
+		{"address", "relayok ", func(c *dialog) *dialog {
 			c = startTLS(c)
 			c.cmd("EHLO stranger", "250")
 			return c

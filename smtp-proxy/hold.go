@@ -17,7 +17,7 @@ func (s *session) hold(tx *transaction, m *message, env *envelope, reason string
 		log.Warn("filter wants the message held, and hold is not set")
 		return reply(451, "4.7.1", "Message is held back, try again later")
 	}
-	up, err := s.srv.holds.Get(s.background(), s.identity())
+	up, err := s.srv.holds.Get(s.background(), s.client.upstream(s.conf.limitExemptNets))
 	if err != nil {
 		s.upstreamFault("hold", err)
 		return s.lost(err)

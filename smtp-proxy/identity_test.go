@@ -14,7 +14,7 @@ import (
 // The tests of this file are the cases about who the client is: PROXY protocol and XCLIENT.
 
 // clientOf gives the client of the last session that said EHLO, from the Received field of a message.
-func clientOf(t *testing.T, b *testenv.Backend, c *client) string {
+func clientOf(t *testing.T, b *testenv.Backend, c *dialog) string {
 	t.Helper()
 	c.envelope()
 	c.cmd("DATA", "354")

@@ -22,7 +22,7 @@ func gaveBack(t *testing.T, p *proxy) {
 }
 
 // idler begins a transaction with two recipients, from an address of its own.
-func idler(t *testing.T, p *proxy, i int, addr string) *client {
+func idler(t *testing.T, p *proxy, i int, addr string) *dialog {
 	t.Helper()
 	c := greeted(t, p.addr)
 	if addr != "" {
@@ -43,7 +43,7 @@ func TestRES_61_IdleClientsHoldNoServer(t *testing.T) {
 			_, b := startFront(t)
 			b.Extend("PIPELINING", "SIZE 1000000", "DSN", "XCLIENT NAME ADDR PORT PROTO HELO")
 			p := startProxy(t, behind(b), "--upstream-idle=30ms", "--upstream-connections=2", "--xclient-from=127.0.0.0/8", "--upstream-client-ip="+mode)
-			var all []*client
+			var all []*dialog
 			for i := range 8 {
 				all = append(all, idler(t, p, i, fmt.Sprintf("192.0.2.%d", i%2)))
 			}
@@ -194,7 +194,7 @@ func TestIdleStays(t *testing.T) {
 	witness := idler(t, p, 1, "") // is idle for no less time than they
 	gone := func() bool { s := p.ups.Stats()[0]; return s.Open == int64(s.Idle)+1 }
 	testenv.Eventually(t, "the third connection to be given back", gone)
-	for _, c := range []*client{kept, kept2, witness} {
+	for _, c := range []*dialog{kept, kept2, witness} {
 		c.cmd("DATA", "354")
 		c.send(smallMessage)
 		c.expect("250")
@@ -204,7 +204,7 @@ func TestIdleStays(t *testing.T) {
 	}
 }
 
-func idlerOn(c *client) *client {
+func idlerOn(c *dialog) *dialog {
 	c.cmd("MAIL FROM:<a@b.example>", "250")
 	c.cmd("RCPT TO:<x@d.example>", "250")
 	return c
@@ -215,13 +215,13 @@ func idlerOn(c *client) *client {
 func TestRES_62_ShareOfOneAddress(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--upstream-connections=8", "--connect-timeout=1s", "--xclient-from=127.0.0.0/8", "--limit-exempt=203.0.113.0/24")
-	slow := func(addr string) *client {
+	slow := func(addr string) *dialog {
 		c := idler(t, p, 0, addr)
 		c.cmd("DATA", "354")
 		c.send("Subject: x\r\n")
 		return c
 	}
-	holders := []*client{slow("IPV6:2001:db8::1"), slow("IPV6:2001:db8::2")}
+	holders := []*dialog{slow("IPV6:2001:db8::1"), slow("IPV6:2001:db8::2")}
 	c := greeted(t, p.addr)
 	c.cmd("XCLIENT ADDR=IPV6:2001:db8::3", "220")
 	c.cmd("EHLO c.example", "250")

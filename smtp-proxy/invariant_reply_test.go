@@ -118,7 +118,7 @@ func TestReplyIsWhole(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 5))
 	m := startMultiplexor(t, scanWith(t, "HX-A b\nF\n"))
 	args := []string{"--upstream=smtp://" + l.Addr().String(), "--max-refusals=1000000", "--max-transactions=0", "--max-errors=1000000"}
-	clients := []*client{greeted(t, startProxy(t, args...).addr), greeted(t, startProxy(t, m.args(args...)...).addr)}
+	clients := []*dialog{greeted(t, startProxy(t, args...).addr), greeted(t, startProxy(t, m.args(args...)...).addr)}
 	seen := make(map[int]int)
 	for range 300 {
 		e := randomEnding(random)
@@ -171,7 +171,7 @@ func percentAll(s string) string {
 }
 
 // strictReply reads a reply and looks at each byte of it.
-func strictReply(t *testing.T, c *client) (code string) {
+func strictReply(t *testing.T, c *dialog) (code string) {
 	t.Helper()
 	for {
 		line, err := c.r.ReadString('\n')

@@ -170,7 +170,7 @@ func TestRES_01_SessionsOfOneAddress(t *testing.T) {
 func TestRES_02_SessionsOfAll(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-sessions=3")
-	var open []*client
+	var open []*dialog
 	for range 3 {
 		c := dial(t, p.addr)
 		c.expect("220")
@@ -213,7 +213,7 @@ func TestRES_03_SlowContent(t *testing.T) {
 }
 
 // readable waits a little for a reply.
-func readable(c *client) bool {
+func readable(c *dialog) bool {
 	_ = testenv.Impatient(c)
 	_, err := c.r.Peek(1)
 	_ = testenv.Patient(c)

@@ -103,7 +103,7 @@ func TestRLY_01_RelayByLocalPart(t *testing.T) {
 func TestRefuseRelay(t *testing.T) {
 	const outside, refused = "RCPT TO:<x@outside.test>", "554 5.7.1 Relay access denied"
 	common := []string{"--refuse-relay=yes", "--local-domains=y.test"}
-	start := func(t *testing.T, args ...string) *client {
+	start := func(t *testing.T, args ...string) *dialog {
 		b := testenv.StartBackend(t)
 		b.Extend("AUTH PLAIN")
 		return greeted(t, startProxy(t, append(append(args, behind(b)), common...)...).addr)

@@ -15,18 +15,18 @@ import (
 
 // logEnd writes the line of a session.
 func (s *session) logEnd(took time.Duration) {
-	attrs := []any{"session", s.id, "listener", s.listener, "client", s.client.String(), "helo", clip(s.helo), "messages", s.messages,
+	attrs := []any{"session", s.id, "listener", s.client.listener, "client", s.client.addr.String(), "helo", clip(s.client.helo), "messages", s.messages,
 		"errors", s.wrong, "duration", took.Round(time.Millisecond)}
-	if s.peer != s.client {
-		attrs = append(attrs, "peer", s.peer.String())
+	if s.client.peer != s.client.addr {
+		attrs = append(attrs, "peer", s.client.peer.String())
 	}
-	if s.authType != "" {
-		attrs = append(attrs, "auth", clip(s.authType), "login", clip(s.login))
+	if s.client.authType != "" {
+		attrs = append(attrs, "auth", clip(s.client.authType), "login", clip(s.client.login))
 	}
-	if s.tls != nil {
-		attrs = append(attrs, "tls", tls.VersionName(s.tls.Version), "cipher", tls.CipherSuiteName(s.tls.CipherSuite))
+	if s.client.tls != nil {
+		attrs = append(attrs, "tls", tls.VersionName(s.client.tls.Version), "cipher", tls.CipherSuiteName(s.client.tls.CipherSuite))
 	}
-	attrs = append(attrs, s.shown.log()...)
+	attrs = append(attrs, s.client.cert.log()...)
 	ctx := s.srv.ctx
 	if s.gate != "" {
 		attrs = append(attrs, "gate", s.gate)
@@ -68,7 +68,7 @@ func (s *session) logMessage(tx *transaction, outcome string, r smtp.Reply, size
 
 // logRefusedHost writes the line of a client that the filter refused, by its address or by its name in HELO.
 func (s *session) logRefusedHost(helo string, r smtp.Reply) {
-	s.srv.log.Info("refused", "session", s.id, "client", s.client.Addr().String(), "helo", clip(helo), "reply", clip(r.String()), "gate", gateFilter)
+	s.srv.log.Info("refused", "session", s.id, "client", s.client.addr.Addr().String(), "helo", clip(helo), "reply", clip(r.String()), "gate", gateFilter)
 }
 
 // logRefused writes the line of a sender or recipient that was refused, for now or for good: there may never be a
@@ -90,18 +90,18 @@ func (s *session) logRefused(tx *transaction, gate, to string, r smtp.Reply) {
 
 // whose gives the fields that say whose message it is.
 func (s *session) whose(tx *transaction) []any {
-	attrs := []any{"session", s.id, "client", s.client.Addr().String(), "helo", clip(s.helo)}
-	if s.forward != nil {
-		attrs = append(attrs, "forwarded", s.clientIP())
+	attrs := []any{"session", s.id, "client", s.client.addr.Addr().String(), "helo", clip(s.client.helo)}
+	if s.client.forward != nil {
+		attrs = append(attrs, "forwarded", s.client.ip())
 	}
 	if tx != nil {
 		attrs = append(attrs, "qid", tx.qid, "from", clip(tx.from.Address))
 	}
-	if s.tls != nil {
-		attrs = append(attrs, "tls", tls.VersionName(s.tls.Version))
+	if s.client.tls != nil {
+		attrs = append(attrs, "tls", tls.VersionName(s.client.tls.Version))
 	}
-	if s.authType != "" {
-		attrs = append(attrs, "login", clip(s.login))
+	if s.client.authType != "" {
+		attrs = append(attrs, "login", clip(s.client.login))
 	}
 	return attrs
 }

@@ -21,7 +21,7 @@ func isGuess(r smtp.Reply) bool {
 
 // shutOut refuses AUTH to an address with too many failed logins; the server behind is not asked.
 func (s *session) shutOut() bool {
-	addr := s.client.Addr()
+	addr := s.client.addr.Addr()
 	if within(addr, s.conf.limitExemptNets) || !s.srv.logins.Shut(addr) {
 		return false
 	}
@@ -32,14 +32,14 @@ func (s *session) shutOut() bool {
 
 // loginFailed notes that a login failed. The client's answer, which waits to be sent, waits longer each time.
 func (s *session) loginFailed(mech, user string, r smtp.Reply) {
-	addr := s.client.Addr()
+	addr := s.client.addr.Addr()
 	s.srv.meters.login(loginRefused)
 	word := "-"
 	if user != "" {
 		word = percent.Encode(user)
 	}
 	s.srv.publish('W', s.id, addressText(addr), percent.Encode(mech), word)
-	s.srv.log.Info("login failed", "session", s.id, "listener", s.listener, "client", addressText(addr),
+	s.srv.log.Info("login failed", "session", s.id, "listener", s.client.listener, "client", addressText(addr),
 		"mechanism", clip(mech), "user", clip(user), "reply", clip(r.String()))
 	if !addr.IsValid() || within(addr, s.conf.limitExemptNets) {
 		return

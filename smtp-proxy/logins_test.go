@@ -45,7 +45,7 @@ func plain(user, password string) string {
 func TestRES_60_GuessingPasswords(t *testing.T) {
 	b := guarded(t)
 	p := startProxy(t, behind(b), "--auth-requires-tls=no", "--max-login-failures=5", "--login-delay=0s", "--xclient-from=127.0.0.0/8")
-	as := func(addr string) *client {
+	as := func(addr string) *dialog {
 		c := greeted(t, p.addr)
 		c.cmd("XCLIENT ADDR="+addr, "220")
 		c.cmd("EHLO c.example", "250")

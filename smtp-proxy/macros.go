@@ -15,25 +15,25 @@ func (s *session) macros(tx *transaction) [][2]string {
 			m = append(m, [2]string{key, value})
 		}
 	}
-	if s.authed || s.login != "" {
-		add("auth_authen", s.login)
-		add("auth_type", s.authType)
+	if s.client.known() {
+		add("auth_authen", s.client.login)
+		add("auth_type", s.client.authType)
 	}
-	if s.tls != nil {
-		version, cipher, bits := tlsNames(s.tls)
-		if s.shown != nil {
-			add("cert_issuer", s.shown.issuer)
-			add("cert_subject", s.shown.subject)
-			add("verify", s.shown.verify)
+	if s.client.tls != nil {
+		version, cipher, bits := tlsNames(s.client.tls)
+		if s.client.cert != nil {
+			add("cert_issuer", s.client.cert.issuer)
+			add("cert_subject", s.client.cert.subject)
+			add("verify", s.client.cert.verify)
 		}
 		add("cipher", cipher)
 		add("cipher_bits", bits)
 		add("tls_version", version)
 	}
-	add("daemon_name", s.listener)
-	add("daemon_port", strconv.Itoa(int(s.local.Port())))
+	add("daemon_name", s.client.listener)
+	add("daemon_port", strconv.Itoa(int(s.client.local.Port())))
 	add("i", tx.qid)
-	add("if_addr", s.localIP())
+	add("if_addr", s.client.localIP())
 	add("if_name", s.conf.host)
 	add("j", s.conf.host)
 	m = append(m, [2]string{"mail_addr", strings.ToLower(tx.from.Address)}) // also if it is empty
@@ -44,14 +44,14 @@ func (s *session) macros(tx *transaction) [][2]string {
 
 // peerMacro is the macro _: what the DNS has for a name of the client, verified or not, and its address.
 func (s *session) peerMacro() string {
-	name, forged := s.clientName(), ""
-	if name == "" && s.claimed != "" && s.forward == nil {
-		name, forged = s.claimed, " (may be forged)"
+	name, forged := s.client.dnsName(), ""
+	if name == "" && s.client.claimed != "" && s.client.forward == nil {
+		name, forged = s.client.claimed, " (may be forged)"
 	}
 	if name == "" {
 		name = "unknown"
 	}
-	return fmt.Sprintf("%s [%s]%s", name, s.clientIP(), forged)
+	return fmt.Sprintf("%s [%s]%s", name, s.client.ip(), forged)
 }
 
 // tlsNames gives version, cipher and its strength under the names of OpenSSL, which are those that filters know.

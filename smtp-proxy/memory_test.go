@@ -55,7 +55,7 @@ func TestMemoryBudget(t *testing.T) {
 				args = append(args, startMultiplexor(t, scanWith(t, "F\n")).args()...)
 			}
 			p := startProxy(t, args...)
-			began := make([]*client, 3)
+			began := make([]*dialog, 3)
 			for i := range began {
 				began[i] = greeted(t, p.addr)
 				began[i].envelope()

@@ -72,7 +72,7 @@ func (s *session) doData(arg string) {
 // If it is not ready, the client was told why.
 func (s *session) prepareContent(tx *transaction) (out sink, ready bool) {
 	if !s.reserve(tx) {
-		s.srv.log.Warn("no memory for another message", "session", s.id, "client", s.client.Addr().String(), "limit", s.srv.memory.limit)
+		s.srv.log.Warn("no memory for another message", "session", s.id, "client", s.client.addr.Addr().String(), "limit", s.srv.memory.limit)
 		s.collect()
 		s.say(noMemory)
 		s.dropTransaction()
@@ -302,7 +302,7 @@ func headerRefusal(err error) smtp.Reply {
 // notStored logs the cause that the client is not told.
 func (s *session) notStored(err error) {
 	s.fruitless = true
-	s.srv.log.Error("message cannot be stored", "session", s.id, "client", s.client.Addr().String(), "error", err)
+	s.srv.log.Error("message cannot be stored", "session", s.id, "client", s.client.addr.Addr().String(), "error", err)
 }
 
 // localFault is what the client is told of trouble of ours.
@@ -325,7 +325,7 @@ func (s *session) contentLost(tx *transaction, out sink, r *receiver, err error)
 		s.closing = true
 	}
 	s.logMessage(tx, outcome, last, r.size, "")
-	s.tx, s.forward = nil, nil
+	s.tx, s.client.forward = nil, nil
 	tx.remove(s.srv)
 	s.abandonUpstream()
 }
@@ -364,7 +364,7 @@ func (s *session) finishMessage(tx *transaction, out sink, r *receiver) {
 		s.forgive()
 	}
 	s.refused(verdict)
-	s.tx, s.forward = nil, nil
+	s.tx, s.client.forward = nil, nil
 	tx.remove(s.srv)
 	s.releaseUpstream()
 }

@@ -9,7 +9,7 @@ import (
 
 // standIn gives a session that was greeted while a server was there that can do all, and now only one is left
 // that can do nothing but what is named.
-func standIn(t *testing.T, keywords string, args ...string) (*client, *testenv.Backend) {
+func standIn(t *testing.T, keywords string, args ...string) (*dialog, *testenv.Backend) {
 	t.Helper()
 	first, second := testenv.StartBackend(t), testenv.StartBackend(t)
 	second.Extend(strings.Fields(keywords)...)

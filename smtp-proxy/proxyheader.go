@@ -29,9 +29,9 @@ func (s *session) readProxyHeader() bool {
 		}
 		s.conn.Discard(n)
 		if h.Source.IsValid() {
-			s.client, s.local = h.Source, h.Destination
+			s.client.addr, s.client.local = h.Source, h.Destination
 		}
-		if s.conn.Buffered() > 0 && s.listener != listenSMTPS {
+		if s.conn.Buffered() > 0 && s.client.listener != listenSMTPS {
 			s.close(gateEarly, reply(554, "5.5.0", "You talk before the greeting"))
 			s.flush()
 			return false
@@ -44,6 +44,6 @@ func (s *session) readProxyHeader() bool {
 	if s.conn.Buffered() == 0 && errors.Is(err, io.EOF) {
 		level = slog.LevelDebug // a load balancer that looks whether we live
 	}
-	s.srv.log.Log(s.srv.ctx, level, "no PROXY header", "session", s.id, "peer", s.peer.String(), "error", err)
+	s.srv.log.Log(s.srv.ctx, level, "no PROXY header", "session", s.id, "peer", s.client.peer.String(), "error", err)
 	return false
 }

@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
-	"postern/internal/connlimit"
 	"postern/internal/smtp"
 	"postern/smtp-proxy/upstream"
 )
@@ -73,7 +71,7 @@ func (s *session) connectBy(get func(context.Context, upstream.Client) (*upstrea
 	if s.up != nil {
 		return nil
 	}
-	up, err := get(s.background(), s.identity())
+	up, err := get(s.background(), s.client.upstream(s.conf.limitExemptNets))
 	if err != nil {
 		return err
 	}
@@ -87,26 +85,13 @@ func (s *session) connectBy(get func(context.Context, upstream.Client) (*upstrea
 	return nil
 }
 
-// identity is what the server behind may be told about the client.
-func (s *session) identity() upstream.Client {
-	proto := "ESMTP"
-	if !s.esmtp {
-		proto = "SMTP"
-	}
-	origin := connlimit.Origin(s.client.Addr())
-	if within(s.client.Addr(), s.conf.limitExemptNets) {
-		origin = netip.Prefix{}
-	}
-	return upstream.Client{Origin: origin, Addr: s.client, Name: s.name, Helo: s.helo, Login: s.login, Proto: proto, ServerAddr: s.local}
-}
-
 // releaseUpstream gives the connection back, for other sessions to use; one that is authenticated as
 // our client stays with us.
 func (s *session) releaseUpstream() {
 	if s.up == nil {
 		return
 	}
-	if s.authed {
+	if s.client.authed {
 		if err := s.resetUpstream(); err == nil {
 			return
 		}
@@ -138,8 +123,8 @@ func (s *session) abandonUpstream() {
 	}
 	s.up.Abort()
 	s.up = nil
-	if s.authed && !s.holding {
-		s.authed, s.login, s.authType = false, "", ""
+	if s.client.authed && !s.holding {
+		s.client.logOut()
 		s.closing = true
 	}
 }
@@ -249,7 +234,7 @@ func (s *session) mailLine(from smtp.Path, params []smtp.Param) string {
 		case smtp.ParamRet, smtp.ParamEnvID:
 			ok = caps.DSN
 		case smtp.ParamAuth:
-			ok = s.authed && !s.holding
+			ok = s.client.authed && !s.holding
 		}
 		if ok {
 			b.WriteByte(' ')
@@ -328,7 +313,7 @@ func (s *session) nextReply(i int) (smtp.Reply, error) {
 		}
 	}
 	kind := s.pending[i].kind
-	if s.tx == nil || s.tx.retried || s.authed || kind != replyMail && kind != replyQuiet {
+	if s.tx == nil || s.tx.retried || s.client.authed || kind != replyMail && kind != replyQuiet {
 		return smtp.Reply{}, err
 	}
 	s.tx.retried = true
@@ -419,7 +404,7 @@ func (s *session) loseTransaction(err error) *smtp.Reply {
 func (s *session) upstreamFault(act string, err error) {
 	s.srv.meters.upstreamFault()
 	s.fruitless = true
-	attrs := []any{"session", s.id, "client", s.client.Addr().String(), "act", act, "error", err}
+	attrs := []any{"session", s.id, "client", s.client.addr.Addr().String(), "act", act, "error", err}
 	if s.tx != nil {
 		attrs = append(attrs, "qid", s.tx.qid)
 	}

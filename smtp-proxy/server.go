@@ -124,9 +124,7 @@ func (srv *server) accept(nc net.Conn, name string) {
 		srv.turnAway(nc, name, shut(gateSessions, reply(421, "4.3.2", "Too many sessions, try again later")))
 		return
 	}
-	s := &session{srv: srv, conf: srv.conf.Load(), listener: name, started: time.Now(), conn: smtp.NewConn(nc), raw: nc}
-	s.peer, s.local = addrPort(nc.RemoteAddr()), addrPort(nc.LocalAddr())
-	s.client = s.peer
+	s := srv.newSession(nc, name, addrPort(nc.RemoteAddr()), addrPort(nc.LocalAddr()))
 	if !srv.register(s) {
 		srv.crowd.leaveTotal()
 		srv.turnAway(nc, name, shut(gateDrain, goingDown))
@@ -137,6 +135,16 @@ func (srv *server) accept(nc net.Conn, name string) {
 		defer srv.leave(s)
 		s.run()
 	}()
+}
+
+// newSession makes the session of a connection from peer to local.
+func (srv *server) newSession(nc net.Conn, listener string, peer, local netip.AddrPort) *session {
+	s := &session{srv: srv, conf: srv.conf.Load(), started: time.Now(), conn: smtp.NewConn(nc), raw: nc}
+	s.client = client{listener: listener, peer: peer, addr: peer, local: local}
+	if bool(s.conf.ClientLookup) {
+		s.client.lookUp = srv.lookUpName
+	}
+	return s
 }
 
 // register makes a session one that a drain waits for; it fails when the drain has begun.

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -18,30 +16,13 @@ import (
 // session is one client on one connection. It is run by one goroutine, which owns everything here but
 // what mu guards.
 type session struct {
-	srv      *server
-	conf     *live // as it was when the session began
-	conn     *smtp.Conn
-	id       string
-	listener string
-	started  time.Time
-
-	peer     netip.AddrPort // other end of the connection
-	client   netip.AddrPort // the client: the peer, unless a trusted one named another
-	local    netip.AddrPort // where the client connected to
-	name     string         // the client's name from the DNS, once looked up; or given by XCLIENT
-	looked   bool           // the name was looked up
-	claimed  string         // a name that the DNS has for the client, and that has not the client's address
-	helo     string
-	esmtp    bool
-	offered  offer // in reply to EHLO
-	tls      *tls.ConnectionState
-	shown    *shown     // the client's certificate; nil if it was not asked for one
-	spoken   bool       // XCLIENT said who the client is, and the client has said nothing yet
-	forward  *forwarded // whom XFORWARD named; nil: nobody
-	login    string     // the name that a trusted XCLIENT gave, or the client in an AUTH that succeeded
-	authType string     // the mechanism of AUTH, or XCLIENT
-	authed   bool       // up is authenticated as the client and belongs to this session
-
+	srv       *server
+	conf      *live // as it was when the session began
+	conn      *smtp.Conn
+	id        string
+	started   time.Time
+	client    client
+	offered   offer // in reply to EHLO
 	tx        *transaction
 	holding   bool // up is not the server behind, but where messages are held
 	up        *upstream.Conn
@@ -220,7 +201,7 @@ func (s *session) flush() bool {
 
 // end gives back everything and says in one line what the session was.
 func (s *session) end() {
-	if s.up != nil && s.authed {
+	if s.up != nil && s.client.authed {
 		s.up.Abort() // it is of no use to others, so that nothing there need be brought to an end
 		s.up = nil
 	}
@@ -234,14 +215,14 @@ func (s *session) end() {
 		s.stat.Remove()
 	}
 	if s.counted {
-		s.srv.crowd.leaveAddress(s.client.Addr())
+		s.srv.crowd.leaveAddress(s.client.addr.Addr())
 	}
-	if s.gate == gateProxy && s.client == s.peer {
+	if s.gate == gateProxy && s.client.addr == s.client.peer {
 		return // health checks of load balancers: counted, not logged
 	}
 	took := time.Since(s.started)
 	if s.announced {
-		s.srv.publish('D', s.id, addressText(s.client.Addr()), seconds(took))
+		s.srv.publish('D', s.id, addressText(s.client.addr.Addr()), seconds(took))
 	}
 	s.logEnd(took)
 }

@@ -121,20 +121,20 @@ func startProxyWith(t testing.TB, listener string, handler func(*lockedLog) slog
 func behind(b *testenv.Backend) string { return "--upstream=smtp://" + b.Addr }
 
 // client is the other side of a session.
-type client struct {
+type dialog struct {
 	net.Conn
 	t testing.TB
 	r *bufio.Reader
 }
 
-func dial(t testing.TB, addr string) *client {
+func dial(t testing.TB, addr string) *dialog {
 	t.Helper()
 	nc := testenv.Dial(t, "tcp", addr)
-	return &client{nc, t, bufio.NewReader(nc)}
+	return &dialog{nc, t, bufio.NewReader(nc)}
 }
 
 // greeted gives a client that has said EHLO.
-func greeted(t testing.TB, addr string) *client {
+func greeted(t testing.TB, addr string) *dialog {
 	t.Helper()
 	c := dial(t, addr)
 	c.expect("220")
@@ -142,7 +142,7 @@ func greeted(t testing.TB, addr string) *client {
 	return c
 }
 
-func (c *client) send(text string) {
+func (c *dialog) send(text string) {
 	c.t.Helper()
 	if _, err := io.WriteString(c, text); err != nil {
 		c.t.Fatalf("send %.60q: %v", text, err)
@@ -150,7 +150,7 @@ func (c *client) send(text string) {
 }
 
 // expect reads a reply and checks how it begins.
-func (c *client) expect(want string) smtp.Reply {
+func (c *dialog) expect(want string) smtp.Reply {
 	c.t.Helper()
 	r, err := smtp.ReadReply(c.r)
 	if err != nil {
@@ -162,7 +162,7 @@ func (c *client) expect(want string) smtp.Reply {
 	return r
 }
 
-func (c *client) cmd(line, want string) smtp.Reply {
+func (c *dialog) cmd(line, want string) smtp.Reply {
 	c.t.Helper()
 	c.send(line + "\r\n")
 	r, err := smtp.ReadReply(c.r)
@@ -176,7 +176,7 @@ func (c *client) cmd(line, want string) smtp.Reply {
 }
 
 // expectEnd sees that the server ends the connection, without another byte.
-func (c *client) expectEnd() {
+func (c *dialog) expectEnd() {
 	c.t.Helper()
 	rest, err := io.ReadAll(c.r)
 	if err != nil && !strings.Contains(err.Error(), "reset") {
@@ -188,7 +188,7 @@ func (c *client) expectEnd() {
 }
 
 // envelope names a sender and a recipient.
-func (c *client) envelope() {
+func (c *dialog) envelope() {
 	c.t.Helper()
 	c.cmd("MAIL FROM:<from@client.example>", "250")
 	c.cmd("RCPT TO:<to@server.example>", "250")

@@ -36,30 +36,12 @@ func (s *session) newSink(tx *transaction, due bool) sink {
 // receivedField makes our Received field.
 func (s *session) receivedField(tx *transaction) []byte {
 	f := header.Received{
-		Helo: s.helo, Name: s.name, Client: s.client.Addr(), Host: s.conf.host, With: s.protocol(tx), ID: tx.qid, When: time.Now(),
+		Helo: s.client.helo, Name: s.client.name, Client: s.client.addr.Addr(), Host: s.conf.host, With: s.client.protocol(tx.utf8), ID: tx.qid, When: time.Now(),
 	}
 	if len(tx.accepted) == 1 {
 		f.Rcpt = tx.accepted[0].path.String()
 	}
 	return f.AppendTo(make([]byte, 0, 256))
-}
-
-// protocol gives the word behind "with": RFC 3848, and RFC 6531, 4.3.
-func (s *session) protocol(tx *transaction) string {
-	if !s.esmtp {
-		return "SMTP"
-	}
-	word := "ESMTP"
-	if tx.utf8 {
-		word = "UTF8SMTP"
-	}
-	if s.tls != nil {
-		word += "S"
-	}
-	if s.authed {
-		word += "A"
-	}
-	return word
 }
 
 // upstreamWriter marks the errors of a server's connection.

@@ -126,7 +126,7 @@ func TestSMG_14_EmptyLinesAroundTheDot(t *testing.T) {
 func TestSMG_15_StuffedDotIsContent(t *testing.T) { bothModes(t, "\r\n..\r\n", isContent, isContent) }
 
 // sendPieces sends content in pieces, each in a segment of its own as far as the kernel allows.
-func sendPieces(c *client, pieces ...string) {
+func sendPieces(c *dialog, pieces ...string) {
 	c.t.Helper()
 	for _, piece := range pieces {
 		c.send(piece)

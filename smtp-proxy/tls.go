@@ -14,19 +14,19 @@ import (
 func loadTLS(s *settings) (map[string]*tlsconf.Listener, error) { return s.TLS.Load(mailListeners...) }
 
 // tlsHere is TLS at the listener that the client came to; nil if there is none.
-func (s *session) tlsHere() *tlsconf.Listener { return s.conf.tls[s.listener] }
+func (s *session) tlsHere() *tlsconf.Listener { return s.conf.tls[s.client.listener] }
 
 // mustSecure says whether the client has to begin TLS, and show a certificate there, before anything else.
 func (s *session) mustSecure() bool {
 	here := s.tlsHere()
-	return s.tls == nil && here != nil && here.Required
+	return s.client.tls == nil && here != nil && here.Required
 }
 
 // inClear are the commands that a client who has to begin TLS may use, RFC 3207, 4, or that come to nothing without
 // others: BDAT takes its octets off the line.
 var inClear = []string{smtp.Ehlo, smtp.Helo, smtp.Noop, smtp.Quit, smtp.Rset, smtp.Help, smtp.StartTLS, smtp.Bdat}
 
-func (s *session) canStartTLS() bool { return s.tlsHere() != nil && s.tls == nil }
+func (s *session) canStartTLS() bool { return s.tlsHere() != nil && s.client.tls == nil }
 
 // doStartTLS is STARTTLS: RFC 3207.
 func (s *session) doStartTLS(arg string) {
@@ -34,7 +34,7 @@ func (s *session) doStartTLS(arg string) {
 	case s.tlsHere() == nil:
 		s.fail(reply(502, "5.5.1", "TLS is not offered"))
 		return
-	case s.tls != nil:
+	case s.client.tls != nil:
 		s.fail(reply(503, "5.5.1", "TLS is in use already"))
 		return
 	case s.tx != nil:
@@ -57,7 +57,7 @@ func (s *session) doStartTLS(arg string) {
 	s.forgetUpstream()
 }
 
-// handshake begins TLS. Whatever the client said before is forgotten: RFC 3207, 4.2.
+// handshake begins TLS.
 func (s *session) handshake() bool {
 	nc := s.conn.Net()
 	if rest := s.conn.TakeBuffered(); len(rest) > 0 {
@@ -73,41 +73,41 @@ func (s *session) handshake() bool {
 	}
 	defer s.awake()
 	if err := tc.HandshakeContext(ctx); err != nil {
-		s.gate, s.shown = gateHandshake, &shown{fault: err}
+		s.gate, s.client.cert = gateHandshake, &clientCert{fault: err}
 		s.srv.meters.gate(gateHandshake)
 		return false
 	}
 	state := tc.ConnectionState()
-	s.tls, s.shown = &state, shownBy(here, &state)
+	s.client.secure(&state, certOf(here, &state))
 	s.conn.Upgrade(tc)
-	s.helo, s.esmtp, s.openName = "", false, false
+	s.openName = false
 	return true
 }
 
-// shown is what came of asking a client for its certificate.
-type shown struct {
+// clientCert is what came of asking a client for its certificate.
+type clientCert struct {
 	verify          string // OK; FAIL: it is not good; NO: there is none, as Sendmail has it; "" if there is no TLS
 	subject, issuer string // distinguished names, RFC 4514
 	fault           error  // why it is not good, or there is no TLS
 }
 
-// shownBy looks at the certificate of a client; nil if it was not asked for one.
-func shownBy(here *tlsconf.Listener, state *tls.ConnectionState) *shown {
+// certOf looks at the certificate of a client; nil if it was not asked for one.
+func certOf(here *tlsconf.Listener, state *tls.ConnectionState) *clientCert {
 	if here.Config.ClientAuth == tls.NoClientCert {
 		return nil
 	}
 	cert, err := here.Peer(state)
 	switch {
 	case cert == nil:
-		return &shown{verify: "NO"}
+		return &clientCert{verify: "NO"}
 	case err != nil:
-		return &shown{"FAIL", cert.Subject.String(), cert.Issuer.String(), err}
+		return &clientCert{"FAIL", cert.Subject.String(), cert.Issuer.String(), err}
 	}
-	return &shown{verify: "OK", subject: cert.Subject.String(), issuer: cert.Issuer.String()}
+	return &clientCert{verify: "OK", subject: cert.Subject.String(), issuer: cert.Issuer.String()}
 }
 
 // log gives what the log says of it.
-func (c *shown) log() []any {
+func (c *clientCert) log() []any {
 	switch {
 	case c == nil || c.verify == "NO":
 		return nil

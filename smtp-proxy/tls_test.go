@@ -47,20 +47,20 @@ func certificate(t testing.TB, dir, name string) []string {
 }
 
 // startTLS takes a client through STARTTLS.
-func startTLS(c *client) *client {
+func startTLS(c *dialog) *dialog {
 	c.t.Helper()
 	c.cmd("STARTTLS", "220")
 	return secured(c)
 }
 
 // secured does the handshake.
-func secured(c *client) *client {
+func secured(c *dialog) *dialog {
 	c.t.Helper()
 	tc := tls.Client(c.Conn, &tls.Config{InsecureSkipVerify: true})
 	if err := tc.Handshake(); err != nil {
 		c.t.Fatalf("handshake: %v", err)
 	}
-	return &client{tc, c.t, bufio.NewReader(tc)}
+	return &dialog{tc, c.t, bufio.NewReader(tc)}
 }
 
 func TestStartTLS(t *testing.T) {
@@ -233,7 +233,7 @@ func TestTLS_11_HandshakesCountForTheAddress(t *testing.T) {
 	nc, err := from.Dial("tcp", p.addr)
 	must(t, err)
 	defer nc.Close()
-	secured(&client{nc, t, bufio.NewReader(nc)}).expect("220")
+	secured(&dialog{nc, t, bufio.NewReader(nc)}).expect("220")
 }
 
 // TLS-11: a thousand handshakes that stall at once keep nobody else out, and all end.
@@ -241,7 +241,7 @@ func TestTLS_11_ThousandHandshakesThatStall(t *testing.T) {
 	b := testenv.StartBackend(t)
 	args := append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--smtps=inet:1", "--max-sessions-per-address=0", "--tls-timeout=3s")
 	p := startProxyAs(t, listenSMTPS, args...)
-	var stalled []*client
+	var stalled []*dialog
 	for range 1000 {
 		c := dial(t, p.addr)
 		c.send("\x16\x03\x01")
@@ -293,10 +293,10 @@ func offering(t *testing.T, ca *testenv.Authority, rules ...string) []string {
 
 // shows does the handshake of a client with a certificate. With TLS 1.3 the client hears only behind it that the server
 // does not take its certificate.
-func (c *client) shows(conf *tls.Config) (*client, error) {
+func (c *dialog) shows(conf *tls.Config) (*dialog, error) {
 	conf.InsecureSkipVerify = true
 	tc := tls.Client(c.Conn, conf)
-	return &client{tc, c.t, bufio.NewReader(tc)}, tc.Handshake()
+	return &dialog{tc, c.t, bufio.NewReader(tc)}, tc.Handshake()
 }
 
 // TestServerName asks for several names.
@@ -505,7 +505,7 @@ func TestReloadCertificate(t *testing.T) {
 	conf, err := loadTLS(s)
 	must(t, err)
 	p.use(&live{settings: s, tls: conf})
-	for c, want := range map[*client]string{old: "old.example", greeted(t, p.addr): "new.example"} {
+	for c, want := range map[*dialog]string{old: "old.example", greeted(t, p.addr): "new.example"} {
 		tc := startTLS(c).Conn.(*tls.Conn)
 		if got := tc.ConnectionState().PeerCertificates[0].Subject.CommonName; got != want {
 			t.Errorf("certificate of %s, want %s", got, want)

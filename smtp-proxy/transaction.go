@@ -83,10 +83,10 @@ func (s *session) newTransaction(from smtp.Path, rest string) (*transaction, *sm
 
 // mailParam checks one parameter of MAIL: known, offered, well-formed.
 func (s *session) mailParam(tx *transaction, p smtp.Param) *smtp.Reply {
-	if s.esmtp && p.Key == smtp.ParamAuth && p.Value == "<>" {
+	if s.client.esmtp && p.Key == smtp.ParamAuth && p.Value == "<>" {
 		return nil // says nothing, and is passed on only with AUTH; clients send it without being offered any
 	}
-	if !s.esmtp || !s.offers(p.Key) {
+	if !s.client.esmtp || !s.offers(p.Key) {
 		return refusalOf(555, "5.5.4", "Parameter not recognized: "+clip(p.Key))
 	}
 	err := p.CheckMail()
@@ -122,7 +122,7 @@ func (s *session) rcptParams(rest string) ([]smtp.Param, *smtp.Reply) {
 	}
 	for _, p := range params {
 		known := p.Key == smtp.ParamNotify || p.Key == smtp.ParamOrigRcpt
-		if !known || !s.esmtp || !s.offers(p.Key) {
+		if !known || !s.client.esmtp || !s.offers(p.Key) {
 			return nil, refusalOf(555, "5.5.4", "Parameter not recognized: "+clip(p.Key))
 		}
 		if err := p.CheckRcpt(s.tx != nil && s.tx.utf8); err != nil {
@@ -140,7 +140,7 @@ func refusalOf(code int, enhanced, text string) *smtp.Reply {
 // dropTransaction ends a message that was not delivered; the server behind is told when the
 // connection to it is used again.
 func (s *session) dropTransaction() {
-	s.forward = nil
+	s.client.forward = nil
 	if s.tx == nil {
 		return
 	}

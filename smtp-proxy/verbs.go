@@ -101,10 +101,10 @@ func (s *session) doHello(cmd smtp.Command) {
 		s.deferred(*r)
 		return
 	}
-	again := s.helo != ""
-	s.helo, s.esmtp, s.spoken = cmd.Arg, cmd.Verb == smtp.Ehlo, false
+	again := s.client.helo != ""
+	s.client.greet(cmd.Verb, cmd.Arg)
 	r := reply(250, "", s.conf.host)
-	if s.esmtp {
+	if s.client.esmtp {
 		r = smtp.Reply{Code: 250, Lines: s.greeting()}
 	}
 	if again {
@@ -116,7 +116,7 @@ func (s *session) doHello(cmd smtp.Command) {
 
 // doMail is MAIL FROM: RFC 5321, 4.1.1.2. The server behind is not troubled before the first recipient.
 func (s *session) doMail(arg string) {
-	if s.helo == "" {
+	if s.client.helo == "" {
 		s.fail(reply(503, "5.5.1", "Say HELO or EHLO first"))
 		return
 	}
@@ -228,7 +228,7 @@ func (s *session) recipient(rcpt recipient) {
 
 // mayRelay decides whether mail for a recipient is taken from the client; a nil reply means yes.
 func (s *session) mayRelay(to smtp.Path) (gate string, r *smtp.Reply) {
-	return s.srv.admission.mayRelay(s.background(), s.client.Addr(), s.authed || s.login != "", to)
+	return s.srv.admission.mayRelay(s.background(), s.client.addr.Addr(), s.client.known(), to)
 }
 
 // doRset is RSET: RFC 5321, 4.1.1.5.
@@ -255,7 +255,7 @@ func (s *session) greeting() []string {
 	caps, err := s.capabilities()
 	if err != nil {
 		// The server is down, which is its senders' affair when they name a recipient.
-		s.srv.log.Warn("server behind is not known yet", "session", s.id, "client", s.client.Addr().String(), "error", err)
+		s.srv.log.Warn("server behind is not known yet", "session", s.id, "client", s.client.addr.Addr().String(), "error", err)
 	}
 	lines = append(lines, sizeLine(s.conf.sizeLimit(caps.Size)))
 	for _, word := range []struct {

@@ -45,7 +45,7 @@ const barredTime = 30 * time.Second
 // mayReturn says whether the session has a connection to the server that others could use while its client says
 // nothing: not one that a user has logged in on, or on which content has begun.
 func (s *session) mayReturn() bool {
-	return s.tx != nil && s.up != nil && !s.authed && !s.holding && (s.tx.chunks == nil || s.tx.dir != nil) && s.tx.broken == nil && len(s.pending) == 0 &&
+	return s.tx != nil && s.up != nil && !s.client.authed && !s.holding && (s.tx.chunks == nil || s.tx.dir != nil) && s.tx.broken == nil && len(s.pending) == 0 &&
 		s.conf.UpstreamIdle > 0
 }
 

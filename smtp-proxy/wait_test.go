@@ -22,7 +22,7 @@ func TestDrain(t *testing.T) {
 	busy.envelope()
 	busy.cmd("DATA", "354")
 	drain := testenv.Go(t, "the drain", func() error { p.Drain(context.Background()); return nil })
-	for _, c := range []*client{idle, fresh} {
+	for _, c := range []*dialog{idle, fresh} {
 		c.expect("421 4.3.2 proxy.example ")
 		c.expectEnd()
 	}
@@ -70,7 +70,7 @@ func TestDrainWaitsForContentOnly(t *testing.T) {
 	deaf := greeted(t, p.addr)
 	deaf.fill("HELP\r\n")
 	drain := testenv.Go(t, "the drain", func() error { p.Drain(context.Background()); return nil })
-	for _, c := range []*client{sender, recipient, login} {
+	for _, c := range []*dialog{sender, recipient, login} {
 		c.expect("421 4.3.2 proxy.example ")
 		c.expectEnd()
 	}
@@ -83,7 +83,7 @@ func TestDrainWaitsForContentOnly(t *testing.T) {
 }
 
 // fill sends commands and reads no reply, until the other side does not take any more.
-func (c *client) fill(command string) {
+func (c *dialog) fill(command string) {
 	c.t.Helper()
 	must(c.t, c.Conn.(*net.TCPConn).SetReadBuffer(4<<10))
 	many := strings.Repeat(command, 2000)

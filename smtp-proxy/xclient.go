@@ -10,7 +10,7 @@ import (
 )
 
 // mayXClient says whether the client is one that may speak for others.
-func (s *session) mayXClient() bool { return within(s.client.Addr(), s.conf.xclientNets) }
+func (s *session) mayXClient() bool { return within(s.client.addr.Addr(), s.conf.xclientNets) }
 
 // xclient holds the attributes of an XCLIENT command that count for us.
 type xclient struct {
@@ -30,9 +30,9 @@ func (s *session) doXClient(arg string) {
 		s.fail(reply(503, "5.5.1", "Not within a transaction"))
 		return
 	}
-	x := xclient{addr: s.client.Addr()}
-	if s.spoken {
-		x.port, x.name, x.login = s.client.Port(), s.name, s.login
+	x := xclient{addr: s.client.addr.Addr()}
+	if s.client.introduced {
+		x.port, x.name, x.login = s.client.addr.Port(), s.client.name, s.client.login
 	}
 	if err := x.parse(arg); err != nil {
 		s.fail(reply(501, "5.5.4", "XCLIENT: "+err.Error()))
@@ -41,24 +41,19 @@ func (s *session) doXClient(arg string) {
 	s.become(x)
 }
 
-// become makes the session one of another client: from here on it is as if that one had connected. What was
-// known of the client so far is not said of the next one, but what the commands of one row say goes together:
-// not all of it may fit into one line.
+// become makes the session one of another client: from here on it is as if that one had connected. What the commands
+// of one row say goes together: not all of it may fit into one line.
 func (s *session) become(x xclient) {
 	s.forgetUpstream()
-	s.spoken = true
 	if s.counted {
-		s.srv.crowd.leaveAddress(s.client.Addr())
+		s.srv.crowd.leaveAddress(s.client.addr.Addr())
 		s.counted = false
 	}
-	s.client = netip.AddrPortFrom(x.addr, x.port)
-	s.name, s.looked, s.claimed = x.name, x.name != "", ""
-	s.helo, s.esmtp = "", false
-	s.open, s.openName, s.forward = false, false, nil
-	s.shown = nil // it is that of who speaks for the client
-	if s.login, s.authType = "", ""; x.login != "" && bool(s.conf.XClientLogin) {
-		s.login, s.authType = x.login, smtp.XClient // as Postfix calls it
+	if !bool(s.conf.XClientLogin) {
+		x.login = ""
 	}
+	s.client.become(x)
+	s.open, s.openName = false, false
 	s.strict = s.wantsStrict()
 	if r := s.admit(); r != nil {
 		s.close(r.gate, r.reply)

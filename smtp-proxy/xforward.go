@@ -19,7 +19,7 @@ type forwarded struct {
 }
 
 // mayXForward says whether the client may say for whom it speaks.
-func (s *session) mayXForward() bool { return within(s.client.Addr(), s.conf.xforwardNets) }
+func (s *session) mayXForward() bool { return within(s.client.addr.Addr(), s.conf.xforwardNets) }
 
 // doXForward is XFORWARD, as Postfix documents it: several commands add up, and the end of the transaction is the end of
 // what they said.
@@ -33,14 +33,14 @@ func (s *session) doXForward(arg string) {
 		return
 	}
 	f := forwarded{}
-	if s.forward != nil {
-		f = *s.forward
+	if s.client.forward != nil {
+		f = *s.client.forward
 	}
 	if err := f.parse(arg); err != nil {
 		s.fail(reply(501, "5.5.4", "XFORWARD: "+err.Error()))
 		return
 	}
-	s.forward = &f
+	s.client.forward = &f
 	s.say(reply(250, "2.0.0", "Ok"))
 }
 
