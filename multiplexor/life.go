@@ -342,9 +342,7 @@ func (d *multiplexor) serve() {
 	ended := make(chan struct{})
 	go d.watchSignals(d.signals, ended)
 	go d.manager.Watch(d.alive, ended)
-	if os.Getpid() == 1 {
-		go new(orphans).watch(ended)
-	}
+	go daemon.ReapOrphans(ended)
 	if len(d.others["metrics"]) > 0 {
 		figures := newFigures(d.loop, p, d.server)
 		for _, l := range d.others["metrics"] {

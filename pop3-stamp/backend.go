@@ -165,18 +165,27 @@ func (b *backend) handshake(ctx context.Context, verify bool) error {
 }
 
 // startTLS is STLS, RFC 2595, 4. Nothing is sent before the server has agreed, and what it sent in clear
-// behind its agreement would be taken for part of the protected session, so it ends the connection.
+// behind its agreement would be taken for part of the protected session, so it ends the connection. A refusal may come
+// from anybody on the way to another host, so that it is no reason to send a password there in clear.
 func (b *backend) startTLS(ctx context.Context, mode string) error {
 	a, err := b.ask("STLS")
 	switch {
 	case err != nil:
 		return err
-	case !a.ok && mode == "may":
+	case !a.ok && mode == "may" && isHere(b.conn):
 		return nil
+	case !a.ok && mode == "may":
+		return fmt.Errorf("STLS: -ERR %s: no login in clear to another host unless upstream-tls is none", a.text)
 	case !a.ok:
 		return fmt.Errorf("STLS: -ERR %s", a.text)
 	}
 	return b.handshake(ctx, mode == "verify")
+}
+
+// isHere reports whether nobody but this host carries what is sent.
+func isHere(conn net.Conn) bool {
+	addr, ok := conn.RemoteAddr().(*net.TCPAddr)
+	return !ok || addr.IP.IsLoopback()
 }
 
 // ask sends a command and reads the reply of one line. Bytes behind it were not asked for.

@@ -4,6 +4,9 @@ import (
 	"bufio"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -241,6 +244,52 @@ func TestTLS_14_ServersThatMeanTLSByHalves(t *testing.T) {
 					t.Errorf("the password went out in clear: %q", line)
 				}
 			}
+		})
+	}
+}
+
+// elsewhere is a connection to a server that seems to be on another host.
+type elsewhere struct{ net.Conn }
+
+func (elsewhere) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 110} }
+
+// TestTLS_70_NoLoginInClear has the way to a server lose STLS, as anybody on it can: with may, nothing goes in clear to
+// another host, neither a password nor a digest; where nobody else listens it does.
+func TestTLS_70_NoLoginInClear(t *testing.T) {
+	for _, tt := range []struct {
+		mode string
+		near bool
+		want bool
+	}{{"may", false, false}, {"may", true, true}, {"require", false, false}, {"require", true, false}} {
+		t.Run(fmt.Sprintf("%s near %v", tt.mode, tt.near), func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			ours := testenv.Dial(t, "tcp", l.Addr().String())
+			theirs, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer theirs.Close()
+			_ = testenv.Patient(theirs)
+			if !tt.near {
+				ours = elsewhere{ours}
+			}
+			b := &backend{timeout: time.Minute, client: client{gone: func() parting { return here }}}
+			b.use(ours)
+			server := testenv.Go(t, "the server", func() error {
+				if _, err := bufio.NewReader(theirs).ReadString('\n'); err != nil {
+					return err
+				}
+				_, err := io.WriteString(theirs, "-ERR no\r\n")
+				return err
+			})
+			if err := b.startTLS(t.Context(), tt.mode); (err == nil) != tt.want {
+				t.Errorf("in clear: %v, want %v", err, tt.want)
+			}
+			server.Wait()
 		})
 	}
 }

@@ -63,6 +63,9 @@ func (l *life) serve(signals *signals) int {
 	defer cancel()
 	served := make(chan error, 1)
 	go func() { served <- l.call(ctx) }()
+	if l.program.ownProcess {
+		go ReapOrphans(nil)
+	}
 	var overdue, extend <-chan time.Time
 	log := l.env.Log
 	for {

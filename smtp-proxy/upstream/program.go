@@ -66,7 +66,9 @@ func startProgram(e endpoint, log *slog.Logger) (*stream, error) {
 		return nil, fmt.Errorf("start %s: %w", e.argv[0], err)
 	}
 	p := &program{Conn: nc, cmd: cmd, grace: graceTime, done: make(chan struct{})}
-	go p.watch(said, log.With("program", e.argv[0], "pid", cmd.Process.Pid))
+	log = log.With("program", e.argv[0], "pid", cmd.Process.Pid)
+	go p.relay(said, log)
+	go p.wait(log)
 	return newStream(p), nil
 }
 
@@ -75,9 +77,9 @@ func (p *program) SyscallConn() (syscall.RawConn, error) {
 	return p.Conn.(syscall.Conn).SyscallConn()
 }
 
-// watch logs what the program says, and waits for its end.
-func (p *program) watch(said io.ReadCloser, log *slog.Logger) {
-	defer close(p.done)
+// relay logs what the program, and what it leaves behind, says.
+func (p *program) relay(said io.ReadCloser, log *slog.Logger) {
+	defer said.Close()
 	lines := bufio.NewReaderSize(said, 1024)
 	for {
 		line, err := lines.ReadSlice('\n')
@@ -85,11 +87,19 @@ func (p *program) watch(said io.ReadCloser, log *slog.Logger) {
 			log.Warn("server program says", "text", fmt.Sprintf("%q", line))
 		}
 		if err != nil && err != bufio.ErrBufferFull {
-			break
+			return
 		}
 	}
-	if err := p.cmd.Wait(); err != nil {
+}
+
+// wait takes note of the end of the program at once, whoever still has its standard error.
+func (p *program) wait(log *slog.Logger) {
+	defer close(p.done)
+	switch state, err := p.cmd.Process.Wait(); {
+	case err != nil:
 		log.Warn("server program ended", "error", err)
+	case !state.Success():
+		log.Warn("server program ended", "error", state)
 	}
 }
 

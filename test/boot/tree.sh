@@ -11,7 +11,7 @@ command -v debootstrap >/dev/null || {
 }
 rm -rf "$tree"
 mkdir -p "$tree"
-debootstrap --variant=minbase --include=dbus,dovecot-pop3d,iproute2,mimedefang,netcat-openbsd,postfix,procps,systemd,systemd-sysv \
+debootstrap --variant=minbase --include=dbus,dovecot-pop3d,iproute2,mimedefang,netcat-openbsd,perl-openssl-defaults,postfix,procps,systemd,systemd-sysv \
 	bookworm "$tree" http://deb.debian.org/debian >"$tree.log" || { tail -3 "$tree.log" >&2; exit 1; }
 # Packages are there for a check to start. Nobody sits at the console, and nothing is to be fetched.
 systemctl --root="$tree" --quiet disable postfix dovecot dovecot.socket mimedefang mimedefang-multiplexor
