@@ -14,9 +14,10 @@
 //
 // What is sent close together is written together, and while the daemon is
 // busy the distributor takes at most a thirty-second of a processor for longer
-// than a moment (see pace). A listener therefore hears at once of a change in
-// quiet times and within a tenth of a second or so in a storm, and loses
-// nothing either way, for the history is kept while it is needed.
+// than a moment, with rests of a tenth of a second at most (see pace). A listener
+// therefore hears at once of a change in quiet times and within a tenth of a
+// second or so in a storm, and loses nothing either way, for the history is kept
+// while it is needed.
 //
 // # What is kept
 //

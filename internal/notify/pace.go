@@ -24,7 +24,10 @@ const (
 	paceGap   = 200 * time.Microsecond // between rounds when half the credit is used
 	paceShare = 64                     // one part in so many is for the distributor
 	paceBurst = 10 * time.Millisecond  // of credit at most
-	paceBusy  = 4000                   // messages a second that make the daemon busy
+	// The longest rest. Work is measured by the clock: who was kept from the processor for a second has not worked
+	// for a second, and must not be silent for a minute after it.
+	paceRest = 100 * time.Millisecond
+	paceBusy = 4000 // messages a second that make the daemon busy
 	// over so long: one request makes a handful of messages in no time
 	paceWindow = 10 * time.Millisecond
 )
@@ -38,7 +41,7 @@ func (p *pace) pause(work time.Duration, now time.Time, next uint64) time.Durati
 		p.busy = float64(next-p.first) > window.Seconds()*paceBusy
 		p.began, p.first = now, next
 	}
-	p.credit = min(p.credit+now.Sub(p.last)/paceShare, paceBurst) - work
+	p.credit = max(min(p.credit+now.Sub(p.last)/paceShare, paceBurst)-work, -paceRest/paceShare)
 	p.last = now
 	switch {
 	case !p.busy:

@@ -37,3 +37,21 @@ func TestPace(t *testing.T) {
 		t.Errorf("after the storm: a rest of %v", rest)
 	}
 }
+
+// A round that took long, by the clock, is followed by a rest like any other: listeners hear of an edge within a tenth of
+// a second or so, however little of the processor the daemon gets.
+func TestPaceRestsShortly(t *testing.T) {
+	now := time.Unix(1000, 0)
+	p := newPace(now)
+	next := uint64(0)
+	for _, work := range []time.Duration{time.Millisecond, time.Second, time.Minute, time.Millisecond, 50 * time.Microsecond} {
+		for range 50 {
+			now, next = now.Add(work), next+uint64(work/(10*time.Microsecond))
+			rest := p.pause(work, now, next)
+			if rest > 100*time.Millisecond {
+				t.Fatalf("after a round of %v: a rest of %v", work, rest)
+			}
+			now, next = now.Add(rest), next+uint64(rest/(10*time.Microsecond))
+		}
+	}
+}
