@@ -365,7 +365,6 @@ func (d *multiplexor) serve() {
 	if d.forks != nil {
 		d.forks.load()
 	}
-	keepSmall()
 	p.begin()
 	if s.TickTime > 0 {
 		p.startTicks(int(s.Ticks), time.Duration(s.TickTime))

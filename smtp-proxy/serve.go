@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -132,7 +131,6 @@ func (p *program) open(env *daemon.Env) error {
 func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 	hard, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	becomeBatch()
 	srv, err := p.prepare(hard, env)
 	if err != nil {
 		return &config.Error{Err: err}
@@ -196,7 +194,6 @@ func (p *program) prepare(ctx context.Context, env *daemon.Env) (*server, error)
 func (p *program) mind(ctx context.Context, env *daemon.Env, srv *server) {
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
-	trimmed := 0 // sessions when memory was given back last
 	for {
 		select {
 		case <-ctx.Done():
@@ -206,23 +203,13 @@ func (p *program) mind(ctx context.Context, env *daemon.Env, srv *server) {
 			p.reload(env, srv)
 		case <-tick.C:
 			srv.watch()
-			n := srv.crowd.sessions()
-			env.Status(fmt.Sprintf("%d sessions", n))
-			if max(n-trimmed, trimmed-n) >= trimStep {
-				// What many sessions needed to begin, deep stacks above all, they do not need to wait.
-				debug.FreeOSMemory()
-				trimmed = n
-			}
+			env.Status(fmt.Sprintf("%d sessions", srv.crowd.sessions()))
 		}
 	}
 }
 
 // watch looks at gates that change while nobody comes: listeners are to hear of it all the same.
 func (srv *server) watch() { srv.admission.load.closed() }
-
-// trimStep is by how many the number of sessions must have changed to give memory back to the system: a
-// collection more is nothing against what so many sessions cost.
-const trimStep = 1000
 
 // reload reads settings, lists and certificates again. What cannot change while running stays as it is;
 // if anything is wrong, everything stays.

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,38 +37,6 @@ func TestTermLetsMessagesEnd(t *testing.T) {
 	}
 	if n := len(b.Messages()); n != 1 {
 		t.Errorf("%d messages, want 1", n)
-	}
-}
-
-// TestProxyIsBatch: all threads of the proxy are batch processes to the kernel, unless it was given
-// another policy.
-func TestProxyIsBatch(t *testing.T) {
-	const other, batch = 0, 3 // policies of sched(7)
-	policy := func(id int) int {
-		n, _, errno := syscall.Syscall(syscall.SYS_SCHED_GETSCHEDULER, uintptr(id), 0, 0)
-		if errno != 0 {
-			t.Fatalf("scheduling policy of %d: %v", id, errno)
-		}
-		return int(n)
-	}
-	want := policy(0)
-	if want == other {
-		want = batch
-	}
-	address, p := startProxyTo(t, "smtp://"+testenv.StartBackend(t).Addr)
-	dialSMTP(t, address)
-	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.Pid()))
-	if err != nil || len(threads) == 0 {
-		t.Fatalf("%d threads, %v", len(threads), err)
-	}
-	for _, thread := range threads {
-		id, err := strconv.Atoi(thread.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := policy(id); got != want {
-			t.Errorf("policy of a thread is %d, want %d", got, want)
-		}
 	}
 }
 

@@ -118,6 +118,9 @@ func treeCPU(pid int) (used time.Duration) {
 // memory gives the resident memory of a process in bytes.
 func memory(pid int) int { return statusBytes(pid, "VmRSS:") }
 
+// ownMemory gives the resident memory of a process without the pages of files, such as its program, in bytes.
+func ownMemory(pid int) int { return statusBytes(pid, "RssAnon:") }
+
 // peak gives the most resident memory that a process has had, in bytes.
 func peak(pid int) int { return statusBytes(pid, "VmHWM:") }
 
