@@ -9,6 +9,7 @@
 //	dispatch   requests through multiplexor and Debian's mimedefang-multiplexor
 //	pool       what many workers, idle connections and long queues cost them, and a cold start
 //	smtp       messages through smtp-proxy, HAProxy, nginx, Postfix and proxsmtpd
+//	contended  one client's transactions beside busy processes, through smtp-proxy and HAProxy
 //	idle       memory of idle SMTP sessions, and whether the proxy still answers
 //	large      one message of 10 GiB
 //	storm      what many listeners cost the pool
@@ -51,6 +52,7 @@ var parts = []struct {
 	{"dispatch", (*bench).dispatch},
 	{"pool", (*bench).pool},
 	{"smtp", (*bench).smtp},
+	{"contended", (*bench).contended},
 	{"idle", (*bench).idle},
 	{"large", (*bench).large},
 	{"storm", (*bench).storm},
