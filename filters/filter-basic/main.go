@@ -14,7 +14,8 @@ import (
 )
 
 func main() {
-	if err := privdrop.Protect(); err != nil { // there is mail in its memory
+	// There is mail in its memory, and it starts nothing.
+	if err := errors.Join(privdrop.Protect(), privdrop.NoNewPrivileges()); err != nil {
 		os.Exit(fail(err))
 	}
 	os.Exit(run(os.Args[1:]))
