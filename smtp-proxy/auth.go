@@ -25,52 +25,51 @@ func (s *session) authMechanisms(caps upstream.Capabilities) string {
 
 // doAuth is AUTH: RFC 4954. The dialog is between the client and the server behind; from then on the
 // connection to the server is the client's own.
-func (s *session) doAuth(arg string) {
+func (s *session) doAuth(arg string) outcome {
 	mech, initial, _ := strings.Cut(arg, " ")
 	mech = strings.ToUpper(mech)
 	switch {
 	case s.client.helo == "" || !s.client.esmtp:
-		s.fail(reply(503, "5.5.1", "Say EHLO first"))
-		return
+		return failed(reply(503, "5.5.1", "Say EHLO first"))
 	case s.tx != nil || s.client.authed:
-		s.fail(reply(503, "5.5.1", "Not now"))
-		return
+		return failed(reply(503, "5.5.1", "Not now"))
 	case mech == "":
-		s.fail(reply(501, "5.5.4", "Syntax: AUTH mechanism"))
-		return
-	}
-	if s.shutOut() {
-		return
+		return failed(reply(501, "5.5.4", "Syntax: AUTH mechanism"))
+	case s.shutOut():
+		s.srv.meters.login(loginShutOut)
+		return closed(gateLogins, reply(421, "4.7.0", "Too many failed logins from your address, try again later"))
 	}
 	caps, err := s.capabilities()
 	if err != nil {
-		s.upstreamFault("capabilities", err)
-		s.say(reply(454, "4.7.0", "Temporary authentication failure ("+s.id+")"))
-		return
+		return s.authFault("capabilities", err)
 	}
-	if s.client.tls == nil && bool(s.conf.AuthRequiresTLS) {
-		s.fail(reply(538, "5.7.11", "Encryption is required for authentication"))
-		return
-	}
-	if !contains(caps.Auth, mech) {
-		s.fail(reply(504, "5.5.4", "Mechanism is not offered"))
-		return
-	}
-	if strings.Contains(initial, " ") || !isBase64(initial) {
-		s.fail(reply(501, "5.5.2", "Initial response is malformed"))
-		return
+	switch {
+	case s.client.tls == nil && bool(s.conf.AuthRequiresTLS):
+		return failed(reply(538, "5.7.11", "Encryption is required for authentication"))
+	case !contains(caps.Auth, mech):
+		return failed(reply(504, "5.5.4", "Mechanism is not offered"))
+	case strings.Contains(initial, " ") || !isBase64(initial):
+		return failed(reply(501, "5.5.2", "Initial response is malformed"))
 	}
 	s.status("AUTH " + mech)
 	if err := s.connectForAuth(mech); err != nil {
-		s.upstreamFault("connect", err)
-		s.say(reply(454, "4.7.0", "Temporary authentication failure ("+s.id+")"))
-		return
+		return s.authFault("connect", err)
 	}
 	command := smtp.Auth + " " + mech
 	if initial != "" {
 		command += " " + initial
 	}
-	s.authDialog(mech, command, initial, initial != "")
+	o := s.authDialog(mech, command, initial, initial != "")
+	if !s.client.authed {
+		s.abandonUpstream() // a connection that has seen a password is nobody else's
+	}
+	return o
+}
+
+// authFault is AUTH that failed because the next hop did.
+func (s *session) authFault(act string, err error) outcome {
+	s.upstreamFault(act, err)
+	return done(reply(454, "4.7.0", "Temporary authentication failure ("+s.id+")"))
 }
 
 // connectForAuth connects to a server that offers the mechanism on a connection where the client's password may go.
@@ -86,44 +85,36 @@ func (s *session) connectForAuth(mech string) error {
 	return fmt.Errorf("server offers no AUTH %s on this connection", mech)
 }
 
-// authDialog carries the lines of both sides until the server decides. response is the client's first
+// authDialog carries the lines of both sides until the next hop decides. response is the client's first
 // one, if it has come already: what comes behind it may be the password, whatever the first one was.
-func (s *session) authDialog(mech, send, response string, first bool) {
+func (s *session) authDialog(mech, send, response string, first bool) outcome {
 	for range maxAuthSteps {
 		r, err := s.exchange(send)
-		if err != nil {
-			s.upstreamFault("auth", err)
-			s.abandonUpstream()
-			s.say(reply(454, "4.7.0", "Temporary authentication failure ("+s.id+")"))
-			return
-		}
-		s.say(r)
 		switch {
+		case err != nil:
+			return s.authFault("auth", err)
 		case r.Code == 334:
+			s.say(r)
 		case r.Positive():
 			s.client.logIn(mech, authName(mech, response))
 			s.srv.meters.login(loginAccepted)
 			s.srv.logins.Succeeded(s.client.addr.Addr(), strings.ToLower(s.client.login))
-			return
+			return done(r)
 		default:
-			s.abandonUpstream() // a connection that has seen a password is nobody else's
 			if send != "*" && isGuess(r) {
 				s.loginFailed(mech, authName(mech, response), r)
 			}
-			s.failed()
-			return
+			return failed(r)
 		}
-		var ok bool
-		if send, ok = s.authLine(); !ok {
-			s.abandonUpstream()
-			return
+		var o outcome
+		if send, o = s.authLine(); o.class != classPending {
+			return o
 		}
 		if !first {
 			response, first = send, true
 		}
 	}
-	s.abandonUpstream()
-	s.close(gateErrors, reply(421, "4.7.0", "Authentication takes too long"))
+	return closed(gateErrors, reply(421, "4.7.0", "Authentication takes too long"))
 }
 
 // authName finds out, for the filter, who the client is by its first response: RFC 4616 for PLAIN, the
@@ -151,24 +142,21 @@ func authName(mech, response string) string {
 	return name
 }
 
-// authLine reads the client's next line: base64, or * to give up.
-func (s *session) authLine() (string, bool) {
-	if !s.flush() || !s.rest() {
-		s.closing = true
-		return "", false
+// authLine reads the client's next line: base64, or * to give up. The outcome says what is the end of the dialog.
+func (s *session) authLine() (string, outcome) {
+	if o, ok := s.rest(); !ok {
+		return "", o
 	}
 	text, _, err := s.conn.ReadLine(smtp.MaxAuth)
 	s.awake()
 	if err != nil {
-		s.closing = !s.readFailed(err) || s.closing
-		return "", false
+		return "", s.readFailed(err)
 	}
 	line := string(text)
 	if line != "*" && !isBase64(line) {
-		s.fail(reply(501, "5.5.2", "Response is malformed"))
-		return "", false
+		return "", failed(reply(501, "5.5.2", "Response is malformed"))
 	}
-	return line, true
+	return line, pending
 }
 
 // isBase64 also takes "=", the empty initial response, and the empty line.

@@ -18,35 +18,28 @@ type chunked struct {
 
 // doBdat is BDAT. The octets of a chunk are read whatever becomes of it: they must never be taken for
 // commands.
-func (s *session) doBdat(arg string) {
+func (s *session) doBdat(arg string) outcome {
 	size, last, ok := parseChunk(arg)
-	if !ok {
-		s.close(gateSync, reply(501, "5.5.4", "Syntax: BDAT size [LAST]")) // nobody knows where commands go on
-		return
-	}
-	if !s.client.esmtp {
-		s.close(gateSync, reply(503, "5.5.1", "Say EHLO first"))
-		return
+	switch {
+	case !ok: // nobody knows where commands go on
+		return closed(gateSync, reply(501, "5.5.4", "Syntax: BDAT size [LAST]"))
+	case !s.client.esmtp:
+		return closed(gateSync, reply(503, "5.5.1", "Say EHLO first"))
+	case s.tx == nil:
+		return s.skipChunk(size, failed(reply(503, "5.5.1", "Give a sender first")))
 	}
 	tx := s.tx
-	if tx == nil {
-		s.skipChunk(size)
-		s.fail(reply(503, "5.5.1", "Give a sender first"))
-		return
-	}
 	if tx.chunks == nil {
-		out, ready := s.prepareContent(tx)
-		if !ready {
-			s.skipChunk(size)
-			s.dropTransaction()
-			return
+		out, o := s.prepareContent(tx)
+		if out == nil {
+			return s.skipChunk(size, o.ending())
 		}
 		tx.chunks = &chunked{out: out, receiver: s.newReceiver(tx, out), decoder: smtp.DotDecoder{
 			Reject: s.strict, MaxLine: s.conf.MaxLineLength, Chunks: true,
 		}}
 	}
 	s.status("DATA")
-	s.chunk(tx, size, last)
+	return s.chunk(tx, size, last)
 }
 
 // parseChunk reads "SIZE [LAST]".
@@ -63,24 +56,22 @@ func parseChunk(arg string) (size int64, last, ok bool) {
 }
 
 // chunk reads one chunk and answers it.
-func (s *session) chunk(tx *transaction, size int64, last bool) {
+func (s *session) chunk(tx *transaction, size int64, last bool) outcome {
 	c := tx.chunks
 	if err := s.readChunk(c, size); err != nil {
-		s.contentLost(tx, c.out, c.receiver, err)
-		return
+		return s.contentLost(tx, c.out, c.receiver, err)
 	}
 	err := c.decoder.Violation()
 	if last {
 		err = c.decoder.Finish()
 	}
 	if err != nil {
-		s.violated(c.receiver, err)
+		c.receiver.violated(err)
 	}
 	if last || c.receiver.refusal != nil {
-		s.finishMessage(tx, c.out, c.receiver)
-		return
+		return s.finishMessage(tx, c.out, c.receiver)
 	}
-	s.say(reply(250, "2.0.0", strconv.FormatInt(size, 10)+" octets received"))
+	return done(reply(250, "2.0.0", strconv.FormatInt(size, 10)+" octets received"))
 }
 
 func (s *session) readChunk(c *chunked, size int64) error {
@@ -109,8 +100,8 @@ func (s *session) readChunk(c *chunked, size int64) error {
 	return nil
 }
 
-// skipChunk reads a chunk that nobody wants.
-func (s *session) skipChunk(size int64) {
+// skipChunk reads a chunk that nobody wants; it returns its outcome, with which the session ends if it did not come.
+func (s *session) skipChunk(size int64, o outcome) outcome {
 	r := &receiver{pace: s.newReceiver(nil, nil).pace, refusal: &smtp.Reply{}}
 	for size > 0 {
 		window, err := s.contentWindow(r)
@@ -121,8 +112,8 @@ func (s *session) skipChunk(size int64) {
 			err = s.take(r, nil, int(n))
 		}
 		if err != nil {
-			s.closing = true
-			return
+			return o.closing()
 		}
 	}
+	return o
 }

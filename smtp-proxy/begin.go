@@ -5,62 +5,58 @@ import (
 	"os"
 	"time"
 
+	"postern/internal/notify"
 	"postern/internal/proxyheader"
-	"postern/internal/smtp"
 	"postern/internal/statfile"
 	"postern/internal/workdir"
 )
 
-// begin leads the session through the gates to the greeting; false if it ends before that.
-func (s *session) begin() bool {
+// begin leads the session through the gates to the greeting.
+func (s *session) begin() outcome {
 	s.id = workdir.NewQueueID()
-	if !s.identify() {
-		return false
+	if o, ok := s.identify(); !ok {
+		return o
 	}
 	s.strict = s.wantsStrict()
 	s.announced = true
-	s.srv.publish('C', s.id, addressText(s.client.addr.Addr()))
+	s.srv.publish(notify.LetterConnected, s.id, addressText(s.client.addr.Addr()))
 	r := s.count() // handshakes are expensive: there are not more of them than sessions
 	if s.client.listener == listenSMTPS {
 		if r != nil {
-			s.gate = r.gate
-			s.srv.meters.gate(r.gate)
-			return false // nothing can be said to a client that expects TLS
+			return dropped(r.gate) // nothing can be said to a client that expects TLS
 		}
-		if !s.handshake() {
-			return false
+		if o, ok := s.handshake(); !ok {
+			return o
 		}
 	}
 	if r == nil {
 		r = s.srv.admission.check(s.background(), s.client.addr.Addr())
 	}
 	if r != nil {
-		s.close(r.gate, r.reply)
-		s.flush()
-		return false
+		return closed(r.gate, r.reply)
 	}
 	s.openStatus()
-	if s.conf.GreetingDelay > 0 && !s.listen(s.conf.GreetingDelay) {
-		return false
+	if s.conf.GreetingDelay > 0 {
+		if o, ok := s.delayGreeting(s.conf.GreetingDelay); !ok {
+			return o
+		}
 	}
 	return s.greet()
 }
 
-// identify finds out who the client is, if a load balancer says so.
-func (s *session) identify() bool {
+// identify finds out who the client is, if a load balancer says so; if it is not ok, the session ends with the outcome.
+func (s *session) identify() (o outcome, ok bool) {
 	if within(s.client.peer.Addr(), s.conf.proxyNets) {
 		return s.readProxyHeader()
 	}
 	if len(s.conf.proxyNets) > 0 && s.conn.Pending() {
 		window, err := s.conn.Window()
 		if err == nil && proxyheader.Starts(window) {
-			s.gate = gateProxy
-			s.srv.meters.gate(gateProxy)
 			s.srv.log.Info("PROXY header from a stranger", "session", s.id, "peer", s.client.peer.String())
-			return false
+			return dropped(gateProxy), false
 		}
 	}
-	return true
+	return o, true
 }
 
 // admit asks the gates that look at the client's address only, after XCLIENT changed it.
@@ -113,44 +109,36 @@ func (s *session) openStatus() {
 	})
 }
 
-// listen waits before the greeting. A client that talks now does not follow the protocol: RFC 5321, 3.1.
-func (s *session) listen(delay time.Duration) bool {
+// delayGreeting waits before the greeting. A client that talks now, an early talker, does not follow the protocol:
+// RFC 5321, 3.1.
+func (s *session) delayGreeting(delay time.Duration) (o outcome, ok bool) {
 	if s.conn.Buffered() == 0 {
 		if !s.await(forCommand, delay) {
-			return true // and be told
+			return o, true // and be told
 		}
 		_, err := s.conn.Window()
 		s.awake()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return true
+			return o, true
 		}
 		if err != nil {
-			return false
+			return gone, false
 		}
 	}
-	s.close(gateEarly, reply(554, "5.5.0", "You talk before the greeting"))
-	s.flush()
-	return false
+	return earlyTalker, false
 }
 
-// barOrHangUp tells a client that the filter does not want it. After a 5xx in place of the greeting the session waits for QUIT and
-// does nothing else (RFC 5321, 3.1); false if it ends at once.
-func (s *session) barOrHangUp(r smtp.Reply) bool {
-	if !r.Permanent() {
-		s.hangUp(gateFilter, r)
-		s.flush()
-		return false
-	}
-	s.gate, s.barred = gateFilter, true
-	s.say(r)
-	return true
-}
+var earlyTalker = closed(gateEarly, reply(554, "5.5.0", "You talk before the greeting"))
 
-// greet asks the filter about the client and greets it.
-func (s *session) greet() bool {
-	if r := s.askRelayok(); r != nil {
-		return s.barOrHangUp(*r)
+// greet asks the filter about the client and greets it. After a 5xx in place of the greeting the session waits for QUIT and
+// does nothing else: RFC 5321, 3.1.
+func (s *session) greet() outcome {
+	switch r := s.askRelayok(); {
+	case r == nil:
+		return done(reply(220, "", s.conf.host+" ESMTP Postern"))
+	case r.Permanent():
+		return outcome{class: classBarred, reply: *r}
+	default:
+		return closed(gateFilter, *r)
 	}
-	s.say(reply(220, "", s.conf.host+" ESMTP Postern"))
-	return true
 }

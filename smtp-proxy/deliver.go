@@ -178,7 +178,7 @@ func (s *session) reissue(env *envelope) *smtp.Reply {
 
 // issue names an envelope to a server that has none.
 func (s *session) issue(env *envelope) *smtp.Reply {
-	if s.up == nil && s.closing {
+	if s.up == nil && s.closing() {
 		r := s.lost(nil) // the authenticated connection is gone
 		return &r
 	}

@@ -46,7 +46,7 @@ func (p *program) explain(stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "%s: error: %v\n", programName, err)
 		return explainError
 	}
-	defer e.s.end()
+	defer e.s.leave()
 	e.connect()
 	e.envelope(p.settings.Explain.From, p.settings.Explain.To)
 	if p.settings.Explain.Ask {

@@ -86,7 +86,7 @@ func (s *session) ask(f *filter, request string) mxproto.Verdict {
 // filterFailed is the verdict when there is none.
 func (s *session) filterFailed(f *filter, err error) mxproto.Verdict {
 	s.srv.meters.filterFault()
-	s.fruitless = s.fruitless || f.onFailure != onFailureAccept
+	s.limits.wasted = s.limits.wasted || f.onFailure != onFailureAccept
 	s.srv.log.Error("filter failed", "session", s.id, "client", s.client.addr.Addr().String(), "policy", f.onFailure, "error", err)
 	switch f.onFailure {
 	case onFailureAccept:

@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/tls"
 	"log/slog"
-	"slices"
 	"time"
 
 	"postern/internal/logging"
@@ -16,7 +15,7 @@ import (
 // logEnd writes the line of a session.
 func (s *session) logEnd(took time.Duration) {
 	attrs := []any{"session", s.id, "listener", s.client.listener, "client", s.client.addr.String(), "helo", clip(s.client.helo), "messages", s.messages,
-		"errors", s.wrong, "duration", took.Round(time.Millisecond)}
+		"errors", s.limits.total, "duration", took.Round(time.Millisecond)}
 	if s.client.peer != s.client.addr {
 		attrs = append(attrs, "peer", s.client.peer.String())
 	}
@@ -125,19 +124,15 @@ func clip(text string) string {
 // logCommand writes a command to the log. Behind AUTH a line that is no command is what the client would
 // have said in its dialog.
 func (s *session) logCommand(cmd smtp.Command) {
-	if slices.Contains(plainVerbs, cmd.Verb) {
-		s.secrets = cmd.Verb == smtp.Auth
+	if cmd.Verb == smtp.Auth {
+		s.secrets = true
+	} else if commands[cmd.Verb].public {
+		s.secrets = false
 	}
 	if s.secrets && cmd.Verb != smtp.Auth {
 		cmd = smtp.Command{Verb: "?"}
 	}
 	s.srv.log.Debug("command", "session", s.id, "verb", cmd.Verb, "argument", maskArgument(cmd))
-}
-
-// plainVerbs are the commands that a client may go on with when AUTH has failed.
-var plainVerbs = []string{
-	smtp.Ehlo, smtp.Helo, smtp.Mail, smtp.Rcpt, smtp.Data, smtp.Bdat, smtp.Rset, smtp.Noop, smtp.Quit, smtp.StartTLS, smtp.Auth,
-	smtp.XClient, smtp.Vrfy, smtp.Help, smtp.Expn,
 }
 
 // maskArgument gives the argument of a command as it may be logged: never a secret.

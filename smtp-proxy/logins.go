@@ -19,15 +19,10 @@ func isGuess(r smtp.Reply) bool {
 	return r.Permanent()
 }
 
-// shutOut refuses AUTH to an address with too many failed logins; the server behind is not asked.
+// shutOut reports whether AUTH is refused to the client's address, for too many failed logins; the next hop is not asked.
 func (s *session) shutOut() bool {
 	addr := s.client.addr.Addr()
-	if within(addr, s.conf.limitExemptNets) || !s.srv.logins.Shut(addr) {
-		return false
-	}
-	s.srv.meters.login(loginShutOut)
-	s.close(gateLogins, reply(421, "4.7.0", "Too many failed logins from your address, try again later"))
-	return true
+	return !within(addr, s.conf.limitExemptNets) && s.srv.logins.Shut(addr)
 }
 
 // loginFailed notes that a login failed. The client's answer, which waits to be sent, waits longer each time.

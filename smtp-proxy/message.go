@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"postern/internal/notify"
 	"postern/internal/smtp"
 	"postern/internal/workdir"
 	"postern/smtp-proxy/header"
@@ -31,55 +32,47 @@ type sink interface {
 }
 
 // doData is DATA: RFC 5321, 4.1.1.4.
-func (s *session) doData(arg string) {
+func (s *session) doData(arg string) outcome {
 	tx := s.tx
 	switch {
 	case arg != "":
-		s.fail(reply(501, "5.5.4", "Syntax: DATA"))
-		return
+		return failed(reply(501, "5.5.4", "Syntax: DATA"))
 	case tx == nil:
-		s.fail(reply(503, "5.5.1", "Give a sender first"))
-		return
+		return failed(reply(503, "5.5.1", "Give a sender first"))
 	case tx.chunks != nil:
-		s.fail(reply(503, "5.5.1", "Content has begun with BDAT"))
-		return
+		return failed(reply(503, "5.5.1", "Content has begun with BDAT"))
 	case s.conn.Pending():
 		// DATA is the last of a group: RFC 2920, 3.1. What follows it before the 354 was not meant
 		// to be content by all who read it.
-		s.close(gateSync, reply(554, "5.5.0", "Protocol synchronization error"))
-		return
+		return closed(gateSync, outOfSync)
 	}
-	out, ready := s.prepareContent(tx)
-	if !ready {
-		return
+	out, o := s.prepareContent(tx)
+	if out == nil {
+		return o
 	}
 	s.status("DATA")
 	s.say(reply(354, "", "End data with <CR><LF>.<CR><LF>"))
 	if !s.flush() {
 		out.abort()
-		s.closing = true
-		return
+		return gone
 	}
 	r := s.newReceiver(tx, out)
 	if err := s.receive(r, &smtp.DotDecoder{Reject: s.strict, MaxLine: s.conf.MaxLineLength}); err != nil {
-		s.contentLost(tx, out, r, err)
-		return
+		return s.contentLost(tx, out, r, err)
 	}
-	s.finishMessage(tx, out, r)
+	return s.finishMessage(tx, out, r)
 }
 
-// prepareContent brings the transaction to the point where content may come, and says where it goes.
-// If it is not ready, the client was told why.
-func (s *session) prepareContent(tx *transaction) (out sink, ready bool) {
+// prepareContent brings the transaction to the point where content may come, and says where it goes. Without such a
+// place the outcome says why.
+func (s *session) prepareContent(tx *transaction) (out sink, o outcome) {
 	if !s.reserve(tx) {
 		s.srv.log.Warn("no memory for another message", "session", s.id, "client", s.client.addr.Addr().String(), "limit", s.srv.memory.limit)
 		s.collect()
-		s.say(noMemory)
-		s.dropTransaction()
-		return nil, false
+		return nil, done(noMemory).ending()
 	}
 	defer func() {
-		if !ready { // the transaction may go on, and name its content anew
+		if out == nil { // the transaction may go on, and name its content anew
 			s.srv.memory.give(tx.memory)
 			tx.memory = 0
 		}
@@ -95,7 +88,7 @@ func (s *session) prepareContent(tx *transaction) (out sink, ready bool) {
 	verdict := s.collect()
 	later := direct && !asked && tx.broken == nil && len(tx.accepted) > 0
 	if later {
-		// The recipients are certain. The client may send its content while the server makes up its mind.
+		// The recipients are certain. The client may send its content while the next hop makes up its mind.
 		s.up.Command(smtp.Data)
 		if err := s.up.Flush(); err != nil {
 			s.loseTransaction(err)
@@ -103,27 +96,21 @@ func (s *session) prepareContent(tx *transaction) (out sink, ready bool) {
 	}
 	switch {
 	case tx.broken != nil:
-		s.say(*tx.broken)
-		s.dropTransaction()
-		return nil, false
+		return nil, done(*tx.broken).ending()
 	case len(tx.accepted) == 0:
 		if asked && verdict.Intermediate() {
 			s.abandonUpstream() // it waits for content, and there is nobody to get any
 			tx.void = true
 		}
-		s.fail(reply(554, "5.5.1", "No valid recipients"))
-		if tx.void {
-			s.dropTransaction()
-		}
-		return nil, false
+		o = failed(reply(554, "5.5.1", "No valid recipients"))
+		o.over = tx.void
+		return nil, o
 	case asked && verdict.Code != 354:
 		r := passOn(verdict)
-		s.deny(tx, "", "", r)
-		s.deferred(r)
-		s.dropTransaction()
-		return nil, false
+		s.logRefused(tx, "", "", r)
+		return nil, deferred(r).ending()
 	}
-	return s.newSink(tx, later), true
+	return s.newSink(tx, later), o
 }
 
 // noMemory is the reply to content for which there is no room.
@@ -146,13 +133,14 @@ func passOn(r smtp.Reply) smtp.Reply {
 
 // receiver is what is known of content while it comes in.
 type receiver struct {
-	out     io.Writer
-	limit   int64 // of the size; 0 for none
-	size    int64 // decoded bytes so far
-	raw     int64 // bytes as they came
-	refusal *smtp.Reply
-	pace    pace
-	noted   time.Time // when the status file was written
+	out      io.Writer
+	limit    int64 // of the size; 0 for none
+	size     int64 // decoded bytes so far
+	raw      int64 // bytes as they came
+	refusal  *smtp.Reply
+	smuggled bool // its line ends could be read in more than one way
+	pace     pace
+	noted    time.Time // when the status file was written
 }
 
 func (s *session) newReceiver(tx *transaction, out io.Writer) *receiver {
@@ -174,7 +162,7 @@ func (s *session) receive(r *receiver, decoder *smtp.DotDecoder) error {
 		}
 	}
 	if err := decoder.Violation(); err != nil {
-		s.violated(r, err)
+		r.violated(err)
 	}
 	return nil
 }
@@ -255,18 +243,18 @@ func (s *session) take(r *receiver, content []byte, raw int) error {
 
 var errTooMuch = errors.New("client goes on after the limit")
 
-// violated refuses content that broke the rules of lines; the session ends, too.
-func (s *session) violated(r *receiver, err error) {
-	if errors.Is(err, smtp.ErrLongLine) {
+// violated refuses content that broke the rules of lines; for all but long ones the session ends, too.
+func (r *receiver) violated(err error) {
+	switch {
+	case errors.Is(err, smtp.ErrLongLine):
 		r.refusal = refusalOf(554, "5.6.0", "Line too long")
 		return
-	}
-	r.refusal = refusalOf(550, "5.5.2", "bare <CR> or <LF> received")
-	if errors.Is(err, smtp.ErrNUL) {
+	case errors.Is(err, smtp.ErrNUL):
 		r.refusal = refusalOf(550, "5.6.0", "NUL received")
+	default:
+		r.refusal = refusalOf(550, "5.5.2", "bare <CR> or <LF> received")
 	}
-	s.gate, s.closing = gateNewline, true
-	s.srv.meters.gate(gateNewline)
+	r.smuggled = true
 }
 
 // contentRefusal turns an error on the way of the content into the reply to the message.
@@ -301,7 +289,7 @@ func headerRefusal(err error) smtp.Reply {
 
 // notStored logs the cause that the client is not told.
 func (s *session) notStored(err error) {
-	s.fruitless = true
+	s.limits.wasted = true
 	s.srv.log.Error("message cannot be stored", "session", s.id, "client", s.client.addr.Addr().String(), "error", err)
 }
 
@@ -311,27 +299,24 @@ func (s *session) localFault() smtp.Reply {
 }
 
 // contentLost ends a session whose client did not finish the content.
-func (s *session) contentLost(tx *transaction, out sink, r *receiver, err error) {
+func (s *session) contentLost(tx *transaction, out sink, r *receiver, err error) outcome {
 	out.abort()
-	outcome, last := "client left", smtp.Reply{}
+	name, last, o := "client left", smtp.Reply{}, gone
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, errTooSlow):
-		outcome = "timeout"
-		s.close(gateTimeout, reply(421, "4.4.2", "Timeout, closing the connection"))
+		name, tx.gate = "timeout", gateTimeout
+		o = closed(gateTimeout, reply(421, "4.4.2", "Timeout, closing the connection"))
 	case errors.Is(err, errTooMuch):
-		outcome, last = "too large", *r.refusal // which may be one for now
-		s.close(gateLine, last)
-	default:
-		s.closing = true
+		name, tx.gate, last = "too large", gateLine, *r.refusal // which may be one for now
+		o = closed(gateLine, last)
 	}
-	s.logMessage(tx, outcome, last, r.size, "")
-	s.tx, s.client.forward = nil, nil
-	tx.remove(s.srv)
+	s.logMessage(tx, name, last, r.size, "")
 	s.abandonUpstream()
+	return o.ending()
 }
 
 // finishMessage answers the whole message. The transaction is over, whatever the answer.
-func (s *session) finishMessage(tx *transaction, out sink, r *receiver) {
+func (s *session) finishMessage(tx *transaction, out sink, r *receiver) outcome {
 	s.messages++
 	var verdict smtp.Reply
 	if r.refusal != nil {
@@ -340,31 +325,28 @@ func (s *session) finishMessage(tx *transaction, out sink, r *receiver) {
 	} else {
 		verdict = out.finish()
 	}
-	queueID, outcome := "", outcomeRefused
+	o := outcome{class: classRefused, reply: verdict, over: true}
+	if r.smuggled {
+		tx.gate, o.gate, o.last = gateNewline, gateNewline, true
+	}
+	queueID, name := "", outcomeRefused
 	switch {
 	case verdict.Positive():
-		outcome = outcomeAccepted
+		o.class, name = classAccepted, outcomeAccepted
 		switch queueID = upstream.QueueID(verdict); {
 		case tx.discarded:
-			queueID, outcome = "", outcomeDiscarded
+			queueID, name = "", outcomeDiscarded
 		case tx.held:
-			outcome = outcomeHeld
+			name = outcomeHeld
 		}
-		s.srv.publish('A', s.id, tx.qid, strconv.FormatInt(r.size, 10), strconv.Itoa(len(tx.accepted)))
+		s.srv.publish(notify.LetterAccepted, s.id, tx.qid, strconv.FormatInt(r.size, 10), strconv.Itoa(len(tx.accepted)))
 	case verdict.Temporary():
-		outcome = outcomeDeferred
-		s.srv.publish('T', s.id, strconv.Itoa(verdict.Code))
+		name = outcomeDeferred
+		s.srv.publish(notify.LetterDeferred, s.id, strconv.Itoa(verdict.Code))
 	default:
-		s.srv.publish('J', s.id, strconv.Itoa(verdict.Code))
+		s.srv.publish(notify.LetterRejected, s.id, strconv.Itoa(verdict.Code))
 	}
-	s.srv.meters.message(outcome, r.size)
-	s.logMessage(tx, outcome, verdict, r.size, queueID)
-	s.verdict(verdict)
-	if verdict.Positive() {
-		s.forgive()
-	}
-	s.refused(verdict)
-	s.tx, s.client.forward = nil, nil
-	tx.remove(s.srv)
-	s.releaseUpstream()
+	s.srv.meters.message(name, r.size)
+	s.logMessage(tx, name, verdict, r.size, queueID)
+	return o
 }

@@ -10,10 +10,9 @@ import (
 
 // readProxyHeader takes the client's address from the load balancer. Nothing is sent before the header
 // is whole, and nothing at all if it is not right.
-func (s *session) readProxyHeader() bool {
+func (s *session) readProxyHeader() (o outcome, ok bool) {
 	if !s.await(forCommand, s.conf.ProxyTimeout) {
-		s.gate = gateProxy
-		return false
+		return dropped(gateProxy), false
 	}
 	defer s.awake()
 	var err error
@@ -32,18 +31,14 @@ func (s *session) readProxyHeader() bool {
 			s.client.addr, s.client.local = h.Source, h.Destination
 		}
 		if s.conn.Buffered() > 0 && s.client.listener != listenSMTPS {
-			s.close(gateEarly, reply(554, "5.5.0", "You talk before the greeting"))
-			s.flush()
-			return false
+			return earlyTalker, false
 		}
-		return true
+		return o, true
 	}
-	s.gate = gateProxy
-	s.srv.meters.gate(gateProxy)
 	level := slog.LevelInfo
 	if s.conn.Buffered() == 0 && errors.Is(err, io.EOF) {
 		level = slog.LevelDebug // a load balancer that looks whether we live
 	}
 	s.srv.log.Log(s.srv.ctx, level, "no PROXY header", "session", s.id, "peer", s.client.peer.String(), "error", err)
-	return false
+	return dropped(gateProxy), false
 }

@@ -38,7 +38,7 @@ type pendingReply struct {
 func (s *session) lost(err error) smtp.Reply {
 	r := upstream.ReplyFor(err)
 	if r.Code == 421 {
-		s.closing = true
+		s.endSoon("")
 		return s.conf.named(r)
 	}
 	if r.Code/100 != 4 || len(r.Lines) != 1 {
@@ -118,43 +118,39 @@ func (s *session) resetUpstream() error {
 // abandonUpstream closes the connection: what the server has got of a message is void. A session that
 // was authenticated on it cannot go on.
 func (s *session) abandonUpstream() {
+	if s.closeUpstream() {
+		s.endSoon("")
+	}
+}
+
+// closeUpstream closes the connection; it reports whether the client was logged in on it. A session that goes on is as if
+// it had just begun: whoever authenticated may be somebody else.
+func (s *session) closeUpstream() (login bool) {
 	if s.up == nil {
-		return
+		return false
 	}
 	s.up.Abort()
 	s.up = nil
-	if s.client.authed && !s.holding {
-		s.client.logOut()
-		s.closing = true
+	if !s.client.authed || s.holding {
+		return false
 	}
+	s.client.logOut()
+	return true
 }
 
-// forgetUpstream closes the connection of a session that goes on as if it had just begun: whoever
-// authenticated on it may be somebody else.
-func (s *session) forgetUpstream() {
-	if s.up != nil {
-		s.abandonUpstream()
-		s.closing = false
-	}
-}
-
-// sendRecipient asks the server for a recipient, and for the sender first if that was not done yet.
+// sendRecipient asks the next hop for a recipient, and for the sender first if that was not done yet.
 // The replies are read by settle.
-func (s *session) sendRecipient(rcpt recipient) {
+func (s *session) sendRecipient(rcpt recipient) outcome {
 	tx := s.tx
 	switch {
 	case tx.broken != nil:
-		s.fruitless = true
-		s.say(*tx.broken)
-		return
+		return s.refusedBefore(tx)
 	case tx.mailRefused != nil:
-		s.deny(tx, "", rcpt.path.Address, *tx.mailRefused)
-		return
+		return s.refuseRecipient("", rcpt, *tx.mailRefused)
 	}
 	if r := s.resume(tx); r != nil {
 		tx.broken = r
-		s.say(*r)
-		return
+		return done(*r)
 	}
 	noticed := tx.notify
 	tx.notify = noticed || rcpt.wantsNotice()
@@ -165,31 +161,33 @@ func (s *session) sendRecipient(rcpt recipient) {
 	if err != nil {
 		tx.notify = noticed
 		s.upstreamFault("connect", err)
-		s.say(s.lost(err))
-		return
+		return done(s.lost(err))
 	}
 	if len(s.pending) >= maxPending || !s.up.Capabilities().Pipelining {
 		s.settle()
 		if s.tx != tx {
-			s.say(reply(503, "5.5.1", "Give a sender first"))
-			return
+			return done(reply(503, "5.5.1", "Give a sender first"))
 		}
 		if tx.broken != nil {
-			s.fruitless = true
-			s.say(*tx.broken)
-			return
+			return s.refusedBefore(tx)
 		}
 	}
 	if !tx.mailAsked {
 		s.sendMail(tx)
 		if !s.up.Capabilities().Pipelining {
 			s.settle()
-			s.sendRecipient(rcpt)
-			return
+			return s.sendRecipient(rcpt)
 		}
 	}
 	s.up.Command(s.rcptLine(rcpt))
 	s.pending = append(s.pending, pendingReply{kind: replyRcpt, sent: true, rcpt: rcpt})
+	return pending
+}
+
+// refusedBefore is the reply to a recipient of a transaction whose next hop was lost.
+func (s *session) refusedBefore(tx *transaction) outcome {
+	s.limits.wasted = true
+	return done(*tx.broken)
 }
 
 // resume issues the envelope anew, as far as the client was told that it is taken, if the connection on which it was issued
@@ -288,7 +286,7 @@ func (s *session) collect() (data smtp.Reply) {
 		if p.kind == replyData {
 			data = p.reply
 		} else {
-			s.answer(p)
+			s.answerPending(p)
 		}
 	}
 	clear(s.pending)
@@ -340,8 +338,8 @@ func (s *session) nextReply(i int) (smtp.Reply, error) {
 	return s.up.Reply(s.replyTimeout())
 }
 
-// answer takes the reply to one command: what it means for the transaction, and the client's part.
-func (s *session) answer(p *pendingReply) {
+// answerPending takes the reply to one command: what it means for the transaction, and the client's part.
+func (s *session) answerPending(p *pendingReply) {
 	tx := s.tx
 	switch p.kind {
 	case replyMail:
@@ -372,7 +370,7 @@ func (s *session) answer(p *pendingReply) {
 	s.srv.meters.reply(p.reply.Code)
 	if p.kind != replyKnown && !p.reply.Positive() {
 		s.logRefused(tx, "", p.rcpt.path.Address, p.reply)
-		s.refused(p.reply)
+		s.addRefusal(p.reply)
 	}
 }
 
@@ -403,7 +401,7 @@ func (s *session) loseTransaction(err error) *smtp.Reply {
 // upstreamFault logs the cause that the client is not told.
 func (s *session) upstreamFault(act string, err error) {
 	s.srv.meters.upstreamFault()
-	s.fruitless = true
+	s.limits.wasted = true
 	attrs := []any{"session", s.id, "client", s.client.addr.Addr().String(), "act", act, "error", err}
 	if s.tx != nil {
 		attrs = append(attrs, "qid", s.tx.qid)

@@ -27,24 +27,17 @@ type session struct {
 	holding   bool // up is not the server behind, but where messages are held
 	up        *upstream.Conn
 	pending   []pendingReply
-	wrong     int // errors and refusals in all
-	errors    int // commands in error since a message was accepted; so for the next two
-	refusals  int // senders, recipients and messages that were refused for good
-	junk      int // commands of no use
-	owed      int // errors and refusals that the client has not waited for yet
+	limits    errorLimits
 	messages  int
 	strict    bool          // a bare LF is refused
 	open      bool          // filter accepted the client's address: no more filtering on this connection
 	openName  bool          // filter accepted the name in HELO: no more filtering until the client says another
 	idle      time.Duration // how long the client has said nothing before its connection to the server was given back
 	counted   bool          // the address is counted in the crowd
-	gate      string
-	announced bool // listeners were told that it began
-	barred    bool // greeted with a 5xx: only QUIT is left
-	closing   bool // end the session once replies are flushed
-	silent    bool // the last words are said
-	fruitless bool // the command of the moment led to nothing
-	secrets   bool // the last command was AUTH: what follows and is no command is not logged
+	state     state
+	gate      string // that ended it, or barred it
+	announced bool   // listeners were told that it began
+	secrets   bool   // the last command was AUTH: what follows and is no command is not logged
 	stat      *statfile.File
 
 	raw   net.Conn // below TLS, if there is TLS
@@ -57,93 +50,106 @@ func reply(code int, enhanced, text string) smtp.Reply { return smtp.NewReply(co
 
 // run leads the session from the first byte to the last.
 func (s *session) run() {
-	defer s.end()
-	if !s.begin() {
-		return
-	}
-	for !s.closing && s.step() {
+	defer s.leave()
+	s.answer(s.begin())
+	for !s.closing() {
+		s.step()
 	}
 	s.settle()
 	s.flush()
 }
 
-// step waits for one command and carries it out; false ends the session without another word.
-func (s *session) step() bool {
-	if s.owed > 0 && !s.penance() {
-		return false
+// step waits for one command and carries it out.
+func (s *session) step() {
+	if s.limits.delays > 0 && !s.tarpit() {
+		s.endSoon("")
+		return
 	}
 	if !s.conn.HasLine() {
 		s.settle()
 	}
-	if s.tx == nil && s.refusals >= s.conf.MaxRefusals {
+	if s.tx == nil && s.limits.refusedTooOften() {
 		s.endRefused() // no message came of it
 	}
-	if s.closing {
-		return true
+	if s.closing() {
+		return
 	}
-	if !s.conn.HasLine() && (!s.flush() || !s.rest()) {
-		return false
+	if !s.conn.HasLine() {
+		if o, ok := s.rest(); !ok {
+			s.answer(o)
+			return
+		}
 	}
 	text, bare, err := s.conn.ReadLine(smtp.MaxAuth)
 	s.awake()
 	if s.mayReturn() && errors.Is(err, os.ErrDeadlineExceeded) && !s.srv.draining.Load() {
 		s.returnUpstream()
-		return true // and wait on
+		return // and wait on
 	}
 	s.idle = 0
+	s.answer(s.line(text, bare, err))
+}
+
+// line carries out a line of the client, if it is a command.
+func (s *session) line(text []byte, bare bool, err error) outcome {
 	if err != nil {
 		return s.readFailed(err)
 	}
 	if bare && s.strict {
-		s.close(gateNewline, reply(500, "5.5.2", "Bare <LF> received"))
-		return true
+		return closed(gateNewline, reply(500, "5.5.2", "Bare <LF> received"))
 	}
 	cmd, err := smtp.ParseCommand(text)
 	if err != nil {
-		s.malformed(text, err)
-		return true
+		return malformed(text, err)
 	}
 	if len(text)+2 > smtp.LineLimit(cmd.Verb) {
-		s.fail(reply(500, "5.5.2", "Line too long"))
-		return true
+		return failed(lineTooLong)
 	}
 	if s.srv.debug {
 		s.logCommand(cmd)
 	}
-	s.do(cmd)
-	return true
+	return s.do(cmd)
 }
 
-// readFailed is the end of a session that could not read a command, unless it stayed in step.
-func (s *session) readFailed(err error) bool {
+var lineTooLong = reply(500, "5.5.2", "Line too long")
+
+// readFailed is the end of a session that could not read a line, unless it stayed in step.
+func (s *session) readFailed(err error) outcome {
 	switch {
 	case errors.Is(err, smtp.ErrLineTooLong):
-		s.fail(reply(500, "5.5.2", "Line too long"))
-		return true
+		return failed(lineTooLong)
 	case errors.Is(err, smtp.ErrNotText):
-		// Whatever speaks here, such as a TLS ClientHello, does not speak SMTP.
-		s.close(gateForeign, reply(554, "5.5.1", "This is a mail server"))
-		return true
+		return closed(gateForeign, notSMTP) // such as a TLS ClientHello
 	case errors.Is(err, smtp.ErrLineEndless):
-		s.close(gateLine, reply(421, "4.7.0", "Line too long, closing the connection"))
-		return true
+		return closed(gateLine, reply(421, "4.7.0", "Line too long, closing the connection"))
 	case errors.Is(err, os.ErrDeadlineExceeded) && s.srv.draining.Load():
-		s.close(gateDrain, goingDown)
-		return true
+		return closed(gateDrain, goingDown)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		s.close(gateTimeout, reply(421, "4.4.2", "Timeout, closing the connection"))
-		return true
+		return closed(gateTimeout, reply(421, "4.4.2", "Timeout, closing the connection"))
 	case errors.Is(err, io.EOF):
 		s.srv.log.Debug("client left", "session", s.id)
 	default:
 		s.srv.log.Debug("read from client", "session", s.id, "error", err)
 	}
-	return false
+	return gone
+}
+
+// tarpit has the client wait for what it did wrong; false says that it does not read its replies.
+func (s *session) tarpit() bool {
+	s.settle()
+	ok := s.flush()
+	if d := s.limits.takeDelay(); !s.closing() && d > 0 {
+		if s.mayReturn() && d >= s.conf.UpstreamIdle {
+			s.returnUpstream()
+		}
+		s.srv.pause(d)
+	}
+	return ok
 }
 
 // say queues a reply behind those that still wait for the server.
 func (s *session) say(r smtp.Reply) {
-	if s.silent {
+	if s.state == stateSilent {
 		return
 	}
 	if len(s.pending) == 0 {
@@ -162,30 +168,6 @@ func (s *session) put(r smtp.Reply) {
 	s.conn.Reply(r)
 }
 
-// close ends the session with a reply that counts for a gate.
-func (s *session) close(gate string, r smtp.Reply) {
-	if !s.silent {
-		s.srv.meters.gate(gate)
-		s.hangUp(gate, r)
-	}
-}
-
-// hangUp says the last words of a session that a gate ends.
-func (s *session) hangUp(gate string, r smtp.Reply) {
-	s.say(s.conf.named(r))
-	s.gate, s.closing, s.silent = gate, true, true
-}
-
-// verdict answers a command with what the filter, or a gate, makes of it. 421 from a filter ends the session; one for a
-// server that left has done so already, see lost.
-func (s *session) verdict(r smtp.Reply) {
-	if r.Code == 421 && !s.closing {
-		s.hangUp(gateFilter, r)
-		return
-	}
-	s.say(r)
-}
-
 // flush sends the replies that wait; false says that the client does not read them.
 func (s *session) flush() bool {
 	d := s.conf.WriteTimeout
@@ -199,8 +181,8 @@ func (s *session) flush() bool {
 	return err == nil
 }
 
-// end gives back everything and says in one line what the session was.
-func (s *session) end() {
+// leave gives back everything and says in one line what the session was.
+func (s *session) leave() {
 	if s.up != nil && s.client.authed {
 		s.up.Abort() // it is of no use to others, so that nothing there need be brought to an end
 		s.up = nil

@@ -18,18 +18,18 @@ func smuggled(eod string) string {
 	return "Subject: a\r\n\r\nline" + eod + "MAIL FROM:<evil@x.test>\r\nRCPT TO:<victim@y.test>\r\nDATA\r\nSubject: b\r\n\r\nforged\r\n.\r\n"
 }
 
-// outcome says what becomes of the odd end of data.
-type outcome int
+// fate says what becomes of the odd end of data.
+type fate int
 
 const (
-	isRefused    outcome = iota // 550, close, nothing delivered
-	isNormalized                // one message, with CR LF where LF was
-	isContent                   // one message, byte for byte
+	isRefused    fate = iota // 550, close, nothing delivered
+	isNormalized             // one message, with CR LF where LF was
+	isContent                // one message, byte for byte
 )
 
 // smuggle sends a message with that end of data within, to a proxy in that mode, and checks everything
 // that can be seen.
-func smuggle(t *testing.T, mode, eod string, want outcome) {
+func smuggle(t *testing.T, mode, eod string, want fate) {
 	t.Helper()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--bare-newline", mode)
@@ -54,7 +54,7 @@ func smuggle(t *testing.T, mode, eod string, want outcome) {
 	})
 }
 
-func checkSmuggled(t *testing.T, b *testenv.Backend, eod string, want outcome) {
+func checkSmuggled(t *testing.T, b *testenv.Backend, eod string, want fate) {
 	t.Helper()
 	mails, ends := 0, 0
 	for _, command := range b.Commands() {
@@ -93,7 +93,7 @@ func checkSmuggled(t *testing.T, b *testenv.Backend, eod string, want outcome) {
 }
 
 // bothModes runs a case in reject and in normalize mode.
-func bothModes(t *testing.T, eod string, reject, normalize outcome) {
+func bothModes(t *testing.T, eod string, reject, normalize fate) {
 	t.Helper()
 	t.Run(fmt.Sprintf("reject %q", eod), func(t *testing.T) { smuggle(t, "reject", eod, reject) })
 	t.Run(fmt.Sprintf("normalize %q", eod), func(t *testing.T) { smuggle(t, "normalize", eod, normalize) })

@@ -6,7 +6,6 @@ import (
 	"net"
 	"time"
 
-	"postern/internal/smtp"
 	"postern/internal/tlsconf"
 )
 
@@ -22,43 +21,40 @@ func (s *session) mustSecure() bool {
 	return s.client.tls == nil && here != nil && here.Required
 }
 
-// inClear are the commands that a client who has to begin TLS may use, RFC 3207, 4, or that come to nothing without
-// others: BDAT takes its octets off the line.
-var inClear = []string{smtp.Ehlo, smtp.Helo, smtp.Noop, smtp.Quit, smtp.Rset, smtp.Help, smtp.StartTLS, smtp.Bdat}
-
 func (s *session) canStartTLS() bool { return s.tlsHere() != nil && s.client.tls == nil }
 
 // doStartTLS is STARTTLS: RFC 3207.
-func (s *session) doStartTLS(arg string) {
+func (s *session) doStartTLS(arg string) outcome {
 	switch {
 	case s.tlsHere() == nil:
-		s.fail(reply(502, "5.5.1", "TLS is not offered"))
-		return
+		return failed(reply(502, "5.5.1", "TLS is not offered"))
 	case s.client.tls != nil:
-		s.fail(reply(503, "5.5.1", "TLS is in use already"))
-		return
+		return failed(reply(503, "5.5.1", "TLS is in use already"))
 	case s.tx != nil:
-		s.fail(reply(503, "5.5.1", "Not within a transaction"))
-		return
+		return failed(reply(503, "5.5.1", "Not within a transaction"))
 	case arg != "":
-		s.fail(reply(501, "5.5.4", "Syntax: STARTTLS"))
-		return
+		return failed(reply(501, "5.5.4", "Syntax: STARTTLS"))
 	case s.conn.Pending():
 		// Bytes that follow in clear would be read by one side as clear and by the other as
 		// protected: CVE-2011-0411.
-		s.close(gateSync, reply(554, "5.5.0", "Protocol synchronization error"))
-		return
+		return closed(gateSync, outOfSync)
 	}
 	s.say(reply(220, "2.0.0", "Go ahead"))
-	if !s.flush() || !s.handshake() {
-		s.closing = true
-		return
+	if !s.flush() {
+		return gone
 	}
-	s.forgetUpstream()
+	if o, ok := s.handshake(); !ok {
+		return o
+	}
+	s.closeUpstream()
+	return pending
 }
 
+// outOfSync is the reply to a client that goes on where it has to wait.
+var outOfSync = reply(554, "5.5.0", "Protocol synchronization error")
+
 // handshake begins TLS.
-func (s *session) handshake() bool {
+func (s *session) handshake() (o outcome, ok bool) {
 	nc := s.conn.Net()
 	if rest := s.conn.TakeBuffered(); len(rest) > 0 {
 		nc = &prefixed{nc, rest} // a ClientHello that came with the PROXY header
@@ -69,19 +65,18 @@ func (s *session) handshake() bool {
 	defer cancel()
 	_ = nc.SetWriteDeadline(time.Now().Add(s.conf.TLS.Timeout))
 	if !s.await(forCommand, s.conf.TLS.Timeout) {
-		return false
+		return gone, false
 	}
 	defer s.awake()
 	if err := tc.HandshakeContext(ctx); err != nil {
-		s.gate, s.client.cert = gateHandshake, &clientCert{fault: err}
-		s.srv.meters.gate(gateHandshake)
-		return false
+		s.client.cert = &clientCert{fault: err}
+		return dropped(gateHandshake), false
 	}
 	state := tc.ConnectionState()
 	s.client.secure(&state, certOf(here, &state))
 	s.conn.Upgrade(tc)
 	s.openName = false
-	return true
+	return o, true
 }
 
 // clientCert is what came of asking a client for its certificate.

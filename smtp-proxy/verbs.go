@@ -3,227 +3,235 @@ package main
 import (
 	"context"
 	"errors"
-	"slices"
 	"strconv"
 	"strings"
 
 	"postern/internal/smtp"
 )
 
-// do carries out one command. The order rules of SMTP are in the first lines of the verbs' methods.
-func (s *session) do(cmd smtp.Command) {
-	defer s.charge()
-	if s.mustSecure() && !slices.Contains(inClear, cmd.Verb) {
-		s.fail(reply(530, "5.7.0", "Must issue a STARTTLS command first"))
-		return
+// command is how a verb is carried out. When it may come is in the first lines of its method.
+type command struct {
+	do      func(s *session, arg string) outcome
+	inClear bool // also from a client that has to begin TLS first
+	public  bool // what comes behind it is no line of an AUTH that failed: the log may have it
+}
+
+// commands are the verbs that are known. In clear is what a client who has to begin TLS may use, RFC 3207, 4, or what
+// comes to nothing without others: BDAT takes its octets off the line.
+var commands = map[string]command{
+	smtp.Ehlo:     {do: (*session).doEhlo, inClear: true, public: true},
+	smtp.Helo:     {do: (*session).doHelo, inClear: true, public: true},
+	smtp.Mail:     {do: (*session).doMail, public: true},
+	smtp.Rcpt:     {do: (*session).doRcpt, public: true},
+	smtp.Data:     {do: (*session).doData, public: true},
+	smtp.Bdat:     {do: (*session).doBdat, inClear: true, public: true},
+	smtp.Rset:     {do: (*session).doRset, inClear: true, public: true},
+	smtp.Noop:     {do: always(junk(reply(250, "2.0.0", "Ok"))), inClear: true, public: true},
+	smtp.Quit:     {do: (*session).doQuit, inClear: true, public: true},
+	smtp.StartTLS: {do: (*session).doStartTLS, inClear: true, public: true},
+	smtp.Auth:     {do: (*session).doAuth},
+	smtp.XClient:  {do: (*session).doXClient, public: true},
+	smtp.XForward: {do: (*session).doXForward},
+	// RFC 5321, 7.3: nobody learns here who exists.
+	smtp.Vrfy: {do: always(junk(reply(252, "2.5.0", "Cannot verify, but will take a message and try"))), public: true},
+	smtp.Help: {do: always(junk(reply(214, "2.0.0", "See RFC 5321"))), inClear: true, public: true},
+	smtp.Expn: {do: notImplemented, public: true},
+	"SEND":    {do: notImplemented},
+	"SOML":    {do: notImplemented},
+	"SAML":    {do: notImplemented},
+	"TURN":    {do: notImplemented},
+	"ETRN":    {do: notImplemented},
+	"ATRN":    {do: notImplemented},
+	"BURL":    {do: notImplemented},
+	// A browser was led here (RFC 9110, RFC 9113), or a load balancer that is not in proxy-from.
+	"GET":     {do: foreign},
+	"POST":    {do: foreign},
+	"PUT":     {do: foreign},
+	"HEAD":    {do: foreign},
+	"CONNECT": {do: foreign},
+	"OPTIONS": {do: foreign},
+	"DELETE":  {do: foreign},
+	"TRACE":   {do: foreign},
+	"PATCH":   {do: foreign},
+	"PRI":     {do: foreign},
+	"PROXY":   {do: foreign},
+}
+
+// always is a verb that has one reply.
+func always(o outcome) func(*session, string) outcome {
+	return func(*session, string) outcome { return o }
+}
+
+var (
+	notImplemented = always(failed(reply(502, "5.5.1", "Command not implemented")))
+	foreign        = always(closed(gateForeign, notSMTP))
+)
+
+// notSMTP is the reply to what speaks another protocol.
+var notSMTP = reply(554, "5.5.1", "This is a mail server")
+
+// do carries out one command.
+func (s *session) do(cmd smtp.Command) outcome {
+	c, known := commands[cmd.Verb]
+	switch {
+	case s.mustSecure() && !c.inClear:
+		return failed(reply(530, "5.7.0", "Must issue a STARTTLS command first"))
+	case s.state == stateBarred && cmd.Verb != smtp.Quit:
+		o := failed(reply(503, "5.5.1", "Only QUIT is left"))
+		o.last = cmd.Verb == smtp.Bdat // its octets would be commands
+		return o
+	case !known:
+		return failed(reply(500, "5.5.1", "Command not recognized"))
 	}
-	if s.barred && cmd.Verb != smtp.Quit {
-		if s.fail(reply(503, "5.5.1", "Only QUIT is left")); cmd.Verb == smtp.Bdat {
-			s.closing = true // its octets would be commands
-		}
-		return
-	}
-	switch cmd.Verb {
-	case smtp.Ehlo, smtp.Helo:
-		s.doHello(cmd)
-	case smtp.Mail:
-		s.doMail(cmd.Arg)
-	case smtp.Rcpt:
-		s.doRcpt(cmd.Arg)
-	case smtp.Data:
-		s.doData(cmd.Arg)
-	case smtp.Bdat:
-		s.doBdat(cmd.Arg)
-	case smtp.Rset:
-		s.doRset(cmd.Arg)
-	case smtp.Noop:
-		s.useless(reply(250, "2.0.0", "Ok"))
-	case smtp.Quit:
-		s.doQuit()
-	case smtp.StartTLS:
-		s.doStartTLS(cmd.Arg)
-	case smtp.Auth:
-		s.doAuth(cmd.Arg)
-	case smtp.XClient:
-		s.doXClient(cmd.Arg)
-	case smtp.XForward:
-		s.doXForward(cmd.Arg)
-	case smtp.Vrfy:
-		// RFC 5321, 7.3: nobody learns here who exists.
-		s.useless(reply(252, "2.5.0", "Cannot verify, but will take a message and try"))
-	case smtp.Help:
-		s.useless(reply(214, "2.0.0", "See RFC 5321"))
-	case smtp.Expn, "SEND", "SOML", "SAML", "TURN", "ETRN", "BURL", "ATRN":
-		s.fail(reply(502, "5.5.1", "Command not implemented"))
-	case "GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "TRACE", "PATCH", "PRI", "PROXY":
-		// A browser was led here (RFC 9110, RFC 9113), or a load balancer that is not in proxy-from.
-		s.close(gateForeign, reply(554, "5.5.1", "This is a mail server"))
-	default:
-		s.fail(reply(500, "5.5.1", "Command not recognized"))
-	}
+	return c.do(s, cmd.Arg)
 }
 
 // malformed answers a line that is no command.
-func (s *session) malformed(text []byte, err error) {
+func malformed(text []byte, err error) outcome {
 	switch {
 	case len(text) > 0 && !startsWithLetter(text):
-		// Not even a word, such as a TLS ClientHello: whatever speaks here does not speak SMTP.
-		s.close(gateForeign, reply(554, "5.5.1", "This is a mail server"))
+		return closed(gateForeign, notSMTP) // not even a word, such as a TLS ClientHello
 	case errors.Is(err, smtp.ErrControlByte) && strings.ContainsRune(string(text), '\r'):
-		s.fail(reply(500, "5.5.2", "Bare <CR> in command"))
+		return failed(reply(500, "5.5.2", "Bare <CR> in command"))
 	case errors.Is(err, smtp.ErrControlByte):
-		s.fail(reply(501, "5.5.2", "Control byte in command"))
-	default:
-		s.fail(reply(500, "5.5.2", "Command not recognized"))
+		return failed(reply(501, "5.5.2", "Control byte in command"))
 	}
+	return failed(reply(500, "5.5.2", "Command not recognized"))
 }
 
 func startsWithLetter(text []byte) bool {
 	return 'a' <= text[0]|0x20 && text[0]|0x20 <= 'z'
 }
 
-// doHello is HELO and EHLO: RFC 5321, 4.1.1.1. Either ends a transaction.
-func (s *session) doHello(cmd smtp.Command) {
-	if cmd.Arg == "" {
-		s.fail(reply(501, "5.5.4", "Syntax: "+cmd.Verb+" hostname"))
-		return
+func (s *session) doEhlo(arg string) outcome { return s.hello(smtp.Ehlo, arg) }
+func (s *session) doHelo(arg string) outcome { return s.hello(smtp.Helo, arg) }
+
+// hello is HELO and EHLO: RFC 5321, 4.1.1.1. Either ends a transaction.
+func (s *session) hello(verb, arg string) outcome {
+	if arg == "" {
+		return failed(reply(501, "5.5.4", "Syntax: "+verb+" hostname"))
 	}
-	if !smtp.IsHelo(cmd.Arg) {
-		s.fail(reply(501, "5.5.4", "Name is malformed"))
-		return
+	if !smtp.IsHelo(arg) {
+		return failed(reply(501, "5.5.4", "Name is malformed"))
 	}
 	s.settle()
 	s.dropTransaction()
-	s.status(cmd.Verb + " " + cmd.Arg)
-	if r := s.askHelook(cmd.Arg); r != nil {
-		s.verdict(*r)
-		s.refused(*r)
-		s.deferred(*r)
-		return
+	s.status(verb + " " + arg)
+	if r := s.askHelook(arg); r != nil {
+		return deferred(*r)
 	}
 	again := s.client.helo != ""
-	s.client.greet(cmd.Verb, cmd.Arg)
+	s.client.greet(verb, arg)
 	r := reply(250, "", s.conf.host)
 	if s.client.esmtp {
 		r = smtp.Reply{Code: 250, Lines: s.greeting()}
 	}
 	if again {
-		s.useless(r)
-	} else {
-		s.say(r)
+		return junk(r)
 	}
+	return done(r)
 }
 
-// doMail is MAIL FROM: RFC 5321, 4.1.1.2. The server behind is not troubled before the first recipient.
-func (s *session) doMail(arg string) {
-	if s.client.helo == "" {
-		s.fail(reply(503, "5.5.1", "Say HELO or EHLO first"))
-		return
-	}
-	if s.tx != nil {
-		s.fail(reply(503, "5.5.1", "Sender was given already"))
-		return
-	}
-	if s.conf.MaxTransactions > 0 && s.messages >= s.conf.MaxTransactions {
-		s.close(gateMany, reply(421, "4.7.0", "Too many messages in one session"))
-		return
+// doMail is MAIL FROM: RFC 5321, 4.1.1.2. The next hop is not troubled before the first recipient.
+func (s *session) doMail(arg string) outcome {
+	switch {
+	case s.client.helo == "":
+		return failed(reply(503, "5.5.1", "Say HELO or EHLO first"))
+	case s.tx != nil:
+		return failed(reply(503, "5.5.1", "Sender was given already"))
+	case s.conf.MaxTransactions > 0 && s.messages >= s.conf.MaxTransactions:
+		return closed(gateMany, reply(421, "4.7.0", "Too many messages in one session"))
 	}
 	rest, ok := smtp.CutKeyword(arg, "FROM:")
 	if !ok {
-		s.fail(reply(501, "5.5.4", "Syntax: MAIL FROM:<address>"))
-		return
+		return failed(reply(501, "5.5.4", "Syntax: MAIL FROM:<address>"))
 	}
 	path, rest, err := smtp.ParsePath(rest, s.conf.check())
 	if err != nil {
-		s.fail(reply(501, "5.1.7", "Sender: "+err.Error()))
-		return
+		return failed(reply(501, "5.1.7", "Sender: "+err.Error()))
 	}
 	tx, r := s.newTransaction(path, rest)
 	if r != nil {
-		s.fail(*r)
-		return
+		return failed(*r)
 	}
 	s.status("MAIL " + path.String())
 	if r := s.askSenderok(tx); r != nil {
 		tx.remove(s.srv)
-		s.deny(tx, gateFilter, "", *r)
-		s.deferred(*r)
-		return
+		s.logRefused(tx, gateFilter, "", *r)
+		return deferred(*r)
 	}
 	s.tx = tx
 	s.pending = append(s.pending, pendingReply{kind: replyMail})
+	return pending
 }
 
 // doRcpt is RCPT TO: RFC 5321, 4.1.1.3.
-func (s *session) doRcpt(arg string) {
-	if s.tx == nil {
-		s.fail(reply(503, "5.5.1", "Give a sender first"))
-		return
-	}
-	if s.tx.chunks != nil {
-		s.fail(reply(503, "5.5.1", "Content has begun"))
-		return
+func (s *session) doRcpt(arg string) outcome {
+	switch {
+	case s.tx == nil:
+		return failed(reply(503, "5.5.1", "Give a sender first"))
+	case s.tx.chunks != nil:
+		return failed(reply(503, "5.5.1", "Content has begun"))
 	}
 	rest, ok := smtp.CutKeyword(arg, "TO:")
 	if !ok {
-		s.fail(reply(501, "5.5.4", "Syntax: RCPT TO:<address>"))
-		return
+		return failed(reply(501, "5.5.4", "Syntax: RCPT TO:<address>"))
 	}
 	path, rest, err := smtp.ParsePath(rest, s.conf.check())
 	if err == nil && path.Null() {
 		err = errors.New("address is empty")
 	}
 	if err != nil {
-		s.fail(reply(501, "5.1.3", "Recipient: "+err.Error()))
-		return
+		return failed(reply(501, "5.1.3", "Recipient: "+err.Error()))
 	}
 	if path.UTF8 && !s.tx.utf8 {
-		s.fail(reply(553, "5.6.7", "Address needs SMTPUTF8"))
-		return
+		return failed(reply(553, "5.6.7", "Address needs SMTPUTF8"))
 	}
 	params, r := s.rcptParams(rest)
 	if r != nil {
-		s.fail(*r)
-		return
+		return failed(*r)
 	}
 	switch s.tx.tried++; {
 	case s.tx.tried > 2*s.conf.MaxRecipients:
-		s.fail(reply(452, "4.5.3", "Too many recipients")) // nobody has so many by chance
-		return
+		return failed(tooManyRecipients) // nobody has so many by chance
 	case s.tx.tried > s.conf.MaxRecipients:
-		s.say(reply(452, "4.5.3", "Too many recipients"))
-		return
+		return done(tooManyRecipients)
 	}
 	s.status("RCPT " + path.String())
-	s.recipient(recipient{path: path, params: params})
+	return s.recipient(recipient{path: path, params: params})
 }
 
-// recipient puts an address that is well-formed through the gates and to the server.
-func (s *session) recipient(rcpt recipient) {
+var tooManyRecipients = reply(452, "4.5.3", "Too many recipients")
+
+// recipient puts an address that is well-formed through the gates and to the next hop.
+func (s *session) recipient(rcpt recipient) outcome {
 	tx := s.tx
-	if s.guessed() {
-		s.srv.meters.gate(gateRefusals)
-		s.deny(tx, gateRefusals, rcpt.path.Address, reply(452, "4.5.3", "Too many recipients were refused"))
-		return
+	if s.limits.guesses(len(tx.accepted)) {
+		return s.refuseRecipient(gateRefusals, rcpt, reply(452, "4.5.3", "Too many recipients were refused"))
 	}
 	if gate, r := s.mayRelay(rcpt.path); r != nil {
-		s.srv.meters.gate(gate)
-		s.deny(tx, gate, rcpt.path.Address, *r)
-		return
+		return s.refuseRecipient(gate, rcpt, *r)
 	}
 	if tx.first == "" {
 		tx.first = rcpt.path.String()
 	}
 	if r := s.askRecipok(rcpt); r != nil {
-		s.deny(tx, gateFilter, rcpt.path.Address, *r)
-		return
+		s.logRefused(tx, gateFilter, rcpt.path.Address, *r)
+		return refused(*r)
 	}
 	if tx.discard {
 		tx.accepted = append(tx.accepted, rcpt)
-		s.say(reply(250, "2.1.5", "Ok"))
-		return
+		return done(reply(250, "2.1.5", "Ok"))
 	}
-	s.sendRecipient(rcpt)
+	return s.sendRecipient(rcpt)
+}
+
+// refuseRecipient refuses a recipient for a gate, or, without one, for the next hop.
+func (s *session) refuseRecipient(gate string, rcpt recipient, r smtp.Reply) outcome {
+	s.logRefused(s.tx, gate, rcpt.path.Address, r)
+	o := refused(r)
+	o.gate = gate
+	return o
 }
 
 // mayRelay decides whether mail for a recipient is taken from the client; a nil reply means yes.
@@ -232,21 +240,19 @@ func (s *session) mayRelay(to smtp.Path) (gate string, r *smtp.Reply) {
 }
 
 // doRset is RSET: RFC 5321, 4.1.1.5.
-func (s *session) doRset(arg string) {
+func (s *session) doRset(arg string) outcome {
 	if arg != "" {
-		s.fail(reply(501, "5.5.4", "Syntax: RSET"))
-		return
+		return failed(reply(501, "5.5.4", "Syntax: RSET"))
 	}
 	s.settle()
 	s.dropTransaction()
-	s.useless(reply(250, "2.0.0", "Ok"))
+	return junk(reply(250, "2.0.0", "Ok"))
 }
 
 // doQuit is QUIT: RFC 5321, 4.1.1.10.
-func (s *session) doQuit() {
+func (s *session) doQuit(string) outcome {
 	s.status("QUIT")
-	s.say(reply(221, "2.0.0", s.conf.host+" closing connection"))
-	s.closing = true
+	return done(reply(221, "2.0.0", s.conf.host+" closing connection")).closing()
 }
 
 // greeting gives the lines of the reply to EHLO: what both we and the server behind can do.

@@ -4,8 +4,12 @@ import "time"
 
 // How a session waits for its client, and what a drain makes of that.
 
-// rest begins to wait for a command; false if the proxy ends and the session with it.
-func (s *session) rest() bool {
+// rest sends the replies that are due and begins to wait for a command. It is not ok if the proxy or the client ends, and
+// the session with it.
+func (s *session) rest() (o outcome, ok bool) {
+	if !s.flush() {
+		return gone, false
+	}
 	what := forCommand
 	switch {
 	case s.tx != nil && s.tx.chunks != nil:
@@ -17,17 +21,16 @@ func (s *session) rest() bool {
 	if s.mayReturn() {
 		d = min(d, s.conf.UpstreamIdle)
 	}
-	if s.barred {
+	if s.state == stateBarred {
 		d = min(d, barredTime)
 	}
-	if s.await(what, d) {
-		return true
+	switch {
+	case s.await(what, d):
+		return o, true
+	case s.srv.draining.Load():
+		return closed(gateDrain, goingDown), false
 	}
-	if s.srv.draining.Load() {
-		s.close(gateDrain, goingDown)
-		s.flush()
-	}
-	return false
+	return gone, false
 }
 
 // waits says what a session waits for the client for, and so what a drain makes of it.

@@ -103,7 +103,11 @@ func TestDrainNotHeldByOne(t *testing.T) {
 	defer far.Close()
 	s := &session{srv: p.server, conf: p.conf.Load(), raw: near, conn: smtp.NewConn(near)}
 	p.draining.Store(true)
-	go s.rest()
+	go func() {
+		o, _ := s.rest()
+		s.answer(o)
+		s.flush()
+	}()
 	if _, err := far.Read(make([]byte, 1)); err != nil { // the rest of the 421 waits to be read
 		t.Fatal(err)
 	}

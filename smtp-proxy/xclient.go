@@ -21,30 +21,27 @@ type xclient struct {
 }
 
 // doXClient is XCLIENT, as Postfix documents it.
-func (s *session) doXClient(arg string) {
+func (s *session) doXClient(arg string) outcome {
 	switch {
 	case !s.mayXClient():
-		s.fail(reply(550, "5.7.0", "Not for you"))
-		return
+		return failed(reply(550, "5.7.0", "Not for you"))
 	case s.tx != nil:
-		s.fail(reply(503, "5.5.1", "Not within a transaction"))
-		return
+		return failed(reply(503, "5.5.1", "Not within a transaction"))
 	}
 	x := xclient{addr: s.client.addr.Addr()}
 	if s.client.introduced {
 		x.port, x.name, x.login = s.client.addr.Port(), s.client.name, s.client.login
 	}
 	if err := x.parse(arg); err != nil {
-		s.fail(reply(501, "5.5.4", "XCLIENT: "+err.Error()))
-		return
+		return failed(reply(501, "5.5.4", "XCLIENT: "+err.Error()))
 	}
-	s.become(x)
+	return s.become(x)
 }
 
 // become makes the session one of another client: from here on it is as if that one had connected. What the commands
 // of one row say goes together: not all of it may fit into one line.
-func (s *session) become(x xclient) {
-	s.forgetUpstream()
+func (s *session) become(x xclient) outcome {
+	s.closeUpstream()
 	if s.counted {
 		s.srv.crowd.leaveAddress(s.client.addr.Addr())
 		s.counted = false
@@ -56,14 +53,9 @@ func (s *session) become(x xclient) {
 	s.open, s.openName = false, false
 	s.strict = s.wantsStrict()
 	if r := s.admit(); r != nil {
-		s.close(r.gate, r.reply)
-		return
+		return closed(r.gate, r.reply)
 	}
-	if r := s.askRelayok(); r != nil {
-		s.barOrHangUp(*r)
-		return
-	}
-	s.say(reply(220, "", s.conf.host+" ESMTP Postern"))
+	return s.greet()
 }
 
 // parse reads NAME=VALUE words; the values are xtext.

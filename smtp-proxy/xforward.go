@@ -23,25 +23,22 @@ func (s *session) mayXForward() bool { return within(s.client.addr.Addr(), s.con
 
 // doXForward is XFORWARD, as Postfix documents it: several commands add up, and the end of the transaction is the end of
 // what they said.
-func (s *session) doXForward(arg string) {
+func (s *session) doXForward(arg string) outcome {
 	switch {
 	case !s.mayXForward():
-		s.fail(reply(502, "5.5.1", "Command not implemented")) // as far as a stranger is concerned
-		return
+		return notImplemented(s, arg) // as far as a stranger is concerned
 	case s.tx != nil:
-		s.fail(reply(503, "5.5.1", "Not within a transaction"))
-		return
+		return failed(reply(503, "5.5.1", "Not within a transaction"))
 	}
 	f := forwarded{}
 	if s.client.forward != nil {
 		f = *s.client.forward
 	}
 	if err := f.parse(arg); err != nil {
-		s.fail(reply(501, "5.5.4", "XFORWARD: "+err.Error()))
-		return
+		return failed(reply(501, "5.5.4", "XFORWARD: "+err.Error()))
 	}
 	s.client.forward = &f
-	s.say(reply(250, "2.0.0", "Ok"))
+	return done(reply(250, "2.0.0", "Ok"))
 }
 
 // parse reads NAME=VALUE words; the values are xtext.
