@@ -625,10 +625,7 @@ func TestRealManyConnections(t *testing.T) {
 // is answered exactly once, by its own answer or an error.
 func TestRealSoak(t *testing.T) {
 	t.Parallel()
-	requests := 20000
-	if testenv.Complete() {
-		requests = 100000
-	}
+	requests := testenv.Load(8000, 100000)
 	r := startReal(t, "-x", "8", "-r", "200", "-q", "1000", "--log-level", "error", "--reload", "classic")
 	pid := r.proc.Pid()
 	r.waitStatus("ISSSSSSS")

@@ -40,10 +40,7 @@ type outcome struct {
 // if the connection broke between the server's 250 and the client, by the proxy's or the server's end.
 func TestChaos(t *testing.T) {
 	const clients = 20
-	each := 500
-	if testing.Short() {
-		each = 50
-	}
+	each := testenv.Load(200, 500)
 	backend := newFlakyServer(t)
 	socket := testenv.Activate(t, "smtp")
 	args := []string{"--config", "/dev/null", "--maxloadavg", "0", "--upstream", "smtp://" + backend.address,

@@ -15,7 +15,7 @@ ROUNDS='
 	./internal/notify	Churn|ManyListeners|OtherConnections
 	./internal/stamp	SweepAgainstLogin
 	./multiplexor		RealSoak|WRK_11
-	./smtp-proxy		Invariants|NothingIsLeft|ReplyIsWhole|HostileTexts|RES_11
+	./smtp-proxy		UnfinishedHeaders|Invariants|NothingIsLeft|ReplyIsWhole|HostileTexts|RES_11
 	./smtp-proxy/upstream	Chaos
 	./test			^TestChaos|LoadLeavesNothing
 '
@@ -36,7 +36,7 @@ trap 'rm -rf "$tmp"' EXIT
 trap 'exit 130' HUP INT TERM
 chmod 755 "$tmp"
 mkdir "$tmp/bin" || exit 1
-export POSTERN_TEST_BIN="$tmp/bin" GORACE="${GORACE:-atexit_sleep_ms=20}"
+export POSTERN_TEST_SOAK=yes POSTERN_TEST_BIN="$tmp/bin" GORACE="${GORACE:-atexit_sleep_ms=20}"
 
 race=-race
 echo 'int main(void) { return 0; }' | "$(go env CC)" -x c -o "$tmp/cc" - 2>/dev/null || {

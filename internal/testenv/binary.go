@@ -14,9 +14,10 @@ import (
 )
 
 // BinaryDir names the environment variable with the directory for the built
-// programs. `make test` sets it to one that it removes; without it they are
-// kept in the temporary directory, one per user and source tree, where the next
-// `go test` finds them up to date.
+// programs. `make test` sets it to one that it fills before the tests, and then
+// removes: what is there is not looked at again. Without it they are kept in the
+// temporary directory, one per user and source tree, where the next `go test`
+// finds them up to date.
 const BinaryDir = "POSTERN_TEST_BIN"
 
 var built sync.Map // name of a program -> func() (string, error)
@@ -57,7 +58,10 @@ func buildProgram(program string) (string, error) {
 	}
 	defer unlock()
 	path := filepath.Join(dir, program)
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", path, "./"+source)
+	if _, err := os.Stat(path); err == nil && os.Getenv(BinaryDir) != "" {
+		return path, nil
+	}
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", path, "./"+source)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
