@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"postern/internal/daemon"
+	"postern/internal/notify"
 )
 
 // programName is the name in status files, the log and the environment.
@@ -26,6 +27,7 @@ func (srv *server) program() daemon.Program {
 		},
 		Check:       s.check,
 		Warnings:    s.warnings,
+		Reloads:     notify.Reloads,
 		Directories: s.directories,
 		Files:       func() []string { return append(s.TLS.Files(), s.UpstreamFiles.Files()...) },
 		Listeners:   s.listeners,

@@ -48,6 +48,7 @@ func (p *program) program() daemon.Program {
 		Check:       p.check, Directories: p.directories, Execs: p.settings.execs,
 		Files:    func() []string { return append(p.settings.TLS.Files(), p.settings.UpstreamFiles.Files()...) },
 		Warnings: p.warnings,
+		Reloads:  notify.Reloads,
 		Commands: map[string]func(io.Writer, io.Writer) int{"explain": p.explain},
 	}
 }
@@ -246,7 +247,7 @@ func (p *program) tryReload(env *daemon.Env, srv *server) (later []string, err e
 
 // fixed are the settings that are looked at once, at the start.
 var fixed = []string{
-	"smtp", "submission", "smtps", "notify", "notify-users", "notify-limit", "metrics", "socket-mode", "socket-group",
+	"smtp", "submission", "smtps", "hostname", "notify", "notify-users", "notify-limit", "metrics", "socket-mode", "socket-group",
 	"user", "allow-root", "no-new-privs", "pidfile", "log", "log-level", "log-format", "syslog-facility", "syslog-tag", "drain-timeout",
 	"upstream", "upstream-tls", "upstream-helo", "upstream-client-ip", "upstream-connections", "upstream-source", "upstream-timeout",
 	"connect-timeout", "lmtp-recipients", "hold", "statdir", "clientip-dir", "clientip-maxage", "clientip-owner",

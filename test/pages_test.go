@@ -27,7 +27,7 @@ var programs = map[string]string{
 var daemons = []string{"smtp-proxy", "multiplexor", "pop3-stamp"}
 
 // notSettings are flags that mean something on the command line only.
-var notSettings = []string{"help", "config", "check", "version"}
+var notSettings = []string{"help", "config", "check", "reload", "version"}
 
 func readTree(t *testing.T, name string) string {
 	t.Helper()

@@ -57,7 +57,7 @@ func TestConventionUnitsAreWellFormed(t *testing.T) {
 	for _, kind := range []string{"service", "socket", "target"} {
 		for _, name := range unitFiles(t, kind) {
 			text := readTree(t, "etc/systemd/"+name)
-			for _, program := range daemons {
+			for _, program := range append([]string{"mx-ctrl"}, daemons...) {
 				// systemd looks whether the program is there: let it find ours.
 				text = strings.ReplaceAll(text, "/usr/sbin/"+program, testenv.Binary(t, program))
 			}

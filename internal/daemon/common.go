@@ -29,6 +29,8 @@ type Common struct {
 	SyslogFacility string `help:"Facility for syslog and journal." default:"${syslog_facility=mail}" placeholder:"FACILITY"`
 	SyslogTag      string `help:"Name of the program in syslog and journal." default:"${program}" placeholder:"TAG"`
 
+	Reload int `help:"Check the settings, have the daemon with this process id reload them, and exit with the outcome: 0, 1, or 78 if a setting is wrong." placeholder:"PID" env:"-"`
+
 	DrainTimeout time.Duration `help:"How long what goes on may take to end after SIGTERM; 0 for no limit." default:"${drain_timeout=30s}" placeholder:"TIME"`
 }
 

@@ -64,6 +64,10 @@ type Program struct {
 	// --check.
 	Warnings func(context.Context, listen.Set) []string
 
+	// Reloads listens to the events at a socket and gives what waits for the next outcome of a reload, in the words of
+	// ReloadText. It is for --reload.
+	Reloads func(ctx context.Context, spec string) (outcome func() (string, error), err error)
+
 	// Listeners says what to listen on, once the settings are read.
 	Listeners func() []listen.Request
 
@@ -178,8 +182,11 @@ func Main(p Program, args []string, std Std) int {
 	if command, ok := p.Commands[result.Command]; ok {
 		return command(std.Stdout, std.Stderr)
 	}
-	if common.Check {
+	switch {
+	case common.Check:
 		return p.check(result, std)
+	case common.Reload != 0:
+		return p.reload(result, std.Stderr)
 	}
 	if err := common.validate(); err != nil {
 		return p.refuse(std.Stderr, err)
@@ -230,18 +237,9 @@ func (p *Program) check(result *config.Result, std Std) int {
 		fmt.Fprintf(std.Stderr, "%s: error: print settings: %v\n", p.Name, err)
 		return exitFailure
 	}
-	err := p.Settings.common().validate()
-	if err == nil {
-		err = p.checkDirectories(std.Stderr)
-	}
+	err := p.sound(result, std.Stderr)
 	if err == nil && p.Listeners != nil {
 		err = listen.CheckServes(p.Listeners(), nil)
-	}
-	if err == nil && p.Check != nil {
-		err = p.Check()
-	}
-	if err == nil {
-		err = p.checkFiles(result)
 	}
 	if err != nil {
 		fmt.Fprintf(std.Stderr, "%s: error: %v\n", p.Name, err)
@@ -253,6 +251,22 @@ func (p *Program) check(result *config.Result, std Std) int {
 		}
 	}
 	return 0
+}
+
+// sound looks at all that can be wrong, whoever opens the listeners.
+func (p *Program) sound(result *config.Result, stderr io.Writer) error {
+	if err := p.Settings.common().validate(); err != nil {
+		return err
+	}
+	if err := p.checkDirectories(stderr); err != nil {
+		return err
+	}
+	if p.Check != nil {
+		if err := p.Check(); err != nil {
+			return err
+		}
+	}
+	return p.checkFiles(result)
 }
 
 // checkDirectories looks at the directories of sockets, of the pid file, and of all else that the program writes. One that

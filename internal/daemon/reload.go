@@ -6,6 +6,8 @@ import (
 	"io"
 	"reflect"
 	"strings"
+	"syscall"
+	"time"
 
 	"postern/internal/config"
 	"postern/internal/logging"
@@ -44,9 +46,62 @@ func (l *life) reloaded(err error, later []string) {
 func ReloadText(err error, later []string) string {
 	switch {
 	case err != nil:
-		return fmt.Sprintf("failed %v", err)
+		return reloadFailed + err.Error()
 	case len(later) > 0:
-		return "restart " + strings.Join(later, " ")
+		return reloadRestart + strings.Join(later, " ")
 	}
 	return ""
+}
+
+// Words with which ReloadText begins.
+const (
+	reloadFailed  = "failed "
+	reloadRestart = "restart "
+)
+
+// reloadTime is how long a daemon may take to reload, which includes reading its files.
+const reloadTime = time.Minute
+
+// reload is --reload: a wrong setting does not reach the daemon, and what it makes of the others is our outcome.
+func (p *Program) reload(result *config.Result, stderr io.Writer) int {
+	if err := p.sound(result, stderr); err != nil {
+		fmt.Fprintf(stderr, "%s: error: %v\n", p.Name, err)
+		return config.ExitSettings
+	}
+	text, err := p.haveReloaded(p.Settings.common().Reload)
+	if failure, failed := strings.CutPrefix(text, reloadFailed); failed {
+		err = fmt.Errorf("settings are not reloaded: %s", failure)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: error: %v\n", p.Name, err)
+		return exitFailure
+	}
+	if names, later := strings.CutPrefix(text, reloadRestart); later {
+		fmt.Fprintf(stderr, "%s: warning: reloaded, but not in force before a restart: %s\n", p.Name, names)
+	}
+	return 0
+}
+
+// haveReloaded has a daemon reload and returns what its event says of that.
+func (p *Program) haveReloaded(pid int) (string, error) {
+	socket := "/run/postern/" + p.Name + "-notify.sock" // of the unit
+	for _, r := range p.Listeners() {
+		if r.Name == "notify" && len(r.Specs) > 0 {
+			socket = r.Specs[0]
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), reloadTime, fmt.Errorf("nothing within %v", reloadTime))
+	defer cancel()
+	outcome, err := p.Reloads(ctx, socket)
+	if err != nil {
+		return "", fmt.Errorf("not reloaded, as the outcome could not be heard: events at %s: %w", socket, err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+		return "", fmt.Errorf("signal to process %d: %w", pid, err)
+	}
+	text, err := outcome()
+	if err != nil {
+		return "", fmt.Errorf("outcome of the reload: events at %s: %w", socket, err)
+	}
+	return text, nil
 }

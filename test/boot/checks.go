@@ -15,6 +15,9 @@ var checks = []check{
 	{"exec-sendmail", execSendmail},
 	{"wrong-settings", wrongSettings},
 	{"quarantine", quarantine},
+	{"reload", reloads},
+	{"sockets-alone", socketsAlone},
+	{"restart-under-mail", restarts},
 }
 
 // settings writes those of smtp-proxy. What the machine of the test does beside it is no reason to refuse mail.

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+)
+
+// reloads: the status of systemctl reload is that of the reload, and what is wrong changes nothing.
+func reloads(m *machine) error {
+	const filterSettings = "/etc/postern/filter-basic.conf"
+	good := "upstream smtp://127.0.0.1:1\nmax-errors 9"
+	if err := m.settings(good); err != nil {
+		return err
+	}
+	if _, err := m.run("systemctl stop postfix; cp " + filterSettings + " /tmp/filter.conf; systemctl start smtp-proxy.socket smtp-proxy multiplexor"); err != nil {
+		return err
+	}
+	for _, step := range []struct {
+		unit, before, want string
+		settings           string
+	}{
+		{unit: "smtp-proxy", settings: good},
+		{unit: "smtp-proxy", settings: "no-such-setting yes", want: "no-such-setting"},
+		{unit: "smtp-proxy", settings: "tls-cert /etc/none", want: "/etc/none"},
+		{unit: "smtp-proxy", settings: good + "\nrefuse-relay yes\nlocal-domains example.org"},
+		{unit: "multiplexor"},
+		{unit: "multiplexor", before: "echo no-such-setting yes >>" + filterSettings, want: "no-such-setting"},
+		{unit: "multiplexor", before: "cp /tmp/filter.conf " + filterSettings},
+	} {
+		if step.settings != "" {
+			if err := m.settings(step.settings); err != nil {
+				return err
+			}
+		}
+		began, err := m.run(step.before + "\ndate +%s")
+		if err != nil {
+			return err
+		}
+		_, err = m.run("systemctl reload " + step.unit)
+		said, _ := m.run("journalctl --since @" + strings.TrimSpace(began) + " -u " + step.unit)
+		if (err == nil) != (step.want == "") || !strings.Contains(said, step.want) {
+			return fmt.Errorf("reload of %s with %q: %v, want %q:\n%s", step.unit, step.settings+step.before, err, step.want, said)
+		}
+	}
+	out, err := m.run("systemctl is-active smtp-proxy multiplexor")
+	if err != nil {
+		return fmt.Errorf("after that: %s: %w", out, err)
+	}
+	return nil
+}
+
+// socketsAlone: the socket that is enabled is all that a daemon listens on, and with none it does not claim to serve.
+func socketsAlone(m *machine) error {
+	if err := m.settings("upstream smtp://127.0.0.1:1"); err != nil {
+		return err
+	}
+	if err := m.write("/etc/postern/pop3-stamp.conf", "upstream pop3://127.0.0.1:1\n", 0o644); err != nil {
+		return err
+	}
+	if _, err := m.run("systemctl stop postfix dovecot dovecot.socket; true"); err != nil {
+		return err
+	}
+	for _, daemon := range []string{"smtp-proxy", "pop3-stamp"} {
+		if out, err := m.run("systemctl start " + daemon); err == nil {
+			return fmt.Errorf("%s has started with nothing to listen on: %s", daemon, out)
+		}
+		if out, err := m.run("systemctl show -P ExecMainStatus " + daemon); err != nil || out != "78\n" {
+			return fmt.Errorf("%s with nothing to listen on: status %q, %v", daemon, out, err)
+		}
+	}
+	for _, s := range []struct {
+		socket, greeting string
+		port             int
+	}{{"smtp-proxy", "220", 25}, {"smtp-proxy-submission", "220", 587}, {"pop3-stamp", "+OK", 110}} {
+		service := strings.TrimSuffix(s.socket, "-submission")
+		if _, err := m.run("systemctl stop '" + service + "*'; systemctl enable --now " + s.socket + ".socket 2>&1"); err != nil {
+			return err
+		}
+		c, greeting, err := m.connect(s.port, replyTime)
+		if err != nil || !strings.HasPrefix(greeting, s.greeting) {
+			said, _ := m.run("journalctl -u " + service)
+			return fmt.Errorf("%s.socket alone says %q (%v)\n%s", s.socket, greeting, err, said)
+		}
+		c.conn.Close()
+		if _, err := m.run("systemctl disable --now " + s.socket + ".socket 2>&1; systemctl stop " + service); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restarts: the proxy is started anew, three times, while mail comes: each client is greeted, what was answered 250 is
+// delivered once, and no end is a failure, not even of a session that is waited for too long.
+func restarts(m *machine) error {
+	const box = "/var/spool/postern/box"
+	if err := m.settings("upstream maildir:" + box + "\nmax-sessions-per-address 0\nmax-rate-per-address 0\ndrain-timeout 3s\nrefuse-relay yes\nlocal-domains example.org"); err != nil {
+		return err
+	}
+	if _, err := m.run("systemctl stop postfix; mkdir -p " + box + "/new " + box + "/cur " + box + "/tmp; chown -R postern:postern " + box +
+		"; systemctl start smtp-proxy.socket smtp-proxy"); err != nil {
+		return err
+	}
+	stop := make(chan struct{})
+	var senders sync.WaitGroup
+	accepted, failed := make([]int, 4), make([]error, 4)
+	for i := range accepted {
+		senders.Go(func() { accepted[i], failed[i] = m.sendUntil(stop, fmt.Sprintf("X-Sender: %d-", i)) })
+	}
+	err := func() error {
+		for range 3 {
+			time.Sleep(time.Second)
+			if _, err := m.run("systemctl restart smtp-proxy"); err != nil {
+				return err
+			}
+		}
+		return nil
+	}()
+	close(stop)
+	senders.Wait()
+	if err := errors.Join(append(failed, err)...); err != nil {
+		return err
+	}
+	for i, n := range accepted {
+		out, err := m.run(fmt.Sprintf("cat %s/new/* | grep '^X-Sender: %d-' | sort | uniq -c | awk '$1 == 1' | wc -l", box, i))
+		if err != nil || n < 3 || strings.TrimSpace(out) != fmt.Sprint(n) {
+			return fmt.Errorf("sender %d: %d messages accepted, %q delivered once (%v)", i, n, out, err)
+		}
+	}
+	c, _, err := m.connect(25, replyTime)
+	if err != nil {
+		return err
+	}
+	defer c.conn.Close()
+	for _, step := range [][2]string{{"EHLO client.example", "250"}, {"MAIL FROM:<a@client.example>", "250"}, {"RCPT TO:<b@example.org>", "250"}, {"DATA", "354"}} {
+		if err := c.say(step[0], step[1]); err != nil {
+			return err
+		}
+	}
+	out, err := m.run("systemctl stop smtp-proxy.socket smtp-proxy 2>/dev/null; systemctl show -P Result smtp-proxy")
+	if err != nil || out != "success\n" {
+		return fmt.Errorf("a stop that ran into the limit: %q (%v)", out, err)
+	}
+	return nil
+}
+
+// sendUntil sends messages with numbered fields, a session each, until stop is closed, and counts the 250s. A client that is
+// told to come again does.
+func (m *machine) sendUntil(stop <-chan struct{}, field string) (accepted int, err error) {
+	for n := 0; ; n++ {
+		select {
+		case <-stop:
+			return accepted, nil
+		default:
+		}
+		c, greeting, err := m.connect(25, replyTime)
+		if err != nil {
+			return accepted, fmt.Errorf("not greeted: %q: %w", greeting, err)
+		}
+		if strings.HasPrefix(greeting, "220") {
+			err = c.send("b@example.org", fmt.Sprint(field, n))
+		} else {
+			err = fmt.Errorf("greeting %q", greeting)
+		}
+		c.conn.Close()
+		if err == nil {
+			accepted++
+		} else if !strings.Contains(err.Error(), `"421 `) {
+			return accepted, err
+		}
+	}
+}
