@@ -148,6 +148,8 @@ type settings struct {
 
 	tooFew  bool   // the maximum is below the minimum
 	program string // the name it was started under
+
+	changed func() ([]string, error) // gives the settings that are not what they were; nil if that cannot be known
 }
 
 // like says whether the program was started under the original's name.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"os"
@@ -104,7 +105,22 @@ func (s *settings) read(args []string) (done bool, status int) {
 		}
 		return true, s.checkDirectories(args[0])
 	}
+	// A file named relative to where we were is not looked at again.
+	if !s.likeOriginal() && (result.File == "" || filepath.IsAbs(result.File)) {
+		s.changed = func() ([]string, error) { return s.changedSince(result, words) }
+	}
 	return false, 0
+}
+
+// changedSince reads the settings again and gives the names of those that have changed.
+func (s *settings) changedSince(start *config.Result, words []string) ([]string, error) {
+	p := parser(s.program)
+	p.Stdout = io.Discard
+	now, err := p.Parse(&settings{program: s.program}, words)
+	if err != nil {
+		return nil, err
+	}
+	return config.Changed(start, now), nil
 }
 
 // arguments makes a command line fit for our parser.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -63,6 +64,19 @@ func (d *multiplexor) reread() {
 		d.forks.reread(d.pool.reload.notLoaded)
 	}
 	d.pool.reread()
+	if d.settings.changed != nil {
+		d.errands.must(d.nameChanged)
+	}
+}
+
+// nameChanged says which settings of ours have changed: a reread is of the filter rules alone.
+func (d *multiplexor) nameChanged() {
+	switch names, err := d.settings.changed(); {
+	case err != nil:
+		d.journal.add(levelError, "The settings are wrong now, and would not let this program start: "+err.Error())
+	case len(names) > 0:
+		d.journal.add(levelWarning, "Settings have changed and are not in force before a restart: "+strings.Join(names, ", "))
+	}
 }
 
 // rereadEnded is told when the outcome of a reread is known. A service manager that
