@@ -42,7 +42,7 @@ func TestLOG_22_FloodsOfStrangers(t *testing.T) {
 				_, _ = io.Copy(io.Discard, c)
 				_ = c.Close()
 			}
-			testenv.Eventually(t, "sessions end", func() bool { return r.crowd.sessions() == 0 })
+			testenv.Eventually(t, "sessions end", func() bool { return r.limits.count() == 0 })
 			if n := strings.Count(log.String(), "\n"); n > 35 || n == 0 {
 				t.Errorf("%d lines, of which the first are\n%.3000s", n, log.String())
 			}

@@ -104,7 +104,7 @@ func FuzzSession(f *testing.F) {
 		if !bytes.HasPrefix(answer, []byte("+OK pop.test POP3 ready\r\n")) {
 			t.Errorf("greeting %.60q", answer)
 		}
-		testenv.Eventually(t, "the end of the session", func() bool { return r.crowd.sessions() == 0 })
+		testenv.Eventually(t, "the end of the session", func() bool { return r.limits.count() == 0 })
 		checkHeard(t, heard.Load().([]string))
 		if r.stampLine(t) != "" && strings.Count("|"+server, "|+OK") < 2 {
 			t.Errorf("a stamp although the server said %q", server)

@@ -29,7 +29,7 @@ func newMeters(srv *server) *meters {
 		faults:      r.Counter("upstream_failures_total", "Failures of the server behind."),
 	}
 	r.Read([]metrics.Figure{{Name: "sessions", Help: "Sessions now."}}, func(put func(name, label string, v float64)) {
-		put("sessions", "", float64(srv.crowd.sessions()))
+		put("sessions", "", float64(srv.limits.count()))
 	})
 	return m
 }

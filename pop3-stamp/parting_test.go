@@ -95,7 +95,7 @@ func TestClientLeaves(t *testing.T) {
 				return false
 			}
 			log := v.r.log.String()
-			return v.r.crowd.sessions() == 0 && (strings.Contains(log, `reason="client left"`) || strings.Contains(log, `reason="connection lost`))
+			return v.r.limits.count() == 0 && (strings.Contains(log, `reason="client left"`) || strings.Contains(log, `reason="connection lost`))
 		})
 	}
 }

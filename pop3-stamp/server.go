@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/internal/config"
+	"postern/internal/connlimit"
 	"postern/internal/daemon"
 	"postern/internal/notify"
 	"postern/internal/stamp"
@@ -34,7 +35,7 @@ type server struct {
 	stats  *statfile.Dir // nil without statdir
 	stamps sync.Mutex    // so that events are in the order of what they tell
 	hub    *notify.Hub
-	crowd  *crowd
+	limits limits
 	meters *meters
 	status func(string)
 
@@ -64,8 +65,8 @@ func (srv *server) prepare(log *slog.Logger) error {
 	s := srv.conf
 	srv.log = log
 	srv.sessions = map[*session]struct{}{}
-	srv.crowd = &crowd{max: s.MaxSessions, maxPer: s.MaxSessionsPerAddress}
-	srv.crowd.logins.Set(s.MaxLoginFailures, s.LoginDelay)
+	srv.limits.sessions.Set(connlimit.SessionLimits{Total: s.MaxSessions, PerOrigin: s.MaxSessionsPerAddress})
+	srv.limits.logins.Set(s.MaxLoginFailures, s.LoginDelay)
 	options, err := s.Access.Options("PXWR", log)
 	if err != nil {
 		return err
@@ -262,12 +263,13 @@ func (srv *server) mind(ctx context.Context, env *daemon.Env, failed <-chan erro
 // watchLocks has the watchdog ask for each lock that a session needs to begin. That of the stamps is held while the file
 // system is waited for: sessions begin without it, unless they have a stamp to remove.
 func (srv *server) watchLocks(env *daemon.Env) {
-	locks := map[string]sync.Locker{"sessions": &srv.mu, "connection limits": &srv.crowd.mu}
+	locks := map[string]sync.Locker{"sessions": &srv.mu}
 	if srv.store != nil && srv.conf.StampOnConnect == "remove" {
 		locks["stamps"] = &srv.stamps
 	}
 	env.WatchLocks(locks)
-	env.Watchdog("lock of failed logins", func() { srv.crowd.logins.Shut(netip.Addr{}) })
+	env.Watchdog("lock of connection limits", func() { srv.limits.count() })
+	env.Watchdog("lock of failed logins", func() { srv.limits.logins.Shut(netip.Addr{}) })
 	env.Watchdog("lock of events", func() { srv.hub.Stats() })
 	env.Watchdog("lock of status files", srv.stats.Unlocked)
 }

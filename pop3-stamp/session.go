@@ -76,7 +76,7 @@ func (s *session) run(ctx context.Context) {
 		return
 	}
 	addr := s.client.Addr()
-	if why := s.srv.crowd.enter(addr); why != "" {
+	if why := s.srv.limits.enter(addr); why != "" {
 		s.srv.meters.refused()
 		s.log.Debug("refused", "reason", string(why))
 		s.deadline = time.Now().Add(5 * time.Second)
@@ -86,7 +86,7 @@ func (s *session) run(ctx context.Context) {
 		}
 		return
 	}
-	defer s.srv.crowd.leave(addr)
+	defer s.srv.limits.leave(addr)
 	started := time.Now()
 	s.deadline = started.Add(s.conf.LoginTimeout)
 	if s.conf.StampOnConnect == "remove" {

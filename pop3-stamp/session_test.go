@@ -715,7 +715,7 @@ func TestRefusals(t *testing.T) {
 			if n := r.hub.Stats().Messages; n > 0 != tt.counts { // the event W
 				t.Errorf("%s is refused with %q: %d events", at, tt.text, n)
 			}
-			if got := r.crowd.logins.Shut(netip.MustParseAddr("127.0.0.1")); got != tt.counts {
+			if got := r.limits.logins.Shut(netip.MustParseAddr("127.0.0.1")); got != tt.counts {
 				t.Errorf("%s is refused with %q: counts %v", at, tt.text, got)
 			}
 			// Nobody tries again, on the open connection either, who is shut out.
@@ -752,12 +752,12 @@ func TestSASLGivenUp(t *testing.T) {
 	p.ask("AUTH PLAIN", "+ ")
 	p.ask("*", "-ERR [AUTH] got *")
 	p.ask("PASS x", "-ERR USER first")
-	if r.crowd.logins.Shut(netip.MustParseAddr("127.0.0.1")) {
+	if r.limits.logins.Shut(netip.MustParseAddr("127.0.0.1")) {
 		t.Error("counted as failed logins")
 	}
 	p.ask("AUTH PLAIN", "+ ")
 	p.ask(base64.StdEncoding.EncodeToString([]byte("\x00bob\x00x")), "-ERR [AUTH] got ")
-	if !r.crowd.logins.Shut(netip.MustParseAddr("127.0.0.1")) {
+	if !r.limits.logins.Shut(netip.MustParseAddr("127.0.0.1")) {
 		t.Error("not counted as a failed login")
 	}
 }

@@ -10,14 +10,9 @@ import (
 // watchLocks has the watchdog ask for each lock that a session needs. The lock of the spool directory is not among them:
 // it is held while the file system is waited for, and sessions begin without it.
 func (srv *server) watchLocks(env *daemon.Env) {
-	locks := map[string]sync.Locker{
-		"sessions": &srv.mu, "connection limits": &srv.crowd.mu, "settings of the gates": &srv.admission.mu,
-		"load gate": &srv.admission.load.mu, "pressure gate": &srv.admission.pressure.mu,
-	}
-	if w := srv.admission.workers; w != nil {
-		locks["worker gate"] = &w.mu
-	}
-	env.WatchLocks(locks)
+	env.WatchLocks(map[string]sync.Locker{"sessions": &srv.mu})
+	env.WatchLocks(srv.gates.Locks())
+	env.Watchdog("lock of connection limits", func() { srv.gates.Limits.Stats() })
 	env.Watchdog("lock of failed logins", func() { srv.logins.Shut(netip.Addr{}) })
 	env.Watchdog("lock of events", func() { srv.hub.Stats() })
 	env.Watchdog("lock of status files", srv.stats.Unlocked)

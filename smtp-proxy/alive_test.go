@@ -62,7 +62,7 @@ func TestWatchdogOfEachLock(t *testing.T) {
 	}
 	for way, lock := range locks {
 		switch way {
-		case "srv.filter.spool.mu", "srv.admission.stamps.store.mu": // held while the file system is waited for
+		case "srv.filter.spool.mu", "srv.gates.stamps.store.mu": // held while the file system is waited for
 			lock.Lock()
 			w.manager.Lives()
 			lock.Unlock()
@@ -84,13 +84,14 @@ func TestWatchdogOfLoops(t *testing.T) {
 
 	srv.mu.Lock()
 	c := testenv.Dial(t, "unix", socket)
-	testenv.Eventually(t, "the client's slot", func() bool { return srv.crowd.sessions() == 1 })
+	testenv.Eventually(t, "the client's slot", func() bool { return srv.sessionCount() == 1 })
 	w.manager.Hangs("accept loop of smtp", w.log.String, srv.mu.Unlock)
 	must(t, c.Close())
 
 	before := srv.conf.Load()
-	srv.crowd.mu.Lock()
+	limits := testenv.Locks("srv", srv)["srv.gates.Limits.sessions.mu"]
+	limits.Lock()
 	w.send(syscall.SIGHUP)
 	testenv.Eventually(t, "a reload that has begun", func() bool { return srv.conf.Load() != before })
-	w.manager.Hangs("main loop", w.log.String, srv.crowd.mu.Unlock)
+	w.manager.Hangs("main loop", w.log.String, limits.Unlock)
 }

@@ -9,6 +9,7 @@ import (
 	"postern/internal/proxyheader"
 	"postern/internal/statfile"
 	"postern/internal/workdir"
+	"postern/smtp-proxy/gate"
 )
 
 // begin leads the session through the gates to the greeting.
@@ -23,17 +24,17 @@ func (s *session) begin() outcome {
 	r := s.count() // handshakes are expensive: there are not more of them than sessions
 	if s.client.listener == listenSMTPS {
 		if r != nil {
-			return dropped(r.gate) // nothing can be said to a client that expects TLS
+			return dropped(r.Gate) // nothing can be said to a client that expects TLS
 		}
 		if o, ok := s.handshake(); !ok {
 			return o
 		}
 	}
 	if r == nil {
-		r = s.srv.admission.check(s.background(), s.client.addr.Addr())
+		r = s.srv.gates.Check(s.background(), s.client.forGates())
 	}
 	if r != nil {
-		return closed(r.gate, r.reply)
+		return closed(r.Gate, r.Reply)
 	}
 	s.openStatus()
 	if s.conf.GreetingDelay > 0 {
@@ -60,26 +61,18 @@ func (s *session) identify() (o outcome, ok bool) {
 }
 
 // admit asks the gates that look at the client's address only, after XCLIENT changed it.
-func (s *session) admit() *refusal {
+func (s *session) admit() *gate.Refusal {
 	if r := s.count(); r != nil {
 		return r
 	}
-	return s.srv.admission.check(s.background(), s.client.addr.Addr())
+	return s.srv.gates.Check(s.background(), s.client.forGates())
 }
 
 // count counts the session with others from its address.
-func (s *session) count() *refusal {
-	switch s.srv.crowd.enterAddress(s.client.addr.Addr(), time.Now()) {
-	case fits:
-		s.counted = true
-	case fullAddress:
-		return shut(gateAddress, reply(421, "4.7.0", "Too many sessions from your address"))
-	case fullRate:
-		return shut(gateRate, reply(421, "4.7.0", "Too many connections from your address, slow down"))
-	default:
-		return shut(gateSessions, reply(421, "4.3.2", "Too many sessions, try again later"))
-	}
-	return nil
+func (s *session) count() *gate.Refusal {
+	r := s.srv.gates.Limits.EnterAddress(s.client.addr.Addr())
+	s.counted = r == nil
+	return r
 }
 
 // wantsStrict decides how bare line feeds of this client are taken.

@@ -719,7 +719,7 @@ func TestCMD_29_ClientGoneBeforeTheReply(t *testing.T) {
 	c.Close()
 	close(gone)
 	testenv.Eventually(t, "the server's decision is in the log", func() bool {
-		return strings.Contains(p.log.String(), "outcome=accepted") && p.crowd.sessions() == 0
+		return strings.Contains(p.log.String(), "outcome=accepted") && p.sessionCount() == 0
 	})
 	if n := len(b.Messages()); n != 1 {
 		t.Errorf("%d messages, want 1", n)
@@ -761,5 +761,5 @@ func TestRES_04_ClientThatReadsNoReplies(t *testing.T) {
 			break
 		}
 	}
-	testenv.Eventually(t, "the session ends", func() bool { return p.crowd.sessions() == 0 })
+	testenv.Eventually(t, "the session ends", func() bool { return p.sessionCount() == 0 })
 }

@@ -16,6 +16,7 @@ import (
 	"postern/internal/smtp"
 	"postern/internal/sockspec"
 	"postern/internal/tlsconf"
+	"postern/smtp-proxy/gate"
 )
 
 // settings are all settings of smtp-proxy: command line, environment and file.
@@ -99,11 +100,11 @@ type GateSettings struct {
 	RefuseFile     string        `name:"refuse-file" placeholder:"FILE" help:"While this file exists new sessions get 421 with its first line."`
 	Statdir        string        `name:"statdir" placeholder:"DIR" help:"Write a status file per session here."`
 
-	load       [3]float64
-	pressure   []pressureLimit
+	load       gate.LoadLimits
+	pressure   []gate.PressureLimit
 	exemptNets []netip.Prefix
 	relayNets  []netip.Prefix
-	local      localDomains
+	local      gate.LocalDomains
 }
 
 // LimitSettings bound what clients can use up.
@@ -188,10 +189,10 @@ func (s *settings) Validate() error {
 		return errors.New("smtps: needs tls-cert")
 	}
 	var err error
-	if s.load, err = parseLoadLimits(s.Maxloadavg); err != nil {
+	if s.load, err = gate.ParseLoadLimits(s.Maxloadavg); err != nil {
 		return fmt.Errorf("maxloadavg: %w", err)
 	}
-	if s.pressure, err = parsePressureLimits(s.MaxPressure); err != nil {
+	if s.pressure, err = gate.ParsePressureLimits(s.MaxPressure); err != nil {
 		return fmt.Errorf("max-pressure: %w", err)
 	}
 	if err := s.checkNumbers(); err != nil {
@@ -200,7 +201,7 @@ func (s *settings) Validate() error {
 	if err := s.checkPlaces(); err != nil {
 		return err
 	}
-	if s.local, err = parseLocalDomains(s.LocalDomains); err != nil {
+	if s.local, err = gate.ParseLocalDomains(s.LocalDomains); err != nil {
 		return fmt.Errorf("local-domains: %w", err)
 	}
 	return s.parseNetworks()

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"postern/internal/smtp"
+	"postern/smtp-proxy/gate"
 )
 
 // ExplainCommand is the command line of explain.
@@ -103,22 +104,12 @@ func (e *explanation) note(gate, text string) { fmt.Fprintf(e.out, "%-14s %s\n",
 
 // connect asks the gates of a new session.
 func (e *explanation) connect() {
-	s, a := e.s, e.s.srv.admission
-	e.note(gateSessions, "known to the running proxy only")
+	s := e.s
+	e.note(gate.NameSessions, "known to the running proxy only")
 	if within(s.client.addr.Addr(), s.conf.proxyNets) {
 		e.note(gateProxy, "a PROXY header is wanted")
 	}
-	for i := 0; ; i++ {
-		name, r := a.gate(s.background(), i, s.client.addr.Addr())
-		if name == "" {
-			break
-		}
-		if r.Code == 0 {
-			e.say(name, nil)
-		} else {
-			e.say(name, &r)
-		}
-	}
+	s.srv.gates.Each(s.background(), s.client.forGates(), e.say)
 	if f := s.filtering(); f == nil {
 		e.note(gateFilter, "none")
 		return
@@ -162,8 +153,8 @@ func (e *explanation) recipient(address string) *smtp.Reply {
 	if err != nil {
 		return refusalOf(501, "5.1.3", "Recipient: "+err.Error())
 	}
-	if _, r := s.mayRelay(path); r != nil {
-		return r
+	if r := s.mayRelay(path); r != nil {
+		return &r.Reply
 	}
 	if s.tx.first == "" {
 		s.tx.first = path.String()

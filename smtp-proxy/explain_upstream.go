@@ -63,9 +63,9 @@ func (e *explanation) askServer(url string, behind *tls.Config, from string, to 
 			return err
 		}
 		e.answered(path, r)
-		if r.Positive() && !e.s.conf.local.has(path) {
+		if r.Positive() && !e.s.conf.local.Has(path) {
 			text := fmt.Sprintf("it relays to %s for %s", path, e.s.client.addr.Addr())
-			if e.s.conf.local.empty() {
+			if e.s.conf.local.Empty() {
 				text += ", unless that is a recipient of ours: local-domains is not set"
 			}
 			e.note("", text)

@@ -30,7 +30,7 @@ func provoke(t *testing.T, p *proxy, n int, text string) {
 		_, _ = io.Copy(io.Discard, c)  // a reset is an end, too
 		c.Close()
 	}
-	testenv.Eventually(t, "sessions end", func() bool { return p.crowd.sessions() == 0 })
+	testenv.Eventually(t, "sessions end", func() bool { return p.sessionCount() == 0 })
 }
 
 // TestLOG_20_FloodsOfStrangers counts the lines of a second in which a stranger does the same thing very often: there are

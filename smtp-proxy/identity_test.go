@@ -235,7 +235,7 @@ func TestPRX_09_HealthChecksAreNoErrors(t *testing.T) {
 	c.expect("220")
 	c.cmd("QUIT", "221")
 	c.expectEnd()
-	testenv.Eventually(t, "sessions end", func() bool { return p.crowd.sessions() == 0 })
+	testenv.Eventually(t, "sessions end", func() bool { return p.sessionCount() == 0 })
 	if text := p.log.String(); strings.Contains(text, "level=ERROR") || strings.Contains(text, "level=WARN") {
 		t.Errorf("a health check is in the log:\n%s", text)
 	}

@@ -251,7 +251,7 @@ func TestHostileTexts(t *testing.T) {
 			t.Errorf("a field of its own in %q", message.Data)
 		}
 	}
-	testenv.Eventually(t, "sessions end", func() bool { return p.crowd.sessions() == 0 })
+	testenv.Eventually(t, "sessions end", func() bool { return p.sessionCount() == 0 })
 	for line := range strings.Lines(p.log.String()) {
 		text := strings.TrimSuffix(line, "\n")
 		if !strings.HasPrefix(line, "time=") || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || 0x7f <= r && r < 0xa0 }) {

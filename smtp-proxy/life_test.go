@@ -47,7 +47,7 @@ func TestNothingIsLeft(t *testing.T) {
 		for _, c := range clients {
 			c.Wait()
 		}
-		testenv.Eventually(t, "sessions end", func() bool { return p.crowd.sessions() == 0 })
+		testenv.Eventually(t, "sessions end", func() bool { return p.sessionCount() == 0 })
 	}
 	work()
 	goroutines, files := runtime.NumGoroutine(), descriptors(t)
@@ -92,7 +92,7 @@ func TestNothingIsLeftOfAnybody(t *testing.T) {
 			wg.Go(func() { anything(p.addr, rand.New(rand.NewPCG(seed+round, i))) })
 		}
 		wg.Wait()
-		testenv.Eventually(t, "sessions end", func() bool { return p.crowd.sessions() == 0 })
+		testenv.Eventually(t, "sessions end", func() bool { return p.sessionCount() == 0 })
 	}
 	work(0)
 	goroutines, files := runtime.NumGoroutine(), descriptors(t)
@@ -109,9 +109,7 @@ func TestNothingIsLeftOfAnybody(t *testing.T) {
 			return err == nil && len(left) == 0
 		})
 	}
-	p.crowd.mu.Lock()
-	defer p.crowd.mu.Unlock()
-	if n := len(p.crowd.seen); n != 0 {
+	if _, n := p.gates.Limits.Stats(); n != 0 {
 		t.Errorf("%d addresses are kept", n)
 	}
 	b.Forgive() // it hangs up within commands
@@ -180,7 +178,7 @@ func TestRES_02_SessionsOfAll(t *testing.T) {
 	c.expect("421 4.3.2 proxy.example ")
 	c.expectEnd()
 	open[0].Close()
-	testenv.Eventually(t, "a slot is free", func() bool { return p.crowd.sessions() == 2 })
+	testenv.Eventually(t, "a slot is free", func() bool { return p.sessionCount() == 2 })
 	dial(t, p.addr).expect("220")
 }
 
@@ -372,13 +370,11 @@ func TestRES_10_ManyEmptySessions(t *testing.T) {
 		c.expect("220")
 		c.Close()
 	}
-	testenv.Eventually(t, "sessions end", func() bool { return p.crowd.sessions() == 0 })
+	testenv.Eventually(t, "sessions end", func() bool { return p.sessionCount() == 0 })
 	if n := strings.Count(p.log.String(), "msg=session "); n > 20 || n == 0 {
 		t.Errorf("%d lines within a second", n)
 	}
-	p.crowd.mu.Lock()
-	defer p.crowd.mu.Unlock()
-	if n := len(p.crowd.seen); n != 0 {
+	if _, n := p.gates.Limits.Stats(); n != 0 {
 		t.Errorf("%d addresses are kept", n)
 	}
 }

@@ -112,7 +112,7 @@ func (srv *server) figures() *metrics.Registry {
 // read puts the values of the figures.
 func (srv *server) read(put func(name, label string, v float64)) {
 	m := srv.meters
-	put("sessions", "", float64(srv.crowd.sessions()))
+	put("sessions", "", float64(srv.sessionCount()))
 	for name, set := range map[string]map[string]*atomic.Uint64{
 		"connections_total": m.connections, "refused_total": m.gates, "messages_total": m.messages, "logins_total": m.logins,
 	} {

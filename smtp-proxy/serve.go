@@ -14,8 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"postern/internal/config"
 	"postern/internal/daemon"
 	"postern/internal/listen"
@@ -204,13 +202,13 @@ func (p *program) mind(ctx context.Context, env *daemon.Env, srv *server) {
 			p.reload(env, srv)
 		case <-tick.C:
 			srv.watch()
-			env.Status(fmt.Sprintf("%d sessions", srv.crowd.sessions()))
+			env.Status(fmt.Sprintf("%d sessions", srv.sessionCount()))
 		}
 	}
 }
 
 // watch looks at gates that change while nobody comes: listeners are to hear of it all the same.
-func (srv *server) watch() { srv.admission.load.closed() }
+func (srv *server) watch() { srv.gates.Load.Look() }
 
 // reload reads settings, lists and certificates again. What cannot change while running stays as it is;
 // if anything is wrong, everything stays.
@@ -266,15 +264,12 @@ func newServer(ctx context.Context, s *settings, conf map[string]*tlsconf.Listen
 	srv.hub = notify.NewHub(options)
 	srv.hub.Seed(notify.Message{Letter: 'L', Text: "0"})
 	srv.logins.Set(s.MaxLoginFailures, s.LoginDelay)
-	srv.crowd = &crowd{
-		max: s.MaxSessions, maxPer: s.MaxSessionsPerAddress, rate: rate.Limit(s.MaxRatePerAddress), exempt: s.limitExemptNets, change: srv.slots,
-	}
 	if s.Multiplexor != "" {
 		if srv.filter, err = newFilter(s); err != nil {
 			return nil, err
 		}
 	}
-	srv.admission, err = newAdmission(srv, s)
+	srv.gates, err = newGates(srv, s)
 	return srv, err
 }
 
@@ -311,7 +306,7 @@ func (srv *server) start(ctx context.Context) {
 	if srv.filter != nil {
 		srv.tend(ctx)
 	}
-	if srv.filter == nil || s.MultiplexorNotify == "" || srv.admission.workers == nil {
+	if srv.filter == nil || s.MultiplexorNotify == "" || !bool(s.WorkerGate) {
 		return
 	}
 	// It was looked at with the other settings.
@@ -333,19 +328,19 @@ func (srv *server) tend(ctx context.Context) {
 
 // followWorkers listens to the multiplexor.
 func (srv *server) followWorkers(ctx context.Context, spec sockspec.Spec) {
-	gate := srv.admission.workers
+	workers := srv.gates.Workers
 	f := notify.Follower{Source: notify.Source{Name: "multiplexor", Dial: spec.Dial}, Interest: notify.Interest{Letters: "FYZ"}}
 	for ctx.Err() == nil {
 		err := f.Follow(ctx, func(e notify.Event) error {
 			switch e.Kind {
 			case notify.Happened, notify.State:
-				gate.event(e.Letter, e.Text)
+				workers.Event(e.Letter, e.Text)
 			case notify.Up, notify.Down, notify.Lost:
-				gate.lost()
+				workers.Lost()
 			}
 			return nil
 		})
-		gate.lost()
+		workers.Lost()
 		if ctx.Err() == nil {
 			srv.log.Warn("multiplexor's events are not understood", "error", err)
 			srv.pause(30 * time.Second)
@@ -373,9 +368,8 @@ func (srv *server) close() {
 // use puts new settings into force for sessions that begin from now on.
 func (srv *server) use(conf *live) {
 	srv.conf.Store(conf)
-	srv.crowd.set(conf.settings)
 	srv.logins.Set(conf.MaxLoginFailures, conf.LoginDelay)
-	srv.admission.set(conf.settings)
+	srv.gates.Set(conf.gates())
 }
 
 func newUpstreams(s *settings, files *tls.Config, log *slog.Logger) (*upstream.Set, error) {
@@ -454,28 +448,4 @@ func newFilter(s *settings) (*filter, error) {
 		f.spool.Empty = f.emptyDir
 	}
 	return f, nil
-}
-
-func newAdmission(srv *server, s *settings) (*admission, error) {
-	a := &admission{log: srv.log}
-	a.load = &loadGate{log: srv.log, now: time.Now, fault: srv.meters.loadFault, change: func(shut bool) {
-		text := "0"
-		if shut {
-			text = "1"
-		}
-		srv.publish('L', text)
-	}}
-	a.pressure = &pressureGate{log: srv.log, now: time.Now}
-	if srv.filter != nil && bool(s.WorkerGate) {
-		a.workers = &workerGate{ask: srv.filter.client.Ask, log: srv.log, now: time.Now}
-	}
-	if s.ClientipDir != "" {
-		store, err := stamp.OpenDir(s.ClientipDir, s.ClientipMaxage, s.ClientipOwner)
-		if err != nil {
-			return nil, err
-		}
-		a.stamps = &stampGate{store: store, log: srv.log}
-	}
-	a.set(s)
-	return a, nil
 }

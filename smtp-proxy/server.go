@@ -18,6 +18,7 @@ import (
 	"postern/internal/statfile"
 	"postern/internal/tlsconf"
 	"postern/internal/workdir"
+	"postern/smtp-proxy/gate"
 	"postern/smtp-proxy/upstream"
 )
 
@@ -63,23 +64,22 @@ func (c *live) sizeLimit(server int64) int64 {
 
 // server accepts connections and owns the sessions.
 type server struct {
-	log       *slog.Logger    // has limits: what strangers cause is no flood of lines
-	debug     bool            // the log wants dialogs
-	ctx       context.Context // ends when sessions have no more time
-	conf      atomic.Pointer[live]
-	admission *admission
-	crowd     *crowd
-	logins    connlimit.Logins // that failed
-	ups       *upstream.Set
-	holds     *upstream.Set // where messages go that the filter wants held; nil: nowhere
-	filter    *filter       // nil: nothing is filtered
-	untend    func()        // ends what keeps the spool tidy
-	hub       *notify.Hub
-	stats     *statfile.Dir // nil: no status files
-	meters    *meters
-	memory    *budget
-	upName    string // of the server behind, for status files
-	route     upstream.Route
+	log    *slog.Logger    // has limits: what strangers cause is no flood of lines
+	debug  bool            // the log wants dialogs
+	ctx    context.Context // ends when sessions have no more time
+	conf   atomic.Pointer[live]
+	gates  *gate.Gates
+	logins connlimit.Logins // that failed
+	ups    *upstream.Set
+	holds  *upstream.Set // where messages go that the filter wants held; nil: nowhere
+	filter *filter       // nil: nothing is filtered
+	untend func()        // ends what keeps the spool tidy
+	hub    *notify.Hub
+	stats  *statfile.Dir // nil: no status files
+	meters *meters
+	memory *budget
+	upName string // of the server behind, for status files
+	route  upstream.Route
 
 	logDropped func() uint64 // nil: not known
 
@@ -116,18 +116,18 @@ func (srv *server) Serve(l net.Listener, name string) error {
 // accept begins a session unless there are too many; then the refusal costs nothing but a write.
 func (srv *server) accept(nc net.Conn, name string) {
 	srv.meters.connection(name)
-	switch {
-	case srv.draining.Load():
-		srv.turnAway(nc, name, shut(gateDrain, goingDown))
+	if srv.draining.Load() {
+		srv.turnAway(nc, name, &gate.Refusal{Gate: gateDrain, Reply: goingDown})
 		return
-	case !srv.crowd.enterTotal():
-		srv.turnAway(nc, name, shut(gateSessions, reply(421, "4.3.2", "Too many sessions, try again later")))
+	}
+	if r := srv.gates.Limits.Enter(); r != nil {
+		srv.turnAway(nc, name, r)
 		return
 	}
 	s := srv.newSession(nc, name, addrPort(nc.RemoteAddr()), addrPort(nc.LocalAddr()))
 	if !srv.register(s) {
-		srv.crowd.leaveTotal()
-		srv.turnAway(nc, name, shut(gateDrain, goingDown))
+		srv.gates.Limits.Leave()
+		srv.turnAway(nc, name, &gate.Refusal{Gate: gateDrain, Reply: goingDown})
 		return
 	}
 	go func() {
@@ -171,15 +171,15 @@ func (srv *server) leave(s *session) {
 	srv.mu.Lock()
 	delete(srv.sessions, s)
 	srv.mu.Unlock()
-	srv.crowd.leaveTotal()
+	srv.gates.Limits.Leave()
 }
 
 // turnAway refuses a connection without making a session of it.
-func (srv *server) turnAway(nc net.Conn, name string, why *refusal) {
-	srv.meters.gate(why.gate)
-	srv.log.Warn("turned away", "listener", name, "client", nc.RemoteAddr().String(), "gate", why.gate)
+func (srv *server) turnAway(nc net.Conn, name string, why *gate.Refusal) {
+	srv.meters.gate(why.Gate)
+	srv.log.Warn("turned away", "listener", name, "client", nc.RemoteAddr().String(), "gate", why.Gate)
 	if name != listenSMTPS {
-		r := srv.conf.Load().named(why.reply)
+		r := srv.conf.Load().named(why.Reply)
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
 		_, _ = nc.Write(r.AppendTo(nil))
 	}
@@ -233,7 +233,13 @@ func (srv *server) publish(letter byte, words ...string) {
 	srv.hub.Publish(notify.Message{Letter: letter, Text: strings.Join(words, " ")})
 }
 
-// slots tells listeners how many more sessions there may be. The crowd calls it for each change.
+// sessionCount returns how many sessions there are.
+func (srv *server) sessionCount() int {
+	n, _ := srv.gates.Limits.Stats()
+	return n
+}
+
+// slots tells listeners how many more sessions there may be. The limits call it for each change.
 func (srv *server) slots(free, before int) {
 	srv.hub.Publish(notify.Message{Letter: 'F', Text: strconv.Itoa(free)})
 	switch {

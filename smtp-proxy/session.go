@@ -33,7 +33,7 @@ type session struct {
 	open      bool          // filter accepted the client's address: no more filtering on this connection
 	openName  bool          // filter accepted the name in HELO: no more filtering until the client says another
 	idle      time.Duration // how long the client has said nothing before its connection to the server was given back
-	counted   bool          // the address is counted in the crowd
+	counted   bool          // the address is counted by the limits
 	state     state
 	gate      string // that ended it, or barred it
 	announced bool   // listeners were told that it began
@@ -197,7 +197,7 @@ func (s *session) leave() {
 		s.stat.Remove()
 	}
 	if s.counted {
-		s.srv.crowd.leaveAddress(s.client.addr.Addr())
+		s.srv.gates.Limits.LeaveAddress(s.client.addr.Addr())
 	}
 	if s.gate == gateProxy && s.client.addr == s.client.peer {
 		return // health checks of load balancers: counted, not logged

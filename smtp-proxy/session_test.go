@@ -379,7 +379,7 @@ func TestClientVanishesInData(t *testing.T) {
 	c.cmd("DATA", "354")
 	c.send("Subject: half\r\n\r\nhalf a message\r\n")
 	c.Close()
-	testenv.Eventually(t, "the session ends", func() bool { return p.crowd.sessions() == 0 })
+	testenv.Eventually(t, "the session ends", func() bool { return p.sessionCount() == 0 })
 	if n := len(b.Messages()); n != 0 {
 		t.Errorf("%d messages reached the server", n)
 	}
@@ -565,5 +565,5 @@ func TestAuthedClientLeaves(t *testing.T) {
 	c.cmd("AUTH PLAIN AGEAYg==", "235")
 	c.envelope()
 	c.Close()
-	testenv.Eventually(t, "the end of the session", func() bool { return p.crowd.sessions() == 0 })
+	testenv.Eventually(t, "the end of the session", func() bool { return p.sessionCount() == 0 })
 }

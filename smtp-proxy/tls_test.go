@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -219,12 +220,7 @@ func TestTLS_11_HandshakesCountForTheAddress(t *testing.T) {
 		dial(t, p.addr).send("\x16\x03\x01") // and no more
 	}
 	testenv.Eventually(t, "three sessions of the address", func() bool {
-		p.crowd.mu.Lock()
-		defer p.crowd.mu.Unlock()
-		for _, v := range p.crowd.seen {
-			return v.sessions == 3
-		}
-		return false
+		return p.gates.Limits.Of(netip.MustParseAddr("127.0.0.1")) == 3
 	})
 	c := dial(t, p.addr)
 	must(t, testenv.Patient(c))
@@ -254,7 +250,7 @@ func TestTLS_11_ThousandHandshakesThatStall(t *testing.T) {
 	for _, c := range stalled {
 		c.expectEnd()
 	}
-	testenv.Eventually(t, "only the good one is left", func() bool { return p.crowd.sessions() == 1 })
+	testenv.Eventually(t, "only the good one is left", func() bool { return p.sessionCount() == 1 })
 }
 
 func TestTLS_13_ProxyHeaderComesBeforeTLS(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"postern/internal/smtp"
+	"postern/smtp-proxy/gate"
 )
 
 // command is how a verb is carried out. When it may come is in the first lines of its method.
@@ -209,8 +210,8 @@ func (s *session) recipient(rcpt recipient) outcome {
 	if s.limits.guesses(len(tx.accepted)) {
 		return s.refuseRecipient(gateRefusals, rcpt, reply(452, "4.5.3", "Too many recipients were refused"))
 	}
-	if gate, r := s.mayRelay(rcpt.path); r != nil {
-		return s.refuseRecipient(gate, rcpt, *r)
+	if r := s.mayRelay(rcpt.path); r != nil {
+		return s.refuseRecipient(r.Gate, rcpt, r.Reply)
 	}
 	if tx.first == "" {
 		tx.first = rcpt.path.String()
@@ -235,8 +236,8 @@ func (s *session) refuseRecipient(gate string, rcpt recipient, r smtp.Reply) out
 }
 
 // mayRelay decides whether mail for a recipient is taken from the client; a nil reply means yes.
-func (s *session) mayRelay(to smtp.Path) (gate string, r *smtp.Reply) {
-	return s.srv.admission.mayRelay(s.background(), s.client.addr.Addr(), s.client.known(), to)
+func (s *session) mayRelay(to smtp.Path) *gate.Refusal {
+	return s.srv.gates.Relay(s.background(), s.client.forGates(), to)
 }
 
 // doRset is RSET: RFC 5321, 4.1.1.5.

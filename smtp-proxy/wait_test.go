@@ -75,7 +75,7 @@ func TestDrainWaitsForContentOnly(t *testing.T) {
 		c.expectEnd()
 	}
 	handshake.expectEnd()
-	testenv.Eventually(t, "only content is waited for", func() bool { return p.crowd.sessions() == 1 })
+	testenv.Eventually(t, "only content is waited for", func() bool { return p.sessionCount() == 1 })
 	chunks.send("BDAT 5 LAST\r\nb\r\n\r\n")
 	chunks.expect("250")
 	chunks.expect("421 4.3.2 proxy.example ")
@@ -123,7 +123,7 @@ func TestDrainEndsInTime(t *testing.T) {
 	ctx, cancel := testenv.Soon(context.Background())
 	defer cancel()
 	p.Drain(ctx)
-	if n := p.crowd.sessions(); n != 0 {
+	if n := p.sessionCount(); n != 0 {
 		t.Errorf("%d sessions are left", n)
 	}
 }

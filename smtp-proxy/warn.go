@@ -34,7 +34,7 @@ func (p *program) warnings(ctx context.Context, listeners listen.Set) []string {
 // relayWarnings is about mail that is relayed for strangers, or for nobody.
 func (s *settings) relayWarnings(ctx context.Context, listeners listen.Set) []string {
 	var all []string
-	if bool(s.RefuseRelay) && s.local.empty() {
+	if bool(s.RefuseRelay) && s.local.Empty() {
 		all = append(all, "refuse-relay is set and local-domains is not: mail to all but postmaster is refused for now; name the domains that are yours")
 	}
 	if !s.guarded() && reachable(s, listeners) {

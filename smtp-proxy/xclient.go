@@ -43,7 +43,7 @@ func (s *session) doXClient(arg string) outcome {
 func (s *session) become(x xclient) outcome {
 	s.closeUpstream()
 	if s.counted {
-		s.srv.crowd.leaveAddress(s.client.addr.Addr())
+		s.srv.gates.Limits.LeaveAddress(s.client.addr.Addr())
 		s.counted = false
 	}
 	if !bool(s.conf.XClientLogin) {
@@ -53,7 +53,7 @@ func (s *session) become(x xclient) outcome {
 	s.open, s.openName = false, false
 	s.strict = s.wantsStrict()
 	if r := s.admit(); r != nil {
-		return closed(r.gate, r.reply)
+		return closed(r.Gate, r.Reply)
 	}
 	return s.greet()
 }

@@ -45,6 +45,7 @@ const (
 // what it is.
 var layers = map[string]layer{
 	"smtp-proxy":               program,
+	"smtp-proxy/gate":          part,
 	"smtp-proxy/header":        part,
 	"smtp-proxy/upstream":      part,
 	"multiplexor":              program,
@@ -116,10 +117,10 @@ var doors = map[string][]string{
 	"github.com/google/go-cmp":            {},
 	"github.com/pires/go-proxyproto":      {"internal/listen", "pop3-stamp", "smtp-proxy/upstream"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
-	"golang.org/x/net":                    {"smtp-proxy"},
+	"golang.org/x/net":                    {"smtp-proxy/gate"},
 	"golang.org/x/sys":                    {"internal/safedir", "internal/listen", "internal/daemon", "internal/privdrop", "internal/pidfile", "internal/evloop", "internal/rawio", "internal/statfile", "multiplexor", "multiplexor/mx-ctrl", "notify-tools/notify-cat", "test/bench", "test/boot", "pop3-stamp"},
 	"golang.org/x/text":                   {"filters/mime"},
-	"golang.org/x/time":                   {"smtp-proxy"},
+	"golang.org/x/time":                   {"internal/connlimit"},
 }
 
 // source is a parsed Go file.

@@ -8,7 +8,7 @@ import (
 	"unsafe"
 )
 
-// Locks returns the mutexes in all that v, a pointer, leads to, by the way to them: "srv.crowd.mu". It looks into the
+// Locks returns the mutexes in all that v, a pointer, leads to, by the way to them: "srv.gates.Load.mu". It looks into the
 // module's own types only.
 func Locks(name string, v any) map[string]sync.Locker {
 	w := lockWalk{found: map[string]sync.Locker{}, seen: map[unsafe.Pointer]bool{}}

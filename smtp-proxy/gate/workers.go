@@ -1,4 +1,4 @@
-package main
+package gate
 
 import (
 	"context"
@@ -10,14 +10,15 @@ import (
 	"time"
 
 	"postern/internal/mxproto"
+	"postern/internal/smtp"
 )
 
-// workerGate is shut while the multiplexor could neither start a request at once nor queue it.
+// Workers is shut while the multiplexor could neither start a request at once nor queue it.
 //
 // Whether a worker is free is known from the multiplexor's events when the proxy listens to them, else
 // it is asked. Whether the queue has room is always asked, but only while no worker is free.
-type workerGate struct {
-	ask func(ctx context.Context, request string) (string, error)
+type Workers struct {
+	ask func(ctx context.Context, request string) (string, error) // nil: workers do not matter
 	log *slog.Logger
 	now func() time.Time
 
@@ -29,9 +30,9 @@ type workerGate struct {
 	failed bool
 }
 
-// event takes a message of the multiplexor: F with the number of free workers, Z when none is free, Y when
+// Event takes a message of the multiplexor: F with the number of free workers, Z when none is free, Y when
 // one is again.
-func (g *workerGate) event(letter byte, text string) {
+func (g *Workers) Event(letter byte, text string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch letter {
@@ -46,16 +47,27 @@ func (g *workerGate) event(letter byte, text string) {
 	}
 }
 
-// lost forgets what events said: the connection to the multiplexor is gone.
-func (g *workerGate) lost() {
+// Lost forgets what events said: the connection to the multiplexor is gone.
+func (g *Workers) Lost() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.heard = false
 }
 
-// closed says whether the gate is shut. A multiplexor that does not answer shuts it: it would not
+// Name returns the gate's name.
+func (g *Workers) Name() string { return NameWorkers }
+
+// Check refuses everybody while a message could not be filtered.
+func (g *Workers) Check(ctx context.Context, _ Client) *smtp.Reply {
+	if g.ask == nil || !g.closed(ctx) {
+		return nil
+	}
+	return shut(421, "4.3.2", "No filter is free, try again later")
+}
+
+// closed reports whether the gate is shut. A multiplexor that does not answer shuts it: it would not
 // answer the session either.
-func (g *workerGate) closed(ctx context.Context) bool {
+func (g *Workers) closed(ctx context.Context) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.heard && g.free > 0 {
@@ -81,7 +93,7 @@ func (g *workerGate) closed(ctx context.Context) bool {
 }
 
 // full asks the multiplexor.
-func (g *workerGate) full(ctx context.Context) (bool, error) {
+func (g *Workers) full(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	reply, err := g.ask(ctx, mxproto.VerbFree)

@@ -1,7 +1,8 @@
-package main
+package gate
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,14 +13,14 @@ import (
 	"time"
 
 	"postern/internal/namedfile"
+	"postern/internal/smtp"
 )
 
-// readingAge is how long a value read from the kernel is taken as the present one: a flood of
-// connections must not become a flood of file reads.
-const readingAge = time.Second
+// LoadLimits are limits for the load averages of 1, 5 and 15 minutes; 0 is none.
+type LoadLimits [3]float64
 
-// parseLoadLimits reads up to three limits; missing ones are 0, which means off.
-func parseLoadLimits(text string) (limits [3]float64, err error) {
+// ParseLoadLimits reads up to three limits; missing ones are 0, which means off.
+func ParseLoadLimits(text string) (limits LoadLimits, err error) {
 	words := strings.Fields(text)
 	if len(words) == 0 {
 		return limits, errors.New("empty; 0 switches it off")
@@ -53,9 +54,9 @@ func parseLoad(data []byte) (values [3]float64, err error) {
 	return values, nil
 }
 
-// overloaded says whether all limits that are on are reached. A value below its limit lets the
+// overloaded reports whether all limits that are on are reached. A value below its limit lets the
 // session in, whatever the others are.
-func overloaded(values, limits [3]float64) bool {
+func overloaded(values [3]float64, limits LoadLimits) bool {
 	enabled := false
 	for i, limit := range limits {
 		if limit == 0 {
@@ -69,10 +70,10 @@ func overloaded(values, limits [3]float64) bool {
 	return enabled
 }
 
-// loadGate compares the load averages with maxloadavg. A file that cannot be read or understood lets
+// Load compares the load averages with maxloadavg. A file that cannot be read or understood lets
 // everybody in: the gate is there to keep mail flowing, not to stop it.
-type loadGate struct {
-	limits [3]float64
+type Load struct {
+	limits LoadLimits
 	file   string
 	log    *slog.Logger
 	now    func() time.Time
@@ -86,17 +87,28 @@ type loadGate struct {
 }
 
 // set changes what is compared with what.
-func (g *loadGate) set(limits [3]float64, file string) {
+func (g *Load) set(limits LoadLimits, file string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.limits, g.file, g.read = limits, file, time.Time{}
 }
 
-// closed says whether the gate is shut.
-func (g *loadGate) closed() bool {
+// Name returns the gate's name.
+func (g *Load) Name() string { return NameLoad }
+
+// Check refuses everybody while the load is too high.
+func (g *Load) Check(context.Context, Client) *smtp.Reply {
+	if g.Look() {
+		return shut(421, "4.3.2", "System load is too high, try again later")
+	}
+	return nil
+}
+
+// Look reports whether the gate is shut, and tells of a change.
+func (g *Load) Look() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.limits == [3]float64{} && !g.shut {
+	if g.limits == (LoadLimits{}) && !g.shut {
 		return false
 	}
 	now := g.now()
@@ -116,7 +128,7 @@ func (g *loadGate) closed() bool {
 }
 
 // note logs the first failure and the first success after one.
-func (g *loadGate) note(err error) {
+func (g *Load) note(err error) {
 	if err != nil {
 		g.fault()
 	}

@@ -1,9 +1,7 @@
-package main
+package gate
 
 import (
-	"context"
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"golang.org/x/net/idna"
@@ -11,15 +9,15 @@ import (
 	"postern/internal/smtp"
 )
 
-// localDomains are the domains whose recipients are ours.
-type localDomains struct {
+// LocalDomains are the domains whose recipients are ours.
+type LocalDomains struct {
 	names map[string]bool // in normal form
 	below []string        // such as .example.org, for all below it
 }
 
-// parseLocalDomains reads domains and address literals, several to a line separated by spaces.
-func parseLocalDomains(lines []string) (localDomains, error) {
-	local := localDomains{names: make(map[string]bool)}
+// ParseLocalDomains reads domains and address literals, several to a line separated by spaces.
+func ParseLocalDomains(lines []string) (LocalDomains, error) {
+	local := LocalDomains{names: make(map[string]bool)}
 	for _, line := range lines {
 		for word := range strings.FieldsSeq(line) {
 			name, dot := strings.CutPrefix(word, ".")
@@ -37,12 +35,13 @@ func parseLocalDomains(lines []string) (localDomains, error) {
 	return local, nil
 }
 
-func (l localDomains) empty() bool { return len(l.names)+len(l.below) == 0 }
+// Empty reports whether there are none.
+func (l LocalDomains) Empty() bool { return len(l.names)+len(l.below) == 0 }
 
-// has says whether mail for the recipient stays with us. It does not, whatever the domain, where the local part names
+// Has reports whether mail for the recipient stays with us. It does not, whatever the domain, where the local part names
 // another place (@, %, !): servers that trust us send such mail there. Without a domain only postmaster is ours:
 // RFC 5321, 4.5.1.
-func (l localDomains) has(to smtp.Path) bool {
+func (l LocalDomains) Has(to smtp.Path) bool {
 	user := to.Local()
 	if strings.ContainsAny(user, "@%!"+wideMarks) {
 		return false
@@ -82,32 +81,4 @@ func normalDomain(s string) (string, bool) {
 		return "", false
 	}
 	return strings.ToLower(name), true
-}
-
-// relaying says whose mail for recipients that are not ours goes on.
-type relaying struct {
-	refuse  bool // of all but those who are trusted
-	local   localDomains
-	clients []netip.Prefix // who is trusted by its address
-}
-
-// mayRelay decides about a recipient; known says that the client has logged in. The reply is nil if mail for it is
-// taken, else the gate says which rule refused it.
-func (a *admission) mayRelay(ctx context.Context, addr netip.Addr, known bool, to smtp.Path) (gate string, r *smtp.Reply) {
-	a.mu.Lock()
-	rule, stamps := a.relaying, a.stamps
-	a.mu.Unlock()
-	wanted := stamps != nil && !stamps.session // a stamp, to relay
-	switch {
-	case !rule.refuse && !wanted, rule.local.has(to), known, within(addr, rule.clients):
-		return "", nil
-	case stamps != nil && stamps.allowsRelay(ctx, addr):
-		return "", nil
-	case wanted:
-		return gateStamp, refusalOf(550, "5.7.1", "Relaying denied, fetch your mail first")
-	case rule.local.empty():
-		// Nobody has said what is ours: no reason to have mail returned. Postfix, defer_unauth_destination.
-		return gateRelay, refusalOf(454, "4.7.1", "Relay access denied")
-	}
-	return gateRelay, refusalOf(554, "5.7.1", "Relay access denied")
 }

@@ -1,6 +1,7 @@
-package main
+package gate
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"math"
@@ -11,18 +12,19 @@ import (
 	"time"
 
 	"postern/internal/namedfile"
+	"postern/internal/smtp"
 )
 
-// pressureLimit is a limit for one resource: the share of the last ten seconds, in percent, in which
+// PressureLimit is a limit for one resource: the share of the last ten seconds, in percent, in which
 // some task waited for it (avg10 of the kernel's pressure stall information).
-type pressureLimit struct {
+type PressureLimit struct {
 	resource string // cpu, memory or io
 	percent  float64
 }
 
-// parsePressureLimits reads "cpu=80 io=50".
-func parsePressureLimits(text string) ([]pressureLimit, error) {
-	var limits []pressureLimit
+// ParsePressureLimits reads "cpu=80 io=50".
+func ParsePressureLimits(text string) ([]PressureLimit, error) {
+	var limits []PressureLimit
 	for word := range strings.FieldsSeq(text) {
 		name, value, _ := strings.Cut(word, "=")
 		percent, err := strconv.ParseFloat(value, 64)
@@ -32,7 +34,7 @@ func parsePressureLimits(text string) ([]pressureLimit, error) {
 		if err != nil || math.IsNaN(percent) || percent <= 0 || percent > 100 {
 			return nil, fmt.Errorf("%q is not a percentage", value)
 		}
-		limits = append(limits, pressureLimit{name, percent})
+		limits = append(limits, PressureLimit{name, percent})
 	}
 	return limits, nil
 }
@@ -54,9 +56,9 @@ func parsePressure(data string) (float64, error) {
 	return 0, fmt.Errorf("no line some avg10=")
 }
 
-// pressureGate is shut while any limit is reached. Like the load gate it fails open.
-type pressureGate struct {
-	limits []pressureLimit
+// Pressure is shut while any limit is reached. Like the load gate it fails open.
+type Pressure struct {
+	limits []PressureLimit
 	dir    string
 	log    *slog.Logger
 	now    func() time.Time
@@ -68,14 +70,25 @@ type pressureGate struct {
 }
 
 // set changes what is compared with what.
-func (g *pressureGate) set(limits []pressureLimit, dir string) {
+func (g *Pressure) set(limits []PressureLimit, dir string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.limits, g.dir, g.read = limits, dir, time.Time{}
 }
 
-// closed says whether the gate is shut.
-func (g *pressureGate) closed() bool {
+// Name returns the gate's name.
+func (g *Pressure) Name() string { return NamePressure }
+
+// Check refuses everybody while a limit is reached.
+func (g *Pressure) Check(context.Context, Client) *smtp.Reply {
+	if g.closed() {
+		return shut(421, "4.3.2", "System is too busy, try again later")
+	}
+	return nil
+}
+
+// closed reports whether the gate is shut.
+func (g *Pressure) closed() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.limits) == 0 {
@@ -102,7 +115,7 @@ func (g *pressureGate) closed() bool {
 	return shut
 }
 
-func (g *pressureGate) value(resource string) (float64, error) {
+func (g *Pressure) value(resource string) (float64, error) {
 	file := filepath.Join(g.dir, resource)
 	data, err := namedfile.Head(file, 512)
 	if err != nil {
