@@ -34,7 +34,7 @@ func (k *filterSink) Write(p []byte) (int, error) {
 	return k.w.Write(p)
 }
 
-func (k *filterSink) abort() { k.s.abandonUpstream() }
+func (k *filterSink) abort() { k.s.relay.letGo(broken) }
 
 // finish scans the message and carries the results out.
 func (k *filterSink) finish() smtp.Reply {

@@ -61,7 +61,7 @@ func (s *session) doAuth(arg string) outcome {
 	}
 	o := s.authDialog(mech, command, initial, initial != "")
 	if !s.client.authed {
-		s.abandonUpstream() // a connection that has seen a password is nobody else's
+		s.relay.letGo(broken) // a connection that has seen a password is nobody else's
 	}
 	return o
 }
@@ -74,28 +74,30 @@ func (s *session) authFault(act string, err error) outcome {
 
 // connectForAuth connects to a server that offers the mechanism on a connection where the client's password may go.
 func (s *session) connectForAuth(mech string) error {
-	if err := s.connectBy(s.srv.ups.GetForAuth); err != nil {
+	up, err := s.srv.ups.GetForAuth(s.background(), s.client.upstream(s.conf.limitExemptNets))
+	if err != nil {
 		return err
 	}
-	if contains(s.up.Capabilities().Auth, mech) {
-		return nil
+	if !contains(up.Capabilities().Auth, mech) {
+		up.Release()
+		return fmt.Errorf("server offers no AUTH %s on this connection", mech)
 	}
-	s.up.Release()
-	s.up = nil
-	return fmt.Errorf("server offers no AUTH %s on this connection", mech)
+	s.relay.hop = up
+	return nil
 }
 
 // authDialog carries the lines of both sides until the next hop decides. response is the client's first
 // one, if it has come already: what comes behind it may be the password, whatever the first one was.
 func (s *session) authDialog(mech, send, response string, first bool) outcome {
 	for range maxAuthSteps {
-		r, err := s.exchange(send)
+		r, err := s.relay.exchange(send)
 		switch {
 		case err != nil:
 			return s.authFault("auth", err)
 		case r.Code == 334:
 			s.say(r)
 		case r.Positive():
+			s.relay.bound = true
 			s.client.logIn(mech, authName(mech, response))
 			s.srv.meters.login(loginAccepted)
 			s.srv.logins.Succeeded(s.client.addr.Addr(), strings.ToLower(s.client.login))

@@ -8,13 +8,11 @@ import (
 	"postern/internal/notify"
 	"postern/internal/proxyheader"
 	"postern/internal/statfile"
-	"postern/internal/workdir"
 	"postern/smtp-proxy/gate"
 )
 
 // begin leads the session through the gates to the greeting.
 func (s *session) begin() outcome {
-	s.id = workdir.NewQueueID()
 	if o, ok := s.identify(); !ok {
 		return o
 	}

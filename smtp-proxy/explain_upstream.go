@@ -36,11 +36,8 @@ func (e *explanation) askServer(url string, behind *tls.Config, from string, to 
 		return err
 	}
 	e.note(gateUpstream, url)
-	e.s.up = up
-	defer func() {
-		e.s.up = nil
-		up.Release()
-	}()
+	defer up.Release()
+	next := relay{hop: up, timeout: e.s.conf.UpstreamTimeout}
 	sender, err := explainAddress(from, e.s.conf.check())
 	if err != nil {
 		return nil // the gates have said so
@@ -49,7 +46,7 @@ func (e *explanation) askServer(url string, behind *tls.Config, from string, to 
 	if up.Capabilities().SMTPUTF8 {
 		params = append(params, smtp.Param{Key: smtp.ParamUTF8, Text: smtp.ParamUTF8})
 	}
-	if r, err := e.s.exchange(e.s.mailLine(sender, params)); err != nil || !r.Positive() {
+	if r, err := next.exchange(next.mailLine(sender, params)); err != nil || !r.Positive() {
 		e.answered(sender, r)
 		return err
 	}
@@ -58,7 +55,7 @@ func (e *explanation) askServer(url string, behind *tls.Config, from string, to 
 		if err != nil || path.Null() {
 			continue
 		}
-		r, err := e.s.exchange(e.s.rcptLine(recipient{path: path}))
+		r, err := next.exchange(next.rcptLine(recipient{path: path}))
 		if err != nil {
 			return err
 		}

@@ -73,7 +73,7 @@ func (s *session) ask(f *filter, request string) mxproto.Verdict {
 		return s.filterFailed(f, err)
 	}
 	if v.Delay > 0 {
-		s.collect() // replies to earlier commands are not held back
+		s.relay.collect() // replies to earlier commands are not held back
 		s.flush()
 		s.srv.pause(min(v.Delay, f.maxDelay))
 	}
@@ -169,8 +169,8 @@ func (s *session) askRecipok(rcpt recipient) *smtp.Reply {
 	if f == nil || tx.dir == nil || !f.stages.recipok {
 		return nil
 	}
-	s.collect()
-	if tx.broken != nil || tx.mailRefused != nil {
+	s.relay.collect()
+	if s.relay.broken != nil || s.relay.refused != nil {
 		return nil
 	}
 	v := s.ask(f, mxproto.Recipok{
@@ -202,9 +202,8 @@ func (s *session) releaseDiscarded(tx *transaction) {
 	if s.tx != tx {
 		return // at MAIL: the server knows nothing yet
 	}
-	s.collect()
-	tx.mailAsked = false
-	s.releaseUpstream()
+	s.relay.collect()
+	s.relay.letGo(inOrder)
 }
 
 // openWorkdir makes the working directory and writes what is known at MAIL.

@@ -19,19 +19,14 @@ func (s *session) hold(tx *transaction, m *message, env *envelope, reason string
 	}
 	up, err := s.srv.holds.Get(s.background(), s.client.upstream(s.conf.limitExemptNets))
 	if err != nil {
-		s.upstreamFault("hold", err)
-		return s.lost(err)
+		return s.lost("hold", err)
 	}
-	// The server behind hears no more of this message; what the session has with it stays as it is.
-	server := s.up
-	s.up, s.holding = up, true
+	// The next hop hears no more of this message; what the session has with it stays as it is.
+	holder := relay{owner: s, id: s.id, timeout: s.conf.UpstreamTimeout, hop: up, tx: tx}
 	m.changes = append(m.changes, workdir.Change{Letter: 'N', Name: holdField, Value: reason})
 	env.same = false
-	r := s.deliver(tx, m, env)
+	r := s.deliverBy(&holder, m, env)
 	tx.held = r.Positive()
-	if s.up != nil {
-		s.up.Release()
-	}
-	s.up, s.holding = server, false
+	holder.letGo(inOrder)
 	return r
 }

@@ -81,8 +81,8 @@ func (s *session) logRefused(tx *transaction, gate, to string, r smtp.Reply) {
 	switch {
 	case gate != "":
 		attrs = append(attrs, "gate", gate)
-	case s.up != nil:
-		attrs = append(attrs, "server", s.up.Server())
+	case s.relay.hop != nil:
+		attrs = append(attrs, "server", s.relay.hop.Server())
 	}
 	s.srv.log.Info("refused", attrs...)
 }

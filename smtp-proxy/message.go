@@ -68,7 +68,7 @@ func (s *session) doData(arg string) outcome {
 func (s *session) prepareContent(tx *transaction) (out sink, o outcome) {
 	if !s.reserve(tx) {
 		s.srv.log.Warn("no memory for another message", "session", s.id, "client", s.client.addr.Addr().String(), "limit", s.srv.memory.limit)
-		s.collect()
+		s.relay.collect()
 		return nil, done(noMemory).ending()
 	}
 	defer func() {
@@ -78,32 +78,29 @@ func (s *session) prepareContent(tx *transaction) (out sink, o outcome) {
 		}
 	}()
 	direct := !tx.discard && tx.dir == nil
-	if direct && tx.broken == nil && len(s.pending) == 0 {
-		tx.broken = s.resume(tx)
+	next := &s.relay
+	if direct && next.broken == nil && len(next.queue) == 0 {
+		next.broken = next.resume()
 	}
-	asked := direct && len(s.pending) > 0 && s.up != nil && tx.mailAsked && tx.mailRefused == nil && s.up.Capabilities().Pipelining
+	asked := direct && next.mayAskData()
 	if asked {
-		s.askData()
+		next.askData()
 	}
-	verdict := s.collect()
-	later := direct && !asked && tx.broken == nil && len(tx.accepted) > 0
+	verdict := next.collect()
+	later := direct && !asked && next.broken == nil && len(tx.accepted) > 0
 	if later {
-		// The recipients are certain. The client may send its content while the next hop makes up its mind.
-		s.up.Command(smtp.Data)
-		if err := s.up.Flush(); err != nil {
-			s.loseTransaction(err)
-		}
+		next.sendData() // the recipients are certain: the client may send its content while the next hop makes up its mind
 	}
 	switch {
-	case tx.broken != nil:
-		return nil, done(*tx.broken).ending()
+	case next.broken != nil:
+		return nil, done(*next.broken).ending()
 	case len(tx.accepted) == 0:
 		if asked && verdict.Intermediate() {
-			s.abandonUpstream() // it waits for content, and there is nobody to get any
-			tx.void = true
+			next.letGo(broken) // it waits for content, and there is nobody to get any
+			next.void = true
 		}
 		o = failed(reply(554, "5.5.1", "No valid recipients"))
-		o.over = tx.void
+		o.over = next.void
 		return nil, o
 	case asked && verdict.Code != 354:
 		r := passOn(verdict)
@@ -115,21 +112,6 @@ func (s *session) prepareContent(tx *transaction) (out sink, o outcome) {
 
 // noMemory is the reply to content for which there is no room.
 var noMemory = reply(452, "4.3.1", "Too many messages at a time, try again later")
-
-// askData sends DATA; collect gives its reply.
-func (s *session) askData() {
-	s.up.Command(smtp.Data)
-	s.pending = append(s.pending, pendingReply{kind: replyData, sent: true})
-}
-
-// passOn makes the server's reply one for the client. 421 ends only the server's connection, and what
-// is neither success nor refusal is no answer to a message.
-func passOn(r smtp.Reply) smtp.Reply {
-	if r.Code == 421 || r.Intermediate() {
-		return reply(451, "4.4.2", "Server is not available, try again later")
-	}
-	return r
-}
 
 // receiver is what is known of content while it comes in.
 type receiver struct {
@@ -270,8 +252,7 @@ func (s *session) contentRefusal(err error) *smtp.Reply {
 		s.notStored(err)
 		r = reply(452, "4.3.1", "Insufficient system storage ("+s.id+")")
 	case errors.Is(err, errUpstream):
-		s.upstreamFault("content", err)
-		r = s.lost(err)
+		r = s.lost("content", err)
 	default:
 		s.notStored(err)
 		r = s.localFault()
@@ -311,7 +292,7 @@ func (s *session) contentLost(tx *transaction, out sink, r *receiver, err error)
 		o = closed(gateLine, last)
 	}
 	s.logMessage(tx, name, last, r.size, "")
-	s.abandonUpstream()
+	s.relay.letGo(broken)
 	return o.ending()
 }
 

@@ -74,7 +74,7 @@ func (s *session) answer(o outcome) {
 		}
 	case classRefused, classDeferred:
 		if s.limits.lastRefusal() {
-			s.collect() // nothing is told behind the last refusal
+			s.relay.collect() // nothing is told behind the last refusal
 		}
 		s.sayVerdict(o.reply)
 		s.addRefusal(o.reply)
@@ -159,12 +159,8 @@ func (s *session) addRefusal(r smtp.Reply) {
 
 // endRefused ends a session that was refused too often.
 func (s *session) endRefused() {
-	clear(s.pending)
-	s.pending = s.pending[:0]
 	farewell := reply(421, "4.7.0", "Too many refusals")
-	if s.tx != nil {
-		s.tx.broken = &farewell
-	}
+	s.relay.cut(farewell)
 	s.close(gateRefusals, farewell)
 }
 

@@ -15,6 +15,7 @@ func TestOutcomesOfLines(t *testing.T) {
 	within := func(s *session) {
 		greeted(s)
 		s.tx = &transaction{}
+		s.relay.begin(s.tx)
 	}
 	barred := func(s *session) { s.state = stateBarred }
 	for _, tt := range []struct {

@@ -67,11 +67,11 @@ func (r recipient) wantsNotice() bool {
 	return false
 }
 
-// serverContent takes the content of a message for the server. What was announced as 8BITMIME goes to a server
+// content takes the content of a message for the next hop. What was announced as 8BITMIME goes to a server
 // without it only as far as it needs none: RFC 6152, 3.
-func (s *session) serverContent(tx *transaction) io.Writer {
-	w := upstreamWriter{s.up.Content()}
-	if tx.eight && !s.up.Capabilities().EightBitMIME {
+func (r *relay) content() io.Writer {
+	w := upstreamWriter{r.hop.Content()}
+	if r.tx.eight && !r.hop.Capabilities().EightBitMIME {
 		return sevenBit{w}
 	}
 	return w

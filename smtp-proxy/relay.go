@@ -1,8 +1,11 @@
 package main
 
 import (
-	"context"
+	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -10,7 +13,59 @@ import (
 	"postern/smtp-proxy/upstream"
 )
 
-// maxPending bounds how many commands are on their way to the server at a time: its replies must
+// relay is the next hop's side of a session: the commands that go there, its replies in the order of the client's
+// commands, and the connection, which is taken late and let go when nothing is asked on it any more.
+type relay struct {
+	owner   relayOwner
+	id      string        // of the session
+	timeout time.Duration // for the reply to a command
+
+	hop   nextHop // nil: there is no connection
+	bound bool    // the client has logged in on the connection: nobody else may use it, and no other one will do
+	gone  bool    // that connection is lost
+
+	queue   []pendingReply // what the client waits for
+	tx      *transaction   // nil: none
+	asked   bool           // MAIL went out on the present connection
+	refused *smtp.Reply    // what the next hop said to a MAIL that the client was told is well
+	broken  *smtp.Reply    // the next hop was lost: what every further command is told
+	void    bool           // the client was told that its MAIL is refused
+	retried bool           // the transaction was begun anew on another connection
+}
+
+// nextHop is a connection to a server: see [upstream.Conn].
+type nextHop interface {
+	Server() string
+	Capabilities() upstream.Capabilities
+	Command(line string)
+	Flush() error
+	Reply(timeout time.Duration) (smtp.Reply, error)
+	AllowRecipients(n int)
+	Content() io.Writer
+	EndContent() error
+	Release()
+	Return()
+	Abort()
+}
+
+// relayOwner is what a relay needs of its session.
+type relayOwner interface {
+	// dial connects to the next hop for the client.
+	dial() (nextHop, error)
+	// lost notes that the next hop failed, and returns what the client is told.
+	lost(act string, err error) smtp.Reply
+	// loggedOut is told that the connection is gone on which the client had logged in.
+	loggedOut()
+	// accept takes a recipient that the next hop took, or says why that is not possible.
+	accept(rcpt recipient) *smtp.Reply
+	// tell gives the client the reply to one of its commands; to is the recipient, if it was one. verdict says that
+	// the next hop has decided.
+	tell(r smtp.Reply, to string, verdict bool)
+	// note logs what happened.
+	note(level slog.Level, what string, attrs ...any)
+}
+
+// maxPending bounds how many commands are on their way to the next hop at a time: its replies must
 // fit into the buffers of the connection, or both sides would wait for the other to read.
 const maxPending = 50
 
@@ -19,204 +74,158 @@ type replyKind uint8
 
 const (
 	replyKnown replyKind = iota // it is here
-	replyMail                   // MAIL: ours, unless MAIL goes to the server before the reply is due
+	replyMail                   // MAIL: ours, unless MAIL goes out before the reply is due
 	replyQuiet                  // MAIL, to which the client has its reply already
-	replyRcpt                   // RCPT: the server's
-	replyData                   // DATA: the server's; kept for the one who asked
+	replyRcpt                   // RCPT: the next hop's
+	replyData                   // DATA: the next hop's; kept for the one who asked
 )
 
 // pendingReply is a reply that the client waits for, in the order of its commands.
 type pendingReply struct {
 	kind  replyKind
-	sent  bool // the command went to the server
+	sent  bool // the command went out
 	reply smtp.Reply
 	rcpt  recipient
 }
 
-// lost is what the client is told when the server behind is, with the session's id: the cause is in
-// the log under it.
-func (s *session) lost(err error) smtp.Reply {
-	r := upstream.ReplyFor(err)
-	if r.Code == 421 {
-		s.endSoon("")
-		return s.conf.named(r)
-	}
-	if r.Code/100 != 4 || len(r.Lines) != 1 {
-		return r
-	}
-	return reply(r.Code, r.Enhanced, r.Lines[0]+" ("+s.id+")")
+// begin begins a transaction. Its MAIL goes out with the first recipient.
+func (r *relay) begin(tx *transaction) {
+	r.tx = tx
+	r.queue = append(r.queue, pendingReply{kind: replyMail})
 }
 
-// replyTimeout is how long the server may take for the reply to a command.
-func (s *session) replyTimeout() time.Duration { return s.conf.UpstreamTimeout }
-
-// capabilities gives what the server behind can do.
-func (s *session) capabilities() (upstream.Capabilities, error) {
-	if s.up != nil {
-		return s.up.Capabilities(), nil
-	}
-	ctx, cancel := context.WithTimeout(s.background(), capabilitiesTimeout)
-	defer cancel()
-	return s.srv.ups.Capabilities(ctx)
-}
-
-// capabilitiesTimeout bounds how long a client waits at EHLO for a server that nobody has reached yet; it
-// is then offered what the proxy can do by itself.
-const capabilitiesTimeout = 10 * time.Second
-
-// connect makes sure that there is a connection to the server.
-func (s *session) connect() error { return s.connectBy(s.srv.ups.Get) }
-
-func (s *session) connectBy(get func(context.Context, upstream.Client) (*upstream.Conn, error)) error {
-	if s.up != nil {
+// connect makes sure that there is a connection.
+func (r *relay) connect() error {
+	if r.hop != nil {
 		return nil
 	}
-	up, err := get(s.background(), s.client.upstream(s.conf.limitExemptNets))
+	hop, err := r.owner.dial()
 	if err != nil {
 		return err
 	}
-	if s.tx != nil {
-		if err := s.tx.lacking(up.Capabilities()); err != nil {
-			up.Release()
+	if r.tx != nil {
+		if err := r.tx.lacking(hop.Capabilities()); err != nil {
+			hop.Release()
 			return err
 		}
 	}
-	s.up = up
+	r.hop = hop
 	return nil
 }
 
-// releaseUpstream gives the connection back, for other sessions to use; one that is authenticated as
-// our client stays with us.
-func (s *session) releaseUpstream() {
-	if s.up == nil {
+// parting says how a connection is let go.
+type parting uint8
+
+const (
+	inOrder   parting = iota // nothing more is to be asked for this transaction: others may use it
+	whenIdle                 // the same, while the client says nothing: it is not kept
+	broken                   // what the next hop has got of a message is void
+	forgotten                // and so is the client's login on it: the client is another one from now on, or has left
+)
+
+// letGo gives the connection back, if there is one. One that the client has logged in on stays, as long as it is in order;
+// if it is lost, so is the login.
+func (r *relay) letGo(how parting) {
+	if r.hop == nil {
 		return
 	}
-	if s.client.authed {
-		if err := s.resetUpstream(); err == nil {
+	r.asked = false
+	if how == inOrder && r.bound {
+		if r.reset() == nil {
 			return
 		}
-		s.abandonUpstream()
-		return
+		how = broken
 	}
-	s.up.Release()
-	s.up = nil
+	hop, bound := r.hop, r.bound
+	r.hop, r.bound = nil, false
+	switch how {
+	case inOrder:
+		hop.Release()
+	case whenIdle:
+		hop.Return()
+	default:
+		hop.Abort()
+	}
+	if bound && how == broken {
+		r.gone = true
+		r.owner.loggedOut()
+	}
 }
 
-// resetUpstream ends the server's transaction on a connection that we keep.
-func (s *session) resetUpstream() error {
-	s.up.Command(smtp.Rset)
-	if err := s.up.Flush(); err != nil {
-		return err
-	}
-	r, err := s.up.Reply(s.conf.UpstreamTimeout)
-	if err == nil && !r.Positive() { // such as the 354 that DATA, in front of it, was still to get
-		err = fmt.Errorf("reply to RSET is %q", clip(r.String()))
+// end ends the transaction of a message that was answered or given up. The next hop is told of it when the connection is
+// used again.
+func (r *relay) end() {
+	r.letGo(inOrder)
+	r.tx, r.asked, r.refused, r.broken, r.void, r.retried = nil, false, nil, nil, false, false
+}
+
+// spare reports whether there is a connection that others could use while the client says nothing.
+func (r *relay) spare() bool {
+	return r.hop != nil && !r.bound && r.broken == nil && len(r.queue) == 0
+}
+
+// pipelining reports whether the next hop takes several commands at a time.
+func (r *relay) pipelining() bool { return r.hop.Capabilities().Pipelining }
+
+// reset ends the next hop's transaction on a connection that is kept.
+func (r *relay) reset() error {
+	reply, err := r.exchange(smtp.Rset)
+	if err == nil && !reply.Positive() { // such as the 354 that DATA, in front of it, was still to get
+		err = fmt.Errorf("reply to RSET is %q", clip(reply.String()))
 	}
 	return err
 }
 
-// abandonUpstream closes the connection: what the server has got of a message is void. A session that
-// was authenticated on it cannot go on.
-func (s *session) abandonUpstream() {
-	if s.closeUpstream() {
-		s.endSoon("")
+// exchange sends one command and reads its reply.
+func (r *relay) exchange(command string) (smtp.Reply, error) {
+	r.hop.Command(command)
+	if err := r.hop.Flush(); err != nil {
+		return smtp.Reply{}, err
 	}
-}
-
-// closeUpstream closes the connection; it reports whether the client was logged in on it. A session that goes on is as if
-// it had just begun: whoever authenticated may be somebody else.
-func (s *session) closeUpstream() (login bool) {
-	if s.up == nil {
-		return false
-	}
-	s.up.Abort()
-	s.up = nil
-	if !s.client.authed || s.holding {
-		return false
-	}
-	s.client.logOut()
-	return true
-}
-
-// sendRecipient asks the next hop for a recipient, and for the sender first if that was not done yet.
-// The replies are read by settle.
-func (s *session) sendRecipient(rcpt recipient) outcome {
-	tx := s.tx
-	switch {
-	case tx.broken != nil:
-		return s.refusedBefore(tx)
-	case tx.mailRefused != nil:
-		return s.refuseRecipient("", rcpt, *tx.mailRefused)
-	}
-	if r := s.resume(tx); r != nil {
-		tx.broken = r
-		return done(*r)
-	}
-	noticed := tx.notify
-	tx.notify = noticed || rcpt.wantsNotice()
-	err := s.connect()
-	if err == nil {
-		err = tx.lacking(s.up.Capabilities())
-	}
-	if err != nil {
-		tx.notify = noticed
-		s.upstreamFault("connect", err)
-		return done(s.lost(err))
-	}
-	if len(s.pending) >= maxPending || !s.up.Capabilities().Pipelining {
-		s.settle()
-		if s.tx != tx {
-			return done(reply(503, "5.5.1", "Give a sender first"))
-		}
-		if tx.broken != nil {
-			return s.refusedBefore(tx)
-		}
-	}
-	if !tx.mailAsked {
-		s.sendMail(tx)
-		if !s.up.Capabilities().Pipelining {
-			s.settle()
-			return s.sendRecipient(rcpt)
-		}
-	}
-	s.up.Command(s.rcptLine(rcpt))
-	s.pending = append(s.pending, pendingReply{kind: replyRcpt, sent: true, rcpt: rcpt})
-	return pending
-}
-
-// refusedBefore is the reply to a recipient of a transaction whose next hop was lost.
-func (s *session) refusedBefore(tx *transaction) outcome {
-	s.limits.wasted = true
-	return done(*tx.broken)
-}
-
-// resume issues the envelope anew, as far as the client was told that it is taken, if the connection on which it was issued
-// was given back while the client was idle. The server may see things otherwise now: then the message is refused for now.
-func (s *session) resume(tx *transaction) *smtp.Reply {
-	if tx.mailAsked || len(tx.accepted) == 0 || tx.discard {
-		return nil
-	}
-	r := s.issue(&envelope{from: tx.from, params: tx.params, rcpts: tx.accepted, same: true})
-	tx.mailAsked = r == nil
-	return r
+	return r.hop.Reply(r.timeout)
 }
 
 // sendMail puts MAIL on its way. Its reply goes to the client if that still waits for one.
-func (s *session) sendMail(tx *transaction) {
-	s.up.Command(s.mailLine(tx.from, tx.params))
-	tx.mailAsked = true
-	for i := range s.pending {
-		if s.pending[i].kind == replyMail {
-			s.pending[i].sent = true
+func (r *relay) sendMail() {
+	r.hop.Command(r.mailLine(r.tx.from, r.tx.params))
+	r.asked = true
+	for i := range r.queue {
+		if r.queue[i].kind == replyMail {
+			r.queue[i].sent = true
 			return
 		}
 	}
-	s.pending = append(s.pending, pendingReply{kind: replyQuiet, sent: true})
+	r.queue = append(r.queue, pendingReply{kind: replyQuiet, sent: true})
 }
 
-// mailLine makes MAIL for the server: only parameters that it offers.
-func (s *session) mailLine(from smtp.Path, params []smtp.Param) string {
-	caps := s.up.Capabilities()
+// sendRecipient puts RCPT on its way.
+func (r *relay) sendRecipient(rcpt recipient) {
+	r.hop.Command(r.rcptLine(rcpt))
+	r.queue = append(r.queue, pendingReply{kind: replyRcpt, sent: true, rcpt: rcpt})
+}
+
+// askData sends DATA behind commands whose replies are due; collect returns its reply.
+func (r *relay) askData() {
+	r.hop.Command(smtp.Data)
+	r.queue = append(r.queue, pendingReply{kind: replyData, sent: true})
+}
+
+// mayAskData reports whether DATA can go out together with what is on its way.
+func (r *relay) mayAskData() bool {
+	return len(r.queue) > 0 && r.hop != nil && r.asked && r.refused == nil && r.pipelining()
+}
+
+// sendData sends DATA, whose reply nobody waits for yet.
+func (r *relay) sendData() {
+	r.hop.Command(smtp.Data)
+	if err := r.hop.Flush(); err != nil {
+		r.lose(err)
+	}
+}
+
+// mailLine makes MAIL for the next hop: only parameters that it offers.
+func (r *relay) mailLine(from smtp.Path, params []smtp.Param) string {
+	caps := r.hop.Capabilities()
 	var b strings.Builder
 	b.WriteString("MAIL FROM:")
 	b.WriteString(from.String())
@@ -232,7 +241,7 @@ func (s *session) mailLine(from smtp.Path, params []smtp.Param) string {
 		case smtp.ParamRet, smtp.ParamEnvID:
 			ok = caps.DSN
 		case smtp.ParamAuth:
-			ok = s.client.authed && !s.holding
+			ok = r.bound
 		}
 		if ok {
 			b.WriteByte(' ')
@@ -242,11 +251,11 @@ func (s *session) mailLine(from smtp.Path, params []smtp.Param) string {
 	return b.String()
 }
 
-func (s *session) rcptLine(rcpt recipient) string {
+func (r *relay) rcptLine(rcpt recipient) string {
 	var b strings.Builder
 	b.WriteString("RCPT TO:")
 	b.WriteString(rcpt.path.String())
-	if s.up.Capabilities().DSN {
+	if r.hop.Capabilities().DSN {
 		for _, p := range rcpt.params {
 			b.WriteByte(' ')
 			b.WriteString(p.Text)
@@ -255,30 +264,39 @@ func (s *session) rcptLine(rcpt recipient) string {
 	return b.String()
 }
 
-// settle collects the replies that the client waits for. A transaction whose MAIL turned out to be
-// refused is over behind it.
-func (s *session) settle() {
-	s.collect()
-	if s.tx != nil && s.tx.void {
-		s.dropTransaction()
+// say puts a reply behind those that the client still waits for; false if it waits for none.
+func (r *relay) say(reply smtp.Reply) bool {
+	if len(r.queue) == 0 {
+		return false
+	}
+	r.queue = append(r.queue, pendingReply{kind: replyKnown, reply: reply})
+	return true
+}
+
+// cut has the client wait for nothing more than a last reply, which is also that to further commands.
+func (r *relay) cut(farewell smtp.Reply) {
+	clear(r.queue)
+	r.queue = r.queue[:0]
+	if r.tx != nil {
+		r.broken = &farewell
 	}
 }
 
 // collect reads the replies to all commands that were sent on, in the order of the client's commands.
-// Nothing is pending behind it. It gives the reply to DATA, if that was among them.
-func (s *session) collect() (data smtp.Reply) {
-	if len(s.pending) == 0 {
+// Nothing is pending behind it. It returns the reply to DATA, if that was among them.
+func (r *relay) collect() (data smtp.Reply) {
+	if len(r.queue) == 0 {
 		return data
 	}
 	var lost *smtp.Reply
-	for i := 0; i < len(s.pending); i++ {
-		p := &s.pending[i]
+	for i := 0; i < len(r.queue); i++ {
+		p := &r.queue[i]
 		if p.sent && lost == nil {
-			r, err := s.nextReply(i)
+			reply, err := r.next(i)
 			if err != nil {
-				lost = s.loseTransaction(err)
+				lost = r.lose(err)
 			}
-			p.reply = r
+			p.reply = reply
 		}
 		if p.sent && lost != nil {
 			p.reply = *lost
@@ -286,125 +304,256 @@ func (s *session) collect() (data smtp.Reply) {
 		if p.kind == replyData {
 			data = p.reply
 		} else {
-			s.answerPending(p)
+			r.settle(p)
 		}
 	}
-	clear(s.pending)
-	if s.pending = s.pending[:0]; cap(s.pending) > 8 {
-		s.pending = nil
+	clear(r.queue)
+	if r.queue = r.queue[:0]; cap(r.queue) > 8 {
+		r.queue = nil
 	}
 	return data
 }
 
-// nextReply reads the reply to pending command i. If the connection fails before the server has said
-// anything to this transaction, it is begun once more on another one: a kept connection may have been
-// closed by the server in the moment we took it.
-func (s *session) nextReply(i int) (smtp.Reply, error) {
-	err := s.up.Flush()
+// next reads the reply to pending command i. If the connection fails before the next hop has said anything to this
+// transaction, it is begun once more on another one: a kept connection may have been closed by the server in the moment
+// we took it.
+func (r *relay) next(i int) (smtp.Reply, error) {
+	err := r.hop.Flush()
 	if err == nil {
-		var r smtp.Reply
-		if r, err = s.up.Reply(s.replyTimeout()); err == nil && r.Code != 421 {
-			return r, nil
+		var reply smtp.Reply
+		if reply, err = r.hop.Reply(r.timeout); err == nil && reply.Code != 421 {
+			return reply, nil
 		}
 		if err == nil {
-			err = r.Err()
+			err = reply.Err()
 		}
 	}
-	kind := s.pending[i].kind
-	if s.tx == nil || s.tx.retried || s.client.authed || kind != replyMail && kind != replyQuiet {
+	kind := r.queue[i].kind
+	if r.tx == nil || r.retried || r.bound || kind != replyMail && kind != replyQuiet {
 		return smtp.Reply{}, err
 	}
-	s.tx.retried = true
-	s.srv.log.Debug("transaction begins anew on another connection", "session", s.id, "error", err)
-	s.up.Abort()
-	s.up = nil
-	if err := s.connect(); err != nil {
+	r.retried = true
+	r.owner.note(slog.LevelDebug, "transaction begins anew on another connection", "error", err)
+	r.letGo(broken)
+	if err := r.connect(); err != nil {
 		return smtp.Reply{}, err
 	}
-	for j := i; j < len(s.pending); j++ {
-		switch p := &s.pending[j]; {
+	r.asked = true
+	for _, p := range r.queue[i:] {
+		switch {
 		case !p.sent:
 		case p.kind == replyMail || p.kind == replyQuiet:
-			s.up.Command(s.mailLine(s.tx.from, s.tx.params))
+			r.hop.Command(r.mailLine(r.tx.from, r.tx.params))
 		case p.kind == replyRcpt:
-			s.up.Command(s.rcptLine(p.rcpt))
+			r.hop.Command(r.rcptLine(p.rcpt))
 		case p.kind == replyData:
-			s.up.Command(smtp.Data)
+			r.hop.Command(smtp.Data)
 		}
 	}
-	if err := s.up.Flush(); err != nil {
+	if err := r.hop.Flush(); err != nil {
 		return smtp.Reply{}, err
 	}
-	return s.up.Reply(s.replyTimeout())
+	return r.hop.Reply(r.timeout)
 }
 
-// answerPending takes the reply to one command: what it means for the transaction, and the client's part.
-func (s *session) answerPending(p *pendingReply) {
-	tx := s.tx
+// settle takes the reply to one command: what it means for the transaction, and the client's part.
+func (r *relay) settle(p *pendingReply) {
 	switch p.kind {
 	case replyMail:
 		if !p.sent {
 			p.reply = reply(250, "2.1.0", "Ok")
-		} else if !p.reply.Positive() && tx != nil && tx.broken == nil {
+		} else if !p.reply.Positive() && r.tx != nil && r.broken == nil {
 			// The client learns now that there is no transaction; what it pipelined behind MAIL gets
 			// the same reply.
 			refused := p.reply
-			tx.mailRefused, tx.void = &refused, true
+			r.refused, r.void = &refused, true
 		}
 	case replyQuiet:
-		if !p.reply.Positive() && tx != nil {
+		if !p.reply.Positive() && r.tx != nil {
 			refused := p.reply
-			tx.mailRefused = &refused
+			r.refused = &refused
 		}
 		return
 	case replyRcpt:
 		switch {
-		case tx == nil:
-		case tx.mailRefused != nil:
-			p.reply = *tx.mailRefused
+		case r.tx == nil:
+		case r.refused != nil:
+			p.reply = *r.refused
 		case p.reply.Positive():
-			s.acceptRecipient(tx, p)
+			if no := r.owner.accept(p.rcpt); no != nil {
+				p.reply = *no
+				r.broken = &p.reply
+			}
 		}
 	}
-	s.put(p.reply)
-	s.srv.meters.reply(p.reply.Code)
-	if p.kind != replyKnown && !p.reply.Positive() {
-		s.logRefused(tx, "", p.rcpt.path.Address, p.reply)
-		s.addRefusal(p.reply)
-	}
+	r.owner.tell(p.reply, p.rcpt.path.Address, p.kind != replyKnown)
 }
 
-// acceptRecipient takes a recipient that the server took. The filter must hear of it, or the recipient
-// is refused for now: a message must not reach somebody the filter does not know about.
-func (s *session) acceptRecipient(tx *transaction, p *pendingReply) {
-	if tx.dir != nil {
-		if err := s.noteRecipient(tx, p.rcpt); err != nil {
-			p.reply = *s.contentRefusal(err)
-			tx.broken = &p.reply
-			return
+// lose notes that the next hop was lost in a transaction.
+func (r *relay) lose(err error) *smtp.Reply {
+	reply := r.lost("reply", err)
+	if r.tx != nil {
+		r.broken = reply
+	}
+	return reply
+}
+
+// lost notes that the next hop failed, gives it up, and returns what the client is told.
+func (r *relay) lost(act string, err error) *smtp.Reply {
+	reply := r.owner.lost(act, err)
+	r.letGo(broken)
+	return &reply
+}
+
+// envelope returns the envelope of the transaction as the client gave it.
+func (tx *transaction) envelope() *envelope {
+	return &envelope{from: tx.from, params: tx.params, rcpts: tx.accepted, same: true}
+}
+
+// resume issues the envelope anew, as far as the client was told that it is taken, if the connection on which it was issued
+// was let go while the client was idle. The next hop may see things otherwise now: then the message is refused for now.
+func (r *relay) resume() *smtp.Reply {
+	if r.asked || len(r.tx.accepted) == 0 || r.tx.discard {
+		return nil
+	}
+	reply := r.issue(r.tx.envelope())
+	r.asked = reply == nil
+	return reply
+}
+
+// openContent brings the next hop to the 354 for an envelope. The server may have closed the connection
+// while the filter was busy; then, nothing of the message having been sent, another one is taken.
+func (r *relay) openContent(env *envelope) *smtp.Reply {
+	switch {
+	case r.hop == nil:
+	case env.same && r.asked:
+		reply, err := r.exchange(smtp.Data)
+		if err == nil && reply.Code != 421 {
+			return r.refusedData(reply)
+		}
+		r.owner.note(slog.LevelDebug, "transaction begins anew on another connection", "error", err)
+		r.letGo(broken)
+	default:
+		if r.reset() != nil {
+			r.letGo(broken)
 		}
 	}
-	tx.accepted = append(tx.accepted, p.rcpt)
+	if no := r.issue(env); no != nil {
+		return no
+	}
+	reply, err := r.exchange(smtp.Data)
+	if err != nil {
+		return r.lost("data", err)
+	}
+	return r.refusedData(reply)
 }
 
-// loseTransaction notes that the server was lost in a transaction.
-func (s *session) loseTransaction(err error) *smtp.Reply {
-	s.upstreamFault("reply", err)
-	r := s.lost(err)
-	if s.tx != nil {
-		s.tx.broken = &r
+// refusedData returns nil for 354, else what the client is told.
+func (r *relay) refusedData(reply smtp.Reply) *smtp.Reply {
+	if reply.Code == 354 {
+		return nil
 	}
-	s.abandonUpstream()
-	return &r
+	reply = passOn(reply)
+	if reply.Positive() {
+		// No server says 2xx to DATA.
+		return r.lost("data", errors.New("reply to DATA is "+reply.String()))
+	}
+	return &reply
 }
 
-// upstreamFault logs the cause that the client is not told.
-func (s *session) upstreamFault(act string, err error) {
-	s.srv.meters.upstreamFault()
-	s.limits.wasted = true
-	attrs := []any{"session", s.id, "client", s.client.addr.Addr().String(), "act", act, "error", err}
-	if s.tx != nil {
-		attrs = append(attrs, "qid", s.tx.qid)
+// issue names an envelope to a next hop that has none. Each of its recipients must be taken, or the message is refused for
+// now: the client was told that they are.
+func (r *relay) issue(env *envelope) *smtp.Reply {
+	if r.gone {
+		reply := r.owner.lost("", nil)
+		return &reply
 	}
-	s.srv.log.Warn("server behind failed", attrs...)
+	if err := r.connect(); err != nil {
+		return r.lost("connect", err)
+	}
+	if env.needsUTF8() && !r.hop.Capabilities().SMTPUTF8 {
+		return refusalOf(550, "5.6.7", "Address of the filter needs SMTPUTF8")
+	}
+	r.hop.AllowRecipients(len(env.rcpts))
+	// The filter may have changed the content: what the client announced is not its size any more.
+	params := slices.DeleteFunc(slices.Clone(env.params), func(p smtp.Param) bool { return p.Key == smtp.ParamSize && r.tx.dir != nil })
+	commands := []envelopeCommand{{r.mailLine(env.from, params), env.changed}}
+	for _, rcpt := range env.rcpts {
+		commands = append(commands, envelopeCommand{r.rcptLine(rcpt), rcpt.added})
+	}
+	for len(commands) > 0 {
+		n := 1
+		if r.pipelining() {
+			n = min(len(commands), maxPending)
+		}
+		if no := r.exchangeAll(commands[:n]); no != nil {
+			return no
+		}
+		commands = commands[n:]
+	}
+	return nil
+}
+
+// envelopeCommand is a command with an address, which may be one that the filter wants.
+type envelopeCommand struct {
+	line   string
+	wanted bool
+}
+
+// exchangeAll sends commands and expects 2xx to each. What the next hop has against an address that the filter wants is
+// told as it is: coming again does not help if it says so. Addresses that the client was told to be taken are refused for
+// now, whatever the next hop says of them this time.
+func (r *relay) exchangeAll(commands []envelopeCommand) *smtp.Reply {
+	for _, c := range commands {
+		r.hop.Command(c.line)
+	}
+	if err := r.hop.Flush(); err != nil {
+		return r.lost("envelope", err)
+	}
+	var refused *smtp.Reply
+	wanted := false
+	for _, c := range commands {
+		reply, err := r.hop.Reply(r.timeout)
+		if err != nil {
+			return r.lost("envelope", err)
+		}
+		if !reply.Positive() && refused == nil {
+			refused, wanted = &reply, c.wanted
+		}
+	}
+	if refused == nil {
+		return nil
+	}
+	r.owner.note(slog.LevelWarn, "next hop refuses the envelope that was to be used", "filter", wanted, "reply", clip(refused.String()))
+	if wanted && (refused.Temporary() || refused.Code/100 == 5) {
+		reply := passOn(*refused)
+		return &reply
+	}
+	return refusalOf(451, "4.3.0", "Envelope is not accepted now, try again later ("+r.id+")")
+}
+
+// endContent ends the content and returns the next hop's reply: the only place where a 250 for a message comes from.
+func (r *relay) endContent() smtp.Reply {
+	err := r.hop.EndContent()
+	var reply smtp.Reply
+	if err == nil {
+		reply, err = r.hop.Reply(4 * r.timeout) // RFC 5321, 4.5.3.2.6
+	}
+	if err != nil {
+		return *r.lost("end of data", err)
+	}
+	r.tx.server = r.hop.Server()
+	if reply.Code == 421 {
+		r.letGo(broken)
+	}
+	return passOn(reply)
+}
+
+// passOn makes the server's reply one for the client. 421 ends only the server's connection, and what
+// is neither success nor refusal is no answer to a message.
+func passOn(r smtp.Reply) smtp.Reply {
+	if r.Code == 421 || r.Intermediate() {
+		return reply(451, "4.4.2", "Server is not available, try again later")
+	}
+	return r
 }

@@ -141,6 +141,8 @@ func (srv *server) accept(nc net.Conn, name string) {
 func (srv *server) newSession(nc net.Conn, listener string, peer, local netip.AddrPort) *session {
 	s := &session{srv: srv, conf: srv.conf.Load(), started: time.Now(), conn: smtp.NewConn(nc), raw: nc}
 	s.limits = newErrorLimits(s.conf)
+	s.id = workdir.NewQueueID()
+	s.relay = relay{owner: s, id: s.id, timeout: s.conf.UpstreamTimeout}
 	s.client = client{listener: listener, peer: peer, addr: peer, local: local}
 	if bool(s.conf.ClientLookup) {
 		s.client.lookUp = srv.lookUpName

@@ -10,7 +10,6 @@ import (
 
 	"postern/internal/smtp"
 	"postern/internal/statfile"
-	"postern/smtp-proxy/upstream"
 )
 
 // session is one client on one connection. It is run by one goroutine, which owns everything here but
@@ -24,9 +23,7 @@ type session struct {
 	client    client
 	offered   offer // in reply to EHLO
 	tx        *transaction
-	holding   bool // up is not the server behind, but where messages are held
-	up        *upstream.Conn
-	pending   []pendingReply
+	relay     relay
 	limits    errorLimits
 	messages  int
 	strict    bool          // a bare LF is refused
@@ -147,25 +144,23 @@ func (s *session) tarpit() bool {
 	return ok
 }
 
-// say queues a reply behind those that still wait for the server.
+// say gives the client a reply, behind those that still wait for the next hop.
 func (s *session) say(r smtp.Reply) {
 	if s.state == stateSilent {
 		return
 	}
-	if len(s.pending) == 0 {
+	if !s.relay.say(r) {
 		s.put(r)
-		s.srv.meters.reply(r.Code)
-		return
 	}
-	s.pending = append(s.pending, pendingReply{kind: replyKnown, reply: r})
 }
 
-// put writes a reply: in ASCII, unless the client has asked for more by SMTPUTF8.
+// put writes a reply and counts it: in ASCII, unless the client has asked for more by SMTPUTF8.
 func (s *session) put(r smtp.Reply) {
 	if s.tx == nil || !s.tx.utf8 {
 		r = r.ASCII()
 	}
 	s.conn.Reply(r)
+	s.srv.meters.reply(r.Code)
 }
 
 // flush sends the replies that wait; false says that the client does not read them.
@@ -183,15 +178,11 @@ func (s *session) flush() bool {
 
 // leave gives back everything and says in one line what the session was.
 func (s *session) leave() {
-	if s.up != nil && s.client.authed {
-		s.up.Abort() // it is of no use to others, so that nothing there need be brought to an end
-		s.up = nil
+	if s.relay.bound {
+		s.relay.letGo(forgotten) // it is of no use to others, so that nothing there need be brought to an end
 	}
 	s.dropTransaction()
-	if s.up != nil {
-		s.up.Abort()
-		s.up = nil
-	}
+	s.relay.letGo(forgotten)
 	closeGently(s.conn)
 	if s.stat != nil {
 		s.stat.Remove()

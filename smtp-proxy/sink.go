@@ -8,7 +8,6 @@ import (
 
 	"postern/internal/smtp"
 	"postern/smtp-proxy/header"
-	"postern/smtp-proxy/upstream"
 )
 
 // errUpstream marks what went wrong on the way to the server.
@@ -23,7 +22,7 @@ func (s *session) newSink(tx *transaction, due bool) sink {
 	case tx.dir != nil:
 		return newFilterSink(s, tx)
 	}
-	ahead := &goAhead{s: s, w: s.serverContent(tx), due: due}
+	ahead := &goAhead{r: &s.relay, w: s.relay.content(), due: due}
 	editor := &header.Editor{
 		Next: ahead, Limit: int(s.conf.MaxHeaderSize), Hops: s.conf.MaxHops, Drop: bool(s.conf.Droppath),
 	}
@@ -57,7 +56,7 @@ func (u upstreamWriter) Write(p []byte) (int, error) {
 
 // goAhead holds content back until the server has said 354 to DATA.
 type goAhead struct {
-	s       *session
+	r       *relay
 	w       io.Writer
 	due     bool // the reply to DATA was not read yet
 	refused bool // and was another one
@@ -75,12 +74,12 @@ func (g *goAhead) wait() error {
 		return nil
 	}
 	g.due = false
-	r, err := g.s.up.Reply(g.s.replyTimeout())
+	r, err := g.r.hop.Reply(g.r.timeout)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUpstream, err)
 	}
 	if g.refused = r.Code != 354; g.refused {
-		g.s.tx.server = g.s.up.Server()
+		g.r.tx.server = g.r.hop.Server()
 		return &refusedContent{r}
 	}
 	return nil
@@ -108,36 +107,13 @@ func (k *streamSink) finish() smtp.Reply {
 		k.abort()
 		return *r
 	}
-	return k.s.endContent()
+	return k.s.relay.endContent()
 }
 
 func (k *streamSink) abort() {
 	if !k.ahead.refused { // else the server waits for commands
-		k.s.abandonUpstream()
+		k.s.relay.letGo(broken)
 	}
-}
-
-// endContent ends the content at the server and gives its reply: the only place where a 250 for a
-// message comes from.
-func (s *session) endContent() smtp.Reply {
-	r, err := endOfData(s.up, 4*s.conf.UpstreamTimeout) // RFC 5321, 4.5.3.2.6
-	if err != nil {
-		s.upstreamFault("end of data", err)
-		s.abandonUpstream()
-		return s.lost(err)
-	}
-	s.tx.server = s.up.Server()
-	if r.Code == 421 {
-		s.abandonUpstream()
-	}
-	return passOn(r)
-}
-
-func endOfData(up *upstream.Conn, timeout time.Duration) (smtp.Reply, error) {
-	if err := up.EndContent(); err != nil {
-		return smtp.Reply{}, err
-	}
-	return up.Reply(timeout)
 }
 
 // voidSink takes a message that the filter wants thrown away.

@@ -46,7 +46,7 @@ func (s *session) doStartTLS(arg string) outcome {
 	if o, ok := s.handshake(); !ok {
 		return o
 	}
-	s.closeUpstream()
+	s.forgetLogin()
 	return pending
 }
 

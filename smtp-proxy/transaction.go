@@ -24,12 +24,6 @@ type transaction struct {
 	tried    int    // RCPT commands that were well-formed
 	first    string // the first of them, in angle brackets
 
-	mailAsked   bool        // MAIL went to the server on the present connection
-	mailRefused *smtp.Reply // what the server said to a MAIL that the client was told is well
-	broken      *smtp.Reply // the server was lost: what every further command is told
-	void        bool        // the client was told that its MAIL is refused
-	retried     bool        // the transaction was begun anew on another connection
-
 	dir     *workdir.Dir // nil: not filtered
 	discard bool         // the filter wants the message thrown away
 	chunks  *chunked     // BDAT has begun
@@ -137,8 +131,7 @@ func refusalOf(code int, enhanced, text string) *smtp.Reply {
 	return &r
 }
 
-// dropTransaction ends a message that was not delivered; the server behind is told when the
-// connection to it is used again.
+// dropTransaction ends a transaction, whose message was answered or given up.
 func (s *session) dropTransaction() {
 	s.client.forward = nil
 	if s.tx == nil {
@@ -146,7 +139,7 @@ func (s *session) dropTransaction() {
 	}
 	s.tx.remove(s.srv)
 	s.tx = nil
-	s.releaseUpstream()
+	s.relay.end()
 }
 
 // texts gives parameters as typed, for filters.

@@ -162,7 +162,7 @@ func (s *session) doMail(arg string) outcome {
 		return deferred(*r)
 	}
 	s.tx = tx
-	s.pending = append(s.pending, pendingReply{kind: replyMail})
+	s.relay.begin(tx)
 	return pending
 }
 

@@ -48,16 +48,14 @@ const barredTime = 30 * time.Second
 // mayReturn says whether the session has a connection to the server that others could use while its client says
 // nothing: not one that a user has logged in on, or on which content has begun.
 func (s *session) mayReturn() bool {
-	return s.tx != nil && s.up != nil && !s.client.authed && !s.holding && (s.tx.chunks == nil || s.tx.dir != nil) && s.tx.broken == nil && len(s.pending) == 0 &&
-		s.conf.UpstreamIdle > 0
+	return s.tx != nil && s.relay.spare() && (s.tx.chunks == nil || s.tx.dir != nil) && s.conf.UpstreamIdle > 0
 }
 
 // returnUpstream gives the connection back of a client that has said nothing for a while. The envelope is issued anew
 // when the client goes on, see resume.
 func (s *session) returnUpstream() {
 	s.idle += s.conf.UpstreamIdle
-	s.up.Return()
-	s.up, s.tx.mailAsked = nil, false
+	s.relay.letGo(whenIdle)
 }
 
 // await begins to wait for the client, for d at most; false if that is not to be, because the proxy ends.

@@ -41,7 +41,7 @@ func (s *session) doXClient(arg string) outcome {
 // become makes the session one of another client: from here on it is as if that one had connected. What the commands
 // of one row say goes together: not all of it may fit into one line.
 func (s *session) become(x xclient) outcome {
-	s.closeUpstream()
+	s.forgetLogin()
 	if s.counted {
 		s.srv.gates.Limits.LeaveAddress(s.client.addr.Addr())
 		s.counted = false

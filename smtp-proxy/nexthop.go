@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"postern/internal/smtp"
+	"postern/smtp-proxy/upstream"
+)
+
+// What a session does with its relay.
+
+// capabilities returns what the next hop can do.
+func (s *session) capabilities() (upstream.Capabilities, error) {
+	if s.relay.hop != nil {
+		return s.relay.hop.Capabilities(), nil
+	}
+	ctx, cancel := context.WithTimeout(s.background(), capabilitiesTimeout)
+	defer cancel()
+	return s.srv.ups.Capabilities(ctx)
+}
+
+// capabilitiesTimeout bounds how long a client waits at EHLO for a server that nobody has reached yet; it
+// is then offered what the proxy can do by itself.
+const capabilitiesTimeout = 10 * time.Second
+
+// dial connects to the next hop for the client.
+func (s *session) dial() (nextHop, error) {
+	up, err := s.srv.ups.Get(s.background(), s.client.upstream(s.conf.limitExemptNets))
+	if err != nil {
+		return nil, err
+	}
+	return up, nil
+}
+
+// lost notes that the next hop failed, and returns what the client is told, with the session's id: the cause is in the
+// log under it. Without an error it was noted before.
+func (s *session) lost(act string, err error) smtp.Reply {
+	if err != nil {
+		s.upstreamFault(act, err)
+	}
+	r := upstream.ReplyFor(err)
+	if r.Code == 421 {
+		s.endSoon("")
+		return s.conf.named(r)
+	}
+	if r.Code/100 != 4 || len(r.Lines) != 1 {
+		return r
+	}
+	return reply(r.Code, r.Enhanced, r.Lines[0]+" ("+s.id+")")
+}
+
+// upstreamFault logs the cause that the client is not told.
+func (s *session) upstreamFault(act string, err error) {
+	s.srv.meters.upstreamFault()
+	s.limits.wasted = true
+	s.note(slog.LevelWarn, "next hop failed", "act", act, "error", err)
+}
+
+// note logs what happened between the proxy and the next hop.
+func (s *session) note(level slog.Level, what string, attrs ...any) {
+	all := []any{"session", s.id, "client", s.client.addr.Addr().String()}
+	if s.tx != nil {
+		all = append(all, "qid", s.tx.qid)
+	}
+	s.srv.log.Log(s.srv.ctx, level, what, append(all, attrs...)...)
+}
+
+// loggedOut ends a session whose client was logged in on a connection that is lost: without it it cannot go on.
+func (s *session) loggedOut() {
+	s.client.logOut()
+	s.endSoon("")
+}
+
+// forgetLogin closes the connection that the client is logged in on: the session goes on as if it had just begun.
+func (s *session) forgetLogin() {
+	s.relay.letGo(forgotten)
+	if s.client.authed {
+		s.client.logOut()
+	}
+}
+
+// accept takes a recipient that the next hop took. The filter must hear of it, or the recipient is refused for now: a
+// message must not reach somebody the filter does not know about.
+func (s *session) accept(rcpt recipient) *smtp.Reply {
+	if s.tx.dir != nil {
+		if err := s.noteRecipient(s.tx, rcpt); err != nil {
+			return s.contentRefusal(err)
+		}
+	}
+	s.tx.accepted = append(s.tx.accepted, rcpt)
+	return nil
+}
+
+// tell gives the client the reply to one of its commands; verdict says that the next hop has decided.
+func (s *session) tell(r smtp.Reply, to string, verdict bool) {
+	s.put(r)
+	if verdict && !r.Positive() {
+		s.logRefused(s.tx, "", to, r)
+		s.addRefusal(r)
+	}
+}
+
+// settle collects the replies that the client waits for. A transaction whose MAIL turned out to be
+// refused is over behind it.
+func (s *session) settle() {
+	s.relay.collect()
+	if s.relay.void {
+		s.dropTransaction()
+	}
+}
+
+// sendRecipient asks the next hop for a recipient, and for the sender first if that was not done yet.
+// The replies are read by settle.
+func (s *session) sendRecipient(rcpt recipient) outcome {
+	tx, r := s.tx, &s.relay
+	switch {
+	case r.broken != nil:
+		return s.refusedBefore()
+	case r.refused != nil:
+		return s.refuseRecipient("", rcpt, *r.refused)
+	}
+	if no := r.resume(); no != nil {
+		r.broken = no
+		return done(*no)
+	}
+	noticed := tx.notify
+	tx.notify = noticed || rcpt.wantsNotice()
+	err := r.connect()
+	if err == nil {
+		err = tx.lacking(r.hop.Capabilities())
+	}
+	if err != nil {
+		tx.notify = noticed
+		return done(s.lost("connect", err))
+	}
+	if len(r.queue) >= maxPending || !r.pipelining() {
+		s.settle()
+		if s.tx != tx {
+			return failedBefore
+		}
+		if r.broken != nil {
+			return s.refusedBefore()
+		}
+	}
+	if !r.asked {
+		r.sendMail()
+		if !r.pipelining() {
+			s.settle()
+			return s.sendRecipient(rcpt)
+		}
+	}
+	r.sendRecipient(rcpt)
+	return pending
+}
+
+// failedBefore is the outcome of a recipient of a transaction whose MAIL was refused after all.
+var failedBefore = done(reply(503, "5.5.1", "Give a sender first"))
+
+// refusedBefore is the outcome of a recipient of a transaction whose next hop was lost.
+func (s *session) refusedBefore() outcome {
+	s.limits.wasted = true
+	return done(*s.relay.broken)
+}
