@@ -150,7 +150,7 @@ func (s *session) authLine() (string, outcome) {
 		return "", o
 	}
 	text, _, err := s.conn.ReadLine(smtp.MaxAuth)
-	s.awake()
+	s.wait.end()
 	if err != nil {
 		return "", s.readFailed(err)
 	}

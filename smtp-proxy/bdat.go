@@ -35,7 +35,7 @@ func (s *session) doBdat(arg string) outcome {
 			return s.skipChunk(size, o.ending())
 		}
 		tx.chunks = &chunked{out: out, receiver: s.newReceiver(tx, out), decoder: smtp.DotDecoder{
-			Reject: s.strict, MaxLine: s.conf.MaxLineLength, Chunks: true,
+			Reject: s.strict(), MaxLine: s.conf.MaxLineLength, Chunks: true,
 		}}
 	}
 	s.status("DATA")

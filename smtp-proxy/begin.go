@@ -16,7 +16,6 @@ func (s *session) begin() outcome {
 	if o, ok := s.identify(); !ok {
 		return o
 	}
-	s.strict = s.wantsStrict()
 	s.announced = true
 	s.srv.publish(notify.LetterConnected, s.id, addressText(s.client.addr.Addr()))
 	r := s.count() // handshakes are expensive: there are not more of them than sessions
@@ -73,8 +72,8 @@ func (s *session) count() *gate.Refusal {
 	return r
 }
 
-// wantsStrict decides how bare line feeds of this client are taken.
-func (s *session) wantsStrict() bool {
+// strict reports whether bare line feeds of this client are refused.
+func (s *session) strict() bool {
 	addr := s.client.addr.Addr()
 	switch {
 	case within(addr, s.conf.bareReject):
@@ -104,11 +103,11 @@ func (s *session) openStatus() {
 // RFC 5321, 3.1.
 func (s *session) delayGreeting(delay time.Duration) (o outcome, ok bool) {
 	if s.conn.Buffered() == 0 {
-		if !s.await(forCommand, delay) {
+		if !s.wait.begin(forCommand, delay) {
 			return o, true // and be told
 		}
 		_, err := s.conn.Window()
-		s.awake()
+		s.wait.end()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return o, true
 		}

@@ -57,7 +57,7 @@ func (s *session) doData(arg string) outcome {
 		return gone
 	}
 	r := s.newReceiver(tx, out)
-	if err := s.receive(r, &smtp.DotDecoder{Reject: s.strict, MaxLine: s.conf.MaxLineLength}); err != nil {
+	if err := s.receive(r, &smtp.DotDecoder{Reject: s.strict(), MaxLine: s.conf.MaxLineLength}); err != nil {
 		return s.contentLost(tx, out, r, err)
 	}
 	return s.finishMessage(tx, out, r)

@@ -11,10 +11,10 @@ import (
 // readProxyHeader takes the client's address from the load balancer. Nothing is sent before the header
 // is whole, and nothing at all if it is not right.
 func (s *session) readProxyHeader() (o outcome, ok bool) {
-	if !s.await(forCommand, s.conf.ProxyTimeout) {
+	if !s.wait.begin(forCommand, s.conf.ProxyTimeout) {
 		return dropped(gateProxy), false
 	}
-	defer s.awake()
+	defer s.wait.end()
 	var err error
 	for err == nil {
 		var window []byte

@@ -255,7 +255,7 @@ var fixed = []string{
 
 // newServer makes a server that can ask its gates and filter; with open it can take sessions.
 func newServer(ctx context.Context, s *settings, conf map[string]*tlsconf.Listener, log *slog.Logger) (*server, error) {
-	srv := &server{log: log, debug: log.Enabled(ctx, slog.LevelDebug), ctx: ctx, sessions: make(map[*session]struct{}), meters: newMeters(), memory: newBudget(int64(s.MaxMemory)), stopping: make(chan struct{}), drainGrace: 5 * time.Second}
+	srv := &server{log: log, debug: log.Enabled(ctx, slog.LevelDebug), ctx: ctx, sessions: make(map[*session]struct{}), meters: newMeters(), memory: newBudget(int64(s.MaxMemory)), drain: drain{stopping: make(chan struct{}), drainGrace: 5 * time.Second}}
 	srv.conf.Store(&live{settings: s, tls: conf})
 	options, err := s.Access.Options("CDAJTWLFYZR", log)
 	if err != nil {

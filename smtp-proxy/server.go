@@ -83,13 +83,10 @@ type server struct {
 
 	logDropped func() uint64 // nil: not known
 
-	draining   atomic.Bool
-	stopping   chan struct{} // closed when draining begins
-	stopOnce   sync.Once
-	drainGrace time.Duration // for the next command of a transaction
-	mu         sync.Mutex
-	sessions   map[*session]struct{}
-	running    sync.WaitGroup
+	drain
+	mu       sync.Mutex
+	sessions map[*session]struct{}
+	running  sync.WaitGroup
 }
 
 // Serve accepts connections on a listener of that name until it is closed. It may be called for several
@@ -139,7 +136,8 @@ func (srv *server) accept(nc net.Conn, name string) {
 
 // newSession makes the session of a connection from peer to local.
 func (srv *server) newSession(nc net.Conn, listener string, peer, local netip.AddrPort) *session {
-	s := &session{srv: srv, conf: srv.conf.Load(), started: time.Now(), conn: smtp.NewConn(nc), raw: nc}
+	s := &session{srv: srv, conf: srv.conf.Load(), started: time.Now(), conn: smtp.NewConn(nc)}
+	s.wait.drain, s.wait.conn = &srv.drain, nc
 	s.limits = newErrorLimits(s.conf)
 	s.id = workdir.NewQueueID()
 	s.relay = relay{owner: s, id: s.id, timeout: s.conf.UpstreamTimeout}
@@ -193,7 +191,7 @@ func (srv *server) turnAway(nc net.Conn, name string, why *gate.Refusal) {
 func (srv *server) Drain(ctx context.Context) {
 	srv.refuse()
 	srv.stopOnce.Do(func() { close(srv.stopping) })
-	srv.each((*session).wake)
+	srv.each(func(s *session) { s.wait.wake() })
 	done := make(chan struct{})
 	go func() {
 		srv.running.Wait()
@@ -202,7 +200,7 @@ func (srv *server) Drain(ctx context.Context) {
 	select {
 	case <-done:
 	case <-ctx.Done():
-		srv.each(func(s *session) { _ = s.raw.Close() })
+		srv.each(func(s *session) { _ = s.wait.conn.Close() })
 		<-done
 	}
 }

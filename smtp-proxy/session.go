@@ -5,15 +5,13 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync"
 	"time"
 
 	"postern/internal/smtp"
 	"postern/internal/statfile"
 )
 
-// session is one client on one connection. It is run by one goroutine, which owns everything here but
-// what mu guards.
+// session is one client on one connection. It is run by one goroutine; only wait is for others as well.
 type session struct {
 	srv       *server
 	conf      *live // as it was when the session began
@@ -23,23 +21,18 @@ type session struct {
 	client    client
 	offered   offer // in reply to EHLO
 	tx        *transaction
+	wait      waiter
 	relay     relay
 	limits    errorLimits
 	messages  int
-	strict    bool          // a bare LF is refused
-	open      bool          // filter accepted the client's address: no more filtering on this connection
-	openName  bool          // filter accepted the name in HELO: no more filtering until the client says another
-	idle      time.Duration // how long the client has said nothing before its connection to the server was given back
-	counted   bool          // the address is counted by the limits
+	open      bool // filter accepted the client's address: no more filtering on this connection
+	openName  bool // filter accepted the name in HELO: no more filtering until the client says another
+	counted   bool // the address is counted by the limits
 	state     state
 	gate      string // that ended it, or barred it
 	announced bool   // listeners were told that it began
 	secrets   bool   // the last command was AUTH: what follows and is no command is not logged
 	stat      *statfile.File
-
-	raw   net.Conn // below TLS, if there is TLS
-	mu    sync.Mutex
-	waits waits
 }
 
 // reply makes a reply of one line.
@@ -78,12 +71,12 @@ func (s *session) step() {
 		}
 	}
 	text, bare, err := s.conn.ReadLine(smtp.MaxAuth)
-	s.awake()
+	s.wait.end()
 	if s.mayReturn() && errors.Is(err, os.ErrDeadlineExceeded) && !s.srv.draining.Load() {
 		s.returnUpstream()
 		return // and wait on
 	}
-	s.idle = 0
+	s.wait.idle = 0
 	s.answer(s.line(text, bare, err))
 }
 
@@ -92,7 +85,7 @@ func (s *session) line(text []byte, bare bool, err error) outcome {
 	if err != nil {
 		return s.readFailed(err)
 	}
-	if bare && s.strict {
+	if bare && s.strict() {
 		return closed(gateNewline, reply(500, "5.5.2", "Bare <LF> received"))
 	}
 	cmd, err := smtp.ParseCommand(text)

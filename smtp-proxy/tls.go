@@ -64,10 +64,10 @@ func (s *session) handshake() (o outcome, ok bool) {
 	ctx, cancel := context.WithTimeout(s.background(), s.conf.TLS.Timeout)
 	defer cancel()
 	_ = nc.SetWriteDeadline(time.Now().Add(s.conf.TLS.Timeout))
-	if !s.await(forCommand, s.conf.TLS.Timeout) {
+	if !s.wait.begin(forCommand, s.conf.TLS.Timeout) {
 		return gone, false
 	}
-	defer s.awake()
+	defer s.wait.end()
 	if err := tc.HandshakeContext(ctx); err != nil {
 		s.client.cert = &clientCert{fault: err}
 		return dropped(gateHandshake), false

@@ -4,11 +4,11 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
-	"postern/internal/smtp"
 	"postern/internal/testenv"
 )
 
@@ -101,7 +101,7 @@ func TestDrainNotHeldByOne(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
 	defer far.Close()
-	s := &session{srv: p.server, conf: p.conf.Load(), raw: near, conn: smtp.NewConn(near)}
+	s := p.newSession(near, listenSMTP, netip.AddrPort{}, netip.AddrPort{})
 	p.draining.Store(true)
 	go func() {
 		o, _ := s.rest()
@@ -111,7 +111,7 @@ func TestDrainNotHeldByOne(t *testing.T) {
 	if _, err := far.Read(make([]byte, 1)); err != nil { // the rest of the 421 waits to be read
 		t.Fatal(err)
 	}
-	testenv.Go(t, "the drain, with a client that does not read", func() error { s.wake(); return nil }).Wait()
+	testenv.Go(t, "the drain, with a client that does not read", func() error { s.wait.wake(); return nil }).Wait()
 }
 
 func TestDrainEndsInTime(t *testing.T) {
@@ -125,5 +125,47 @@ func TestDrainEndsInTime(t *testing.T) {
 	p.Drain(ctx)
 	if n := p.sessionCount(); n != 0 {
 		t.Errorf("%d sessions are left", n)
+	}
+}
+
+// deadlines notes what deadlines a connection gets.
+type deadlines struct{ read, write time.Time }
+
+func (d *deadlines) SetReadDeadline(t time.Time) error  { d.read = t; return nil }
+func (d *deadlines) SetWriteDeadline(t time.Time) error { d.write = t; return nil }
+func (d *deadlines) Close() error                       { return nil }
+
+// TestWaiter: what a drain makes of each kind of waiting, begun before or after the drain.
+func TestWaiter(t *testing.T) {
+	const grace, patience = time.Hour, 24 * time.Hour
+	at := func(d time.Duration) time.Time { return time.Now().Add(d) }
+	for _, tt := range []struct {
+		name   string
+		what   waits
+		within time.Duration // from the drain on; 0: the waiting ends at once
+	}{
+		{"command", forCommand, 0},
+		{"next command of a transaction", forMore, grace},
+		{"content", forContent, patience},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			conn := &deadlines{}
+			w := waiter{drain: &drain{drainGrace: grace}, conn: conn}
+			if !w.begin(tt.what, patience) || conn.read.Before(at(patience-grace)) {
+				t.Errorf("began to wait until %v", conn.read)
+			}
+			if w.wake(); conn.read.After(at(tt.within)) || tt.within > 0 && conn.read.Before(at(tt.within-grace/2)) || conn.write.After(at(grace)) {
+				t.Errorf("woken, reads until %v, writes until %v", conn.read, conn.write)
+			}
+			w.end()
+			*conn = deadlines{}
+			if w.wake(); !conn.read.IsZero() {
+				t.Error("woken although it did not wait")
+			}
+			w.draining.Store(true)
+			if ok := w.begin(tt.what, patience); ok != (tt.within > 0) || conn.read.After(at(tt.within)) {
+				t.Errorf("while draining: %v, until %v", ok, conn.read)
+			}
+		})
 	}
 }

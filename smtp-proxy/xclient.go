@@ -51,7 +51,6 @@ func (s *session) become(x xclient) outcome {
 	}
 	s.client.become(x)
 	s.open, s.openName = false, false
-	s.strict = s.wantsStrict()
 	if r := s.admit(); r != nil {
 		return closed(r.Gate, r.Reply)
 	}
