@@ -14,7 +14,7 @@ import (
 // maxAuthSteps bounds the dialog of one AUTH.
 const maxAuthSteps = 20
 
-// authMechanisms gives the mechanisms offered: those of the server behind, within TLS only unless the
+// authMechanisms returns the mechanisms offered: those of the next hop, within TLS only unless the
 // settings say otherwise.
 func (s *session) authMechanisms(caps upstream.Capabilities) string {
 	if s.client.tls == nil && (bool(s.conf.AuthRequiresTLS) || s.mustSecure()) {
@@ -23,7 +23,7 @@ func (s *session) authMechanisms(caps upstream.Capabilities) string {
 	return strings.Join(caps.Auth, " ")
 }
 
-// doAuth is AUTH: RFC 4954. The dialog is between the client and the server behind; from then on the
+// doAuth is AUTH: RFC 4954. The dialog is between the client and the next hop; from then on the
 // connection to the server is the client's own.
 func (s *session) doAuth(arg string) outcome {
 	mech, initial, _ := strings.Cut(arg, " ")

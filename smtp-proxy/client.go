@@ -190,7 +190,7 @@ type resolver interface {
 	LookupHost(ctx context.Context, host string) ([]string, error)
 }
 
-// lookUpName gives the first name of addr that has this address as well; claimed is the first one, if none has.
+// lookUpName returns the first name of addr that has this address as well; claimed is the first one, if none has.
 func lookUpName(ctx context.Context, r resolver, addr netip.Addr) (name, claimed string) {
 	addr = addr.WithZone("").Unmap()
 	names, _ := r.LookupAddr(ctx, addr.String()) // there may be some beside an error

@@ -87,7 +87,7 @@ func (s *session) logRefused(tx *transaction, gate, to string, r smtp.Reply) {
 	s.srv.log.Info("refused", attrs...)
 }
 
-// whose gives the fields that say whose message it is.
+// whose returns the fields that say whose message it is.
 func (s *session) whose(tx *transaction) []any {
 	attrs := []any{"session", s.id, "client", s.client.addr.Addr().String(), "helo", clip(s.client.helo)}
 	if s.client.forward != nil {
@@ -135,7 +135,7 @@ func (s *session) logCommand(cmd smtp.Command) {
 	s.srv.log.Debug("command", "session", s.id, "verb", cmd.Verb, "argument", maskArgument(cmd))
 }
 
-// maskArgument gives the argument of a command as it may be logged: never a secret.
+// maskArgument returns the argument of a command as it may be logged: never a secret.
 func maskArgument(cmd smtp.Command) string {
 	if cmd.Verb != smtp.Auth {
 		return clip(cmd.Arg)

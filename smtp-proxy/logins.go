@@ -9,7 +9,7 @@ import (
 
 // Logins that failed, and what that leads to: internal/connlimit has the rule, which pop3-stamp shares.
 
-// isGuess says whether the server's reply to AUTH means that the password was wrong. Other refusals are about the
+// isGuess reports whether the server's reply to AUTH means that the password was wrong. Other refusals are about the
 // command or the mechanism (RFC 4954, 4 and 6) or are for now, and tell nothing about a password.
 func isGuess(r smtp.Reply) bool {
 	switch r.Code {

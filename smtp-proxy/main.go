@@ -1,5 +1,5 @@
 // Command smtp-proxy is a guarded SMTP front door: it screens clients, has messages filtered, and passes
-// them on to the server behind, whose 250 is the only one that clients are told.
+// them on to the next hop, whose 250 is the only one that clients are told.
 package main
 
 import (

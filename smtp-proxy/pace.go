@@ -30,7 +30,7 @@ func (p *pace) stop(d time.Duration) {
 	p.deadline = p.deadline.Add(d)
 }
 
-// next gives the moment until which more content must come, received bytes having come so far.
+// next returns the moment until which more content must come, received bytes having come so far.
 func (p *pace) next(now time.Time, received int64) (time.Time, error) {
 	until := now.Add(p.timeout)
 	if p.rate == 0 {

@@ -78,7 +78,7 @@ type server struct {
 	stats  *statfile.Dir // nil: no status files
 	meters *meters
 	memory *budget
-	upName string // of the server behind, for status files
+	upName string // of the next hop, for status files
 	route  upstream.Route
 
 	logDropped func() uint64 // nil: not known
@@ -250,7 +250,7 @@ func (srv *server) slots(free, before int) {
 	}
 }
 
-// addrPort gives an address in its canonical form; that of a UNIX socket is not valid.
+// addrPort returns an address in its canonical form; that of a UNIX socket is not valid.
 func addrPort(a net.Addr) netip.AddrPort {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
@@ -260,7 +260,7 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
 }
 
-// addressText gives an address for events; that of a UNIX socket is "local".
+// addressText returns an address for events; that of a UNIX socket is "local".
 func addressText(addr netip.Addr) string {
 	if !addr.IsValid() {
 		return "local"
@@ -272,7 +272,7 @@ func seconds(d time.Duration) string {
 	return strconv.FormatFloat(d.Seconds(), 'f', 3, 64)
 }
 
-// newSpool gives the directory for working directories.
+// newSpool returns the directory for working directories.
 func newSpool(s *settings) *workdir.Spool {
 	return &workdir.Spool{
 		Dir: s.Spool, Group: s.SpoolGroup, KeepFailed: bool(s.KeepFailed), MaxHeader: int64(s.MaxHeaderSize),

@@ -19,7 +19,7 @@ type session struct {
 	id        string
 	started   time.Time
 	client    client
-	offered   offer // in reply to EHLO
+	offered   extensions // in reply to EHLO
 	tx        *transaction
 	wait      waiter
 	relay     relay

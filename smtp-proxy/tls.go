@@ -15,7 +15,7 @@ func loadTLS(s *settings) (map[string]*tlsconf.Listener, error) { return s.TLS.L
 // tlsHere is TLS at the listener that the client came to; nil if there is none.
 func (s *session) tlsHere() *tlsconf.Listener { return s.conf.tls[s.client.listener] }
 
-// mustSecure says whether the client has to begin TLS, and show a certificate there, before anything else.
+// mustSecure reports whether the client has to begin TLS, and show a certificate there, before anything else.
 func (s *session) mustSecure() bool {
 	here := s.tlsHere()
 	return s.client.tls == nil && here != nil && here.Required

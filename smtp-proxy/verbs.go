@@ -256,13 +256,13 @@ func (s *session) doQuit(string) outcome {
 	return done(reply(221, "2.0.0", s.conf.host+" closing connection")).closing()
 }
 
-// greeting gives the lines of the reply to EHLO: what both we and the server behind can do.
+// greeting returns the lines of the reply to EHLO: what both we and the next hop can do.
 func (s *session) greeting() []string {
 	lines := []string{s.conf.host, "PIPELINING"}
 	caps, err := s.capabilities()
 	if err != nil {
 		// The server is down, which is its senders' affair when they name a recipient.
-		s.srv.log.Warn("server behind is not known yet", "session", s.id, "client", s.client.addr.Addr().String(), "error", err)
+		s.srv.log.Warn("next hop is not known yet", "session", s.id, "client", s.client.addr.Addr().String(), "error", err)
 	}
 	lines = append(lines, sizeLine(s.conf.sizeLimit(caps.Size)))
 	for _, word := range []struct {
@@ -293,7 +293,7 @@ func (s *session) greeting() []string {
 	if s.conf.MaxTransactions > 0 {
 		limits += " MAILMAX=" + strconv.Itoa(s.conf.MaxTransactions)
 	}
-	s.offered = offer{eight: caps.EightBitMIME, utf8: caps.SMTPUTF8, dsn: caps.DSN, auth: s.authMechanisms(caps) != ""}
+	s.offered = extensions{eight: caps.EightBitMIME, utf8: caps.SMTPUTF8, dsn: caps.DSN, auth: s.authMechanisms(caps) != ""}
 	return append(lines, limits)
 }
 

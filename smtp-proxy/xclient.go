@@ -9,7 +9,7 @@ import (
 	"postern/internal/smtp"
 )
 
-// mayXClient says whether the client is one that may speak for others.
+// mayXClient reports whether the client is one that may speak for others.
 func (s *session) mayXClient() bool { return within(s.client.addr.Addr(), s.conf.xclientNets) }
 
 // xclient holds the attributes of an XCLIENT command that count for us.

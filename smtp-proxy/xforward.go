@@ -18,7 +18,7 @@ type forwarded struct {
 	helo string
 }
 
-// mayXForward says whether the client may say for whom it speaks.
+// mayXForward reports whether the client may say for whom it speaks.
 func (s *session) mayXForward() bool { return within(s.client.addr.Addr(), s.conf.xforwardNets) }
 
 // doXForward is XFORWARD, as Postfix documents it: several commands add up, and the end of the transaction is the end of

@@ -10,33 +10,32 @@ import (
 	"postern/smtp-proxy/upstream"
 )
 
-// What EHLO offers is what the server behind can do, or was able to do when somebody saw it last. The server that
-// gets the message in the end may be another one. What it lacks is left out only if that changes nothing for
-// the message: else the client is told to come again, and the next EHLO tells it what it can have.
-
-// offer is the extensions that EHLO offered to a client, of those that a server behind must have.
-type offer struct {
+// extensions are those that EHLO offered to a client, of those that a next hop must have: what it can do, or was able to
+// do when somebody saw it last. The server that gets the message in the end may be another one. What it lacks is left out
+// only if that changes nothing for the message: else the client is told to come again, and the next EHLO tells it what
+// it can have.
+type extensions struct {
 	eight, utf8, dsn, auth bool
 }
 
-// offers says whether EHLO offered the extension that a parameter belongs to.
-func (s *session) offers(key string) bool {
+// have reports whether the extension was offered that a parameter belongs to.
+func (e extensions) have(key string) bool {
 	switch key {
 	case smtp.ParamSize:
 		return true
 	case smtp.ParamBody:
-		return s.offered.eight
+		return e.eight
 	case smtp.ParamUTF8:
-		return s.offered.utf8
+		return e.utf8
 	case smtp.ParamRet, smtp.ParamEnvID, smtp.ParamNotify, smtp.ParamOrigRcpt:
-		return s.offered.dsn
+		return e.dsn
 	case smtp.ParamAuth:
-		return s.offered.auth
+		return e.auth
 	}
 	return false
 }
 
-// lacking says what a server lacks for a message.
+// lacking returns an error that says what a server lacks for a message.
 func (tx *transaction) lacking(caps upstream.Capabilities) error {
 	switch {
 	case tx.utf8 && !caps.SMTPUTF8:
@@ -55,7 +54,7 @@ func incapable(enhanced, keyword string) error {
 	}
 }
 
-// wantsNotice says whether the recipient has a NOTIFY that cannot be left out. RFC 3461, 5.2.2: the proxy, having no queue,
+// wantsNotice reports whether the recipient has a NOTIFY that cannot be left out. RFC 3461, 5.2.2: the proxy, having no queue,
 // can neither report that a message went on to a server that reports no success, nor keep one from
 // reporting a failure. Without FAILURE and DELAY servers do the same; RET, ENVID and ORCPT only add to a report.
 func (r recipient) wantsNotice() bool {
