@@ -47,17 +47,17 @@ type settings struct {
 
 // UpstreamSettings say where mail goes.
 type UpstreamSettings struct {
-	Upstream            []string      `name:"upstream" sep:"none" placeholder:"URL" default:"smtp://localhost:10025" help:"The server behind: smtp://HOST:PORT, smtps://HOST:PORT, lmtp:/PATH, lmtp://HOST:PORT, exec:COMMAND, maildir:/PATH. Several: the next one when one is down."`
-	UpstreamTLS         string        `name:"upstream-tls" enum:"none,may,require,verify" default:"may" help:"TLS towards the server behind: none, may, require or verify."`
-	UpstreamHelo        string        `name:"upstream-helo" placeholder:"NAME" help:"Name to greet the server behind with. Default: hostname."`
-	UpstreamSource      string        `name:"upstream-source" placeholder:"ADDRESS" help:"Local address of connections to the server behind."`
-	UpstreamClientIP    string        `name:"upstream-client-ip" enum:"none,xclient,proxy1,proxy2" default:"none" help:"How to tell the server behind who the client is: none, xclient, proxy1 or proxy2."`
+	Upstream            []string      `name:"upstream" sep:"none" placeholder:"URL" default:"smtp://localhost:10025" help:"The next hop: smtp://HOST:PORT, smtps://HOST:PORT, lmtp:/PATH, lmtp://HOST:PORT, exec:COMMAND, maildir:/PATH. Several: the next one when one is down."`
+	UpstreamTLS         string        `name:"upstream-tls" enum:"none,may,require,verify" default:"may" help:"TLS towards the next hop: none, may, require or verify."`
+	UpstreamHelo        string        `name:"upstream-helo" placeholder:"NAME" help:"Name to greet the next hop with. Default: hostname."`
+	UpstreamSource      string        `name:"upstream-source" placeholder:"ADDRESS" help:"Local address of connections to the next hop."`
+	UpstreamClientIP    string        `name:"upstream-client-ip" enum:"none,xclient,proxy1,proxy2" default:"none" help:"How to tell the next hop who the client is: none, xclient, proxy1 or proxy2."`
 	UpstreamConnections int           `name:"upstream-connections" default:"0" placeholder:"N" help:"Most connections to one server at a time; 0 for no limit."`
 	UpstreamShare       int           `name:"upstream-share" default:"0" placeholder:"N" help:"Most connections to one server at a time for clients of one address; 0 for a quarter of upstream-connections, or 50 if that has no limit."`
-	UpstreamIdle        time.Duration `name:"upstream-idle" default:"5s" help:"How long a client may say nothing before its connection to the server behind is given to others; its envelope is issued anew when it goes on. 0: it keeps it."`
+	UpstreamIdle        time.Duration `name:"upstream-idle" default:"5s" help:"How long a client may say nothing before its connection to the next hop is given to others; its envelope is issued anew when it goes on. 0: it keeps it."`
 	LMTPRecipients      int           `name:"lmtp-recipients" default:"1" placeholder:"N" help:"Most recipients of a message for an lmtp: server. With more than one, a message that some of them did not get is delivered to the others again when the client tries again."`
-	UpstreamTimeout     time.Duration `name:"upstream-timeout" default:"5m" help:"How long the server behind may take for a reply; four times this for the one after the content, RFC 5321 4.5.3.2."`
-	ConnectTimeout      time.Duration `name:"connect-timeout" default:"30s" help:"How long connecting to the server behind may take."`
+	UpstreamTimeout     time.Duration `name:"upstream-timeout" default:"5m" help:"How long the next hop may take for a reply; four times this for the one after the content, RFC 5321 4.5.3.2."`
+	ConnectTimeout      time.Duration `name:"connect-timeout" default:"30s" help:"How long connecting to the next hop may take."`
 
 	UpstreamFiles tlsconf.Client `embed:""` // for TLS with it
 }

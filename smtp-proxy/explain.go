@@ -20,7 +20,7 @@ type ExplainCommand struct {
 	Helo     string   `name:"helo" default:"client.invalid" placeholder:"NAME" help:"What it says in EHLO."`
 	From     string   `name:"from" default:"<>" placeholder:"ADDRESS" help:"Sender."`
 	To       []string `name:"to" sep:"none" placeholder:"ADDRESS" help:"Recipient. May be given several times."`
-	Ask      bool     `name:"ask-upstream" help:"Ask the servers behind, too, whether they would take the recipients from this client. Nothing is sent."`
+	Ask      bool     `name:"ask-upstream" help:"Ask the next hops, too, whether they would take the recipients from this client. Nothing is sent."`
 	Listener string   `name:"listener" enum:"smtp,submission,smtps" default:"smtp" help:"Listener that it connects to: smtp, submission or smtps."`
 }
 
@@ -33,7 +33,7 @@ const (
 )
 
 // explain asks each gate what it makes of a client, prints the answers, and sends nothing anywhere but
-// questions: to filter and stamp store, and to the server behind if that is wanted.
+// questions: to filter and stamp store, and to the next hop if that is wanted.
 func (p *program) explain(stdout, stderr io.Writer) int {
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	srv, err := newServer(context.Background(), &p.settings, nil, log)

@@ -8,7 +8,7 @@ import (
 	"postern/smtp-proxy/upstream"
 )
 
-// askUpstream asks every server behind what it makes of sender and recipients when they come from the client. It names
+// askUpstream asks every next hop what it makes of sender and recipients when they come from the client. It names
 // them, takes that back by RSET, and leaves: no message is sent.
 func (e *explanation) askUpstream(behind *tls.Config, from string, to []string) {
 	for _, url := range e.s.conf.Upstream {
@@ -20,7 +20,7 @@ func (e *explanation) askUpstream(behind *tls.Config, from string, to []string) 
 	}
 }
 
-// gateUpstream is what explain calls the server behind.
+// gateUpstream is what explain calls the next hop.
 const gateUpstream = "upstream"
 
 func (e *explanation) askServer(url string, behind *tls.Config, from string, to []string) error {

@@ -32,7 +32,7 @@ type program struct {
 	args     []string
 	settings settings
 	tls      map[string]*tlsconf.Listener
-	behind   *tls.Config // with the server behind
+	behind   *tls.Config // with the next hop
 	srv      *server     // once it serves
 }
 
@@ -273,7 +273,7 @@ func newServer(ctx context.Context, s *settings, conf map[string]*tlsconf.Listen
 	return srv, err
 }
 
-// open prepares what a server writes to: servers behind, status files.
+// open prepares what a server writes to: next hops, status files.
 func (srv *server) open(behind *tls.Config) error {
 	s := srv.conf.Load().settings
 	var err error
@@ -381,7 +381,7 @@ func newUpstreams(s *settings, files *tls.Config, log *slog.Logger) (*upstream.S
 	return upstream.New(c)
 }
 
-// upstreamConfig gives what the settings say of the servers behind.
+// upstreamConfig gives what the settings say of the next hops.
 func (s *settings) upstreamConfig() (upstream.Config, error) {
 	c := upstream.Config{
 		URLs: s.Upstream, TLS: upstream.TLS(s.UpstreamTLS), Helo: s.UpstreamHelo, ClientIP: upstream.ClientIP(s.UpstreamClientIP),
@@ -417,7 +417,7 @@ func (s *settings) holdConfig() upstream.Config {
 	return upstream.Config{URLs: []string{s.Hold}, Helo: s.host, LMTPRecipients: s.MaxRecipients}
 }
 
-// serverName gives the name of the server behind for status files: what a URL has behind its scheme.
+// serverName gives the name of the next hop for status files: what a URL has behind its scheme.
 func serverName(url string) string {
 	for i := range len(url) {
 		if url[i] == ':' {

@@ -13,7 +13,7 @@ import (
 	"postern/smtp-proxy/upstream"
 )
 
-// lookupTime bounds how long the start waits for the names of servers behind.
+// lookupTime bounds how long the start waits for the names of next hops.
 const lookupTime = 2 * time.Second
 
 // warnings says what the settings allow that is most likely not meant. listeners are those for mail and others, if they
@@ -62,10 +62,10 @@ func (s *settings) uselessWarnings() []string {
 	return all
 }
 
-// silentTime is how long a server behind may take to be no reason for a warning.
+// silentTime is how long a next hop may take to be no reason for a warning.
 const silentTime = 5 * time.Second
 
-// silent says which servers behind do not answer.
+// silent says which next hops do not answer.
 func (s *settings) silent(ctx context.Context) []string {
 	ctx, cancel := context.WithTimeout(ctx, min(silentTime, s.ConnectTimeout))
 	defer cancel()
@@ -82,7 +82,7 @@ func noNewPrivileges() bool {
 	return err == nil && strings.Contains(string(status), "\nNoNewPrivs:\t1\n")
 }
 
-// guarded says whether a stranger's mail for strangers is refused here, whatever the server behind does.
+// guarded says whether a stranger's mail for strangers is refused here, whatever the next hop does.
 func (s *settings) guarded() bool {
 	trustsAll := false
 	for _, n := range s.relayNets {
