@@ -371,7 +371,7 @@ func TestCMD_16_ChunksOfOneByte(t *testing.T) {
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
 	c.envelope()
-	const chunks = 100000
+	chunks := testenv.Load(20000, 100000)
 	go func() {
 		c.Write([]byte("BDAT 14\r\nSubject: x\r\n\r\n" + strings.Repeat("BDAT 1\r\n.", chunks) + "BDAT 0 LAST\r\n"))
 	}()

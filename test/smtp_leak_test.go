@@ -107,7 +107,7 @@ func leavesNothing(t *testing.T, filtered bool) {
 		goroutines, files = at()
 		return quiet()
 	})
-	work(clients, 5*len(leakClients))
+	work(clients, testenv.Load(2, 10)*len(leakClients))
 	nowGoroutines, nowFiles := 0, 0
 	defer func() {
 		t.Logf("%d goroutines, %d before; %d descriptors, %d before", nowGoroutines, goroutines, nowFiles, files)

@@ -12,12 +12,13 @@ cd "$(dirname "$0")/.." || exit 1
 # Package, and its tests, as for -run.
 ROUNDS='
 	./internal/atomicfile	ReadersSeeWholeFiles
-	./internal/notify	Churn|ManyListeners|OtherConnections
+	./internal/notify	Churn|ManyListeners|SlowListenerKeeps|OtherConnections
+	./internal/privdrop	NoWayBack
 	./internal/stamp	SweepAgainstLogin
 	./multiplexor		RealSoak|WRK_11
-	./smtp-proxy		UnfinishedHeaders|Invariants|NothingIsLeft|ReplyIsWhole|HostileTexts|RES_11
+	./smtp-proxy		CMD_16|UnfinishedHeaders|Invariants|NothingIsLeft|ReplyIsWhole|HostileTexts|RES_11
 	./smtp-proxy/upstream	Chaos
-	./test			^TestChaos|LoadLeavesNothing
+	./test			^TestChaos|LoadLeavesNothing|StreamsInConstant
 '
 
 time=${1:-30m}

@@ -383,7 +383,7 @@ func TestSlowListenerKeepsEdges(t *testing.T) {
 			p.want("*OK")
 			p.ask(h, interest)
 			var sent []string
-			for i := range 60000 {
+			for i := range testenv.Load(20000, 60000) {
 				line := fmt.Sprintf("S %d tag %d", i%7, i)
 				switch {
 				case i%100 == 50:
@@ -528,7 +528,7 @@ func TestTooSlow(t *testing.T) {
 // and leave, while several goroutines publish.
 func TestManyListeners(t *testing.T) {
 	h, dial := serve(t, Options{}, 6)
-	const events = 40000
+	events := testenv.Load(15000, 100000)
 	var wg, whole sync.WaitGroup
 	interests := []string{"?*+\n", "?*\n", "?YZ\n", "?YZ+\n", "?FYZ+\n", "?S+\n"}
 	for i := range 60 {

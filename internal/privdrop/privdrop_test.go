@@ -193,7 +193,7 @@ func TestNoWayBack(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 8))
-	for range 15 {
+	for range testenv.Load(4, 15) {
 		user := fmt.Sprintf("%d.%d", 1+random.IntN(65000), 1+random.IntN(65000))
 		out, status := runChild(t, user, "any way")
 		if status != 0 || strings.Contains(out, "got away") || strings.Count(out, "stayed\n") != 2 {
