@@ -85,6 +85,7 @@ var layers = map[string]layer{
 	"internal/smtp":        leaf,
 	"internal/sockspec":    leaf,
 	"internal/tlsconf":     leaf,
+	"internal/version":     leaf,
 
 	"internal/testenv": testing_,
 	"test":             testing_,
@@ -115,7 +116,7 @@ var doors = map[string][]string{
 	"github.com/emersion/go-message":      {},
 	"github.com/emersion/go-smtp":         {"smtp-proxy/upstream"},
 	"github.com/google/go-cmp":            {},
-	"github.com/pires/go-proxyproto":      {"internal/listen", "pop3-stamp", "smtp-proxy/upstream"},
+	"github.com/pires/go-proxyproto":      {"pop3-stamp", "smtp-proxy/upstream"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
 	"golang.org/x/net":                    {"smtp-proxy/gate"},
 	"golang.org/x/sys":                    {"internal/safedir", "internal/listen", "internal/daemon", "internal/privdrop", "internal/pidfile", "internal/evloop", "internal/rawio", "internal/statfile", "multiplexor", "multiplexor/mx-ctrl", "notify-tools/notify-cat", "test/bench", "test/boot", "pop3-stamp"},

@@ -24,6 +24,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"postern/internal/version"
 )
 
 // Dir is where the default settings files are: Dir/PROGRAM.conf.
@@ -178,7 +180,7 @@ func (p *Parser) fill(k *kong.Kong, ctx *kong.Context, settings any) (*Result, e
 		file = f.settingsFile()
 	}
 	if file.Version {
-		_, err := fmt.Fprintln(k.Stdout, version(p.Program))
+		_, err := fmt.Fprintln(k.Stdout, version.Line(p.Program))
 		return nil, printed(err)
 	}
 	given := make(map[*kong.Flag]bool)

@@ -6,8 +6,6 @@ import (
 	"io"
 	"reflect"
 	"regexp"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -152,14 +150,4 @@ func valueText(v reflect.Value) string {
 		}
 		return r
 	}, text)
-}
-
-// version names the program, the version of the module as the go command
-// recorded it, and the Go release.
-func version(program string) string {
-	v := "(devel)"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		v = info.Main.Version
-	}
-	return fmt.Sprintf("%s (postern) %s %s", program, v, runtime.Version())
 }

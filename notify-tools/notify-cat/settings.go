@@ -12,6 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"postern/internal/notify"
+	"postern/internal/version"
 )
 
 type settings struct {
@@ -33,9 +34,11 @@ type settings struct {
 	sources  []notify.Source
 	interest notify.Interest
 	printer  *printer
+
+	Version kong.VersionFlag `help:"Print the version."`
 }
 
-// errHelp says that --help has been printed.
+// errHelp says that --help or --version has printed what was asked for.
 var errHelp = errors.New("help printed")
 
 // parse reads the command line. stdout is where --help goes.
@@ -44,7 +47,7 @@ func parse(args []string, stdout io.Writer) (*settings, error) {
 	helped := false
 	k, err := kong.New(s, kong.Name(name), kong.Writers(stdout, stdout), kong.UsageOnError(),
 		kong.Description("Prints the events of daemons, a line each."),
-		kong.Vars{"socket": notify.DefaultSocket}, kong.Exit(func(int) { helped = true }))
+		kong.Vars{"socket": notify.DefaultSocket, "version": version.Line(name)}, kong.Exit(func(int) { helped = true }))
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"postern/internal/notify"
+	"postern/internal/version"
 )
 
 type settings struct {
@@ -35,6 +36,8 @@ type settings struct {
 	rules  []*rule
 	undo   []string
 	source notify.Source
+
+	Version kong.VersionFlag `help:"Print the version."`
 }
 
 // A rule is one --on.
@@ -43,7 +46,7 @@ type rule struct {
 	command []string
 }
 
-// errHelp says that --help has been printed.
+// errHelp says that --help or --version has printed what was asked for.
 var errHelp = errors.New("help printed")
 
 // parse reads the command line. stdout is where --help goes.
@@ -56,7 +59,7 @@ func parse(args []string, stdout io.Writer) (*settings, error) {
 	helped := false
 	k, err := kong.New(s, kong.Name(name), kong.Writers(stdout, stdout),
 		kong.Description("Runs commands when a daemon announces events."),
-		kong.Vars{"socket": notify.DefaultSocket}, kong.Exit(func(int) { helped = true }))
+		kong.Vars{"socket": notify.DefaultSocket, "version": version.Line(name)}, kong.Exit(func(int) { helped = true }))
 	if err != nil {
 		return nil, err
 	}

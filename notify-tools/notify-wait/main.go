@@ -16,6 +16,7 @@ import (
 
 	"postern/internal/logging"
 	"postern/internal/notify"
+	"postern/internal/version"
 )
 
 const name = "notify-wait"
@@ -29,6 +30,8 @@ type settings struct {
 
 	condition condition
 	source    notify.Source
+
+	Version kong.VersionFlag `help:"Print the version."`
 }
 
 func main() {
@@ -59,7 +62,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return notify.ExitStatus(err)
 }
 
-// errHelp says that --help has been printed.
+// errHelp says that --help or --version has printed what was asked for.
 var errHelp = errors.New("help printed")
 
 func parse(args []string, stdout io.Writer) (*settings, error) {
@@ -67,7 +70,7 @@ func parse(args []string, stdout io.Writer) (*settings, error) {
 	helped := false
 	k, err := kong.New(s, kong.Name(name), kong.Writers(stdout, stdout),
 		kong.Description("Waits until a daemon's events meet a condition."),
-		kong.Vars{"socket": notify.DefaultSocket}, kong.Exit(func(int) { helped = true }))
+		kong.Vars{"socket": notify.DefaultSocket, "version": version.Line(name)}, kong.Exit(func(int) { helped = true }))
 	if err != nil {
 		return nil, err
 	}
