@@ -6,9 +6,11 @@
 #
 # Further: cover (bin/cover.html), strain (the tests again and again on a machine
 # under strain), bare (the tests on a bare Debian), boot (an installed system under
-# systemd; needs root), fuzz, bench, run, install, clean.
+# systemd; needs root), fuzz, bench, run, install, uninstall, packages, clean.
 
 GO      ?= go
+# Where the programs are built, and installed from.
+BIN     ?= bin
 PREFIX  ?= /usr/local
 BINDIR  ?= $(PREFIX)/bin
 SBINDIR ?= $(PREFIX)/sbin
@@ -29,6 +31,10 @@ FUZZTIME ?= 1m
 # How often `make strain` runs the tests; see test/strain.sh and test/bare.sh for more.
 STRAIN ?= 10
 
+# Packages are for these, of this version: that of the tag, or the next one's and the commit.
+ARCHS   ?= amd64 arm64
+VERSION ?= $(shell v=$$(git describe --tags --match 'v[0-9]*' 2>/dev/null) || v=v0.1~git$$(git log -1 --format=%cd.%h --date=format:%Y%m%d 2>/dev/null); echo $$v | sed 's/^v//; s/-/+/g')
+
 # Flags and parts of the benchmark, such as BENCH='-quick smtp'; all by default.
 BENCH ?=
 
@@ -46,7 +52,7 @@ SOURCES  = ./smtp-proxy ./multiplexor ./multiplexor/mx-ctrl ./pop3-stamp \
 all: build
 
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ $(SOURCES)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="$(LDFLAGS)" -o $(BIN)/ $(SOURCES)
 
 check:
 	@test/run.sh check
@@ -92,7 +98,7 @@ PLACES = sed -e 's|/usr/libexec/postern|$(LIBEXECDIR)|g' -e 's|/usr/share/doc/po
          -e 's|^\# *\(worker $(LIBEXECDIR)/\)|\1|'
 
 # What is built is installed: root need not have a Go compiler for it, nor build files that are root's.
-BUILT = $(addprefix bin/,$(TOOLS) $(SBIN) $(WORKERS))
+BUILT = $(addprefix $(BIN)/,$(TOOLS) $(SBIN) $(WORKERS))
 
 $(BUILT):
 	@command -v $(GO) >/dev/null || { echo 'install: nothing is built: run make first, as a user who has Go' >&2; exit 1; }
@@ -102,9 +108,9 @@ $(BUILT):
 install: $(BUILT)
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR) $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(SYSCONFDIR) \
 	  $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(TMPFILESDIR) $(DESTDIR)$(DOCDIR)/examples
-	install -m 755 $(addprefix bin/,$(TOOLS)) $(DESTDIR)$(BINDIR)/
-	install -m 755 $(addprefix bin/,$(SBIN)) $(DESTDIR)$(SBINDIR)/
-	install -m 755 $(addprefix bin/,$(WORKERS)) $(DESTDIR)$(LIBEXECDIR)/
+	install -m 755 $(addprefix $(BIN)/,$(TOOLS)) $(DESTDIR)$(BINDIR)/
+	install -m 755 $(addprefix $(BIN)/,$(SBIN)) $(DESTDIR)$(SBINDIR)/
+	install -m 755 $(addprefix $(BIN)/,$(WORKERS)) $(DESTDIR)$(LIBEXECDIR)/
 	for page in man/*.[1-9]; do \
 	  to=$(DESTDIR)$(MANDIR)/man$${page##*.}; \
 	  install -d $$to && $(PLACES) $$page | install -m 644 /dev/stdin $$to/$${page##*/} || exit 1; \
@@ -124,7 +130,21 @@ install: $(BUILT)
 	install -m 644 etc/sysusers.d/postern.conf $(DESTDIR)$(SYSUSERSDIR)/
 	install -m 644 etc/tmpfiles.d/postern.conf $(DESTDIR)$(TMPFILESDIR)/
 
+# Takes back what install has put there, but for settings.
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(TOOLS)) $(addprefix $(DESTDIR)$(SBINDIR)/,$(SBIN)) \
+	  $(addprefix $(DESTDIR)$(LIBEXECDIR)/,$(WORKERS)) $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(wildcard etc/systemd/*))) \
+	  $(addprefix $(DESTDIR)$(DOCDIR)/examples/,$(notdir $(wildcard etc/examples/*))) \
+	  $(foreach page,$(notdir $(wildcard man/*.[1-9])),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page)) \
+	  $(DESTDIR)$(SYSUSERSDIR)/postern.conf $(DESTDIR)$(TMPFILESDIR)/postern.conf
+	-rmdir $(DESTDIR)$(DOCDIR)/examples $(DESTDIR)$(DOCDIR) $(DESTDIR)$(LIBEXECDIR)
+
+# A .deb and an .rpm for each of ARCHS, in bin/packages.
+packages:
+	etc/packages/build $(VERSION) $(ARCHS)
+	test/packages.sh
+
 clean:
 	rm -rf bin
 
-.PHONY: all build check test cover soak strain bare fuzz bench boot demo run install clean
+.PHONY: all build check test cover soak strain bare fuzz bench boot demo run install uninstall packages clean
