@@ -19,7 +19,7 @@ import (
 	"postern/internal/listen"
 	"postern/internal/notify"
 	"postern/internal/safedir"
-	"postern/internal/stamp"
+	"postern/internal/store"
 	"postern/internal/tlsconf"
 )
 
@@ -44,11 +44,13 @@ type settings struct {
 	SASL           []string       `name:"sasl" placeholder:"MECHANISM" help:"SASL mechanism that the server behind knows, to be passed through: PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-1, SCRAM-SHA-256, XOAUTH2 or OAUTHBEARER."`
 	APOP           config.Switch  `name:"apop" default:"no" help:"Pass APOP through. The server behind is then connected to for each client at once, for its timestamp."`
 
-	ClientipDir    string        `name:"clientip-dir" placeholder:"DIR" help:"Write stamps here. smtp-proxy has a setting of the same name."`
-	ClientipMaxage time.Duration `name:"clientip-maxage" default:"10m" help:"How long a stamp is fresh."`
-	StampOnConnect string        `name:"stamp-on-connect" enum:"keep,remove" default:"keep" help:"What happens to the stamp of an address when somebody connects from there: keep, or remove as pop3.proxy did."`
-	ExpireInterval time.Duration `name:"expire-interval" default:"1m" help:"How often old stamps are removed; 0 leaves it to pop3-stamp expire."`
-	Statdir        string        `name:"statdir" placeholder:"DIR" help:"Write a status file per session here."`
+	ClientipDir        string         `name:"clientip-dir" placeholder:"DIR" help:"Write stamps here. smtp-proxy has a setting of the same name."`
+	Store              store.Settings `embed:""`
+	ClientipIPv6Prefix int            `name:"clientip-ipv6-prefix" default:"128" placeholder:"BITS" help:"How many bits of an IPv6 address a stamp is for: 64 for a whole network."`
+	ClientipMaxage     time.Duration  `name:"clientip-maxage" default:"10m" help:"How long a stamp is fresh."`
+	StampOnConnect     string         `name:"stamp-on-connect" enum:"keep,remove" default:"keep" help:"What happens to the stamp of an address when somebody connects from there: keep, or remove as pop3.proxy did."`
+	ExpireInterval     time.Duration  `name:"expire-interval" default:"1m" help:"How often old stamps are removed; 0 leaves it to pop3-stamp expire."`
+	Statdir            string         `name:"statdir" placeholder:"DIR" help:"Write a status file per session here."`
 
 	MaxSessions           int           `name:"max-sessions" default:"5000" placeholder:"N" help:"Most sessions at a time; 0 for no limit."`
 	MaxSessionsPerAddress int           `name:"max-sessions-per-address" default:"20" placeholder:"N" help:"Most sessions at a time from one address (IPv6: from one /64); 0 for no limit."`
@@ -66,18 +68,7 @@ type settings struct {
 	TLS              tlsconf.Server `embed:""`
 	LoginRequiresTLS config.Switch  `name:"login-requires-tls" default:"no" help:"Take passwords only within TLS."`
 
-	Serve  struct{} `cmd:"" default:"1" hidden:""`
-	Expire struct {
-		Age time.Duration `help:"Remove stamps older than this; 0 is twice clientip-maxage." default:"0s" env:"-"`
-	} `cmd:"" help:"Remove old stamps, say how many, and exit."`
-	Touch struct {
-		Client string `help:"Address of the client." placeholder:"ADDRESS" required:"" env:"-"`
-		Login  string `help:"Name of the user, for the record." placeholder:"NAME" env:"-"`
-		Server string `help:"Server the user logged in to, for the record." placeholder:"NAME" env:"-"`
-	} `cmd:"" help:"Write a stamp and exit: for login scripts of mail servers."`
-	Revoke struct {
-		Client string `help:"Address of the client." placeholder:"ADDRESS" required:"" env:"-"`
-	} `cmd:"" help:"Remove a stamp and exit."`
+	commands `embed:""`
 
 	host      string // Hostname, or the host's
 	servers   []target
@@ -130,6 +121,12 @@ func (s *settings) Validate() error {
 	if err := s.UpstreamFiles.Check(); err != nil {
 		return err
 	}
+	if err := s.Store.Check(); err != nil {
+		return err
+	}
+	if s.Store.Given() && s.ClientipDir != "" {
+		return &config.Error{Key: "clientip-store", Err: errors.New("excludes clientip-dir")}
+	}
 	if err := s.TLS.Check(listenPOP3, listenPOP3S); err != nil {
 		return err
 	}
@@ -149,6 +146,9 @@ func (s *settings) validateNumbers() error {
 		if n < 1 {
 			return &config.Error{Key: key, Err: errors.New("must be at least 1")}
 		}
+	}
+	if s.ClientipIPv6Prefix < 1 || s.ClientipIPv6Prefix > 128 {
+		return &config.Error{Key: "clientip-ipv6-prefix", Err: errors.New("must be from 1 to 128")}
 	}
 	for key, d := range map[string]time.Duration{"upstream-timeout": s.UpstreamTO, "connect-timeout": s.ConnectTimeout, "clientip-maxage": s.ClientipMaxage,
 		"login-timeout": s.LoginTimeout, "idle-timeout": s.IdleTimeout, "write-timeout": s.WriteTimeout, "proxy-timeout": s.ProxyTimeout} {
@@ -205,21 +205,12 @@ func (s *settings) directories() map[string]func(...safedir.Account) error {
 	return all
 }
 
-// store opens the place for stamps; nil if there is none.
-func (s *settings) store() (*stamp.Dir, error) {
-	if s.ClientipDir == "" {
-		return nil, nil
-	}
-	store, err := stamp.OpenDir(s.ClientipDir, s.ClientipMaxage, "")
-	if err != nil {
-		return nil, err
-	}
-	return store.(*stamp.Dir), nil
-}
-
 // check is what --check can see beyond the settings: that certificates can be read and users exist.
 func (s *settings) check() error {
 	if _, err := s.loadTLS(); err != nil {
+		return err
+	}
+	if _, err := s.Store.Load(); err != nil {
 		return err
 	}
 	_, err := s.Access.Options("", slog.New(slog.DiscardHandler))

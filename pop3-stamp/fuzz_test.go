@@ -90,7 +90,7 @@ func FuzzSession(f *testing.F) {
 	f.Fuzz(func(t *testing.T, client, server string) {
 		said.Store(server)
 		heard.Store([]string(nil))
-		r.revoke(netip.MustParseAddr("127.0.0.1"))
+		r.revoke(t.Context(), netip.MustParseAddr("127.0.0.1"))
 		r.log.reset()
 		c := testenv.Dial(t, "tcp", r.addr)
 		go func() {

@@ -2,7 +2,7 @@
 package main
 
 import (
-	"io"
+	"slices"
 
 	"postern/internal/daemon"
 	"postern/internal/notify"
@@ -22,14 +22,12 @@ func (srv *server) program() daemon.Program {
 		Name:        programName,
 		Description: "POP3 proxy that notes which client has just logged in, for smtp-proxy to let it send mail.",
 		Settings:    s,
-		Commands: map[string]func(stdout, stderr io.Writer) int{
-			"expire": s.runExpire, "touch": s.runTouch, "revoke": s.runRevoke,
-		},
+		Commands:    s.runs(),
 		Check:       s.check,
 		Warnings:    s.warnings,
 		Reloads:     notify.Reloads,
 		Directories: s.directories,
-		Files:       func() []string { return append(s.TLS.Files(), s.UpstreamFiles.Files()...) },
+		Files:       func() []string { return slices.Concat(s.TLS.Files(), s.UpstreamFiles.Files(), s.Store.Files()) },
 		Listeners:   s.listeners,
 		Open:        srv.open,
 		Serve:       srv.serve,

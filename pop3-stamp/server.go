@@ -16,8 +16,8 @@ import (
 	"postern/internal/connlimit"
 	"postern/internal/daemon"
 	"postern/internal/notify"
-	"postern/internal/stamp"
 	"postern/internal/statfile"
+	"postern/internal/store"
 )
 
 // Names of the listeners for clients.
@@ -31,9 +31,10 @@ type server struct {
 	conf   *settings
 	log    *slog.Logger
 	tls    atomic.Pointer[secrets]
-	store  *stamp.Dir    // nil without clientip-dir
-	stats  *statfile.Dir // nil without statdir
-	stamps sync.Mutex    // so that events are in the order of what they tell
+	shared *store.Options // nil without clientip-store
+	store  *place         // nil without stamps
+	stats  *statfile.Dir  // nil without statdir
+	stamps sync.Mutex     // so that events are in the order of what they tell
 	hub    *notify.Hub
 	limits limits
 	meters *meters
@@ -54,6 +55,9 @@ func (srv *server) open(env *daemon.Env) error {
 		return err
 	}
 	srv.tls.Store(conf)
+	if srv.shared, err = srv.conf.Store.Load(); err != nil {
+		return err
+	}
 	if len(env.Listeners[listenPOP3S]) > 0 && conf.clients == nil {
 		return errors.New("a listener pop3s needs tls-cert")
 	}
@@ -73,11 +77,11 @@ func (srv *server) prepare(log *slog.Logger) error {
 	}
 	srv.hub = notify.NewHub(options)
 	srv.meters = newMeters(srv)
-	if srv.store, err = s.store(); err != nil {
+	if srv.store, err = s.openPlace(srv.shared, log); err != nil {
 		return err
 	}
 	if srv.store == nil {
-		log.Warn("no stamps are written, because clientip-dir is not set")
+		log.Warn("no stamps are written, because neither clientip-dir nor clientip-store is set")
 	}
 	if s.Statdir != "" {
 		if srv.stats, err = statfile.Open(s.Statdir, programName); err != nil {
@@ -102,7 +106,10 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 			srv.listen(ctx, name, l, failed)
 		}
 	}
+	srv.meters.registry.Store(srv.store.counts())
+	defer srv.store.close()
 	srv.wg.Go(func() { srv.sweep(ctx) })
+	srv.wg.Go(func() { srv.watch(ctx) })
 	srv.watchLocks(env)
 	env.Ready()
 	srv.tellStatus()

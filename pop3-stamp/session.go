@@ -90,7 +90,7 @@ func (s *session) run(ctx context.Context) {
 	started := time.Now()
 	s.deadline = started.Add(s.conf.LoginTimeout)
 	if s.conf.StampOnConnect == "remove" {
-		s.srv.revoke(addr)
+		s.srv.revoke(ctx, addr)
 	}
 	s.openStatus(started)
 	defer s.stat.Remove()

@@ -417,7 +417,7 @@ func TestRevokedWithinSession(t *testing.T) {
 	}{{nil, false}, {[]string{"--clientip-maxage", "1ns"}, true}} {
 		r := start(t, backendAt(t, mailbox("")), tt.flags...)
 		p := r.login(t)
-		if err := r.store.Remove(t.Context(), addr); err != nil {
+		if _, err := r.store.Remove(t.Context(), addr); err != nil {
 			t.Fatal(err)
 		}
 		p.ask("QUIT", "+OK")
@@ -438,7 +438,7 @@ func TestEventsKeepTheirOrder(t *testing.T) {
 	if r.hub.Stats().Messages != before {
 		t.Error("X behind P although the stamp is there")
 	}
-	r.revoke(addr)
+	r.revoke(t.Context(), addr)
 	if r.hub.Stats().Messages != before+1 {
 		t.Error("no X")
 	}

@@ -2,33 +2,111 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"time"
 
 	"postern/internal/notify"
 	"postern/internal/percent"
 	"postern/internal/stamp"
+	"postern/internal/store"
 )
 
 // maxEventUser is how much of a user's name an event shows, in bytes.
 const maxEventUser = 64
 
-// touch writes the stamp of a client that has logged in. Mail can be fetched without one, so failure is only
-// logged.
-func (srv *server) touch(ctx context.Context, addr netip.Addr, user, server string) {
-	if srv.store == nil || !addr.IsValid() {
-		return
+// place is where stamps are.
+type place struct {
+	stamp.Store
+	watcher stamp.Watcher // nil where nobody but we tells what happens
+	client  *store.Client // nil for a directory
+}
+
+// openPlace opens the place for stamps; nil if there is none. options are those of the shared store, nil for a
+// directory.
+func (s *settings) openPlace(options *store.Options, log *slog.Logger) (*place, error) {
+	switch {
+	case options != nil:
+		client := store.Open(options, log)
+		shared := stamp.NewShared(client, s.ClientipMaxage, s.ClientipIPv6Prefix)
+		return &place{shared, shared, client}, nil
+	case s.ClientipDir == "":
+		return nil, nil
 	}
-	srv.stamps.Lock()
-	defer srv.stamps.Unlock()
+	dir, err := stamp.OpenDir(s.ClientipDir, s.ClientipMaxage, "")
+	if err != nil {
+		return nil, err
+	}
+	dir.IPv6 = s.ClientipIPv6Prefix
+	return &place{Store: dir}, nil
+}
+
+func (p *place) close() {
+	if p != nil && p.client != nil {
+		_ = p.client.Close()
+	}
+}
+
+// counts is what became of requests to the shared store; nil without one.
+func (p *place) counts() func() store.Counts {
+	if p == nil || p.client == nil {
+		return nil
+	}
+	return p.client.Counts
+}
+
+// touch writes the stamp of a client that has logged in. Mail can be fetched without one, so failure is only
+// logged; of a shared store that does not answer the store itself says so.
+func (srv *server) touch(ctx context.Context, addr netip.Addr, user, server string) error {
+	if srv.store == nil || !addr.IsValid() {
+		return nil
+	}
+	shared := srv.store.watcher != nil
+	if !shared {
+		srv.stamps.Lock()
+		defer srv.stamps.Unlock()
+	}
 	if err := srv.store.Touch(ctx, addr, user, server); err != nil {
 		srv.meters.stampFailed()
-		srv.log.Error("stamp not written", "client", addr.String(), "error", err)
-		return
+		if !errors.Is(err, store.ErrDown) {
+			srv.log.Error("stamp not written", "client", addr.String(), "error", err)
+		}
+		return err
 	}
 	srv.meters.stamp("written")
-	srv.hub.Publish(notify.Message{Letter: notify.LetterStamp, Text: stamp.Name(addr) + " " + userWord(user)})
+	if !shared {
+		srv.tell(stamp.Event{Name: srv.store.Name(addr), User: user})
+	}
+	return nil
+}
+
+// tell has listeners hear what happened to a stamp.
+func (srv *server) tell(e stamp.Event) {
+	m := notify.Message{Letter: notify.LetterStamp, Text: e.Name + " " + userWord(e.User)}
+	if e.Gone {
+		m = notify.Message{Letter: notify.LetterStampGone, Text: e.Name}
+	}
+	srv.hub.Publish(m)
+}
+
+// watch tells listeners what happens to stamps in a shared store, at whichever gateway.
+func (srv *server) watch(ctx context.Context) {
+	if srv.store == nil || srv.store.watcher == nil {
+		return
+	}
+	heard := false
+	srv.store.watcher.Watch(ctx, srv.tell, func(hears bool) {
+		switch {
+		case ctx.Err() != nil:
+		case !hears:
+			srv.log.Warn("events of stamps are not heard for now")
+		case heard:
+			srv.log.Info("events of stamps are heard again")
+		}
+		heard = true
+	})
 }
 
 // wrongPassword tells listeners of a login that failed.
@@ -45,12 +123,12 @@ func userWord(user string) string {
 }
 
 // revoke removes the stamp of a client.
-func (srv *server) revoke(addr netip.Addr) {
+func (srv *server) revoke(ctx context.Context, addr netip.Addr) {
 	if srv.store == nil || !addr.IsValid() {
 		return
 	}
-	gone, err := srv.store.Revoke(addr)
-	if err != nil {
+	gone, err := srv.store.Remove(ctx, addr)
+	if err != nil && !errors.Is(err, store.ErrDown) {
 		srv.log.Error("stamp not removed", "client", addr.String(), "error", err)
 	}
 	if gone {
@@ -65,19 +143,22 @@ func (srv *server) revoked(ctx context.Context, addr netip.Addr, since time.Time
 	if srv.store == nil || !addr.IsValid() || srv.conf.StampOnConnect != "keep" || time.Since(since) >= srv.conf.ClientipMaxage {
 		return false
 	}
-	fresh, err := srv.store.Fresh(ctx, addr)
+	_, fresh, err := srv.store.Look(ctx, addr)
 	return err == nil && !fresh
 }
 
 // gone tells listeners that a stamp was removed. If somebody has logged in from there meanwhile, they have
 // heard of the new stamp, and must not take it for the one that is gone.
 func (srv *server) gone(addr netip.Addr) {
+	if srv.store.watcher != nil {
+		return // the store tells it, in the order of what happened
+	}
 	srv.stamps.Lock()
 	defer srv.stamps.Unlock()
-	if fresh, err := srv.store.Fresh(context.Background(), addr); err == nil && fresh {
+	if _, fresh, err := srv.store.Look(context.Background(), addr); err == nil && fresh {
 		return
 	}
-	srv.hub.Publish(notify.Message{Letter: notify.LetterStampGone, Text: stamp.Name(addr)})
+	srv.tell(stamp.Event{Gone: true, Name: stamp.Name(addr)})
 }
 
 // sweep removes stamps when they are not fresh any more, so that listeners hear of it.
@@ -92,7 +173,7 @@ func (srv *server) sweep(ctx context.Context) {
 			srv.meters.stamp("expired")
 			srv.gone(addr)
 		})
-		if err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrDown) {
 			srv.log.Error("old stamps not removed", "error", err)
 		}
 		select {

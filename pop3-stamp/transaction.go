@@ -181,7 +181,7 @@ func (s *session) doQuit(ctx context.Context) {
 		return
 	}
 	if a.ok && !s.srv.revoked(ctx, s.client.Addr(), s.loginAt) {
-		s.srv.touch(ctx, s.client.Addr(), s.user, s.server.name)
+		_ = s.srv.touch(ctx, s.client.Addr(), s.user, s.server.name)
 	}
 	s.reply("QUIT", a)
 	s.end("quit", "")

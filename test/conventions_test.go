@@ -84,6 +84,7 @@ var layers = map[string]layer{
 	"internal/safedir":     leaf,
 	"internal/smtp":        leaf,
 	"internal/sockspec":    leaf,
+	"internal/store":       leaf,
 	"internal/tlsconf":     leaf,
 	"internal/version":     leaf,
 
@@ -119,6 +120,7 @@ var doors = map[string][]string{
 	"github.com/pires/go-proxyproto":      {"pop3-stamp", "smtp-proxy/upstream"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
 	"golang.org/x/net":                    {"smtp-proxy/gate"},
+	"github.com/redis/go-redis/v9":        {"internal/store"},
 	"golang.org/x/sys":                    {"internal/safedir", "internal/listen", "internal/daemon", "internal/privdrop", "internal/pidfile", "internal/evloop", "internal/rawio", "internal/statfile", "multiplexor", "multiplexor/mx-ctrl", "notify-tools/notify-cat", "test/bench", "test/boot", "pop3-stamp"},
 	"golang.org/x/text":                   {"filters/mime"},
 	"golang.org/x/time":                   {"internal/connlimit"},

@@ -3,12 +3,14 @@ package test
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -164,8 +166,99 @@ func TestPop3StampUpstreamTLS(t *testing.T) {
 	}
 }
 
-// TestPop3StampCommands runs the commands for stamps.
+// TestPop3StampCommands runs the commands for stamps, with stamps in a directory and in a shared store.
 func TestPop3StampCommands(t *testing.T) {
+	program := testenv.Binary(t, "pop3-stamp")
+	dir := t.TempDir()
+	places := map[string][]string{"directory": {"--clientip-dir", dir}}
+	if _, err := testenv.Find("redis-server"); err == nil && !testing.Short() {
+		places["store"] = []string{"--clientip-store", testenv.StartRedis(t).URL(), "--clientip-store-timeout", "5s"}
+	}
+	for name, place := range places {
+		t.Run(name, func(t *testing.T) {
+			run := func(wantStatus int, args ...string) (string, string) {
+				t.Helper()
+				stdout, stderr, status := testenv.Run(t, program, slices.Concat([]string{"--config", "/dev/null"}, place, args)...)
+				if status != wantStatus {
+					t.Errorf("%q: status %d, want %d: %s", args, status, wantStatus, stderr)
+				}
+				return stdout, stderr
+			}
+			run(1, "list")
+			run(1, "check", "--client", "192.0.2.7")
+			run(0, "touch", "--client", "::ffff:192.0.2.7", "--login", "bob smith\n/..", "--server", "here")
+			run(0, "add", "--client", "192.0.2.8", "--login", "ann")
+			run(0, "add", "--client", "2001:DB8:0:0::1%eth0", "--login", "ann")
+			for _, tt := range []struct {
+				want string // addresses
+				args []string
+			}{
+				{"192.0.2.7", []string{"check", "--client", "192.0.2.7"}},
+				{"192.0.2.7", []string{"check", "--client", "::ffff:192.0.2.7", "--login", "bob smith\n/.."}},
+				{"", []string{"check", "--client", "192.0.2.7", "--login", "ann"}},
+				{"192.0.2.8 2001:db8::1", []string{"check", "--login", "ann"}},
+				{"192.0.2.7 192.0.2.8 2001:db8::1", []string{"list"}},
+				{"192.0.2.7 192.0.2.8", []string{"list", "--client", "192.0.2.0/24"}},
+				{"192.0.2.8", []string{"list", "--client", "192.0.2.0/24", "--login", "ann"}},
+				{"2001:db8::1", []string{"list", "--client", "2001:db8::/32"}},
+				{"", []string{"list", "--login", "nobody"}},
+			} {
+				status := 0
+				if tt.want == "" {
+					status = 1
+				}
+				var listed []string
+				objects, _ := run(status, append(tt.args, "--format", "json")...)
+				for line := range strings.Lines(objects) {
+					var st struct {
+						Address, User, Server string
+						Written               time.Time
+						Age                   *int
+					}
+					if err := json.Unmarshal([]byte(line), &st); err != nil || st.User == "" || st.Age == nil || time.Since(st.Written) > time.Hour {
+						t.Errorf("%q: %s: %v", tt.args, line, err)
+					}
+					listed = append(listed, st.Address)
+				}
+				slices.Sort(listed)
+				if strings.Join(listed, " ") != tt.want {
+					t.Errorf("%q: %q, want %q", tt.args, listed, tt.want)
+				}
+			}
+			table, _ := run(0, "check", "--client", "192.0.2.7")
+			if words := strings.Fields(table); len(words) != 8 || words[0] != "ADDRESS" || words[4] != "192.0.2.7" || words[6] != "bob%20smith%0A/.." || words[7] != "here" {
+				t.Errorf("table %q", words)
+			}
+			if out, _ := run(0, "expire"); out != "0 removed\n" {
+				t.Errorf("expire: %q", out)
+			}
+			if out, _ := run(0, "revoke", "--login", "ann"); out != "2 removed\n" {
+				t.Errorf("revoke by user: %q", out)
+			}
+			for _, want := range []string{"1 removed\n", "0 removed\n"} {
+				if out, _ := run(0, "revoke", "--client", "192.0.2.7"); out != want {
+					t.Errorf("revoke: %q, want %q", out, want)
+				}
+			}
+			run(1, "list")
+		})
+	}
+	if _, stderr, status := testenv.Run(t, program, "--config", "/dev/null", "expire"); status != 78 || !strings.Contains(stderr, "clientip-dir") {
+		t.Errorf("without a directory: status %d, %q", status, stderr)
+	}
+	if _, stderr, status := testenv.Run(t, program, "--config", "/dev/null", "--check", "--upstream", "imap://x"); status != 78 || !strings.Contains(stderr, "upstream") {
+		t.Errorf("bad upstream: status %d, %q", status, stderr)
+	}
+	if _, _, status := testenv.Run(t, program, "--config", "/dev/null", "--clientip-store", "unix:///nonexistent/redis", "list"); status != 75 {
+		t.Errorf("no store: status %d, want 75", status)
+	}
+	if _, stderr, status := testenv.Run(t, program, "--config", "/dev/null", "--clientip-store", "redis://h", "--clientip-dir", dir, "list"); status != 78 {
+		t.Errorf("two places: status %d, want 78: %s", status, stderr)
+	}
+}
+
+// TestPop3StampOldStamps: the commands for a directory go by the age of the files, and by who may write there.
+func TestPop3StampOldStamps(t *testing.T) {
 	program := testenv.Binary(t, "pop3-stamp")
 	dir := t.TempDir()
 	run := func(wantStatus int, args ...string) (string, string) {
@@ -176,74 +269,38 @@ func TestPop3StampCommands(t *testing.T) {
 		}
 		return stdout, stderr
 	}
-	run(0, "touch", "--client", "::ffff:192.0.2.7", "--login", "bob smith", "--server", "here")
-	stamp := filepath.Join(dir, "192.0.2.7")
-	if line, err := os.ReadFile(stamp); err != nil || !strings.HasSuffix(string(line), " 192.0.2.7 bob%20smith here\n") {
-		t.Errorf("stamp %q, %v", line, err)
-	}
-	for _, bad := range []string{"../../etc/x", "192.0.2.1/../x", ".", "%2e%2e", "010.0.0.1", strings.Repeat("1", 300), "host.example"} {
-		if _, stderr := run(1, "touch", "--client", bad); !strings.HasPrefix(stderr, "pop3-stamp: error: client: ") {
+	for _, bad := range []string{"../../etc/x", "192.0.2.1/../x", ".", "%2e%2e", "010.0.0.1", strings.Repeat("1", 300), "host.example", "192.0.2.0/24", ""} {
+		if _, stderr := run(64, "touch", "--client", bad); !strings.HasPrefix(stderr, "pop3-stamp: error: client ") {
 			t.Errorf("%q: %q", bad, stderr)
 		}
 	}
-	if out, _ := run(0, "expire"); out != "0 removed\n" {
-		t.Errorf("expire: %q", out)
+	for _, bad := range [][]string{{"touch"}, {"nonsense"}, {"check"}, {"revoke"}, {"list", "--client", "x"}, {"list", "--format", "xml"}} {
+		run(64, bad...)
+	}
+	run(0, "add", "--client", "192.0.2.7", "--login", "bob smith", "--server", "here")
+	stamp := filepath.Join(dir, "192.0.2.7")
+	if line, err := os.ReadFile(stamp); err != nil || !strings.HasSuffix(string(line), " 192.0.2.7 bob%20smith here\n") {
+		t.Errorf("stamp %q, %v", line, err)
 	}
 	old := time.Now().Add(-21 * time.Minute)
 	if err := os.Chtimes(stamp, old, old); err != nil {
 		t.Fatal(err)
 	}
+	run(1, "list")
 	if out, _ := run(0, "expire", "--age", "22m"); out != "0 removed\n" {
 		t.Errorf("expire: %q", out)
 	}
 	if out, _ := run(0, "expire"); out != "1 removed\n" {
 		t.Errorf("expire: %q", out)
 	}
-	run(0, "touch", "--client", "2001:DB8:0:0::1")
-	if _, err := os.Stat(filepath.Join(dir, "2001:db8::1")); err != nil {
+	run(0, "touch", "--client", "2001:db8:1:2::3", "--clientip-ipv6-prefix", "64")
+	if _, err := os.Stat(filepath.Join(dir, "2001:db8:1:2::")); err != nil {
 		t.Error(err)
-	}
-	run(0, "revoke", "--client", "2001:db8::1")
-	if list, err := os.ReadDir(dir); err != nil || len(list) != 0 {
-		t.Errorf("left: %v, %v", list, err)
-	}
-	run(64, "touch")
-	run(64, "nonsense")
-	if _, stderr, status := testenv.Run(t, program, "--config", "/dev/null", "expire"); status != 78 || !strings.Contains(stderr, "clientip-dir is not set") {
-		t.Errorf("without a directory: status %d, %q", status, stderr)
-	}
-	if _, stderr, status := testenv.Run(t, program, "--config", "/dev/null", "--check", "--upstream", "imap://x"); status != 78 || !strings.Contains(stderr, "upstream") {
-		t.Errorf("bad upstream: status %d, %q", status, stderr)
 	}
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if _, stderr := run(1, "touch", "--client", "192.0.2.1"); !strings.Contains(stderr, "writable for everybody") {
+	if _, stderr := run(78, "touch", "--client", "192.0.2.1"); !strings.Contains(stderr, "writable for everybody") {
 		t.Errorf("world-writable directory: %q", stderr)
 	}
-}
-
-// TestPop3StampActivated has the real systemd-socket-activate pass listeners by name.
-func TestPop3StampActivated(t *testing.T) {
-	activate := testenv.Path(t, "socket activation", "systemd-socket-activate")
-	port := testenv.FreePort(t)
-	args := []string{"-l", fmt.Sprintf("127.0.0.1:%d", port), "--fdname=pop3", testenv.Binary(t, "pop3-stamp"), "--config", "/dev/null",
-		"--hostname", "pop.test", "--upstream", "pop3://" + pop3Backend(t), "--clientip-dir", t.TempDir(), "--pop3", "inet:1"}
-	if os.Geteuid() == 0 {
-		args = append(args, "--user", "root", "--allow-root")
-	}
-	p := testenv.Start(t, exec.Command(activate, args...))
-	testenv.Eventually(t, "an answer", func() bool {
-		c, err := testenv.Connect("tcp", "127.0.0.1:"+strconv.Itoa(port))
-		if err != nil {
-			return false
-		}
-		_ = c.Close()
-		return true
-	})
-	if got := lines(t, port, "USER bob", "PASS good", "QUIT"); len(got) != 4 || got[3] != "+OK" {
-		t.Errorf("answers %q\n%s", got, p.Output())
-	}
-	p.Stop(syscall.SIGTERM)
-	p.Wait()
 }

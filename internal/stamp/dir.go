@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -13,9 +14,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
-	"postern/internal/percent"
 	"postern/internal/safedir"
 )
 
@@ -24,6 +25,7 @@ type Dir struct {
 	Path   string
 	MaxAge time.Duration    // 0 = DefaultMaxAge
 	Owner  int              // only files of this user id count; -1 = any owner
+	IPv6   int              // bits of an IPv6 address that count; 0 = all
 	Now    func() time.Time // nil = time.Now
 
 	mu sync.Mutex // held by a sweep
@@ -32,7 +34,7 @@ type Dir struct {
 // OpenDir returns the store in the directory path. maxAge 0 means DefaultMaxAge. With owner, a name or number, only
 // files of that user count. A directory that others may write to, or that is reached by a way that they may change, is
 // an error, see safedir.Check. A missing one is not: it may come later, and until then every question gets an error.
-func OpenDir(path string, maxAge time.Duration, owner string) (Store, error) {
+func OpenDir(path string, maxAge time.Duration, owner string) (*Dir, error) {
 	if maxAge < 0 {
 		return nil, fmt.Errorf("open stamp directory %q: maximum age %v: %w", path, maxAge, fs.ErrInvalid)
 	}
@@ -98,34 +100,17 @@ func (d *Dir) now() time.Time {
 	return time.Now()
 }
 
-// fileName is Name for an address that there is.
-func fileName(addr netip.Addr) (string, error) {
-	if !addr.IsValid() {
-		return "", fmt.Errorf("stamp for no address: %w", fs.ErrInvalid)
-	}
-	return Name(addr), nil
-}
-
-// maxText bounds user and server in a stamp, in bytes before encoding.
-const maxText = 256
-
-// word makes s one word of a stamp.
-func word(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return percent.EncodeCommand(s[:min(len(s), maxText)])
-}
+// Name is the name of the file.
+func (d *Dir) Name(addr netip.Addr) string { return nameWithin(addr, d.IPv6) }
 
 // Touch writes the stamp to a temporary file, whose name begins with a dot, and renames it: a reader never sees an
-// empty one. The line is "UNIXTIME ADDRESS USER SERVER", as pop3.proxy wrote it, with the last two percent-encoded.
+// empty one.
 func (d *Dir) Touch(_ context.Context, addr netip.Addr, user, server string) error {
-	name, err := fileName(addr)
+	name, err := keyOf(addr, d.IPv6)
 	if err != nil {
 		return err
 	}
-	line := fmt.Sprintf("%d %s %s %s\n", d.now().Unix(), Name(addr), word(user), word(server))
-	if err := d.touch(name, line); err != nil {
+	if err := d.touch(name, line(d.now().Unix(), name, user, server)+"\n"); err != nil {
 		return fmt.Errorf("write stamp %q: %w", name, err)
 	}
 	return nil
@@ -159,30 +144,72 @@ func (d *Dir) touch(name, line string) error {
 	return err
 }
 
-// Fresh costs one lstat. Links, directories, FIFOs and the like, and files of another owner, are no stamps.
-func (d *Dir) Fresh(_ context.Context, addr netip.Addr) (bool, error) {
-	name, err := fileName(addr)
-	if err != nil {
-		return false, err
+// Look costs one lstat, and the reading of a stamp that is fresh. Links, directories, FIFOs and the like, and files of
+// another owner, are no stamps.
+func (d *Dir) Look(_ context.Context, addr netip.Addr) (Stamp, bool, error) {
+	path, info, err := d.find(addr)
+	if err != nil || info == nil {
+		return Stamp{}, false, err
 	}
-	info, err := os.Lstat(filepath.Join(d.Path, name))
+	return d.read(path, info), true, nil
+}
+
+// Fresh costs one lstat.
+func (d *Dir) Fresh(_ context.Context, addr netip.Addr) (bool, error) {
+	_, info, err := d.find(addr)
+	return err == nil && info != nil, err
+}
+
+// find returns the file of a fresh stamp; info is nil if there is none.
+func (d *Dir) find(addr netip.Addr) (path string, info fs.FileInfo, err error) {
+	name, err := keyOf(addr, d.IPv6)
+	if err != nil {
+		return "", nil, err
+	}
+	path = filepath.Join(d.Path, name)
+	info, err = os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		// No stamp, or no directory? The difference is worth a log line.
 		if _, err := os.Stat(d.Path); err != nil {
-			return false, fmt.Errorf("look for stamp: %w", err)
+			return "", nil, fmt.Errorf("look for stamp: %w", err)
 		}
-		return false, nil
+		return "", nil, nil
 	case err != nil:
-		return false, fmt.Errorf("look for stamp: %w", err)
+		return "", nil, fmt.Errorf("look for stamp: %w", err)
 	case !d.counts(info):
-		return false, nil
+		return "", nil, nil
 	}
 	age := d.now().Sub(info.ModTime())
 	if age < -maxFuture {
-		return false, fmt.Errorf("stamp %q: %v ahead: %w", name, -age, ErrFuture)
+		return "", nil, fmt.Errorf("stamp %q: %v ahead: %w", name, -age, ErrFuture)
 	}
-	return age <= d.maxAge(), nil
+	if age > d.maxAge() {
+		return "", nil, nil
+	}
+	return path, info, nil
+}
+
+// maxStamp bounds what is read of a stamp, in bytes: all that Touch writes.
+const maxStamp = 2048
+
+// read reads what stands in a stamp. It is not needed to admit: without it the user is not known.
+func (d *Dir) read(path string, info fs.FileInfo) Stamp {
+	s := Stamp{Written: info.ModTime()}
+	s.Addr, _ = netip.ParseAddr(filepath.Base(path))
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return s
+	}
+	defer f.Close()
+	// It may be another file by now, and of somebody else.
+	if info, err := f.Stat(); err != nil || !d.counts(info) {
+		return s
+	}
+	text := make([]byte, maxStamp)
+	n, _ := f.Read(text)
+	s.parse(string(text[:n]))
+	return s
 }
 
 // counts tells whether the file can be a stamp at all.
@@ -195,14 +222,8 @@ func (d *Dir) counts(info fs.FileInfo) bool {
 }
 
 // Remove removes the stamp of addr.
-func (d *Dir) Remove(_ context.Context, addr netip.Addr) error {
-	_, err := d.Revoke(addr)
-	return err
-}
-
-// Revoke is Remove and tells whether there was one.
-func (d *Dir) Revoke(addr netip.Addr) (bool, error) {
-	name, err := fileName(addr)
+func (d *Dir) Remove(_ context.Context, addr netip.Addr) (bool, error) {
+	name, err := keyOf(addr, d.IPv6)
 	if err != nil {
 		return false, err
 	}
@@ -223,13 +244,6 @@ func (d *Dir) Revoke(addr netip.Addr) (bool, error) {
 	return true, nil
 }
 
-// Sweep removes stamps older than twice the maximum age.
-func (d *Dir) Sweep(ctx context.Context) (int, error) {
-	n := 0
-	err := d.Expire(ctx, 2*d.maxAge(), func(netip.Addr) { n++ })
-	return n, err
-}
-
 // sweepBatch is how many directory entries are held in memory at a time.
 const sweepBatch = 1024
 
@@ -238,14 +252,45 @@ const sweepBatch = 1024
 func (d *Dir) Expire(ctx context.Context, age time.Duration, removed func(netip.Addr)) error {
 	d.mu.Lock() // one sweep at a time
 	defer d.mu.Unlock()
+	var faults error
+	err := d.walk(ctx, func(root *os.Root, name string) bool {
+		faults = errors.Join(faults, d.expire(root, name, age, removed))
+		return true
+	})
+	if err = errors.Join(err, faults); err != nil {
+		return fmt.Errorf("sweep stamps: %w", err)
+	}
+	return nil
+}
+
+// List calls each for every fresh stamp.
+func (d *Dir) List(ctx context.Context, each func(Stamp) bool) error {
+	err := d.walk(ctx, func(root *os.Root, name string) bool {
+		if _, ok := parseName(name); !ok {
+			return true
+		}
+		info, err := root.Lstat(name)
+		if err != nil || !d.counts(info) || d.old(info, d.maxAge()) || d.now().Sub(info.ModTime()) < -maxFuture {
+			return true
+		}
+		return each(d.read(filepath.Join(d.Path, name), info))
+	})
+	if err != nil {
+		return fmt.Errorf("list stamps: %w", err)
+	}
+	return nil
+}
+
+// walk calls each for every name in the directory until it returns false, with a few of them in memory at a time.
+func (d *Dir) walk(ctx context.Context, each func(root *os.Root, name string) bool) error {
 	root, err := d.open()
 	if err != nil {
-		return fmt.Errorf("sweep stamps: %w", err)
+		return err
 	}
 	defer root.Close()
 	dir, err := root.Open(".")
 	if err != nil {
-		return fmt.Errorf("sweep stamps: %w", err)
+		return err
 	}
 	defer dir.Close()
 	for {
@@ -254,16 +299,17 @@ func (d *Dir) Expire(ctx context.Context, age time.Duration, removed func(netip.
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			err = errors.Join(err, d.expire(root, e.Name(), age, removed))
+			if !each(root, e.Name()) {
+				return nil
+			}
 		}
-		if readErr != nil || len(entries) == 0 {
-			break
+		if readErr == io.EOF || readErr == nil && len(entries) == 0 {
+			return nil
+		}
+		if readErr != nil {
+			return readErr
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("sweep stamps: %w", err)
-	}
-	return nil
 }
 
 func (d *Dir) old(info fs.FileInfo, age time.Duration) bool {

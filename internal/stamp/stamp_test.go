@@ -68,19 +68,18 @@ var (
 // newStore makes a store in a temporary directory with a clock that stands still.
 func newStore(t *testing.T) (*Dir, *time.Time) {
 	t.Helper()
-	s, err := OpenDir(t.TempDir(), 0, "")
+	d, err := OpenDir(t.TempDir(), 0, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	d := s.(*Dir)
 	d.Now = func() time.Time { return now }
 	return d, &now
 }
 
 func fresh(t *testing.T, s Store, addr netip.Addr) bool {
 	t.Helper()
-	ok, err := s.Fresh(ctx, addr)
+	_, ok, err := s.Look(ctx, addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,6 +123,12 @@ func TestTouch(t *testing.T) {
 	}
 }
 
+// sweep removes what is older than twice the maximum age and returns how many.
+func sweep(ctx context.Context, d *Dir) (n int, err error) {
+	err = d.Expire(ctx, 2*d.maxAge(), func(netip.Addr) { n++ })
+	return n, err
+}
+
 // POP-11.
 func TestFreshAge(t *testing.T) {
 	tests := []struct {
@@ -144,7 +149,7 @@ func TestFreshAge(t *testing.T) {
 				t.Fatal(err)
 			}
 			*now = now.Add(tt.age)
-			ok, err := d.Fresh(ctx, client)
+			_, ok, err := d.Look(ctx, client)
 			if ok != tt.fresh || errors.Is(err, ErrFuture) != tt.future {
 				t.Errorf("fresh %v, %v; want %v, from the future %v", ok, err, tt.fresh, tt.future)
 			}
@@ -178,7 +183,7 @@ func TestNotAStamp(t *testing.T) {
 			if fresh(t, d, client) {
 				t.Error("taken for a stamp")
 			}
-			if gone, err := d.Revoke(client); gone || err != nil {
+			if gone, err := d.Remove(ctx, client); gone || err != nil {
 				t.Errorf("revoked: %v, %v", gone, err)
 			}
 			if _, err := os.Lstat(path); err != nil {
@@ -209,7 +214,7 @@ func TestOwner(t *testing.T) {
 	if !fresh(t, s, client) {
 		t.Error("own stamp does not count")
 	}
-	s.(*Dir).Owner++
+	s.Owner++
 	if fresh(t, s, client) {
 		t.Error("stamp of another user counts")
 	}
@@ -228,7 +233,7 @@ func TestDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatalf("missing directory: %v", err)
 	}
-	if ok, err := s.Fresh(ctx, client); ok || !errors.Is(err, fs.ErrNotExist) {
+	if _, ok, err := s.Look(ctx, client); ok || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing directory: fresh %v, %v", ok, err)
 	}
 	if err := s.Touch(ctx, client, "", ""); !errors.Is(err, fs.ErrNotExist) {
@@ -247,11 +252,11 @@ func TestRemove(t *testing.T) {
 	if err := d.Touch(ctx, client, "u", "s"); err != nil {
 		t.Fatal(err)
 	}
-	if gone, err := d.Revoke(client); !gone || err != nil {
+	if gone, err := d.Remove(ctx, client); !gone || err != nil {
 		t.Errorf("revoke: %v, %v", gone, err)
 	}
-	if err := d.Remove(ctx, client); err != nil {
-		t.Errorf("remove what is not there: %v", err)
+	if gone, err := d.Remove(ctx, client); gone || err != nil {
+		t.Errorf("remove what is not there: %v, %v", gone, err)
 	}
 	if fresh(t, d, client) {
 		t.Error("fresh after it was removed")
@@ -288,7 +293,7 @@ func TestSweep(t *testing.T) {
 		want  int
 	}{{20 * time.Minute, 0}, {20*time.Minute + time.Second, 2}, {21 * time.Minute, 0}, {26 * time.Minute, 1}} {
 		*now = start.Add(step.after)
-		if n, err := d.Sweep(ctx); n != step.want || err != nil {
+		if n, err := sweep(ctx, d); n != step.want || err != nil {
 			t.Errorf("after %v: removed %d, %v; want %d", step.after, n, err, step.want)
 		}
 	}
@@ -311,7 +316,7 @@ func TestPOP_12_LookupAmongManyStamps(t *testing.T) {
 	}
 	lookup := func() float64 {
 		return testing.AllocsPerRun(100, func() {
-			if ok, err := d.Fresh(ctx, client); !ok || err != nil {
+			if _, ok, err := d.Look(ctx, client); !ok || err != nil {
 				t.Errorf("fresh %v, %v", ok, err)
 			}
 		})
@@ -327,7 +332,7 @@ func TestPOP_12_LookupAmongManyStamps(t *testing.T) {
 		t.Errorf("a lookup among %d stamps makes %v allocations, one alone %v: it reads the directory", many, among, alone)
 	}
 	*now = now.Add(24 * time.Hour)
-	if n, err := d.Sweep(ctx); n != many+1 || err != nil {
+	if n, err := sweep(ctx, d); n != many+1 || err != nil {
 		t.Errorf("the sweep removed %d, %v; want %d", n, err, many+1)
 	}
 }
@@ -375,19 +380,19 @@ func TestSweepCancelled(t *testing.T) {
 	}
 	stopped, cancel := context.WithCancel(ctx)
 	cancel()
-	if _, err := d.Sweep(stopped); !errors.Is(err, context.Canceled) {
+	if _, err := sweep(stopped, d); !errors.Is(err, context.Canceled) {
 		t.Errorf("sweep: %v, want %v", err, context.Canceled)
 	}
 }
 
-func BenchmarkFresh(b *testing.B) {
+func BenchmarkLook(b *testing.B) {
 	d := &Dir{Path: b.TempDir(), Owner: -1}
 	if err := d.Touch(ctx, client, "u", "s"); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if ok, err := d.Fresh(ctx, client); !ok || err != nil {
+		if _, ok, err := d.Look(ctx, client); !ok || err != nil {
 			b.Fatal(ok, err)
 		}
 	}

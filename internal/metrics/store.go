@@ -1,0 +1,25 @@
+package metrics
+
+import "postern/internal/store"
+
+// Store adds the figures of a store that gateways share. Without read it does not.
+func (r *Registry) Store(read func() store.Counts) {
+	if read == nil {
+		return
+	}
+	r.Read([]Figure{
+		{Name: "store_up", Help: "Whether the shared store answers."},
+		{Name: "store_requests_total", Help: "Requests to the shared store: answered, failed, or skipped because it was known not to answer.", Counter: true,
+			Label: "outcome", Values: []string{"answered", "failed", "skipped"}},
+	}, func(put func(name, label string, v float64)) {
+		c := read()
+		up := 1.0
+		if c.Down {
+			up = 0
+		}
+		put("store_up", "", up)
+		put("store_requests_total", "answered", float64(c.Answered))
+		put("store_requests_total", "failed", float64(c.Failed))
+		put("store_requests_total", "skipped", float64(c.Skipped))
+	})
+}
