@@ -107,7 +107,7 @@ func (s *session) scan(f *filter, tx *transaction) (*workdir.Results, *smtp.Repl
 func (s *session) carryOut(f *filter, tx *transaction, m *message, results *workdir.Results) smtp.Reply {
 	switch results.Verdict {
 	case workdir.Reject, workdir.TempFail:
-		s.srv.meters.gate(gateFilter)
+		s.srv.metrics.gate(gateFilter)
 		tx.gate = gateFilter
 		return *verdictReply(results.Code, results.DSN, results.Text)
 	case workdir.Discard:

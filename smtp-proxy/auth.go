@@ -36,7 +36,7 @@ func (s *session) doAuth(arg string) outcome {
 	case mech == "":
 		return failed(reply(501, "5.5.4", "Syntax: AUTH mechanism"))
 	case s.shutOut():
-		s.srv.meters.login(loginShutOut)
+		s.srv.metrics.login(loginShutOut)
 		return closed(gateLogins, reply(421, "4.7.0", "Too many failed logins from your address, try again later"))
 	}
 	caps, err := s.capabilities()
@@ -99,7 +99,7 @@ func (s *session) authDialog(mech, send, response string, first bool) outcome {
 		case r.Positive():
 			s.relay.bound = true
 			s.client.logIn(mech, authName(mech, response))
-			s.srv.meters.login(loginAccepted)
+			s.srv.metrics.login(loginAccepted)
 			s.srv.logins.Succeeded(s.client.addr.Addr(), strings.ToLower(s.client.login))
 			return done(r)
 		default:

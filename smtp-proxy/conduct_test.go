@@ -56,7 +56,7 @@ func TestHarvest(t *testing.T) {
 				}
 				c.expect("421 4.7.0 proxy.example ")
 				c.expectEnd()
-				if tt.name == "one transaction" && p.meters.gates[gateRefusals].Load() != 1 {
+				if tt.name == "one transaction" && p.metrics.gates[gateRefusals].Load() != 1 {
 					t.Error("the gate was not counted")
 				}
 			})
@@ -108,7 +108,7 @@ func TestUnknownAmongGood(t *testing.T) {
 		if got := b.Messages(); len(got) != 1 || len(got[0].To) != 1 {
 			t.Errorf("%s: the server has %v", pipelining, got)
 		}
-		if n := p.meters.gates[gateRefusals].Load(); n != 2 {
+		if n := p.metrics.gates[gateRefusals].Load(); n != 2 {
 			t.Errorf("%s: the gate was counted %d times, want 2", pipelining, n)
 		}
 		for _, end := range []string{"RSET", "EHLO again"} {

@@ -327,7 +327,7 @@ func (s *session) finishMessage(tx *transaction, out sink, r *receiver) outcome 
 	default:
 		s.srv.publish(notify.LetterRejected, s.id, strconv.Itoa(verdict.Code))
 	}
-	s.srv.meters.message(name, r.size)
+	s.srv.metrics.message(name, r.size)
 	s.logMessage(tx, name, verdict, r.size, queueID)
 	return o
 }

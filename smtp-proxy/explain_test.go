@@ -61,7 +61,7 @@ func TestReplyClasses(t *testing.T) {
 	c.expect("250")
 	c.cmd("XYZZY", "500")
 	for class, want := range map[int]uint64{2: 5, 3: 1, 4: 0, 5: 1} {
-		if got := p.meters.replies[class].Load(); got != want {
+		if got := p.metrics.replies[class].Load(); got != want {
 			t.Errorf("%d replies of class %d, want %d", got, class, want)
 		}
 	}
@@ -74,7 +74,7 @@ func TestMetrics(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	served := make(chan error, 1)
-	go func() { served <- p.figures().Serve(l) }()
+	go func() { served <- p.registry().Serve(l) }()
 	c := greeted(t, p.addr)
 	c.envelope()
 	c.cmd("DATA", "354")

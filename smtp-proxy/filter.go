@@ -78,14 +78,14 @@ func (s *session) ask(f *filter, request string) mxproto.Verdict {
 		s.srv.pause(min(v.Delay, f.maxDelay))
 	}
 	if v.Action == mxproto.Reject || v.Action == mxproto.TempFail {
-		s.srv.meters.gate(gateFilter)
+		s.srv.metrics.gate(gateFilter)
 	}
 	return v
 }
 
 // filterFailed is the verdict when there is none.
 func (s *session) filterFailed(f *filter, err error) mxproto.Verdict {
-	s.srv.meters.filterFault()
+	s.srv.metrics.filterFault()
 	s.limits.wasted = s.limits.wasted || f.onFailure != onFailureAccept
 	s.srv.log.Error("filter failed", "session", s.id, "client", s.client.addr.Addr().String(), "policy", f.onFailure, "error", err)
 	switch f.onFailure {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"postern/internal/connlimit"
+	"postern/internal/notify"
 	"postern/internal/stamp"
 	"postern/smtp-proxy/gate"
 )
@@ -34,7 +35,7 @@ var allGates = []string{
 
 // newGates makes the gates of a server.
 func newGates(srv *server, s *settings) (*gate.Gates, error) {
-	c := gate.Config{Log: srv.log, Slots: srv.slots, LoadChanged: srv.loadChanged, LoadFault: srv.meters.loadFault, Settings: s.gates()}
+	c := gate.Config{Log: srv.log, Slots: srv.slots, LoadChanged: srv.loadChanged, LoadFault: srv.metrics.loadFault, Settings: s.gates()}
 	if srv.filter != nil && bool(s.WorkerGate) {
 		c.Ask = srv.filter.client.Ask
 	}
@@ -67,7 +68,7 @@ func (srv *server) loadChanged(shut bool) {
 	if shut {
 		text = "1"
 	}
-	srv.publish('L', text)
+	srv.publish(notify.LetterGate, text)
 }
 
 // forGates returns what the gates know of the client.

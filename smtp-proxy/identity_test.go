@@ -239,7 +239,7 @@ func TestPRX_09_HealthChecksAreNoErrors(t *testing.T) {
 	if text := p.log.String(); strings.Contains(text, "level=ERROR") || strings.Contains(text, "level=WARN") {
 		t.Errorf("a health check is in the log:\n%s", text)
 	}
-	if n := p.meters.gates[gateProxy].Load(); n != 1 {
+	if n := p.metrics.gates[gateProxy].Load(); n != 1 {
 		t.Errorf("counted %d connections without header, want 1", n)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"postern/internal/logging"
@@ -146,4 +147,8 @@ func maskArgument(cmd smtp.Command) string {
 		}
 	}
 	return clip(cmd.Arg)
+}
+
+func seconds(d time.Duration) string {
+	return strconv.FormatFloat(d.Seconds(), 'f', 3, 64)
 }

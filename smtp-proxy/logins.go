@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 
+	"postern/internal/notify"
 	"postern/internal/percent"
 	"postern/internal/smtp"
 )
@@ -28,12 +29,12 @@ func (s *session) shutOut() bool {
 // loginFailed notes that a login failed. The client's answer, which waits to be sent, waits longer each time.
 func (s *session) loginFailed(mech, user string, r smtp.Reply) {
 	addr := s.client.addr.Addr()
-	s.srv.meters.login(loginRefused)
+	s.srv.metrics.login(loginRefused)
 	word := "-"
 	if user != "" {
 		word = percent.Encode(user)
 	}
-	s.srv.publish('W', s.id, addressText(addr), percent.Encode(mech), word)
+	s.srv.publish(notify.LetterWrongLogin, s.id, addressText(addr), percent.Encode(mech), word)
 	s.srv.log.Info("login failed", "session", s.id, "listener", s.client.listener, "client", addressText(addr),
 		"mechanism", clip(mech), "user", clip(user), "reply", clip(r.String()))
 	if !addr.IsValid() || within(addr, s.conf.limitExemptNets) {

@@ -67,7 +67,7 @@ func TestRES_60_GuessingPasswords(t *testing.T) {
 		t.Errorf("the server behind was asked %d times, want 6\n%q", n, b.Commands())
 	}
 	for outcome, want := range map[string]uint64{loginRefused: 5, loginShutOut: 4, loginAccepted: 1} {
-		if got := p.meters.logins[outcome].Load(); got != want {
+		if got := p.metrics.logins[outcome].Load(); got != want {
 			t.Errorf("%d logins %s in the metrics, want %d", got, outcome, want)
 		}
 	}

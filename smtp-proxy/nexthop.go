@@ -53,7 +53,7 @@ func (s *session) lost(act string, err error) smtp.Reply {
 
 // upstreamFault logs the cause that the client is not told.
 func (s *session) upstreamFault(act string, err error) {
-	s.srv.meters.upstreamFault()
+	s.srv.metrics.upstreamFault()
 	s.limits.wasted = true
 	s.note(slog.LevelWarn, "next hop failed", "act", act, "error", err)
 }

@@ -59,7 +59,7 @@ func (o outcome) closing() outcome {
 // the session.
 func (s *session) answer(o outcome) {
 	if o.class != classClosed {
-		s.srv.meters.gate(o.gate)
+		s.srv.metrics.gate(o.gate)
 	}
 	switch o.class {
 	case classDone:
@@ -130,7 +130,7 @@ func (s *session) close(gate string, r smtp.Reply) {
 		return
 	}
 	if gate != gateFilter {
-		s.srv.meters.gate(gate)
+		s.srv.metrics.gate(gate)
 	}
 	s.say(s.conf.named(r))
 	s.gate, s.state = gate, stateSilent

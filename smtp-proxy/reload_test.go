@@ -16,7 +16,7 @@ import (
 // atStart are the functions that look at settings once, at the start, or that only say something of them.
 var atStart = []string{
 	"Validate", "askServer", "askUpstream", "check", "checkNumbers", "checkPlaces", "directories", "execs", "explain", "followWorkers", "guarded", "holdConfig", "listeners", "loadTLS",
-	"newAdmission", "newFilter", "newServer", "newSpool", "newUpstreams", "open", "program", "reachable", "relayWarnings", "runsProgram", "silent",
+	"newFilter", "newGates", "newServer", "newSpool", "newUpstreams", "open", "program", "reachable", "relayWarnings", "runsProgram", "silent",
 	"start", "upstreamConfig", "upstreamShare", "uselessWarnings", "warnings",
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -22,9 +21,8 @@ import (
 	"postern/internal/safedir"
 	"postern/internal/sockspec"
 	"postern/internal/stamp"
-	"postern/internal/statfile"
 	"postern/internal/tlsconf"
-	"postern/smtp-proxy/upstream"
+	"postern/internal/workdir"
 )
 
 // program is what happens between the settings and the end.
@@ -156,7 +154,7 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 	}
 	for _, l := range env.Listeners[listenMetrics] {
 		accepting.Go(func() {
-			if err := srv.figures().Serve(l); err != nil {
+			if err := srv.registry().Serve(l); err != nil {
 				env.Log.Error("listener ended", "listener", listenMetrics, "error", err)
 			}
 		})
@@ -214,7 +212,7 @@ func (srv *server) watch() { srv.gates.Load.Look() }
 // if anything is wrong, everything stays.
 func (p *program) reload(env *daemon.Env, srv *server) {
 	later, err := p.tryReload(env, srv)
-	srv.publish('R', daemon.ReloadText(err, later))
+	srv.publish(notify.LetterReread, daemon.ReloadText(err, later))
 	env.Reloaded(err, later)
 }
 
@@ -253,68 +251,6 @@ var fixed = []string{
 	"filter-timeout", "filter-max-delay", "on-failure", "scanned-by", "keep-failed", "max-header-size", "max-memory", "upstream-share",
 }
 
-// newServer makes a server that can ask its gates and filter; with open it can take sessions.
-func newServer(ctx context.Context, s *settings, conf map[string]*tlsconf.Listener, log *slog.Logger) (*server, error) {
-	srv := &server{log: log, debug: log.Enabled(ctx, slog.LevelDebug), ctx: ctx, sessions: make(map[*session]struct{}), meters: newMeters(), memory: newBudget(int64(s.MaxMemory)), drain: drain{stopping: make(chan struct{}), drainGrace: 5 * time.Second}}
-	srv.conf.Store(&live{settings: s, tls: conf})
-	options, err := s.Access.Options("CDAJTWLFYZR", log)
-	if err != nil {
-		return nil, err
-	}
-	srv.hub = notify.NewHub(options)
-	srv.hub.Seed(notify.Message{Letter: 'L', Text: "0"})
-	srv.logins.Set(s.MaxLoginFailures, s.LoginDelay)
-	if s.Multiplexor != "" {
-		if srv.filter, err = newFilter(s); err != nil {
-			return nil, err
-		}
-	}
-	srv.gates, err = newGates(srv, s)
-	return srv, err
-}
-
-// open prepares what a server writes to: next hops, status files.
-func (srv *server) open(behind *tls.Config) error {
-	s := srv.conf.Load().settings
-	var err error
-	if srv.ups, err = newUpstreams(s, behind, srv.log); err != nil {
-		return fmt.Errorf("upstream: %w", err)
-	}
-	if s.Hold != "" {
-		c := s.holdConfig()
-		c.Log = srv.log
-		if srv.holds, err = upstream.New(c); err != nil {
-			return fmt.Errorf("hold: %w", err)
-		}
-	}
-	srv.upName, srv.route = serverName(s.Upstream[0]), upstream.RouteOf(s.Upstream[0])
-	if s.Statdir != "" {
-		if srv.stats, err = statfile.Open(s.Statdir, programName); err != nil {
-			return err
-		}
-		srv.stats.Log = srv.log
-	}
-	return nil
-}
-
-// start begins what goes on beside the sessions, until ctx ends.
-func (srv *server) start(ctx context.Context) {
-	s := srv.conf.Load()
-	if s.MaxSessions > 0 {
-		srv.hub.Seed(notify.Message{Letter: 'F', Text: fmt.Sprint(s.MaxSessions)})
-	}
-	if srv.filter != nil {
-		srv.tend(ctx)
-	}
-	if srv.filter == nil || s.MultiplexorNotify == "" || !bool(s.WorkerGate) {
-		return
-	}
-	// It was looked at with the other settings.
-	if spec, err := sockspec.Parse(s.MultiplexorNotify); err == nil {
-		go srv.followWorkers(ctx, spec)
-	}
-}
-
 // tend keeps the spool tidy until close, while sessions drain as well.
 func (srv *server) tend(ctx context.Context) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -348,89 +284,6 @@ func (srv *server) followWorkers(ctx context.Context, spec sockspec.Spec) {
 	}
 }
 
-func (srv *server) close() {
-	if srv.ups != nil {
-		srv.ups.Close()
-	}
-	if srv.holds != nil {
-		srv.holds.Close()
-	}
-	if srv.untend != nil {
-		srv.untend()
-	}
-	if srv.filter != nil {
-		srv.filter.client.Close()
-		_ = srv.filter.spool.Close()
-	}
-	_ = srv.stats.Close()
-}
-
-// use puts new settings into force for sessions that begin from now on.
-func (srv *server) use(conf *live) {
-	srv.conf.Store(conf)
-	srv.logins.Set(conf.MaxLoginFailures, conf.LoginDelay)
-	srv.gates.Set(conf.gates())
-}
-
-func newUpstreams(s *settings, files *tls.Config, log *slog.Logger) (*upstream.Set, error) {
-	c, err := s.upstreamConfig()
-	if err != nil {
-		return nil, err
-	}
-	c.TLSConfig, c.Log = files, log
-	return upstream.New(c)
-}
-
-// upstreamConfig gives what the settings say of the next hops.
-func (s *settings) upstreamConfig() (upstream.Config, error) {
-	c := upstream.Config{
-		URLs: s.Upstream, TLS: upstream.TLS(s.UpstreamTLS), Helo: s.UpstreamHelo, ClientIP: upstream.ClientIP(s.UpstreamClientIP),
-		MaxConns: s.UpstreamConnections, MaxShare: s.upstreamShare(), ConnectTimeout: s.ConnectTimeout, LMTPRecipients: s.LMTPRecipients,
-		HelloTimeout: min(s.UpstreamTimeout, time.Minute), WriteTimeout: min(s.UpstreamTimeout, 3*time.Minute),
-	}
-	if c.Helo == "" {
-		c.Helo = s.host
-	}
-	if s.UpstreamSource != "" {
-		addr, err := netip.ParseAddr(s.UpstreamSource)
-		if err != nil {
-			return c, fmt.Errorf("source address: %w", err)
-		}
-		c.Source = addr
-	}
-	return c, c.Check()
-}
-
-// upstreamShare gives how many connections to one server the clients of one address may have.
-func (s *settings) upstreamShare() int {
-	switch {
-	case s.UpstreamShare > 0:
-		return s.UpstreamShare
-	case s.UpstreamConnections > 0:
-		return max(1, s.UpstreamConnections/4)
-	}
-	return 50 // half of what a Postfix has if nobody says otherwise; it gives one client as much
-}
-
-// holdConfig gives where messages go that the filter wants held.
-func (s *settings) holdConfig() upstream.Config {
-	return upstream.Config{URLs: []string{s.Hold}, Helo: s.host, LMTPRecipients: s.MaxRecipients}
-}
-
-// serverName gives the name of the next hop for status files: what a URL has behind its scheme.
-func serverName(url string) string {
-	for i := range len(url) {
-		if url[i] == ':' {
-			rest := url[i+1:]
-			for len(rest) > 1 && rest[0] == '/' && rest[1] == '/' {
-				rest = rest[2:]
-			}
-			return rest
-		}
-	}
-	return url
-}
-
 func newFilter(s *settings) (*filter, error) {
 	spec, err := sockspec.Parse(s.Multiplexor)
 	if err != nil {
@@ -448,4 +301,11 @@ func newFilter(s *settings) (*filter, error) {
 		f.spool.Empty = f.emptyDir
 	}
 	return f, nil
+}
+
+// newSpool returns the directory for working directories.
+func newSpool(s *settings) *workdir.Spool {
+	return &workdir.Spool{
+		Dir: s.Spool, Group: s.SpoolGroup, KeepFailed: bool(s.KeepFailed), MaxHeader: int64(s.MaxHeaderSize),
+	}
 }

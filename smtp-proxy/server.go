@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -15,6 +17,7 @@ import (
 	"postern/internal/connlimit"
 	"postern/internal/notify"
 	"postern/internal/smtp"
+	"postern/internal/sockspec"
 	"postern/internal/statfile"
 	"postern/internal/tlsconf"
 	"postern/internal/workdir"
@@ -64,22 +67,22 @@ func (c *live) sizeLimit(server int64) int64 {
 
 // server accepts connections and owns the sessions.
 type server struct {
-	log    *slog.Logger    // has limits: what strangers cause is no flood of lines
-	debug  bool            // the log wants dialogs
-	ctx    context.Context // ends when sessions have no more time
-	conf   atomic.Pointer[live]
-	gates  *gate.Gates
-	logins connlimit.Logins // that failed
-	ups    *upstream.Set
-	holds  *upstream.Set // where messages go that the filter wants held; nil: nowhere
-	filter *filter       // nil: nothing is filtered
-	untend func()        // ends what keeps the spool tidy
-	hub    *notify.Hub
-	stats  *statfile.Dir // nil: no status files
-	meters *meters
-	memory *budget
-	upName string // of the next hop, for status files
-	route  upstream.Route
+	log     *slog.Logger    // has limits: what strangers cause is no flood of lines
+	debug   bool            // the log wants dialogs
+	ctx     context.Context // ends when sessions have no more time
+	conf    atomic.Pointer[live]
+	gates   *gate.Gates
+	logins  connlimit.Logins // that failed
+	ups     *upstream.Set
+	holds   *upstream.Set // where messages go that the filter wants held; nil: nowhere
+	filter  *filter       // nil: nothing is filtered
+	untend  func()        // ends what keeps the spool tidy
+	hub     *notify.Hub
+	stats   *statfile.Dir // nil: no status files
+	metrics *counters
+	memory  *budget
+	upName  string // of the next hop, for status files
+	route   upstream.Route
 
 	logDropped func() uint64 // nil: not known
 
@@ -87,6 +90,93 @@ type server struct {
 	mu       sync.Mutex
 	sessions map[*session]struct{}
 	running  sync.WaitGroup
+}
+
+// newServer makes a server that can ask its gates and filter; with open it can take sessions.
+func newServer(ctx context.Context, s *settings, conf map[string]*tlsconf.Listener, log *slog.Logger) (*server, error) {
+	srv := &server{log: log, debug: log.Enabled(ctx, slog.LevelDebug), ctx: ctx, sessions: make(map[*session]struct{}), metrics: newCounters(), memory: newBudget(int64(s.MaxMemory)), drain: drain{stopping: make(chan struct{}), drainGrace: 5 * time.Second}}
+	srv.conf.Store(&live{settings: s, tls: conf})
+	options, err := s.Access.Options("CDAJTWLFYZR", log)
+	if err != nil {
+		return nil, err
+	}
+	srv.hub = notify.NewHub(options)
+	srv.hub.Seed(notify.Message{Letter: notify.LetterGate, Text: "0"})
+	srv.logins.Set(s.MaxLoginFailures, s.LoginDelay)
+	if s.Multiplexor != "" {
+		if srv.filter, err = newFilter(s); err != nil {
+			return nil, err
+		}
+	}
+	srv.gates, err = newGates(srv, s)
+	return srv, err
+}
+
+// open prepares what a server writes to: next hops, status files.
+func (srv *server) open(behind *tls.Config) error {
+	s := srv.conf.Load().settings
+	var err error
+	if srv.ups, err = newUpstreams(s, behind, srv.log); err != nil {
+		return fmt.Errorf("upstream: %w", err)
+	}
+	if s.Hold != "" {
+		c := s.holdConfig()
+		c.Log = srv.log
+		if srv.holds, err = upstream.New(c); err != nil {
+			return fmt.Errorf("hold: %w", err)
+		}
+	}
+	srv.upName, srv.route = serverName(s.Upstream[0]), upstream.RouteOf(s.Upstream[0])
+	if s.Statdir != "" {
+		if srv.stats, err = statfile.Open(s.Statdir, programName); err != nil {
+			return err
+		}
+		srv.stats.Log = srv.log
+	}
+	return nil
+}
+
+// start begins what goes on beside the sessions, until ctx ends.
+func (srv *server) start(ctx context.Context) {
+	s := srv.conf.Load()
+	if s.MaxSessions > 0 {
+		srv.hub.Seed(notify.Message{Letter: notify.LetterFree, Text: fmt.Sprint(s.MaxSessions)})
+	}
+	if srv.filter != nil {
+		srv.tend(ctx)
+	}
+	if srv.filter == nil || s.MultiplexorNotify == "" || !bool(s.WorkerGate) {
+		return
+	}
+	// It was looked at with the other settings.
+	if spec, err := sockspec.Parse(s.MultiplexorNotify); err == nil {
+		go srv.followWorkers(ctx, spec)
+	}
+}
+
+// close gives back what the server holds, once its sessions have ended.
+func (srv *server) close() {
+	if srv.ups != nil {
+		srv.ups.Close()
+	}
+	if srv.holds != nil {
+		srv.holds.Close()
+	}
+	if srv.untend != nil {
+		srv.untend()
+	}
+	if srv.filter != nil {
+		srv.filter.client.Close()
+		_ = srv.filter.spool.Close()
+	}
+	_ = srv.stats.Close()
+}
+
+// use puts new settings into force for sessions that begin from now on.
+func (srv *server) use(conf *live) {
+	srv.conf.Store(conf)
+	srv.logins.Set(conf.MaxLoginFailures, conf.LoginDelay)
+	srv.gates.Set(conf.gates())
 }
 
 // Serve accepts connections on a listener of that name until it is closed. It may be called for several
@@ -112,7 +202,7 @@ func (srv *server) Serve(l net.Listener, name string) error {
 
 // accept begins a session unless there are too many; then the refusal costs nothing but a write.
 func (srv *server) accept(nc net.Conn, name string) {
-	srv.meters.connection(name)
+	srv.metrics.connection(name)
 	if srv.draining.Load() {
 		srv.turnAway(nc, name, &gate.Refusal{Gate: gateDrain, Reply: goingDown})
 		return
@@ -176,7 +266,7 @@ func (srv *server) leave(s *session) {
 
 // turnAway refuses a connection without making a session of it.
 func (srv *server) turnAway(nc net.Conn, name string, why *gate.Refusal) {
-	srv.meters.gate(why.Gate)
+	srv.metrics.gate(why.Gate)
 	srv.log.Warn("turned away", "listener", name, "client", nc.RemoteAddr().String(), "gate", why.Gate)
 	if name != listenSMTPS {
 		r := srv.conf.Load().named(why.Reply)
@@ -241,40 +331,11 @@ func (srv *server) sessionCount() int {
 
 // slots tells listeners how many more sessions there may be. The limits call it for each change.
 func (srv *server) slots(free, before int) {
-	srv.hub.Publish(notify.Message{Letter: 'F', Text: strconv.Itoa(free)})
+	srv.hub.Publish(notify.Message{Letter: notify.LetterFree, Text: strconv.Itoa(free)})
 	switch {
 	case free == 0 && before > 0:
-		srv.hub.Publish(notify.Message{Letter: 'Z'})
+		srv.hub.Publish(notify.Message{Letter: notify.LetterNone})
 	case free > 0 && before == 0:
-		srv.hub.Publish(notify.Message{Letter: 'Y'})
-	}
-}
-
-// addrPort returns an address in its canonical form; that of a UNIX socket is not valid.
-func addrPort(a net.Addr) netip.AddrPort {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
-	}
-	ap := tcp.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
-}
-
-// addressText returns an address for events; that of a UNIX socket is "local".
-func addressText(addr netip.Addr) string {
-	if !addr.IsValid() {
-		return "local"
-	}
-	return addr.String()
-}
-
-func seconds(d time.Duration) string {
-	return strconv.FormatFloat(d.Seconds(), 'f', 3, 64)
-}
-
-// newSpool returns the directory for working directories.
-func newSpool(s *settings) *workdir.Spool {
-	return &workdir.Spool{
-		Dir: s.Spool, Group: s.SpoolGroup, KeepFailed: bool(s.KeepFailed), MaxHeader: int64(s.MaxHeaderSize),
+		srv.hub.Publish(notify.Message{Letter: notify.LetterSome})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"postern/internal/notify"
 	"postern/internal/smtp"
 	"postern/internal/statfile"
 )
@@ -153,7 +154,7 @@ func (s *session) put(r smtp.Reply) {
 		r = r.ASCII()
 	}
 	s.conn.Reply(r)
-	s.srv.meters.reply(r.Code)
+	s.srv.metrics.reply(r.Code)
 }
 
 // flush sends the replies that wait; false says that the client does not read them.
@@ -188,7 +189,7 @@ func (s *session) leave() {
 	}
 	took := time.Since(s.started)
 	if s.announced {
-		s.srv.publish('D', s.id, addressText(s.client.addr.Addr()), seconds(took))
+		s.srv.publish(notify.LetterDisconnected, s.id, addressText(s.client.addr.Addr()), seconds(took))
 	}
 	s.logEnd(took)
 }

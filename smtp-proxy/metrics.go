@@ -7,8 +7,8 @@ import (
 	"postern/internal/metrics"
 )
 
-// meters are the figures of the server. The labels come from fixed lists, never from clients.
-type meters struct {
+// counters are what the server counts for its metrics. The labels come from fixed lists, never from clients.
+type counters struct {
 	connections map[string]*atomic.Uint64 // by listener
 	gates       map[string]*atomic.Uint64 // by gate
 	replies     [6]atomic.Uint64          // by first digit
@@ -40,8 +40,8 @@ const (
 
 var loginOutcomes = []string{loginAccepted, loginRefused, loginShutOut}
 
-func newMeters() *meters {
-	m := &meters{connections: map[string]*atomic.Uint64{}, gates: map[string]*atomic.Uint64{}, messages: map[string]*atomic.Uint64{}, logins: map[string]*atomic.Uint64{}}
+func newCounters() *counters {
+	m := &counters{connections: map[string]*atomic.Uint64{}, gates: map[string]*atomic.Uint64{}, messages: map[string]*atomic.Uint64{}, logins: map[string]*atomic.Uint64{}}
 	for _, name := range []string{listenSMTP, listenSubmission, listenSMTPS} {
 		m.connections[name] = new(atomic.Uint64)
 	}
@@ -57,22 +57,22 @@ func newMeters() *meters {
 	return m
 }
 
-func (m *meters) connection(listener string) { count(m.connections, listener, 1) }
-func (m *meters) gate(name string)           { count(m.gates, name, 1) }
-func (m *meters) login(outcome string)       { count(m.logins, outcome, 1) }
-func (m *meters) upstreamFault()             { m.upstream.Add(1) }
-func (m *meters) filterFault()               { m.filterBad.Add(1) }
-func (m *meters) loadFault()                 { m.loadBad.Add(1) }
+func (m *counters) connection(listener string) { count(m.connections, listener, 1) }
+func (m *counters) gate(name string)           { count(m.gates, name, 1) }
+func (m *counters) login(outcome string)       { count(m.logins, outcome, 1) }
+func (m *counters) upstreamFault()             { m.upstream.Add(1) }
+func (m *counters) filterFault()               { m.filterBad.Add(1) }
+func (m *counters) loadFault()                 { m.loadBad.Add(1) }
 
 // reply counts a reply by its class.
-func (m *meters) reply(code int) {
+func (m *counters) reply(code int) {
 	if class := code / 100; class < len(m.replies) {
 		m.replies[class].Add(1)
 	}
 }
 
 // message counts a message that was answered.
-func (m *meters) message(outcome string, size int64) {
+func (m *counters) message(outcome string, size int64) {
 	count(m.messages, outcome, 1)
 	m.bytes.Add(uint64(size))
 }
@@ -83,8 +83,8 @@ func count(set map[string]*atomic.Uint64, name string, n uint64) {
 	}
 }
 
-// figures gives the figures of the server to whoever asks for metrics.
-func (srv *server) figures() *metrics.Registry {
+// registry returns the metrics of the server.
+func (srv *server) registry() *metrics.Registry {
 	r := metrics.New("smtp_proxy")
 	listeners := []string{listenSMTP, listenSubmission, listenSMTPS}
 	classes := []string{"2xx", "3xx", "4xx", "5xx"}
@@ -104,14 +104,14 @@ func (srv *server) figures() *metrics.Registry {
 		{Name: "filter_faults_total", Help: "Times the filter failed.", Counter: true},
 		{Name: "load_faults_total", Help: "Times the load averages could not be read.", Counter: true},
 		{Name: "listeners", Help: "Listeners to events."},
-	}, srv.read)
+	}, srv.readMetrics)
 	r.LogDropped(srv.logDropped)
 	return r
 }
 
-// read puts the values of the figures.
-func (srv *server) read(put func(name, label string, v float64)) {
-	m := srv.meters
+// readMetrics puts the values of the metrics.
+func (srv *server) readMetrics(put func(name, label string, v float64)) {
+	m := srv.metrics
 	put("sessions", "", float64(srv.sessionCount()))
 	for name, set := range map[string]map[string]*atomic.Uint64{
 		"connections_total": m.connections, "refused_total": m.gates, "messages_total": m.messages, "logins_total": m.logins,
