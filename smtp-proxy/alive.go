@@ -21,6 +21,6 @@ func (srv *server) watchLocks(env *daemon.Env) {
 		env.Watchdog("lock of held mail", srv.holds.Unlocked)
 	}
 	if srv.filter != nil {
-		env.Watchdog("lock of multiplexor", srv.filter.client.Unlocked)
+		env.Watchdog("lock of multiplexor", srv.mx.Unlocked)
 	}
 }

@@ -62,7 +62,7 @@ func TestWatchdogOfEachLock(t *testing.T) {
 	}
 	for way, lock := range locks {
 		switch way {
-		case "srv.filter.spool.mu", "srv.gates.stamps.store.mu": // held while the file system is waited for
+		case "srv.filter.Spool.mu", "srv.gates.stamps.store.mu": // held while the file system is waited for
 			lock.Lock()
 			w.manager.Lives()
 			lock.Unlock()

@@ -115,14 +115,6 @@ func (c *client) localIP() string {
 	return c.local.Addr().WithZone("").String()
 }
 
-// hostName returns the client's name as filters know it: its address in square brackets if it has none.
-func (c *client) hostName() string {
-	if name := c.dnsName(); name != "" {
-		return name
-	}
-	return "[" + c.ip() + "]"
-}
-
 // dnsName returns the client's name; it is looked up once, when somebody wants it. It counts only if the name has that
 // address as well; what else the client has for a name is noted in claimed.
 func (c *client) dnsName() string {

@@ -77,7 +77,7 @@ func (s *session) prepareContent(tx *transaction) (out sink, o outcome) {
 			tx.memory = 0
 		}
 	}()
-	direct := !tx.discard && tx.dir == nil
+	direct := !tx.discard && tx.filtered == nil
 	next := &s.relay
 	if direct && next.broken == nil && len(next.queue) == 0 {
 		next.broken = next.resume()
@@ -184,7 +184,7 @@ func (s *session) contentWindow(r *receiver) ([]byte, error) {
 // when the filter is through with the message. If nothing came, the connection was given back.
 func (s *session) contentSoon(now, deadline time.Time) ([]byte, error) {
 	soon := now.Add(s.conf.UpstreamIdle)
-	if s.tx == nil || s.tx.dir == nil || !s.mayReturn() || !soon.Before(deadline) {
+	if s.tx == nil || s.tx.filtered == nil || !s.mayReturn() || !soon.Before(deadline) {
 		return nil, nil
 	}
 	if err := s.conn.SetDeadline(soon); err != nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"postern/internal/smtp"
+	"postern/smtp-proxy/filter"
 	"postern/smtp-proxy/gate"
 )
 
@@ -159,7 +160,7 @@ func (e *explanation) recipient(address string) *smtp.Reply {
 	if s.tx.first == "" {
 		s.tx.first = path.String()
 	}
-	return s.askRecipok(recipient{path: path})
+	return s.askRecipok(filter.Recipient{Path: path})
 }
 
 // explainAddress takes an address with or without brackets.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"postern/internal/smtp"
+	"postern/smtp-proxy/filter"
 	"postern/smtp-proxy/upstream"
 )
 
@@ -55,7 +56,7 @@ func (e *explanation) askServer(url string, behind *tls.Config, from string, to 
 		if err != nil || path.Null() {
 			continue
 		}
-		r, err := next.exchange(next.rcptLine(recipient{path: path}))
+		r, err := next.exchange(next.rcptLine(filter.Recipient{Path: path}))
 		if err != nil {
 			return err
 		}

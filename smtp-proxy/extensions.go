@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"postern/internal/smtp"
+	"postern/smtp-proxy/filter"
 	"postern/smtp-proxy/upstream"
 )
 
@@ -57,8 +58,8 @@ func incapable(enhanced, keyword string) error {
 // wantsNotice reports whether the recipient has a NOTIFY that cannot be left out. RFC 3461, 5.2.2: the proxy, having no queue,
 // can neither report that a message went on to a server that reports no success, nor keep one from
 // reporting a failure. Without FAILURE and DELAY servers do the same; RET, ENVID and ORCPT only add to a report.
-func (r recipient) wantsNotice() bool {
-	for _, p := range r.params {
+func wantsNotice(r filter.Recipient) bool {
+	for _, p := range r.Params {
 		if value := strings.ToUpper(p.Value); p.Key == smtp.ParamNotify && (strings.Contains(value, "SUCCESS") || value == "NEVER") {
 			return true
 		}

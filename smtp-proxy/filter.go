@@ -1,121 +1,71 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"strconv"
-	"strings"
-	"time"
-
-	"postern/internal/mxproto"
 	"postern/internal/smtp"
-	"postern/internal/workdir"
+	"postern/smtp-proxy/filter"
+	"postern/smtp-proxy/header"
 )
 
-// What is done with a message when the filter does not work.
-const (
-	onFailureAccept = "accept"
-	onFailureReject = "reject"
-)
+// What a session has with its filter: package filter puts the questions, and this says what the answers mean for a session.
 
-// filterStages are the stages that are switched on.
-type filterStages struct {
-	relayok, helook, senderok, recipok, scan bool
-}
-
-// filter puts questions to the multiplexor.
-type filter struct {
-	client    *mxproto.Client
-	spool     *workdir.Spool
-	stages    filterStages
-	timeout   time.Duration
-	maxDelay  time.Duration
-	onFailure string
-	scannedBy string
-}
-
-// emptyDir has the multiplexor, which runs as the workers' account, empty a directory that was put aside.
-func (f *filter) emptyDir(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
-	defer cancel()
-	answer, err := f.client.AskOurs(ctx, mxproto.VerbEmpty+" "+name)
-	switch {
-	case err != nil:
-		return fmt.Errorf("%w: %w", workdir.ErrNobody, err)
-	case answer != mxproto.EmptyOK:
-		return fmt.Errorf("the multiplexor's answer: %.200q", answer)
-	}
-	return nil
-}
-
-// messages says whether messages need a working directory.
-func (f *filter) messages() bool { return f.stages.senderok || f.stages.recipok || f.stages.scan }
-
-// filtering gives the filter if the session's next step is to be filtered.
-func (s *session) filtering() *filter {
+// filtering returns the filter if the session's next step is to be filtered.
+func (s *session) filtering() *filter.Filter {
 	if s.srv.filter == nil || s.open || s.openName {
 		return nil
 	}
 	return s.srv.filter
 }
 
-// ask puts one question and waits out the delay that the answer asks for. What is no verdict is the
-// filter's failure, which on-failure decides.
-func (s *session) ask(f *filter, request string) mxproto.Verdict {
-	ctx, cancel := context.WithTimeout(s.background(), f.timeout)
-	defer cancel()
-	answer, err := f.client.Ask(ctx, request)
-	if err != nil {
-		return s.filterFailed(f, err)
+// forFilter returns what a filter is told of the client; host is our name.
+func (c *client) forFilter(session, host string) filter.Client {
+	told := filter.Client{
+		Session: session, IP: c.ip(), Name: c.dnsName(), Port: c.port(), Helo: c.greeting(), HasHelo: c.helo != "",
+		LoggedIn: c.known(), Login: c.login, AuthType: c.authType, TLS: c.tls,
+		Listener: c.listener, MyName: host, MyIP: c.localIP(), MyPort: int(c.local.Port()),
 	}
-	v, err := mxproto.ParseVerdict(answer)
-	if err != nil {
-		return s.filterFailed(f, err)
+	if c.forward == nil {
+		told.Claimed = c.claimed // as dnsName has found it
 	}
-	if v.Delay > 0 {
+	if c.cert != nil {
+		told.Cert = &filter.Cert{Issuer: c.cert.issuer, Subject: c.cert.subject, Verify: c.cert.verify}
+	}
+	return told
+}
+
+// heed does what goes with every verdict: the log and the metrics hear of it, and the delay that the filter asks for is
+// waited out.
+func (s *session) heed(v filter.Verdict) {
+	switch {
+	case v.Err != nil:
+		s.filterFailed(v.Err)
+		return
+	case v.Delay > 0:
 		s.relay.collect() // replies to earlier commands are not held back
 		s.flush()
-		s.srv.pause(min(v.Delay, f.maxDelay))
+		s.srv.pause(v.Delay)
 	}
-	if v.Action == mxproto.Reject || v.Action == mxproto.TempFail {
+	if v.Refusal != nil {
 		s.srv.metrics.gate(gateFilter)
 	}
-	return v
 }
 
-// filterFailed is the verdict when there is none.
-func (s *session) filterFailed(f *filter, err error) mxproto.Verdict {
+// filterFailed logs that there is no verdict.
+func (s *session) filterFailed(err error) {
+	policy := s.srv.filter.OnFailure
 	s.srv.metrics.filterFault()
-	s.limits.wasted = s.limits.wasted || f.onFailure != onFailureAccept
-	s.srv.log.Error("filter failed", "session", s.id, "client", s.client.addr.Addr().String(), "policy", f.onFailure, "error", err)
-	switch f.onFailure {
-	case onFailureAccept:
-		return mxproto.Verdict{Action: mxproto.Continue}
-	case onFailureReject:
-		return mxproto.Verdict{Action: mxproto.Reject, Code: "554", DSN: "5.3.0", Text: "Message cannot be checked (" + s.id + ")"}
-	}
-	return mxproto.Verdict{Action: mxproto.TempFail, Code: "451", DSN: "4.3.0", Text: "Message cannot be checked now, try again later (" + s.id + ")"}
-}
-
-// verdictReply makes the client's reply of a verdict that refuses.
-func verdictReply(code, dsn, text string) *smtp.Reply {
-	n, err := strconv.Atoi(code)
-	if err != nil || n < 400 || n > 599 {
-		n, dsn = 451, "4.3.0"
-	}
-	return &smtp.Reply{Code: n, Enhanced: dsn, Lines: strings.Split(text, "\n")}
+	s.limits.wasted = s.limits.wasted || policy != filter.OnFailureAccept
+	s.srv.log.Error("filter failed", "session", s.id, "client", s.client.addr.Addr().String(), "policy", policy, "error", err)
 }
 
 // askRelayok asks about the client; nil lets it in.
 func (s *session) askRelayok() *smtp.Reply {
 	f := s.filtering()
-	if f == nil || !f.stages.relayok {
+	if f == nil || !f.Stages.Relayok {
 		return nil
 	}
-	v := s.ask(f, mxproto.Relayok{
-		IP: s.client.ip(), Name: s.client.hostName(), Port: s.client.port(), MyIP: s.client.localIP(), MyPort: int(s.client.local.Port()),
-	}.Line())
-	s.open = v.Action == mxproto.Accept
+	v := f.Relayok(s.background(), s.client.forFilter(s.id, s.conf.host))
+	s.heed(v)
+	s.open = v.Accept
 	return s.hostVerdict(s.client.helo, v)
 }
 
@@ -123,78 +73,63 @@ func (s *session) askRelayok() *smtp.Reply {
 func (s *session) askHelook(helo string) *smtp.Reply {
 	s.openName = false
 	f := s.filtering()
-	if f == nil || !f.stages.helook {
+	if f == nil || !f.Stages.Helook {
 		return nil
 	}
-	v := s.ask(f, mxproto.Helook{
-		IP: s.client.ip(), Name: s.client.hostName(), Helo: helo, Port: s.client.port(), MyIP: s.client.localIP(), MyPort: int(s.client.local.Port()),
-	}.Line())
-	s.openName = v.Action == mxproto.Accept
+	v := f.Helook(s.background(), s.client.forFilter(s.id, s.conf.host), helo)
+	s.heed(v)
+	s.openName = v.Accept
 	return s.hostVerdict(helo, v)
 }
 
 // hostVerdict makes a reply of a verdict about a host. Discard means nothing here.
-func (s *session) hostVerdict(helo string, v mxproto.Verdict) *smtp.Reply {
-	if v.Action != mxproto.Reject && v.Action != mxproto.TempFail {
-		return nil
+func (s *session) hostVerdict(helo string, v filter.Verdict) *smtp.Reply {
+	if v.Refusal != nil {
+		s.logRefusedHost(helo, *v.Refusal)
 	}
-	r := verdictReply(v.Code, v.DSN, v.Text)
-	s.logRefusedHost(helo, *r)
-	return r
+	return v.Refusal
 }
 
 // askSenderok makes the working directory and asks about the sender.
 func (s *session) askSenderok(tx *transaction) *smtp.Reply {
 	f := s.filtering()
-	if f == nil || !f.messages() {
+	if f == nil || !f.Messages() {
 		return nil
 	}
-	if err := s.openWorkdir(f, tx); err != nil {
+	var err error
+	if tx.filtered, err = f.Begin(s.client.forFilter(s.id, s.conf.host), tx.qid, tx.from, tx.params); err != nil {
 		return s.contentRefusal(err)
 	}
-	if !f.stages.senderok {
-		return nil
-	}
-	v := s.ask(f, mxproto.Senderok{
-		Sender: tx.from.String(), IP: s.client.ip(), Name: s.client.hostName(), Helo: s.client.greeting(), Dir: tx.dir.Path(), QID: tx.qid,
-		ESMTP: texts(tx.params),
-	}.Line())
-	return s.messageVerdict(tx, v)
+	return s.messageVerdict(tx, tx.filtered.AskSender(s.background()))
 }
 
 // askRecipok asks about a recipient. What became of those before it is known first, as the filter may want to know
 // from COMMANDS; one that the server will not get is not asked about.
-func (s *session) askRecipok(rcpt recipient) *smtp.Reply {
-	f, tx := s.filtering(), s.tx
-	if f == nil || tx.dir == nil || !f.stages.recipok {
+func (s *session) askRecipok(rcpt filter.Recipient) *smtp.Reply {
+	tx := s.tx
+	if tx.filtered == nil || !tx.filtered.AsksRecipients() {
 		return nil
 	}
 	s.relay.collect()
 	if s.relay.broken != nil || s.relay.refused != nil {
 		return nil
 	}
-	v := s.ask(f, mxproto.Recipok{
-		Recipient: rcpt.path.String(), Sender: tx.from.String(), IP: s.client.ip(), Name: s.client.hostName(), FirstRecipient: tx.first,
-		Helo: s.client.greeting(), Dir: tx.dir.Path(), QID: tx.qid, Mailer: s.srv.route.Mailer, Host: s.srv.route.Host, Addr: strings.ToLower(rcpt.path.Address),
-		ESMTP: texts(rcpt.params),
-	}.Line())
-	return s.messageVerdict(tx, v)
+	return s.messageVerdict(tx, tx.filtered.AskRecipient(s.background(), rcpt, tx.first))
 }
 
 // messageVerdict carries out a verdict about sender or recipient. Accept and Discard are for the whole
 // message, also when a recipient was asked about.
-func (s *session) messageVerdict(tx *transaction, v mxproto.Verdict) *smtp.Reply {
-	switch v.Action {
-	case mxproto.Reject, mxproto.TempFail:
-		return verdictReply(v.Code, v.DSN, v.Text)
-	case mxproto.Accept:
+func (s *session) messageVerdict(tx *transaction, v filter.Verdict) *smtp.Reply {
+	s.heed(v)
+	switch {
+	case v.Accept:
 		tx.remove(s.srv)
-	case mxproto.Discard:
+	case v.Discard:
 		tx.remove(s.srv)
 		tx.discard = true
 		s.releaseDiscarded(tx)
 	}
-	return nil
+	return v.Refusal
 }
 
 // releaseDiscarded ends what the server knows of a message that is thrown away.
@@ -206,22 +141,83 @@ func (s *session) releaseDiscarded(tx *transaction) {
 	s.relay.letGo(inOrder)
 }
 
-// openWorkdir makes the working directory and writes what is known at MAIL.
-func (s *session) openWorkdir(f *filter, tx *transaction) error {
-	dir, err := f.spool.Create(tx.qid)
-	if err != nil {
-		return err
-	}
-	tx.dir = dir
-	return dir.Envelope(workdir.Envelope{
-		ID: f.spool.NewID(), Sender: tx.from.String(), SenderArgs: texts(tx.params), Macros: s.macros(tx), QueueID: tx.qid,
-		ClientName: s.client.hostName(), ClientIP: s.client.ip(), ClientPort: s.client.port(), Helo: s.client.greeting(), HasHelo: s.client.helo != "",
-	})
+// filterSink puts a message into its working directory, has it scanned, and sends on what the filter
+// made of it.
+type filterSink struct {
+	s  *session
+	tx *transaction
 }
 
-// noteRecipient tells the filter of a recipient that the server took.
-func (s *session) noteRecipient(tx *transaction, rcpt recipient) error {
-	return tx.dir.Recipient(workdir.Recipient{
-		Address: rcpt.path.String(), Mailer: s.srv.route.Mailer, Host: s.srv.route.Host, Addr: strings.ToLower(rcpt.path.Address), Args: texts(rcpt.params),
-	})
+func (k *filterSink) Write(p []byte) (int, error) { return k.tx.filtered.Write(p) }
+
+func (k *filterSink) abort() { k.s.relay.letGo(broken) }
+
+// finish scans the message and carries the results out.
+func (k *filterSink) finish() smtp.Reply {
+	s, m := k.s, k.tx.filtered
+	if err := m.Finish(); err != nil {
+		return *s.contentRefusal(err)
+	}
+	if cost := headerCopies * m.HeaderSize(); s.srv.memory.take(cost) {
+		defer s.srv.memory.give(cost)
+	} else {
+		return noMemory
+	}
+	hops, err := m.Open()
+	if err != nil {
+		return *s.contentRefusal(err)
+	}
+	if hops > s.conf.MaxHops {
+		return headerRefusal(header.ErrHops)
+	}
+	if s.srv.filter.Stages.Scan {
+		s.status("FILTER")
+	}
+	r := m.Scan(s.background(), k.tx.envelope())
+	defer r.Close()
+	return s.carryOut(k.tx, r)
+}
+
+// carryOut does what the filter wants of a message.
+func (s *session) carryOut(tx *transaction, r *filter.Result) smtp.Reply {
+	for _, line := range r.Unknown {
+		s.srv.log.Warn("filter's wish is not understood", "session", s.id, "qid", tx.qid, "line", clip(line))
+	}
+	for _, why := range r.Ignored {
+		s.srv.log.Warn("filter's wish is not carried out", "session", s.id, "qid", tx.qid, "reason", clip(why))
+	}
+	if r.Err != nil {
+		s.filterFailed(r.Err)
+	}
+	switch {
+	case r.Refusal != nil:
+		if r.Err == nil {
+			s.srv.metrics.gate(gateFilter)
+			tx.gate = gateFilter
+		}
+		return *r.Refusal
+	case r.Discard:
+		return (&voidSink{tx}).finish()
+	case r.Hold != "":
+		return s.hold(tx, r)
+	}
+	return s.deliver(&s.relay, r)
+}
+
+// deliver sends a filtered message where a relay leads to, and returns the reply.
+func (s *session) deliver(next *relay, r *filter.Result) smtp.Reply {
+	s.status("DATA")
+	if no := next.openContent(&r.Envelope); no != nil {
+		return *no
+	}
+	var received []byte
+	drop := bool(s.conf.Droppath)
+	if !drop {
+		received = s.receivedField(next.tx)
+	}
+	if err := r.WriteContent(next.content(), received, drop); err != nil {
+		next.letGo(broken)
+		return *s.contentRefusal(err)
+	}
+	return next.endContent()
 }

@@ -37,7 +37,7 @@ var allGates = []string{
 func newGates(srv *server, s *settings) (*gate.Gates, error) {
 	c := gate.Config{Log: srv.log, Slots: srv.slots, LoadChanged: srv.loadChanged, LoadFault: srv.metrics.loadFault, Settings: s.gates()}
 	if srv.filter != nil && bool(s.WorkerGate) {
-		c.Ask = srv.filter.client.Ask
+		c.Ask = srv.mx.Ask
 	}
 	if s.ClientipDir != "" {
 		store, err := stamp.OpenDir(s.ClientipDir, s.ClientipMaxage, s.ClientipOwner)

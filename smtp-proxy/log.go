@@ -45,7 +45,7 @@ func (s *session) logMessage(tx *transaction, outcome string, r smtp.Reply, size
 	attrs := append(s.whose(tx), "outcome", outcome, "recipients", len(tx.accepted), "size", size,
 		"duration", time.Since(tx.started).Round(time.Millisecond))
 	if len(tx.accepted) > 0 {
-		attrs = append(attrs, "to", clip(tx.accepted[0].path.Address))
+		attrs = append(attrs, "to", clip(tx.accepted[0].Path.Address))
 	}
 	if r.Code != 0 {
 		attrs = append(attrs, "reply", clip(r.String()))

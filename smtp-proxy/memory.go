@@ -75,7 +75,7 @@ func availableMemory(root string) int64 {
 // reserve takes what the content of a message needs; a reply says that there is not so much.
 func (s *session) reserve(tx *transaction) bool {
 	cost := int64(streamCost)
-	if tx.dir != nil {
+	if tx.filtered != nil {
 		cost = filterCost
 	}
 	if tx.discard {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"postern/internal/smtp"
+	"postern/smtp-proxy/filter"
 	"postern/smtp-proxy/upstream"
 )
 
@@ -83,9 +84,9 @@ func (s *session) forgetLogin() {
 
 // accept takes a recipient that the next hop took. The filter must hear of it, or the recipient is refused for now: a
 // message must not reach somebody the filter does not know about.
-func (s *session) accept(rcpt recipient) *smtp.Reply {
-	if s.tx.dir != nil {
-		if err := s.noteRecipient(s.tx, rcpt); err != nil {
+func (s *session) accept(rcpt filter.Recipient) *smtp.Reply {
+	if s.tx.filtered != nil {
+		if err := s.tx.filtered.Took(rcpt); err != nil {
 			return s.contentRefusal(err)
 		}
 	}
@@ -113,7 +114,7 @@ func (s *session) settle() {
 
 // sendRecipient asks the next hop for a recipient, and for the sender first if that was not done yet.
 // The replies are read by settle.
-func (s *session) sendRecipient(rcpt recipient) outcome {
+func (s *session) sendRecipient(rcpt filter.Recipient) outcome {
 	tx, r := s.tx, &s.relay
 	switch {
 	case r.broken != nil:
@@ -126,7 +127,7 @@ func (s *session) sendRecipient(rcpt recipient) outcome {
 		return done(*no)
 	}
 	noticed := tx.notify
-	tx.notify = noticed || rcpt.wantsNotice()
+	tx.notify = noticed || wantsNotice(rcpt)
 	err := r.connect()
 	if err == nil {
 		err = tx.lacking(r.hop.Capabilities())

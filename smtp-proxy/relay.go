@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"postern/internal/smtp"
+	"postern/smtp-proxy/filter"
 	"postern/smtp-proxy/upstream"
 )
 
@@ -55,7 +56,7 @@ type relayOwner interface {
 	// loggedOut is told that the connection is gone on which the client had logged in.
 	loggedOut()
 	// accept takes a recipient that the next hop took, or says why that is not possible.
-	accept(rcpt recipient) *smtp.Reply
+	accept(rcpt filter.Recipient) *smtp.Reply
 	// tell gives the client the reply to one of its commands; to is the recipient, if it was one. verdict says that
 	// the next hop has decided.
 	tell(r smtp.Reply, to string, verdict bool)
@@ -83,7 +84,7 @@ type pendingReply struct {
 	kind  replyKind
 	sent  bool // the command went out
 	reply smtp.Reply
-	rcpt  recipient
+	rcpt  filter.Recipient
 }
 
 // begin begins a transaction. Its MAIL goes out with the first recipient.
@@ -197,7 +198,7 @@ func (r *relay) sendMail() {
 }
 
 // sendRecipient puts RCPT on its way.
-func (r *relay) sendRecipient(rcpt recipient) {
+func (r *relay) sendRecipient(rcpt filter.Recipient) {
 	r.hop.Command(r.rcptLine(rcpt))
 	r.queue = append(r.queue, pendingReply{kind: replyRcpt, sent: true, rcpt: rcpt})
 }
@@ -249,12 +250,12 @@ func (r *relay) mailLine(from smtp.Path, params []smtp.Param) string {
 	return b.String()
 }
 
-func (r *relay) rcptLine(rcpt recipient) string {
+func (r *relay) rcptLine(rcpt filter.Recipient) string {
 	var b strings.Builder
 	b.WriteString("RCPT TO:")
-	b.WriteString(rcpt.path.String())
+	b.WriteString(rcpt.Path.String())
 	if r.hop.Capabilities().DSN {
-		for _, p := range rcpt.params {
+		for _, p := range rcpt.Params {
 			b.WriteByte(' ')
 			b.WriteString(p.Text)
 		}
@@ -384,7 +385,7 @@ func (r *relay) settle(p *pendingReply) {
 			}
 		}
 	}
-	r.owner.tell(p.reply, p.rcpt.path.Address, p.kind != replyKnown)
+	r.owner.tell(p.reply, p.rcpt.Path.Address, p.kind != replyKnown)
 }
 
 // lose notes that the next hop was lost in a transaction.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"postern/internal/smtp"
+	"postern/smtp-proxy/filter"
 	"postern/smtp-proxy/upstream"
 )
 
@@ -78,7 +79,7 @@ func (o *fakeOwner) lost(act string, err error) smtp.Reply {
 
 func (o *fakeOwner) loggedOut() { o.events = append(o.events, "logged out") }
 
-func (o *fakeOwner) accept(rcpt recipient) *smtp.Reply {
+func (o *fakeOwner) accept(rcpt filter.Recipient) *smtp.Reply {
 	o.tx.accepted = append(o.tx.accepted, rcpt)
 	return nil
 }
@@ -90,13 +91,13 @@ func (o *fakeOwner) tell(r smtp.Reply, to string, verdict bool) {
 func (o *fakeOwner) note(slog.Level, string, ...any) {}
 
 // to makes a recipient.
-func to(t *testing.T, address string) recipient {
+func to(t *testing.T, address string) filter.Recipient {
 	t.Helper()
 	path, _, err := smtp.ParsePath("<"+address+">", smtp.CheckRFC)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return recipient{path: path}
+	return filter.Recipient{Path: path}
 }
 
 func same(t *testing.T, what string, got, want []string) {
@@ -234,7 +235,7 @@ func TestRelayResumes(t *testing.T) {
 		{"not taken again", map[string]string{"RCPT": "550"}, []string{"MAIL FROM:<>", "RCPT TO:<a@b.example>"}, 451},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tx := &transaction{accepted: []recipient{to(t, "a@b.example")}}
+			tx := &transaction{accepted: []filter.Recipient{to(t, "a@b.example")}}
 			first, second := &fakeHop{}, &fakeHop{replies: tt.said}
 			r := relay{owner: &fakeOwner{hops: []*fakeHop{second}, tx: tx}, hop: first, tx: tx, asked: true}
 			if no := r.resume(); no != nil || len(first.heard) > 0 {
@@ -254,11 +255,12 @@ func TestRelayResumes(t *testing.T) {
 
 // TestRelayDoesNotChangeTheUser: a message of a client whose login is lost goes to nobody else.
 func TestRelayDoesNotChangeTheUser(t *testing.T) {
-	tx := &transaction{accepted: []recipient{to(t, "a@b.example")}}
+	tx := &transaction{accepted: []filter.Recipient{to(t, "a@b.example")}}
 	other := &fakeHop{}
 	owner := &fakeOwner{hops: []*fakeHop{other}, tx: tx}
 	r := relay{owner: owner, hop: &fakeHop{dies: true}, tx: tx, asked: true, bound: true}
-	if no := r.openContent(tx.envelope()); no == nil || no.Code != 451 {
+	env := tx.envelope()
+	if no := r.openContent(&env); no == nil || no.Code != 451 {
 		t.Errorf("reply %v", no)
 	}
 	same(t, "session", owner.events, []string{"logged out", "lost"})

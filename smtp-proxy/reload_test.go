@@ -63,8 +63,8 @@ func TestChangedSettingsAreInForceOrNamed(t *testing.T) {
 				continue
 			}
 			ast.Inspect(fn, func(n ast.Node) bool {
-				// Not what packages, and the results of a filter, call so.
-				if sel, ok := n.(*ast.SelectorExpr); ok && fields[sel.Sel.Name] != "" && !isOne(sel.X, "mxproto", "results", "os") {
+				// Not what packages, a filter, its messages and results call so.
+				if sel, ok := n.(*ast.SelectorExpr); ok && fields[sel.Sel.Name] != "" && !isOne(sel.X, "mxproto", "os", "filter", "Stages", "f", "m", "r") {
 					used[fields[sel.Sel.Name]] = append(used[fields[sel.Sel.Name]], fn.Name.Name)
 				}
 				return true
@@ -90,6 +90,11 @@ func TestChangedSettingsAreInForceOrNamed(t *testing.T) {
 }
 
 func isOne(x ast.Expr, names ...string) bool {
-	id, ok := x.(*ast.Ident)
-	return ok && slices.Contains(names, id.Name)
+	switch x := x.(type) {
+	case *ast.Ident:
+		return slices.Contains(names, x.Name)
+	case *ast.SelectorExpr:
+		return slices.Contains(names, x.Sel.Name)
+	}
+	return false
 }

@@ -23,6 +23,7 @@ import (
 	"postern/internal/stamp"
 	"postern/internal/tlsconf"
 	"postern/internal/workdir"
+	"postern/smtp-proxy/filter"
 )
 
 // program is what happens between the settings and the end.
@@ -179,7 +180,7 @@ func (p *program) prepare(ctx context.Context, env *daemon.Env) (*server, error)
 		return nil, err
 	}
 	if err = srv.open(p.behind); err == nil && srv.filter != nil {
-		err = srv.filter.spool.Open()
+		err = srv.filter.Spool.Open()
 	}
 	if err != nil {
 		srv.close()
@@ -258,7 +259,7 @@ func (srv *server) tend(ctx context.Context) {
 	srv.untend = func() { cancel(); <-ended }
 	go func() {
 		defer close(ended)
-		srv.filter.spool.Tend(ctx, srv.log)
+		srv.filter.Spool.Tend(ctx, srv.log)
 	}()
 }
 
@@ -284,23 +285,24 @@ func (srv *server) followWorkers(ctx context.Context, spec sockspec.Spec) {
 	}
 }
 
-func newFilter(s *settings) (*filter, error) {
+// newFilter makes the filter that the settings name, and the client of its multiplexor.
+func newFilter(s *settings) (*filter.Filter, *mxproto.Client, error) {
 	spec, err := sockspec.Parse(s.Multiplexor)
 	if err != nil {
-		return nil, fmt.Errorf("multiplexor: %w", err)
+		return nil, nil, fmt.Errorf("multiplexor: %w", err)
 	}
-	f := &filter{
-		client: &mxproto.Client{Dial: spec.Dial, Persistent: true},
-		spool:  newSpool(s),
-		stages: filterStages{
-			relayok: bool(s.Relayok), helook: bool(s.Helook), senderok: bool(s.Senderok), recipok: bool(s.Recipok), scan: bool(s.Scan),
+	mx := &mxproto.Client{Dial: spec.Dial, Persistent: true}
+	f := &filter.Filter{
+		Multiplexor: mx, Spool: newSpool(s),
+		Stages: filter.Stages{
+			Relayok: bool(s.Relayok), Helook: bool(s.Helook), Senderok: bool(s.Senderok), Recipok: bool(s.Recipok), Scan: bool(s.Scan),
 		},
-		timeout: s.FilterTimeout, maxDelay: s.FilterMaxDelay, onFailure: s.OnFailure, scannedBy: s.ScannedBy,
+		Timeout: s.FilterTimeout, MaxDelay: s.FilterMaxDelay, OnFailure: s.OnFailure, ScannedBy: s.ScannedBy,
 	}
 	if s.SpoolGroup != "" {
-		f.spool.Empty = f.emptyDir
+		f.Spool.Empty = f.EmptyDir
 	}
-	return f, nil
+	return f, mx, nil
 }
 
 // newSpool returns the directory for working directories.

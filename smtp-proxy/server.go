@@ -15,12 +15,14 @@ import (
 	"time"
 
 	"postern/internal/connlimit"
+	"postern/internal/mxproto"
 	"postern/internal/notify"
 	"postern/internal/smtp"
 	"postern/internal/sockspec"
 	"postern/internal/statfile"
 	"postern/internal/tlsconf"
 	"postern/internal/workdir"
+	"postern/smtp-proxy/filter"
 	"postern/smtp-proxy/gate"
 	"postern/smtp-proxy/upstream"
 )
@@ -74,15 +76,15 @@ type server struct {
 	gates   *gate.Gates
 	logins  connlimit.Logins // that failed
 	ups     *upstream.Set
-	holds   *upstream.Set // where messages go that the filter wants held; nil: nowhere
-	filter  *filter       // nil: nothing is filtered
-	untend  func()        // ends what keeps the spool tidy
+	holds   *upstream.Set   // where messages go that the filter wants held; nil: nowhere
+	filter  *filter.Filter  // nil: nothing is filtered
+	mx      *mxproto.Client // of the filter
+	untend  func()          // ends what keeps the spool tidy
 	hub     *notify.Hub
 	stats   *statfile.Dir // nil: no status files
 	metrics *counters
 	memory  *budget
 	upName  string // of the next hop, for status files
-	route   upstream.Route
 
 	logDropped func() uint64 // nil: not known
 
@@ -104,7 +106,7 @@ func newServer(ctx context.Context, s *settings, conf map[string]*tlsconf.Listen
 	srv.hub.Seed(notify.Message{Letter: notify.LetterGate, Text: "0"})
 	srv.logins.Set(s.MaxLoginFailures, s.LoginDelay)
 	if s.Multiplexor != "" {
-		if srv.filter, err = newFilter(s); err != nil {
+		if srv.filter, srv.mx, err = newFilter(s); err != nil {
 			return nil, err
 		}
 	}
@@ -126,7 +128,11 @@ func (srv *server) open(behind *tls.Config) error {
 			return fmt.Errorf("hold: %w", err)
 		}
 	}
-	srv.upName, srv.route = serverName(s.Upstream[0]), upstream.RouteOf(s.Upstream[0])
+	srv.upName = serverName(s.Upstream[0])
+	if srv.filter != nil {
+		route := upstream.RouteOf(s.Upstream[0])
+		srv.filter.Mailer, srv.filter.Host = route.Mailer, route.Host
+	}
 	if s.Statdir != "" {
 		if srv.stats, err = statfile.Open(s.Statdir, programName); err != nil {
 			return err
@@ -166,8 +172,8 @@ func (srv *server) close() {
 		srv.untend()
 	}
 	if srv.filter != nil {
-		srv.filter.client.Close()
-		_ = srv.filter.spool.Close()
+		srv.mx.Close()
+		_ = srv.filter.Spool.Close()
 	}
 	_ = srv.stats.Close()
 }

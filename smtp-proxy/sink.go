@@ -19,8 +19,8 @@ func (s *session) newSink(tx *transaction, due bool) sink {
 	switch {
 	case tx.discard:
 		return &voidSink{tx}
-	case tx.dir != nil:
-		return newFilterSink(s, tx)
+	case tx.filtered != nil:
+		return &filterSink{s, tx}
 	}
 	ahead := &goAhead{r: &s.relay, w: s.relay.content(), due: due}
 	editor := &header.Editor{
@@ -38,7 +38,7 @@ func (s *session) receivedField(tx *transaction) []byte {
 		Helo: s.client.helo, Name: s.client.name, Client: s.client.addr.Addr(), Host: s.conf.host, With: s.client.protocol(tx.utf8), ID: tx.qid, When: time.Now(),
 	}
 	if len(tx.accepted) == 1 {
-		f.Rcpt = tx.accepted[0].path.String()
+		f.Rcpt = tx.accepted[0].Path.String()
 	}
 	return f.AppendTo(make([]byte, 0, 256))
 }

@@ -7,6 +7,7 @@ import (
 
 	"postern/internal/smtp"
 	"postern/internal/workdir"
+	"postern/smtp-proxy/filter"
 )
 
 // transaction is one message from MAIL to the reply to its content.
@@ -20,13 +21,13 @@ type transaction struct {
 	eight   bool // BODY=8BITMIME
 	notify  bool // a recipient has a NOTIFY that the server must know
 
-	accepted []recipient
+	accepted []filter.Recipient
 	tried    int    // RCPT commands that were well-formed
 	first    string // the first of them, in angle brackets
 
-	dir     *workdir.Dir // nil: not filtered
-	discard bool         // the filter wants the message thrown away
-	chunks  *chunked     // BDAT has begun
+	filtered *filter.Message // nil: not filtered
+	discard  bool            // the filter wants the message thrown away
+	chunks   *chunked        // BDAT has begun
 
 	memory int64 // what it has of the budget
 
@@ -37,24 +38,22 @@ type transaction struct {
 	server string // that answered it
 }
 
-// recipient is one that the client named.
-type recipient struct {
-	path   smtp.Path
-	params []smtp.Param
-	added  bool // by the filter: the client knows nothing of it
+// envelope returns the envelope as the client named it, as far as it was taken.
+func (tx *transaction) envelope() filter.Envelope {
+	return filter.Envelope{From: tx.from, Params: tx.params, Rcpts: tx.accepted}
 }
 
 // remove gives up the working directory and what else is held for the message.
 func (tx *transaction) remove(srv *server) {
 	srv.memory.give(tx.memory)
 	tx.memory = 0
-	if tx.dir == nil {
+	if tx.filtered == nil {
 		return
 	}
-	if err := tx.dir.Remove(); err != nil {
+	if err := tx.filtered.Remove(); err != nil {
 		srv.log.Error("working directory cannot be removed", "qid", tx.qid, "error", err)
 	}
-	tx.dir = nil
+	tx.filtered = nil
 }
 
 // newTransaction checks the parameters of MAIL and begins a message; the reply says what is wrong.
@@ -140,13 +139,4 @@ func (s *session) dropTransaction() {
 	s.tx.remove(s.srv)
 	s.tx = nil
 	s.relay.end()
-}
-
-// texts returns parameters as typed, for filters.
-func texts(params []smtp.Param) []string {
-	var out []string
-	for _, p := range params {
-		out = append(out, p.Text)
-	}
-	return out
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"postern/internal/smtp"
+	"postern/smtp-proxy/filter"
 	"postern/smtp-proxy/gate"
 )
 
@@ -199,25 +200,25 @@ func (s *session) doRcpt(arg string) outcome {
 		return done(tooManyRecipients)
 	}
 	s.status("RCPT " + path.String())
-	return s.recipient(recipient{path: path, params: params})
+	return s.recipient(filter.Recipient{Path: path, Params: params})
 }
 
 var tooManyRecipients = reply(452, "4.5.3", "Too many recipients")
 
 // recipient puts an address that is well-formed through the gates and to the next hop.
-func (s *session) recipient(rcpt recipient) outcome {
+func (s *session) recipient(rcpt filter.Recipient) outcome {
 	tx := s.tx
 	if s.limits.guesses(len(tx.accepted)) {
 		return s.refuseRecipient(gateRefusals, rcpt, reply(452, "4.5.3", "Too many recipients were refused"))
 	}
-	if r := s.mayRelay(rcpt.path); r != nil {
+	if r := s.mayRelay(rcpt.Path); r != nil {
 		return s.refuseRecipient(r.Gate, rcpt, r.Reply)
 	}
 	if tx.first == "" {
-		tx.first = rcpt.path.String()
+		tx.first = rcpt.Path.String()
 	}
 	if r := s.askRecipok(rcpt); r != nil {
-		s.logRefused(tx, gateFilter, rcpt.path.Address, *r)
+		s.logRefused(tx, gateFilter, rcpt.Path.Address, *r)
 		return refused(*r)
 	}
 	if tx.discard {
@@ -228,8 +229,8 @@ func (s *session) recipient(rcpt recipient) outcome {
 }
 
 // refuseRecipient refuses a recipient for a gate, or, without one, for the next hop.
-func (s *session) refuseRecipient(gate string, rcpt recipient, r smtp.Reply) outcome {
-	s.logRefused(s.tx, gate, rcpt.path.Address, r)
+func (s *session) refuseRecipient(gate string, rcpt filter.Recipient, r smtp.Reply) outcome {
+	s.logRefused(s.tx, gate, rcpt.Path.Address, r)
 	o := refused(r)
 	o.gate = gate
 	return o

@@ -108,7 +108,7 @@ const barredTime = 30 * time.Second
 // mayReturn reports whether the session has a connection to the next hop that others could use while its client says
 // nothing: not one that a user has logged in on, or on which content has begun.
 func (s *session) mayReturn() bool {
-	return s.tx != nil && s.relay.spare() && (s.tx.chunks == nil || s.tx.dir != nil) && s.conf.UpstreamIdle > 0
+	return s.tx != nil && s.relay.spare() && (s.tx.chunks == nil || s.tx.filtered != nil) && s.conf.UpstreamIdle > 0
 }
 
 // returnUpstream lets the connection go of a client that has said nothing for a while. The envelope is issued anew

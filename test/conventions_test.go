@@ -45,6 +45,7 @@ const (
 // what it is.
 var layers = map[string]layer{
 	"smtp-proxy":               program,
+	"smtp-proxy/filter":        part,
 	"smtp-proxy/gate":          part,
 	"smtp-proxy/header":        part,
 	"smtp-proxy/upstream":      part,
@@ -107,6 +108,11 @@ var below = map[layer][]layer{
 	part:     {format, leaf, system},
 	program:  {part, public, skeleton, plumbing, format, leaf, system},
 	testing_: {part, public, skeleton, plumbing, format, leaf},
+}
+
+// beside names, for a part of a program, the other parts that it may import.
+var beside = map[string][]string{
+	"smtp-proxy/filter": {"smtp-proxy/header"},
 }
 
 // doors names, for each library from outside, the packages that may import it
@@ -277,6 +283,8 @@ func mayImportOurs(file *source, imported string) error {
 	case to == program:
 		return fmt.Errorf("imports program %s", imported)
 	case imported == file.pkg && file.test: // a test in a package of its own
+		return nil
+	case slices.Contains(beside[file.pkg], imported):
 		return nil
 	case to == part && path.Dir(imported) != file.pkg:
 		return fmt.Errorf("imports %s, which belongs to %s", imported, path.Dir(imported))

@@ -1,4 +1,4 @@
-package main
+package filter
 
 import (
 	"errors"
@@ -10,31 +10,41 @@ import (
 	"postern/internal/workdir"
 )
 
-// envelope is the envelope as the filter changed it.
-type envelope struct {
-	from    smtp.Path
-	params  []smtp.Param
-	rcpts   []recipient
-	same    bool // as the server knows it
-	changed bool // the sender is the filter's
+// Envelope is the envelope of a message.
+type Envelope struct {
+	From   smtp.Path
+	Params []smtp.Param // of MAIL, as typed
+	Rcpts  []Recipient
+
+	Changed bool // it is not what the client named any more
+	NewFrom bool // the sender is the filter's
 }
 
-// changeEnvelope carries out R, S and f on a copy of the envelope. It gives the wishes that mean nothing: to delete
+// Recipient is one recipient.
+type Recipient struct {
+	Path   smtp.Path
+	Params []smtp.Param // of RCPT, as typed
+	Added  bool         // by the filter: the client knows nothing of it
+}
+
+// apply carries out what is about the envelope, on a copy of its lists. It returns the wishes that mean nothing: to delete
 // what is no recipient, or to add nobody. Any other address that is none is the filter's fault.
-func changeEnvelope(tx *transaction, changes []workdir.Change) (env *envelope, ignored []string, err error) {
-	env = &envelope{from: tx.from, params: tx.params, rcpts: slices.Clone(tx.accepted), same: true}
+func (env *Envelope) apply(changes []workdir.Change) (ignored []string, err error) {
+	env.Rcpts = slices.Clone(env.Rcpts)
 	for _, c := range changes {
-		if c.Letter != 'R' && c.Letter != 'S' && c.Letter != 'f' {
+		switch c.Letter {
+		case workdir.ResultAddRecipient, workdir.ResultDeleteRecipient, workdir.ResultChangeSender:
+		default:
 			continue
 		}
-		path, more, err := filterAddress(c.Value)
+		path, more, err := parseAddress(c.Value)
 		switch {
-		case c.Letter == 'S' && (err != nil || !env.has(path)):
+		case c.Letter == workdir.ResultDeleteRecipient && (err != nil || !env.has(path)):
 			ignored = append(ignored, fmt.Sprintf("%.100q to be deleted is no recipient", c.Value))
 			continue
 		case err != nil:
-			return nil, ignored, fmt.Errorf("filter's address %.100q: %w", c.Value, err)
-		case c.Letter == 'R' && path.Null():
+			return ignored, fmt.Errorf("filter's address %.100q: %w", c.Value, err)
+		case c.Letter == workdir.ResultAddRecipient && path.Null():
 			ignored = append(ignored, fmt.Sprintf("%.100q to be added is nobody", c.Value))
 			continue
 		case more:
@@ -43,51 +53,51 @@ func changeEnvelope(tx *transaction, changes []workdir.Change) (env *envelope, i
 		env.change(c.Letter, path)
 	}
 	env.announceUTF8()
-	return env, ignored, nil
+	return ignored, nil
 }
 
-func (env *envelope) has(path smtp.Path) bool { return slices.ContainsFunc(env.rcpts, matches(path)) }
+func (env *Envelope) has(path smtp.Path) bool { return slices.ContainsFunc(env.Rcpts, matches(path)) }
 
 // matches finds a recipient, whatever the case of its address.
-func matches(path smtp.Path) func(recipient) bool {
-	return func(r recipient) bool { return strings.EqualFold(r.path.Address, path.Address) }
+func matches(path smtp.Path) func(Recipient) bool {
+	return func(r Recipient) bool { return strings.EqualFold(r.Path.Address, path.Address) }
 }
 
-func (env *envelope) change(letter byte, path smtp.Path) {
+func (env *Envelope) change(letter byte, path smtp.Path) {
 	switch letter {
-	case 'f':
-		if path.Address != env.from.Address {
-			env.from, env.same, env.changed = path, false, true
+	case workdir.ResultChangeSender:
+		if path.Address != env.From.Address {
+			env.From, env.Changed, env.NewFrom = path, true, true
 		}
-	case 'R':
+	case workdir.ResultAddRecipient:
 		if !env.has(path) {
-			env.rcpts, env.same = append(env.rcpts, recipient{path: path, added: true}), false
+			env.Rcpts, env.Changed = append(env.Rcpts, Recipient{Path: path, Added: true}), true
 		}
-	case 'S':
-		n := len(env.rcpts)
-		env.rcpts = slices.DeleteFunc(env.rcpts, matches(path))
-		env.same = env.same && n == len(env.rcpts)
+	case workdir.ResultDeleteRecipient:
+		n := len(env.Rcpts)
+		env.Rcpts = slices.DeleteFunc(env.Rcpts, matches(path))
+		env.Changed = env.Changed || n != len(env.Rcpts)
 	}
 }
 
-// needsUTF8 reports whether an address can only go to a server with SMTPUTF8.
-func (env *envelope) needsUTF8() bool {
-	return env.from.UTF8 || slices.ContainsFunc(env.rcpts, func(r recipient) bool { return r.path.UTF8 })
+// NeedsUTF8 reports whether an address can only go to a server with SMTPUTF8: RFC 6531.
+func (env *Envelope) NeedsUTF8() bool {
+	return env.From.UTF8 || slices.ContainsFunc(env.Rcpts, func(r Recipient) bool { return r.Path.UTF8 })
 }
 
 // announceUTF8 adds SMTPUTF8 to MAIL if the filter named an address that needs it.
-func (env *envelope) announceUTF8() {
-	known := slices.ContainsFunc(env.params, func(p smtp.Param) bool { return p.Key == smtp.ParamUTF8 })
-	if env.needsUTF8() && !known {
-		env.params = append(slices.Clip(env.params), smtp.Param{Key: smtp.ParamUTF8, Text: smtp.ParamUTF8})
-		env.same = false
+func (env *Envelope) announceUTF8() {
+	known := slices.ContainsFunc(env.Params, func(p smtp.Param) bool { return p.Key == smtp.ParamUTF8 })
+	if env.NeedsUTF8() && !known {
+		env.Params = append(slices.Clip(env.Params), smtp.Param{Key: smtp.ParamUTF8, Text: smtp.ParamUTF8})
+		env.Changed = true
 	}
 }
 
-// filterAddress reads an address as a filter may write it, and as Postfix takes it from a milter: as in a header
+// parseAddress reads an address as a filter may write it, and as Postfix takes it from a milter: as in a header
 // field, with a name, comments, or others behind it (more), of which the first one counts. What an address may be
 // is for the server to say, as long as it is one word that can go into a command.
-func filterAddress(s string) (path smtp.Path, more bool, err error) {
+func parseAddress(s string) (path smtp.Path, more bool, err error) {
 	text, more, err := firstAddress(s)
 	if err != nil {
 		return smtp.Path{}, more, err
