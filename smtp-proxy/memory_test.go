@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -89,8 +90,8 @@ func TestMemoryBudget(t *testing.T) {
 	}
 }
 
-// TestUnfinishedHeadersCostLittle has sessions stop within a large header of short lines: each costs far
-// less than its header.
+// TestUnfinishedHeadersCostLittle has sessions stop within a large header of short lines: each costs far less than its
+// header.
 func TestUnfinishedHeadersCostLittle(t *testing.T) {
 	const sessions = 40
 	for _, filtered := range []bool{false, true} {
@@ -191,25 +192,17 @@ func sizes(t *testing.T, pattern string) (n int64) {
 	return n
 }
 
+// heap gives the bytes that are in use. What pools and finalizers hold back goes only when the collector has run several
+// times.
 func heap() int64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
-}
-
-// TestContentThatIsRefusedHoldsNoMemory: DATA without recipients takes nothing from the budget, however often.
-func TestContentThatIsRefusedHoldsNoMemory(t *testing.T) {
-	b := testenv.StartBackend(t)
-	p := startProxy(t, "--max-memory=300K", behind(b))
-	idle := greeted(t, p.addr)
-	idle.cmd("MAIL FROM:<>", "250")
-	for range 8 {
-		idle.cmd("DATA", "5")
-	}
-	for range 4 {
-		c := greeted(t, p.addr)
-		c.envelope()
-		c.cmd("DATA", "354")
+	for last := int64(math.MaxInt64); ; {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		now := int64(m.HeapAlloc)
+		if now > last-1<<10 {
+			return now
+		}
+		last = now
 	}
 }
