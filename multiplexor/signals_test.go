@@ -24,7 +24,7 @@ func TestServiceManagerDoesNotHoldUpTheLoop(t *testing.T) {
 	e, release := blocked()
 	defer e.Close()
 	defer release()
-	d := &multiplexor{manager: daemon.NewNotifier(), pool: newBench(t, nil).p, errands: e}
+	d := &multiplexor{manager: daemon.NewNotifier(), pool: newBench(t, nil).p, errands: e, settings: &settings{}}
 	defer d.manager.Close()
 	d.pool.reload.tell = d.rereadEnded
 	d.signalled(syscall.SIGINT)
