@@ -25,7 +25,8 @@ const (
 // reporter is how a starting multiplexor tells how it went: to the parent that
 // waits, or on standard error.
 type reporter struct {
-	parent *os.File // nil in the foreground
+	parent  *os.File // nil in the foreground
+	warning string   // for the parent's standard error
 }
 
 const (
@@ -50,7 +51,7 @@ func newReporter() (r *reporter, stage int) {
 func (r *reporter) ready() {
 	if r.parent != nil {
 		// A parent that has gone does not matter any more.
-		_, _ = io.WriteString(r.parent, reportReady)
+		_, _ = io.WriteString(r.parent, reportReady+r.warning)
 		_ = r.parent.Close()
 		r.parent = nil
 	}
@@ -85,8 +86,12 @@ func goBackground(args []string) int {
 	pw.Close()
 	report, err := io.ReadAll(io.LimitReader(pr, 64<<10))
 	text := string(report)
+	warning, ready := strings.CutPrefix(text, reportReady)
 	switch {
-	case err == nil && text == reportReady:
+	case err == nil && ready:
+		if warning != "" {
+			fmt.Fprintf(os.Stderr, "%s: warning: %s\n", args[0], warning)
+		}
 		return 0
 	case strings.HasPrefix(text, reportPlain):
 		fmt.Fprintln(os.Stderr, strings.TrimPrefix(text, reportPlain))

@@ -16,6 +16,15 @@ func (s *settings) check() error {
 	if s.tooFew {
 		return &config.Error{Key: "min-workers", Err: errors.New("more than max-workers")}
 	}
+	taken := map[string]string{}
+	for name, specs := range map[string][]string{"requests": s.Requests, "status": s.Status, "map": s.Map, "notify": s.Notify, "metrics": s.Metrics} {
+		for _, spec := range specs {
+			if other := taken[spec]; other != "" {
+				return &config.Error{Key: name, Err: fmt.Errorf("%s is a socket already, for %s", spec, other)}
+			}
+			taken[spec] = name
+		}
+	}
 	st, err := os.Stat(s.Worker)
 	switch {
 	case err != nil:

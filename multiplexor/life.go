@@ -103,6 +103,9 @@ func (s *settings) read(args []string) (done bool, status int) {
 			fmt.Fprintf(os.Stderr, "%s: error: %v\n", args[0], err)
 			return true, config.ExitSettings
 		}
+		if text := s.quarantineLost(theirQuarantine); text != "" && !s.likeOriginal() {
+			fmt.Fprintf(os.Stderr, "%s: warning: %s\n", args[0], text)
+		}
 		return true, s.checkDirectories(args[0])
 	}
 	// A file named relative to where we were is not looked at again.
@@ -192,7 +195,7 @@ func (d *multiplexor) prepare() (text string, early bool) {
 	if s.Group {
 		syscall.Umask(0o027)
 	}
-	if err := d.files.openEarly(s.Pidfile); err != nil {
+	if err := d.files.openEarly(s.Pidfile, s.Lockfile); err != nil {
 		if errors.Is(err, errLocked) {
 			return err.Error(), false
 		}
@@ -400,6 +403,12 @@ func (d *multiplexor) serve() {
 func (d *multiplexor) ready() {
 	d.report.ready()
 	d.errands.must(d.manager.Ready)
+	if !d.settings.likeOriginal() {
+		d.journal.add(levelInfo, fmt.Sprintf("ready, process %d", os.Getpid()))
+		if text := d.settings.quarantineLost(theirQuarantine); text != "" {
+			d.journal.add(levelWarning, text)
+		}
+	}
 	d.tellStatus()
 }
 
@@ -441,6 +450,9 @@ func (d *multiplexor) leave() {
 		d.hub.Close()
 	}
 	d.giveUpNames(func(err error) { d.log.Warn(err.Error()) })
+	if d.pool != nil && !d.settings.likeOriginal() {
+		d.log.Info("stopped")
+	}
 	if d.errands != nil && d.errands.Close() && d.stats != nil {
 		d.stats.Close()
 	}

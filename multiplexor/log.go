@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
 	"runtime/debug"
 	"strings"
@@ -17,13 +18,20 @@ func (d *multiplexor) openLog() (err error) {
 		return err
 	}
 	options := logging.Options{Target: s.Log, Format: s.LogFormat, Level: level, Facility: s.Facility, Tag: s.Tag}
+	background, auto := d.report.parent != nil, s.Log == logging.Auto
+	if background && auto {
+		options.Target = logging.Syslog // nobody sees standard error
+	}
 	log, queue, err := logging.New(options)
-	if err != nil && s.likeOriginal() {
-		options.Target = logging.Stderr
-		if !s.Foreground {
-			d.log = slog.New(slog.DiscardHandler)
-			return nil
+	switch {
+	case err != nil && background && (auto || s.likeOriginal()):
+		if !s.likeOriginal() { // which said nothing
+			d.report.warning = fmt.Sprintf("the log is lost: %v", err)
 		}
+		d.log = slog.New(slog.DiscardHandler)
+		return nil
+	case err != nil && s.likeOriginal():
+		options.Target = logging.Stderr
 		log, queue, err = logging.New(options)
 	}
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 // are ours, so that a second instance leaves those of the first alone; both are given
 // up when the end begins, for the one that takes over.
 //
-// A process id file in a directory of root is written before privileges are dropped,
-// because only then it can be; one in anybody else's directory afterwards, because
+// Those in a directory of root are written before privileges are dropped,
+// because only then they can be; those in anybody else's directory afterwards, because
 // root has no business there.
 type ownFiles struct {
 	pidPath   string // absolute; "" = none
@@ -24,33 +24,50 @@ type ownFiles struct {
 
 var errLocked = errors.New("Cannot lock lockfile: Is another copy running?")
 
-// openEarly writes the process id file if that needs root. Relative paths are
-// relative to the directory the program was started in.
-func (f *ownFiles) openEarly(pidPath string) error {
-	if pidPath == "" {
-		return nil
-	}
+// openEarly writes the process id file and the lock file if that needs root. A relative process id file is relative to
+// the directory the program was started in, a relative lock file to the spool directory, which it is too early for.
+func (f *ownFiles) openEarly(pidPath, lockPath string) error {
 	var err error
-	if f.pidPath, err = filepath.Abs(pidPath); err != nil {
-		return fmt.Errorf("process id file %s: %w", pidPath, err)
+	if pidPath != "" {
+		if f.pidPath, err = filepath.Abs(pidPath); err != nil {
+			return fmt.Errorf("process id file %s: %w", pidPath, err)
+		}
+		switch roots, err := inDirOfRoot(f.pidPath); {
+		case err != nil:
+			return fmt.Errorf("process id file: %w", err)
+		case roots:
+			if f.pid, err = takeFile(f.pidPath); err != nil {
+				return err
+			}
+		}
 	}
-	st, err := os.Stat(filepath.Dir(f.pidPath))
-	if err != nil {
-		return fmt.Errorf("process id file: %w", err)
-	}
-	owner := st.Sys().(*syscall.Stat_t)
-	if owner.Uid != 0 || st.Mode().Perm()&0o022 != 0 {
+	if !filepath.IsAbs(lockPath) {
 		return nil
 	}
-	f.pid, err = takeFile(f.pidPath)
+	if roots, err := inDirOfRoot(lockPath); err != nil || !roots {
+		return nil // acquire says what is wrong
+	}
+	f.lock, err = takeFile(lockPath)
 	return err
+}
+
+// inDirOfRoot reports whether only root may make a file of that name.
+func inDirOfRoot(path string) (bool, error) {
+	st, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		return false, err
+	}
+	return st.Sys().(*syscall.Stat_t).Uid == 0 && st.Mode().Perm()&0o022 == 0, nil
 }
 
 // takeFile writes a file that says who runs, and locks it.
 func takeFile(path string) (*pidfile.File, error) {
 	f, err := pidfile.Write(path)
-	if errors.Is(err, pidfile.ErrRunning) {
+	switch {
+	case errors.Is(err, pidfile.ErrRunning):
 		err = fmt.Errorf("%w (%w)", errLocked, err)
+	case err != nil:
+		err = fmt.Errorf("Cannot lock: %w", err)
 	}
 	return f, err
 }
@@ -59,9 +76,9 @@ func takeFile(path string) (*pidfile.File, error) {
 // relative lock file is relative to the spool directory, which is the current one by
 // now.
 func (f *ownFiles) acquire(lockPath string) (err error) {
-	if lockPath != "" {
-		if f.lock, err = pidfile.Write(lockPath); err != nil {
-			return fmt.Errorf("%w (%w)", errLocked, err)
+	if lockPath != "" && f.lock == nil {
+		if f.lock, err = takeFile(lockPath); err != nil {
+			return err
 		}
 	}
 	if f.pidPath != "" && f.pid == nil {

@@ -106,6 +106,36 @@ func TestStartWhileAnotherDrains(t *testing.T) {
 	}
 }
 
+// TestFilesOfRoot: beside a process id file in a directory where only root makes files the lock file is made, too, and what
+// keeps either from being made is not taken for another copy.
+func TestFilesOfRoot(t *testing.T) {
+	testenv.NeedRoot(t)
+	r := prepare(t)
+	ours := testenv.ShortDir(t)
+	if err := os.Chmod(ours, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	pid := filepath.Join(ours, "pid")
+	r.start(exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D", "-p", pid)...))
+	for _, path := range []string{pid, pid + ".lock"} {
+		if got, want := pidIn(t, path), fmt.Sprint(r.proc.Pid()); got != want {
+			t.Errorf("%s holds %q, want %s", path, got, want)
+		}
+	}
+	third := exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D", "-p", pid)...)
+	if out, err := third.CombinedOutput(); err == nil || !bytes.Contains(out, []byte("Is another copy running?")) {
+		t.Errorf("another one: %v, %s", err, out)
+	}
+	r.end()
+	if out := r.proc.Output(); !strings.Contains(out, "ready, process") || !strings.Contains(out, "msg=stopped") {
+		t.Errorf("beginning and end are not in the log:\n%s", out)
+	}
+	other := exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D", "-o", filepath.Join(ours, "none", "lock"))...)
+	if out, err := other.CombinedOutput(); err == nil || bytes.Contains(out, []byte("another copy")) || !bytes.Contains(out, []byte("no such file")) {
+		t.Errorf("without the directory: %v, %s", err, out)
+	}
+}
+
 // TestFailedStartLeavesNoPid: whatever a start fails at, no file says afterwards that a
 // process runs that does not, and what belongs to another stays.
 func TestFailedStartLeavesNoPid(t *testing.T) {

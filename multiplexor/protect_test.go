@@ -117,6 +117,7 @@ func TestCheckLooks(t *testing.T) {
 		{"no worker", []string{"-f", r.path("missing")}, "worker"},
 		{"a worker that is no program", []string{"-f", r.dir}, "worker"},
 		{"minimum above maximum", []string{"-m", "3", "-x", "2"}, "min-workers"},
+		{"a socket twice", []string{"-a", r.path("a"), "-O", r.path("a")}, "is a socket already"},
 		{"no spool", []string{"-z", r.path("missing")}, "spool"},
 		{"spool is a file", []string{"-z", r.worker}, "spool"},
 		{"spool of another", []string{"-z", locked}, "may not enter"},

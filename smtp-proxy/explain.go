@@ -140,27 +140,41 @@ func (e *explanation) envelope(from string, to []string) {
 	}
 	s.tx = tx
 	for _, address := range to {
-		e.say("recipient", e.recipient(address))
+		of, r := e.recipient(address)
+		e.say("recipient", r)
+		e.note("", address+": "+of)
 	}
 	s.tx = nil
 }
 
-func (e *explanation) recipient(address string) *smtp.Reply {
+// recipient gives the verdict about a recipient, and which gate it is of.
+func (e *explanation) recipient(address string) (of string, r *smtp.Reply) {
 	s := e.s
 	path, err := explainAddress(address, s.conf.check())
 	if err == nil && path.Null() {
 		err = errors.New("address is empty")
 	}
 	if err != nil {
-		return refusalOf(501, "5.1.3", "Recipient: "+err.Error())
+		return "address", refusalOf(501, "5.1.3", "Recipient: "+err.Error())
 	}
 	if r := s.mayRelay(path); r != nil {
-		return &r.Reply
+		why := r.Gate
+		if gate.NamesPlace(path.Local()) {
+			why += ", as the local part names another place, which is not in local-domains"
+		}
+		return why, &r.Reply
 	}
 	if s.tx.first == "" {
 		s.tx.first = path.String()
 	}
-	return s.askRecipok(filter.Recipient{Path: path})
+	r = s.askRecipok(filter.Recipient{Path: path})
+	switch {
+	case s.filtering() == nil:
+		return "no gate", r
+	case r == nil:
+		return "all gates", nil
+	}
+	return "recipok", r
 }
 
 // explainAddress takes an address with or without brackets.

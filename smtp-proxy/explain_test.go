@@ -29,6 +29,9 @@ func TestExplain(t *testing.T) {
 	}{
 		{"open", []string{"--client=192.0.2.1", "--from=a@b.example", "--to=good@d.example"}, 0, []string{"load           open", "stamp          open", "recipient      open"}},
 		{"no stamp", []string{"--client=192.0.2.2"}, 75, []string{"stamp          shut   421 4.7.0"}},
+		{"recipient's gate", []string{"--client=192.0.2.1", "--to=bad@d.example"}, 1, []string{"               bad@d.example: recipok\n"}},
+		{"percent", []string{"--client=192.0.2.2", "--clientip-scope=relay", "--local-domains=d.example", "--to=a%x.example@d.example", "--to=good@d.example"}, 1,
+			[]string{"               a%x.example@d.example: stamp, as the local part names another place", "               good@d.example: all gates\n"}},
 		{"recipient", []string{"--client=192.0.2.1", "--to=good@d.example", "--to=bad@d.example"}, 1, []string{"recipient      open", "recipient      shut   550 5.1.1 Unknown"}},
 		{"sender", []string{"--client=192.0.2.1", "--from=a@@b"}, 1, []string{"sender         shut   501"}},
 		{"client", []string{"--client=x"}, 78, nil},

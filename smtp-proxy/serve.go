@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"postern/internal/config"
@@ -18,6 +21,7 @@ import (
 	"postern/internal/listen"
 	"postern/internal/mxproto"
 	"postern/internal/notify"
+	"postern/internal/privdrop"
 	"postern/internal/safedir"
 	"postern/internal/sockspec"
 	"postern/internal/stamp"
@@ -47,6 +51,7 @@ func (p *program) program() daemon.Program {
 		Warnings: p.warnings,
 		Reloads:  notify.Reloads,
 		Commands: map[string]func(io.Writer, io.Writer) int{"explain": p.explain},
+		AsUser:   []string{"explain"},
 	}
 }
 
@@ -105,11 +110,43 @@ func (p *program) directories() map[string]func(...safedir.Account) error {
 	for setting, urls := range map[string][]string{"upstream": s.Upstream, "hold": {s.Hold}} {
 		for _, url := range urls {
 			if path, ok := strings.CutPrefix(url, "maildir:"); ok {
-				all[setting] = func(also ...safedir.Account) error { return safedir.Check(path, also...) }
+				all[setting] = func(also ...safedir.Account) error { return s.checkMaildir(path, also...) }
 			}
 		}
 	}
 	return all
+}
+
+// checkMaildir looks at a Maildir, or whether the user who serves can make it.
+func (s *settings) checkMaildir(path string, also ...safedir.Account) error {
+	err := safedir.Check(path, also...)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(path)
+	for parent != filepath.Dir(parent) {
+		if _, err := os.Stat(parent); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		parent = filepath.Dir(parent)
+	}
+	var denied error
+	for _, user := range []string{s.User, daemon.UnitUser} {
+		account, lookup := privdrop.Lookup(user)
+		if lookup != nil {
+			continue
+		}
+		if denied = privdrop.As(account, func() error { return mayMake(parent) }); denied == nil {
+			return err // it is made at the start
+		}
+	}
+	return fmt.Errorf("%s is not there, and cannot be made: %s: %v", path, parent, denied)
+}
+
+// mayMake returns an error if we, as whom we seem to be, may make nothing in a directory.
+func mayMake(dir string) error {
+	const here, write, search, effective = -100, 2, 1, 0x200 // AT_FDCWD, W_OK, X_OK, AT_EACCESS
+	return syscall.Faccessat(here, dir, write|search, effective)
 }
 
 // open reads the keys, still as root.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"postern/internal/listen"
+	"postern/internal/mxproto"
 	"postern/internal/sockspec"
 	"postern/smtp-proxy/upstream"
 )
@@ -65,11 +66,42 @@ func (s *settings) uselessWarnings() []string {
 // silentTime is how long a next hop may take to be no reason for a warning.
 const silentTime = 5 * time.Second
 
-// silent says which next hops do not answer.
+// silent says which next hops do not answer or do not fit the settings, and whether the filter's workers do not work.
 func (s *settings) silent(ctx context.Context) []string {
 	ctx, cancel := context.WithTimeout(ctx, min(silentTime, s.ConnectTimeout))
 	defer cancel()
-	return upstream.Config{URLs: s.Upstream}.Silent(ctx)
+	c, err := s.upstreamConfig()
+	if err == nil {
+		c.TLSConfig, err = s.UpstreamFiles.Load()
+	}
+	var all []string
+	if err == nil { // else that has been said
+		all = c.Silent(ctx)
+	}
+	return append(all, s.idleFilter(ctx)...)
+}
+
+// idleFilter says whether the multiplexor does not answer, and why its workers come to nothing, if they do.
+func (s *settings) idleFilter(ctx context.Context) []string {
+	spec, err := sockspec.Parse(s.Multiplexor)
+	if s.Multiplexor == "" || err != nil {
+		return nil
+	}
+	c := &mxproto.Client{Dial: spec.Dial, Persistent: true}
+	defer c.Close()
+	if _, err := c.Ask(ctx, "free"); err != nil {
+		return []string{"the multiplexor does not answer: " + err.Error()}
+	}
+	health, err := c.AskOurs(ctx, "health")
+	if err != nil {
+		return nil // it is not ours
+	}
+	for line := range strings.Lines(health) {
+		if fault, ok := strings.CutPrefix(strings.TrimSpace(line), "Fault "); ok {
+			return []string{"the multiplexor's workers come to nothing: " + fault}
+		}
+	}
+	return nil
 }
 
 func (s *settings) runsProgram() bool {

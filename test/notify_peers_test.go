@@ -268,7 +268,7 @@ func TestNotifyTools(t *testing.T) {
 		raw := testenv.Start(t, exec.Command(cat, "--raw", "-t", "YZF", p.notify))
 		p.untilHeard(raw.Output, "F 0\nZ\n", "F 1\nY\n")
 		words := testenv.Start(t, exec.Command(cat, p.notify))
-		p.untilHeard(words.Output, " Z none is free\n", " Y some are free again\n")
+		p.untilHeard(words.Output, " Z none is free\n", " Y some are free\n")
 		json := testenv.Start(t, exec.Command(cat, "-f", "json", "-t", "S", "mx="+p.notify))
 		p.untilHeard(json.Output, `"type":"S","text":"0 StateChange Idle -> Busy"`, `"worker":0`)
 

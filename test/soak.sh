@@ -18,7 +18,7 @@ ROUNDS='
 	./multiplexor		RealSoak|WRK_11
 	./smtp-proxy		CMD_16|UnfinishedHeaders|Invariants|NothingIsLeft|ReplyIsWhole|HostileTexts|RES_11
 	./smtp-proxy/upstream	Chaos
-	./test			^TestChaos|LoadLeavesNothing|StreamsInConstant
+	./test			^TestChaos|LoadLeavesNothing|RES_70|StreamsInConstant
 '
 
 time=${1:-30m}

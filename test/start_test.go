@@ -1,8 +1,10 @@
 package test
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -26,6 +28,9 @@ func TestStartRefuses(t *testing.T) {
 		{"a relative socket", "smtp-proxy", "--smtp inet:2525 --notify unix:here", "whole path, or inet_any:PORT"},
 		{"a port alone for events", "pop3-stamp", "--pop3 inet:2110 --notify 7", "write inet:7"},
 		{"a port alone for the multiplexor", "smtp-proxy", "--smtp inet:2525 --multiplexor 2527", "write inet:2527"},
+		{"a listener twice", "smtp-proxy", "--smtp inet:2525 --smtp inet:2525", "inet:2525 is a listener already, smtp"},
+		{"two listeners in one place", "pop3-stamp", "--pop3 unix:/run/x --notify /run/x", "/run/x is a listener already, pop3"},
+		{"a Maildir that cannot be made", "smtp-proxy", "--smtp inet:2525 --upstream maildir:/proc/none/box", "/proc/none/box"},
 		{"a relative multiplexor", "smtp-proxy", "--smtp inet:2525 --multiplexor mx.sock", "no absolute path"},
 	}
 	for _, tt := range tests {
@@ -123,4 +128,55 @@ func TestDrainAnswersNewClients(t *testing.T) {
 	next := testenv.Start(t, socket.Command(testenv.Binary(t, "smtp-proxy"), args...))
 	dialSMTP(t, socket.Addr).say("QUIT\r\n", "221")
 	next.Stop(syscall.SIGTERM)
+}
+
+// TestCheckWarnsOfWhatIsBehind: what the settings need, and do not find at the server behind or the multiplexor, is told before
+// mail comes.
+func TestCheckWarnsOfWhatIsBehind(t *testing.T) {
+	noSettings(t)
+	b := testenv.StartBackend(t) // without STARTTLS and XCLIENT
+	dir := testenv.ShortDir(t)
+	account, _ := testenv.DaemonAccount()
+	spool := testenv.DaemonDir(t, filepath.Join(dir, "d"))
+	broken := filepath.Join(spool, "mx")
+	args := []string{"--foreground", "--config", "/dev/null", "--requests", broken, "--worker", "/bin/false", "--spool", spool, "--log", "stderr"}
+	if os.Geteuid() == 0 {
+		args = append(args, "--user", account)
+	}
+	mx := testenv.Start(t, exec.Command(testenv.Binary(t, "multiplexor"), args...))
+	mx.WaitOutput("died unexpectedly")
+	for _, tt := range []struct{ args, want string }{
+		{"--upstream-tls require", "gets no mail with these settings"},
+		{"--upstream-client-ip xclient", "gets no mail with these settings"},
+		{"--upstream-tls may", ""},
+		{"--spool " + spool + " --multiplexor " + filepath.Join(dir, "none"), "the multiplexor does not answer: "},
+		{"--spool " + spool + " --multiplexor " + broken, "the multiplexor's workers come to nothing: "},
+	} {
+		args := strings.Fields("--check --user " + account + " --smtp inet:2525 --refuse-relay=yes --local-domains a.test --upstream smtp://" + b.Addr + " " + tt.args)
+		_, stderr, status := testenv.Run(t, testenv.Binary(t, "smtp-proxy"), args...)
+		if status != 0 || !strings.Contains(stderr, tt.want) || (tt.want == "") != (stderr == "") {
+			t.Errorf("%s: status %d, want %q:\n%s", tt.args, status, tt.want, stderr)
+		}
+	}
+}
+
+// TestStartWarnsOfWhatOnlyRootReads: a reload that must fail is told at the start.
+func TestStartWarnsOfWhatOnlyRootReads(t *testing.T) {
+	testenv.NeedRoot(t)
+	noSettings(t)
+	account, _ := testenv.DaemonAccount()
+	dir := testenv.ShortDir(t)
+	conf := filepath.Join(dir, "conf")
+	for mode, want := range map[os.FileMode]bool{0o600: true, 0o644: false} {
+		text := "user " + account + "\npop3 unix:" + testenv.DaemonDir(t, filepath.Join(dir, fmt.Sprint(mode))) + "/s\n"
+		if err := errors.Join(os.WriteFile(conf, []byte(text), mode), os.Chmod(conf, mode)); err != nil {
+			t.Fatal(err)
+		}
+		p := testenv.Start(t, exec.Command(testenv.Binary(t, "pop3-stamp"), "--config", conf))
+		p.WaitOutput("msg=ready")
+		if got := strings.Contains(p.Output(), "reloads will fail: "+conf); got != want {
+			t.Errorf("%v: warned %v, want %v:\n%s", mode, got, want, p.Output())
+		}
+		p.Kill()
+	}
 }

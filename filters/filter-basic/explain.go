@@ -49,6 +49,9 @@ func (s *Settings) explainFile(out io.Writer, file string) (passes bool, err err
 		return false, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return false, fmt.Errorf("%s is a directory; name the files of messages", file)
+	}
 	message, done, err := mapFile(f)
 	if err != nil {
 		return false, err

@@ -509,6 +509,7 @@ func TestExplain(t *testing.T) {
 		{[]string{bad}, 1, []string{"name a?.exe: blocked\n", "several boundaries", "another boundary\n", "reject: attachment name not allowed: a?.exe\n"}},
 		{[]string{"--on-blocked=mark", bad, clean}, 0, []string{"mark: attachment", "passes\n"}},
 		{[]string{clean, filepath.Join(dir, "none")}, exitUnread, []string{"passes\n"}},
+		{[]string{dir}, exitUnread, nil},
 	}
 	for _, tt := range tests {
 		s := &Settings{}
@@ -516,9 +517,9 @@ func TestExplain(t *testing.T) {
 		if command, err := s.parse(args); err != nil || !strings.HasPrefix(command, "explain") {
 			t.Fatalf("%q: command %q, %v", args, command, err)
 		}
-		var out bytes.Buffer
-		if status := s.explain(&out, io.Discard); status != tt.status {
-			t.Errorf("%q: exit status %d, want %d\n%s", args, status, tt.status, out.String())
+		var out, errs bytes.Buffer
+		if status := s.explain(&out, &errs); status != tt.status || tt.args[0] == dir && !strings.Contains(errs.String(), dir+" is a directory") {
+			t.Errorf("%q: exit status %d, want %d\n%s%s", args, status, tt.status, &out, &errs)
 		}
 		for _, want := range tt.want {
 			if !strings.Contains(out.String(), want) {

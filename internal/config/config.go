@@ -152,10 +152,19 @@ func (p *Parser) adjust(k *kong.Kong) error {
 	return kong.Visit(k.Model.Node, func(v kong.Visitable, next kong.Next) error {
 		if flag, ok := v.(*kong.Flag); ok {
 			flag.Tag.Sep = -1
+			sayDefault(flag)
 			flag.Tag.Envs, flag.Envs = nil, nil
 		}
 		return next(nil)
 	})
+}
+
+// sayDefault puts a default into the help of a flag where kong shows a placeholder instead, or nothing.
+func sayDefault(flag *kong.Flag) {
+	shown := flag.PlaceHolder == "" && !flag.IsBool()
+	if flag.Default != "" && !shown && !strings.Contains(strings.ToLower(flag.Help), "default") {
+		flag.Help = strings.TrimSpace(flag.Help) + " Default: " + flag.Default + "."
+	}
 }
 
 func findFlag(k *kong.Kong, name string) *kong.Flag {

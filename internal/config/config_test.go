@@ -399,3 +399,23 @@ func TestByteOrderMark(t *testing.T) {
 		t.Errorf("%v, %v", values, err)
 	}
 }
+
+// TestHelpShowsDefaults: also where a placeholder stands for the value, and once.
+func TestHelpShowsDefaults(t *testing.T) {
+	var out strings.Builder
+	p := Parser{Program: "prog", Stdout: &out}
+	if _, err := p.Parse(&struct {
+		Load  string `help:"Load." default:"10 0 0" placeholder:"LOADS"`
+		Said  string `help:"Said. Default: all that is there." default:"x" placeholder:"TEXT"`
+		Wait  string `help:"Wait." default:"30s"`
+		Flag  bool   `help:"Flag." default:"yes"`
+		Other Switch `help:"Other." default:"no"`
+	}{}, []string{"--help"}); !errors.Is(err, ErrDone) {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"Load. Default: 10 0 0.", "Said. Default: all that is there.\n", "--wait=\"30s\"", "Flag. Default: yes.", "Other. Default: no."} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, &out)
+		}
+	}
+}

@@ -46,6 +46,9 @@ type Program struct {
 	// started the program, and give the exit status.
 	Commands map[string]func(stdout, stderr io.Writer) int
 
+	// AsUser names the commands that judge what the user who serves may do: when root runs them they become that user.
+	AsUser []string
+
 	// Check is part of --check: what cannot be seen in the settings alone, such
 	// as files that must be there. It changes nothing.
 	Check func() error
@@ -180,6 +183,12 @@ func Main(p Program, args []string, std Std) int {
 	}
 	common := p.Settings.common()
 	if command, ok := p.Commands[result.Command]; ok {
+		if slices.Contains(p.AsUser, result.Command) && p.ownProcess && os.Geteuid() == 0 {
+			if err := p.becomeServer(result); err != nil {
+				fmt.Fprintf(std.Stderr, "%s: error: %s as the user who serves: %v\n", p.Name, result.Command, err)
+				return exitFailure
+			}
+		}
 		return command(std.Stdout, std.Stderr)
 	}
 	switch {
@@ -304,18 +313,37 @@ func (p *Program) checkDirectories(stderr io.Writer) error {
 	return nil
 }
 
-// unitUser is the account of the units.
-const unitUser = "postern"
+// UnitUser is the account of the units.
+const UnitUser = "postern"
 
-// checkFiles looks whether the user who serves can read what he must: the one of the settings, else that of the units,
-// if there is one. All others may be started with files that root alone can read.
-func (p *Program) checkFiles(result *config.Result) error {
-	user := unitUser
-	if result.Source("user") != "default" {
-		user = p.Settings.common().User
+// server gives the user who serves: the one of the settings, else that of the units, if there is one.
+func (p *Program) server(result *config.Result) (privdrop.Account, error) {
+	common := p.Settings.common()
+	if result.Source("user") == "default" {
+		if account, err := privdrop.Lookup(UnitUser); err == nil {
+			return account, nil
+		}
 	}
-	account, err := privdrop.Lookup(user)
-	if err != nil || p.Files == nil {
+	return privdrop.Lookup(common.User)
+}
+
+// becomeServer has root become the user who serves, for good.
+func (p *Program) becomeServer(result *config.Result) error {
+	account, err := p.server(result)
+	if err != nil {
+		return err
+	}
+	return privdrop.Become(account)
+}
+
+// checkFiles looks whether the user who serves can read what he must. Where that is not known, as nobody has set it and
+// there is no unit's, the program may be started with files that root alone can read.
+func (p *Program) checkFiles(result *config.Result) error {
+	if p.Files == nil {
+		return nil
+	}
+	account, err := p.server(result)
+	if err != nil || result.Source("user") == "default" && account.Name != UnitUser {
 		return nil
 	}
 	return privdrop.As(account, func() error {
@@ -411,12 +439,30 @@ func (l *life) start() error {
 	return nil
 }
 
+// unreadable says which files a reload will not be able to read, since root read them at the start.
+func (l *life) unreadable() (texts []string) {
+	files := []string{}
+	if l.program.Files != nil {
+		files = l.program.Files()
+	}
+	if l.result.File != "" {
+		files = append(files, l.result.File)
+	}
+	for _, name := range files {
+		if err := syscall.Access(name, 4); err != nil { // R_OK
+			texts = append(texts, fmt.Sprintf("reloads will fail: %s was read as root, and %s may not: %v", name, l.common.User, err))
+		}
+	}
+	return texts
+}
+
 // warn logs what the settings allow that is most likely not meant.
 func (l *life) warn() {
-	if l.program.Warnings == nil {
-		return
+	texts := l.unreadable()
+	if l.program.Warnings != nil {
+		texts = append(texts, l.program.Warnings(context.Background(), l.env.Listeners)...)
 	}
-	for _, text := range l.program.Warnings(context.Background(), l.env.Listeners) {
+	for _, text := range texts {
 		l.env.Log.Warn(text)
 	}
 }

@@ -146,6 +146,7 @@ func (r Request) trusted() []safedir.Account {
 // CheckSpecs says whether the specifications and rights can be read, and the former name no relative path: for a program that is started
 // anywhere such a path is most likely none, but a host or a port.
 func CheckSpecs(requests []Request) error {
+	taken := make(map[string]string) // listener, by the place it is bound to
 	for _, r := range requests {
 		if r.wrong != nil {
 			return r.wrong
@@ -155,9 +156,13 @@ func CheckSpecs(requests []Request) error {
 			if err == nil && spec.IsUnix() && !filepath.IsAbs(spec.Address) {
 				err = fmt.Errorf("%q would be a UNIX socket in the directory that the program is started in; write its whole path, or inet_any:PORT for a port", text)
 			}
+			if other := taken[spec.String()]; err == nil && other != "" {
+				err = fmt.Errorf("%s is a listener already, %s", text, other)
+			}
 			if err != nil {
 				return fmt.Errorf("listener %s: %w", r.Name, err)
 			}
+			taken[spec.String()] = r.Name
 		}
 	}
 	return nil

@@ -29,7 +29,7 @@ func (m Message) Words() string {
 		return fmt.Sprintf("session %s: disconnected from %s after %s seconds", arg(0), arg(1), arg(2))
 	case LetterFault:
 		if text == "" {
-			return "workers can be started again"
+			return "workers can be started"
 		}
 		return "workers come to nothing: " + text
 	case LetterFree:
@@ -39,7 +39,7 @@ func (m Message) Words() string {
 	case LetterGate:
 		switch text {
 		case "0":
-			return "the load is low enough again"
+			return "the load is low enough"
 		case "1":
 			return "the load is too high"
 		}
@@ -69,7 +69,7 @@ func (m Message) Words() string {
 	case LetterStampGone:
 		return "stamp gone for " + arg(0)
 	case LetterSome:
-		return "some are free again"
+		return "some are free"
 	case LetterNone:
 		return "none is free"
 	}

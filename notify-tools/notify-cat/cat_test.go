@@ -116,7 +116,7 @@ func TestFormats(t *testing.T) {
 		args []string
 		want string
 	}{
-		{"line", nil, "T mx =F 2 free\nT mx =Y some are free again\n" +
+		{"line", nil, "T mx =F 2 free\nT mx =Y some are free\n" +
 			"T mx  S worker 0: Busy, was Idle\nT mx  F 1 free\nT mx  S worker 0: scan q1 \\xff\\u202e\nT mx  Z none is free\nT mx  S worker 0: Idle, was Busy\n"},
 		{"raw", []string{"--raw"}, "F 2\nY\nS 0 StateChange Idle -> Busy\nF 1\nS 0 scan q1 \xff\u202e\nZ\nS 0 StateChange Busy -> Idle\n"},
 		{"types", []string{"-t", "ZY", "--format=raw"}, "Y\nZ\n"},

@@ -43,7 +43,7 @@ func (l LocalDomains) Empty() bool { return len(l.names)+len(l.below) == 0 }
 // RFC 5321, 4.5.1.
 func (l LocalDomains) Has(to smtp.Path) bool {
 	user := to.Local()
-	if strings.ContainsAny(user, "@%!"+wideMarks) {
+	if NamesPlace(user) {
 		return false
 	}
 	if to.Domain == "" {
@@ -63,6 +63,9 @@ func (l LocalDomains) Has(to smtp.Path) bool {
 	}
 	return false
 }
+
+// NamesPlace reports whether a local part may name another place: victim%outside.test.
+func NamesPlace(user string) bool { return strings.ContainsAny(user, "@%!"+wideMarks) }
 
 // wideMarks are the characters that compatibility forms turn into @, % and !.
 const wideMarks = "\ufe57\ufe6a\ufe6b\uff01\uff05\uff20"

@@ -3,12 +3,14 @@ package upstream
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 )
 
 // Silent asks the servers that are reached over a socket for their first byte, and says which do not give it until ctx
-// ends, and why.
+// ends, or lack what the settings want of them, and why.
 func (c Config) Silent(ctx context.Context) []string {
 	said := make([]string, len(c.URLs))
 	var all sync.WaitGroup
@@ -20,6 +22,8 @@ func (c Config) Silent(ctx context.Context) []string {
 		all.Go(func() {
 			if err := e.greets(ctx); err != nil {
 				said[i] = fmt.Sprintf("the server behind %s does not answer: %v", u, err)
+			} else if err := c.fits(ctx, u); err != nil {
+				said[i] = fmt.Sprintf("the next hop %s gets no mail with these settings: %v", u, err)
 			}
 		})
 	}
@@ -31,6 +35,25 @@ func (c Config) Silent(ctx context.Context) []string {
 		}
 	}
 	return silent
+}
+
+// fits says what keeps a next hop from being told of clients, or spoken to in private, where the settings want that.
+func (c Config) fits(ctx context.Context, url string) error {
+	if c.ClientIP != ClientIPXClient && c.TLS != TLSRequire && c.TLS != TLSVerify {
+		return nil
+	}
+	c.URLs, c.Log = []string{url}, slog.New(slog.DiscardHandler)
+	set, err := New(c)
+	if err != nil {
+		return err
+	}
+	defer set.Close()
+	conn, err := set.Get(ctx, Client{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), 1), Proto: "ESMTP"}) // RFC 5737
+	if err != nil {
+		return err
+	}
+	conn.Release()
+	return nil
 }
 
 // greets waits for the first byte of the server, or for the connection if the client has to speak first.
