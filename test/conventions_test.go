@@ -77,7 +77,6 @@ var layers = map[string]layer{
 	"internal/rawio":     system,
 	"internal/namedfile": system,
 
-	"internal/atomicfile":  leaf,
 	"internal/connlimit":   leaf,
 	"internal/evloop":      leaf,
 	"internal/percent":     leaf,

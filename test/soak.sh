@@ -11,7 +11,6 @@ cd "$(dirname "$0")/.." || exit 1
 
 # Package, and its tests, as for -run.
 ROUNDS='
-	./internal/atomicfile	ReadersSeeWholeFiles
 	./internal/notify	Churn|ManyListeners|SlowListenerKeeps|OtherConnections
 	./internal/privdrop	NoWayBack
 	./internal/stamp	SweepAgainstLogin

@@ -61,26 +61,9 @@ type Parser struct {
 	Lookup func(string) (string, bool) // the environment; nil for os.LookupEnv
 }
 
-// Parse fills settings, a pointer to a struct, for the program of that name. It
-// handles --help, --version and --check itself: they print on standard output and
-// end with ErrDone. Any error but ErrDone is for the user: see ExitStatus.
-func Parse(program string, settings any, args []string) error {
-	p := Parser{Program: program}
-	result, err := p.Parse(settings, args)
-	if err != nil {
-		return err
-	}
-	if f, ok := settings.(hasFile); ok && f.settingsFile().Check {
-		if err := result.Print(os.Stdout); err != nil {
-			return &Error{Err: fmt.Errorf("print settings: %w", err)}
-		}
-		return ErrDone
-	}
-	return nil
-}
-
-// Parse fills settings, a pointer to a struct, and says what came from where.
-// Unlike the function Parse it leaves --check to the caller.
+// Parse fills settings, a pointer to a struct, and says what came from where. It handles --help and --version itself:
+// they print on standard output and end with ErrDone. Any error but ErrDone is for the user: see ExitStatus. What
+// --check wants is left to the caller.
 func (p *Parser) Parse(settings any, args []string) (*Result, error) {
 	k, err := p.model(settings)
 	if err != nil {

@@ -310,10 +310,6 @@ func TestReread(t *testing.T) {
 	if err := p.Reread(fresh, []string{"--count", "5"}); err != nil || fresh.Count != 5 || fresh.DrainTimeout != 7*time.Second || fresh.SyslogTag != "example" {
 		t.Errorf("settings %+v, %v", fresh, err)
 	}
-	// Without defaults of its own a program may as well use config.
-	if err := config.Parse("example", fresh, []string{"--count", "6"}); err != nil || fresh.Count != 6 || fresh.User != "nobody" || fresh.SyslogTag != "example" {
-		t.Errorf("settings %+v, %v", fresh, err)
-	}
 	if err := p.Reread(fresh, []string{"--count", "x"}); config.ExitStatus(err) != config.ExitUsage {
 		t.Errorf("error %v", err)
 	}

