@@ -72,7 +72,8 @@ func (s *session) authFault(act string, err error) outcome {
 	return done(reply(454, "4.7.0", "Temporary authentication failure ("+s.id+")"))
 }
 
-// connectForAuth connects to a server that offers the mechanism on a connection where the client's password may go.
+// connectForAuth connects to a server that offers the mechanism on a connection where the client's password
+// may go.
 func (s *session) connectForAuth(mech string) error {
 	up, err := s.srv.ups.GetForAuth(s.background(), s.client.upstream(s.conf.limitExemptNets))
 	if err != nil {
@@ -144,7 +145,8 @@ func authName(mech, response string) string {
 	return name
 }
 
-// authLine reads the client's next line: base64, or * to give up. The outcome says what is the end of the dialog.
+// authLine reads the client's next line: base64, or * to give up. The outcome says what is the end of the
+// dialog.
 func (s *session) authLine() (string, outcome) {
 	if o, ok := s.rest(); !ok {
 		return "", o

@@ -100,7 +100,8 @@ func (s *session) readChunk(c *chunked, size int64) error {
 	return nil
 }
 
-// skipChunk reads a chunk that nobody wants; it returns its outcome, with which the session ends if it did not come.
+// skipChunk reads a chunk that nobody wants; it returns its outcome, with which the session ends if it did
+// not come.
 func (s *session) skipChunk(size int64, o outcome) outcome {
 	r := &receiver{pace: s.newReceiver(nil, nil).pace, refusal: &smtp.Reply{}}
 	for size > 0 {

@@ -42,7 +42,8 @@ func (s *session) begin() outcome {
 	return s.greet()
 }
 
-// identify finds out who the client is, if a load balancer says so; if it is not ok, the session ends with the outcome.
+// identify finds out who the client is, if a load balancer says so; if it is not ok, the session ends with
+// the outcome.
 func (s *session) identify() (o outcome, ok bool) {
 	if within(s.client.peer.Addr(), s.conf.proxyNets) {
 		return s.readProxyHeader()
@@ -99,8 +100,8 @@ func (s *session) openStatus() {
 	})
 }
 
-// delayGreeting waits before the greeting. A client that talks now, an early talker, does not follow the protocol:
-// RFC 5321, 3.1.
+// delayGreeting waits before the greeting. A client that talks now, an early talker, does not follow the
+// protocol: RFC 5321, 3.1.
 func (s *session) delayGreeting(delay time.Duration) (o outcome, ok bool) {
 	if s.conn.Buffered() == 0 {
 		if !s.wait.begin(forCommand, delay) {
@@ -120,8 +121,8 @@ func (s *session) delayGreeting(delay time.Duration) (o outcome, ok bool) {
 
 var earlyTalker = closed(gateEarly, reply(554, "5.5.0", "You talk before the greeting"))
 
-// greet asks the filter about the client and greets it. After a 5xx in place of the greeting the session waits for QUIT and
-// does nothing else: RFC 5321, 3.1.
+// greet asks the filter about the client and greets it. After a 5xx in place of the greeting the session
+// waits for QUIT and does nothing else: RFC 5321, 3.1.
 func (s *session) greet() outcome {
 	switch r := s.askRelayok(); {
 	case r == nil:

@@ -2,7 +2,8 @@ package main
 
 import "time"
 
-// errorLimits is what is held against a client, how much of it may be, and how long the client waits for what it did wrong.
+// errorLimits is what is held against a client, how much of it may be, and how long the client waits for what
+// it did wrong.
 type errorLimits struct {
 	maxErrors, maxRefusals, maxJunk int
 	errorDelay                      time.Duration
@@ -56,8 +57,8 @@ func (l *errorLimits) takeDelay() time.Duration {
 	return time.Duration(min(n, mostDelays)) * l.errorDelay
 }
 
-// takeWasted reports whether the command led to nothing. Each of those costs us something, and a client that goes on all
-// the same does not get more of them than of other junk.
+// takeWasted reports whether the command led to nothing. Each of those costs us something, and a client that
+// goes on all the same does not get more of them than of other junk.
 func (l *errorLimits) takeWasted() bool {
 	w := l.wasted
 	l.wasted = false
@@ -70,9 +71,9 @@ func (l *errorLimits) lastRefusal() bool { return l.refusals+1 >= l.maxRefusals 
 // refusedTooOften reports whether too much was refused.
 func (l *errorLimits) refusedTooOften() bool { return l.refusals >= l.maxRefusals }
 
-// guesses reports whether a client may name no more recipients of its message: too many of them were refused, for so many
-// that were accepted. Those get the message all the same, which makes up for the others; so whoever sends to a large
-// mailing list, of which some are always unknown, is done with it some day.
+// guesses reports whether a client may name no more recipients of its message: too many of them were refused,
+// for so many that were accepted. Those get the message all the same, which makes up for the others; so
+// whoever sends to a large mailing list, of which some are always unknown, is done with it some day.
 func (l *errorLimits) guesses(accepted int) bool {
 	return l.refusedTooOften() && accepted < goodPerUnknown*l.refusals
 }

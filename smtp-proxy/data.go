@@ -63,8 +63,8 @@ func (s *session) doData(arg string) outcome {
 	return s.finishMessage(tx, out, r)
 }
 
-// prepareContent brings the transaction to the point where content may come, and says where it goes. Without such a
-// place the outcome says why.
+// prepareContent brings the transaction to the point where content may come, and says where it goes. Without
+// such a place the outcome says why.
 func (s *session) prepareContent(tx *transaction) (out sink, o outcome) {
 	if !s.reserve(tx) {
 		s.srv.log.Warn("no memory for another message", "session", s.id, "client", s.client.addr.Addr().String(), "limit", s.srv.memory.limit)
@@ -149,7 +149,8 @@ func (s *session) receive(r *receiver, decoder *smtp.DotDecoder) error {
 	return nil
 }
 
-// decode takes what has come of the content. The buffer for it is held no longer: the client may let us wait for more.
+// decode takes what has come of the content. The buffer for it is held no longer: the client may let us wait
+// for more.
 func (s *session) decode(r *receiver, decoder *smtp.DotDecoder, window []byte) (n int, done bool, err error) {
 	buf := decodedPool.Get().(*[]byte)
 	defer decodedPool.Put(buf)
@@ -180,8 +181,8 @@ func (s *session) contentWindow(r *receiver) ([]byte, error) {
 	return s.conn.Window()
 }
 
-// contentSoon waits for content as long as the session may keep its connection to the server, which has a use for it only
-// when the filter is through with the message. If nothing came, the connection was given back.
+// contentSoon waits for content as long as the session may keep its connection to the server, which has a use
+// for it only when the filter is through with the message. If nothing came, the connection was given back.
 func (s *session) contentSoon(now, deadline time.Time) ([]byte, error) {
 	soon := now.Add(s.conf.UpstreamIdle)
 	if s.tx == nil || s.tx.filtered == nil || !s.mayReturn() || !soon.Before(deadline) {

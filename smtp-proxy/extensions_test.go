@@ -19,9 +19,9 @@ func standIn(t *testing.T, keywords string, args ...string) (*dialog, *testenv.B
 	return c, second
 }
 
-// TestPromises: what EHLO offered and the server that stands in cannot do is refused for now, if to leave it out
+// TestExtensionsThatLack: what EHLO offered and the server that stands in cannot do is refused for now, if to leave it out
 // would change what becomes of the message; the rest is left out.
-func TestPromises(t *testing.T) {
+func TestExtensionsThatLack(t *testing.T) {
 	for _, tt := range []struct {
 		mail, rcpt string
 		reply      string // to RCPT
@@ -58,9 +58,9 @@ func TestPromises(t *testing.T) {
 	}
 }
 
-// TestPromiseOfEarlierEHLO: another session has met the server that stands in, so that it is known what it offers.
+// TestExtensionsOfEarlierEHLO: another session has met the server that stands in, so that it is known what it offers.
 // A parameter that this session's EHLO has offered is not one that nobody has heard of.
-func TestPromiseOfEarlierEHLO(t *testing.T) {
+func TestExtensionsOfEarlierEHLO(t *testing.T) {
 	first, second := testenv.StartBackend(t), testenv.StartBackend(t)
 	second.Extend("PIPELINING")
 	p := startProxy(t, behind(first), behind(second))

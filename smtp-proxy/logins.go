@@ -10,8 +10,8 @@ import (
 
 // Logins that failed, and what that leads to: internal/connlimit has the rule, which pop3-stamp shares.
 
-// isGuess reports whether the server's reply to AUTH means that the password was wrong. Other refusals are about the
-// command or the mechanism (RFC 4954, 4 and 6) or are for now, and tell nothing about a password.
+// isGuess reports whether the server's reply to AUTH means that the password was wrong. Other refusals are
+// about the command or the mechanism (RFC 4954, 4 and 6) or are for now, and tell nothing about a password.
 func isGuess(r smtp.Reply) bool {
 	switch r.Code {
 	case 500, 501, 502, 503, 504, 530, 534, 538:
@@ -20,7 +20,8 @@ func isGuess(r smtp.Reply) bool {
 	return r.Permanent()
 }
 
-// shutOut reports whether AUTH is refused to the client's address, for too many failed logins; the next hop is not asked.
+// shutOut reports whether AUTH is refused to the client's address, for too many failed logins; the next hop
+// is not asked.
 func (s *session) shutOut() bool {
 	addr := s.client.addr.Addr()
 	return !within(addr, s.conf.limitExemptNets) && s.srv.logins.Shut(addr)

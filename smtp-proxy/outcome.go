@@ -55,8 +55,8 @@ func (o outcome) closing() outcome {
 	return o
 }
 
-// answer gives the client the reply to a command, counts what it came to, and ends what is over: the transaction, or
-// the session.
+// answer gives the client the reply to a command, counts what it came to, and ends what is over: the
+// transaction, or the session.
 func (s *session) answer(o outcome) {
 	if o.class != classClosed {
 		s.srv.metrics.gate(o.gate)
@@ -124,7 +124,8 @@ func (s *session) endSoon(gate string) {
 	s.state = max(s.state, stateClosing)
 }
 
-// close ends the session with a reply that counts for a gate. What the filter refuses is counted where it is asked.
+// close ends the session with a reply that counts for a gate. What the filter refuses is counted where it is
+// asked.
 func (s *session) close(gate string, r smtp.Reply) {
 	if s.state == stateSilent {
 		return
@@ -136,8 +137,8 @@ func (s *session) close(gate string, r smtp.Reply) {
 	s.gate, s.state = gate, stateSilent
 }
 
-// sayVerdict gives the reply of the filter, a gate or the next hop. 421 of a filter ends the session; one for a next hop
-// that left has done so already, see lost.
+// sayVerdict gives the reply of the filter, a gate or the next hop. 421 of a filter ends the session; one for
+// a next hop that left has done so already, see lost.
 func (s *session) sayVerdict(r smtp.Reply) {
 	if r.Code == 421 && !s.closing() {
 		s.close(gateFilter, r)
@@ -146,8 +147,8 @@ func (s *session) sayVerdict(r smtp.Reply) {
 	s.say(r)
 }
 
-// addRefusal counts what was refused for good: a client that guesses addresses learns by it. After too many of them the
-// session ends, and with it the transaction, unless a recipient is to have its message.
+// addRefusal counts what was refused for good: a client that guesses addresses learns by it. After too many
+// of them the session ends, and with it the transaction, unless a recipient is to have its message.
 func (s *session) addRefusal(r smtp.Reply) {
 	if !r.Permanent() || s.state == stateSilent {
 		return

@@ -282,8 +282,8 @@ func (srv *server) turnAway(nc net.Conn, name string, why *gate.Refusal) {
 	_ = nc.Close()
 }
 
-// Drain lets sessions end: idle ones at once, others after their message, if they go on with it. What is left when the
-// context ends is cut off.
+// Drain lets sessions end: idle ones at once, others after their message, if they go on with it. What is left
+// when the context ends is cut off.
 func (srv *server) Drain(ctx context.Context) {
 	srv.refuse()
 	srv.stopOnce.Do(func() { close(srv.stopping) })

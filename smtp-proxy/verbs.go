@@ -18,8 +18,8 @@ type command struct {
 	public  bool // what comes behind it is no line of an AUTH that failed: the log may have it
 }
 
-// commands are the verbs that are known. In clear is what a client who has to begin TLS may use, RFC 3207, 4, or what
-// comes to nothing without others: BDAT takes its octets off the line.
+// commands are the verbs that are known. In clear is what a client who has to begin TLS may use, RFC 3207, 4,
+// or what comes to nothing without others: BDAT takes its octets off the line.
 var commands = map[string]command{
 	smtp.Ehlo:     {do: (*session).doEhlo, inClear: true, public: true},
 	smtp.Helo:     {do: (*session).doHelo, inClear: true, public: true},

@@ -73,8 +73,8 @@ func (w *waiter) wake() {
 	}
 }
 
-// rest sends the replies that are due and begins to wait for a command. It is not ok if the proxy or the client ends, and
-// the session with it.
+// rest sends the replies that are due and begins to wait for a command. It is not ok if the proxy or the
+// client ends, and the session with it.
 func (s *session) rest() (o outcome, ok bool) {
 	if !s.flush() {
 		return gone, false
@@ -105,14 +105,14 @@ func (s *session) rest() (o outcome, ok bool) {
 // barredTime is how long a client that is not wanted may take to say QUIT.
 const barredTime = 30 * time.Second
 
-// mayReturn reports whether the session has a connection to the next hop that others could use while its client says
-// nothing: not one that a user has logged in on, or on which content has begun.
+// mayReturn reports whether the session has a connection to the next hop that others could use while its
+// client says nothing: not one that a user has logged in on, or on which content has begun.
 func (s *session) mayReturn() bool {
 	return s.tx != nil && s.relay.spare() && (s.tx.chunks == nil || s.tx.filtered != nil) && s.conf.UpstreamIdle > 0
 }
 
-// returnUpstream lets the connection go of a client that has said nothing for a while. The envelope is issued anew
-// when the client goes on: see resume.
+// returnUpstream lets the connection go of a client that has said nothing for a while. The envelope is issued
+// anew when the client goes on: see resume.
 func (s *session) returnUpstream() {
 	s.wait.idle += s.conf.UpstreamIdle
 	s.relay.letGo(whenIdle)

@@ -38,8 +38,8 @@ func (s *session) doXClient(arg string) outcome {
 	return s.become(x)
 }
 
-// become makes the session one of another client: from here on it is as if that one had connected. What the commands
-// of one row say goes together: not all of it may fit into one line.
+// become makes the session one of another client: from here on it is as if that one had connected. What the
+// commands of one row say goes together: not all of it may fit into one line.
 func (s *session) become(x xclient) outcome {
 	s.forgetLogin()
 	if s.counted {

@@ -9,8 +9,8 @@ import (
 	"postern/internal/smtp"
 )
 
-// forwarded is what a server in front of us says of its own client, for the messages to come: the filter and the log hear
-// of it. Unlike XCLIENT it changes nothing of what the session may do.
+// forwarded is what a server in front of us says of its own client, for the messages to come: the filter and
+// the log hear of it. Unlike XCLIENT it changes nothing of what the session may do.
 type forwarded struct {
 	addr netip.Addr
 	port uint16
@@ -21,8 +21,8 @@ type forwarded struct {
 // mayXForward reports whether the client may say for whom it speaks.
 func (s *session) mayXForward() bool { return within(s.client.addr.Addr(), s.conf.xforwardNets) }
 
-// doXForward is XFORWARD, as Postfix documents it: several commands add up, and the end of the transaction is the end of
-// what they said.
+// doXForward is XFORWARD, as Postfix documents it: several commands add up, and the end of the transaction is
+// the end of what they said.
 func (s *session) doXForward(arg string) outcome {
 	switch {
 	case !s.mayXForward():
@@ -82,7 +82,8 @@ func (f *forwarded) parse(arg string) error {
 	})
 }
 
-// attributes takes the words of XCLIENT and XFORWARD apart. known is false for a value that says that there is none.
+// attributes takes the words of XCLIENT and XFORWARD apart. known is false for a value that says that there
+// is none.
 func attributes(arg string, set func(key, value string, known bool) error) error {
 	if arg == "" {
 		return errors.New("no attributes")
