@@ -28,6 +28,6 @@ func TestAuthIsGone(t *testing.T) {
 	c.cmd("AUTH PLAIN AGJvYgBzZWNyZXQ=", "454 4.7.0")
 	c.cmd("AUTH PLAIN AGJvYgBzZWNyZXQ=", "504 5.5.4") // now it is known
 	if all := strings.Join(b.Commands(), "\n"); strings.Contains(all, "AUTH") {
-		t.Errorf("the server behind saw\n%s", all)
+		t.Errorf("the next hop saw\n%s", all)
 	}
 }

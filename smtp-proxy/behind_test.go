@@ -76,7 +76,7 @@ func startFront(t *testing.T) (*frontListener, *testenv.Backend) {
 	return front, testenv.ServeBackend(t, front)
 }
 
-// TestUpstreamClientIP has the server behind learn in each way who the client is.
+// TestUpstreamClientIP has the next hop learn in each way who the client is.
 func TestUpstreamClientIP(t *testing.T) {
 	for _, mode := range []string{"none", "xclient", "proxy1", "proxy2"} {
 		t.Run(mode, func(t *testing.T) {
@@ -169,7 +169,7 @@ func TestUpstreamLimits(t *testing.T) {
 	}
 }
 
-// TestUpstreamChunking sends by BDAT what goes on by DATA, whether the server behind knows BDAT or not.
+// TestUpstreamChunking sends by BDAT what goes on by DATA, whether the next hop knows BDAT or not.
 func TestUpstreamChunking(t *testing.T) {
 	for _, offer := range []string{"SIZE", "CHUNKING"} {
 		_, b := startFront(t) // to which BDAT would be a breach

@@ -49,7 +49,7 @@ func TestCMD_02_BareCRDoesNotSeparateCommands(t *testing.T) {
 	c.expect("500")
 	c.cmd("RCPT TO:<a@b.example>", "503")
 	if n := transactions(b); n != 0 {
-		t.Errorf("the server behind saw %q", b.Commands())
+		t.Errorf("the next hop saw %q", b.Commands())
 	}
 }
 
@@ -62,7 +62,7 @@ func TestCMD_03_ControlBytesInCommands(t *testing.T) {
 	}
 	c.cmd("RCPT TO:<a@b.example>", "503")
 	if n := transactions(b); n != 0 {
-		t.Errorf("the server behind saw %q", b.Commands())
+		t.Errorf("the next hop saw %q", b.Commands())
 	}
 }
 
@@ -156,7 +156,7 @@ func TestCMD_08_CommandsBeforeTheGreeting(t *testing.T) {
 // are carried out in order all the same.
 func TestCMD_09_PipeliningThatWasNotOffered(t *testing.T) {
 	b := testenv.StartBackend(t)
-	b.Extend("SIZE 1000000") // nor does the server behind offer it
+	b.Extend("SIZE 1000000") // nor does the next hop offer it
 	p := startProxy(t, behind(b))
 	c := dial(t, p.addr)
 	c.expect("220")
@@ -185,7 +185,7 @@ func TestCMD_10_CommandsOutOfOrder(t *testing.T) {
 	c.cmd("DATA", "554")
 	c.cmd("MAIL FROM:<c@d.example>", "503")
 	if n := transactions(b); n != 0 {
-		t.Errorf("the server behind saw %q", b.Commands())
+		t.Errorf("the next hop saw %q", b.Commands())
 	}
 }
 
@@ -310,7 +310,7 @@ func TestCMD_14_WhatEndsATransaction(t *testing.T) {
 		c.cmd("QUIT", "221")
 		c.expectEnd()
 	}
-	// The server behind has none either: each session's MAIL was taken (a second one within a
+	// The next hop has none either: each session's MAIL was taken (a second one within a
 	// transaction would be a breach).
 	if n := len(b.Messages()); n != 0 {
 		t.Errorf("%d messages", n)
@@ -327,7 +327,7 @@ func TestCMD_15_ChunkThatWasNotOffered(t *testing.T) {
 	c.expect("503")
 	c.expectEnd()
 	if n := transactions(b); n != 0 {
-		t.Errorf("the server behind saw %q", b.Commands())
+		t.Errorf("the next hop saw %q", b.Commands())
 	}
 }
 
@@ -450,7 +450,7 @@ func TestCMD_18_EncodedControlBytesInParameters(t *testing.T) {
 	c.cmd("RCPT TO:<c@d.example> ORCPT=rfc822;a+0D+0A", "501")
 	c.cmd("RCPT TO:<c@d.example> ORCPT=rfc822;a+2Bb@c NOTIFY=SUCCESS,DELAY", "250")
 	if got := strings.Join(b.Commands(), "\n"); !strings.Contains(got, "MAIL FROM:<a@b.example> RET=HDRS ENVID=QQ314\nRCPT TO:<c@d.example> ORCPT=rfc822;a+2Bb@c NOTIFY=SUCCESS,DELAY") {
-		t.Errorf("the server behind saw\n%s", got)
+		t.Errorf("the next hop saw\n%s", got)
 	}
 }
 
@@ -468,7 +468,7 @@ func TestCMD_19_ParametersTheServerDoesNotKnow(t *testing.T) {
 	}
 	c.cmd("RCPT TO:<c@d.example>", "250")
 	if got := strings.Join(b.Commands(), "\n"); !strings.Contains(got, "MAIL FROM:<a@b.example>\nRCPT TO:<c@d.example>") {
-		t.Errorf("the server behind saw\n%s", got)
+		t.Errorf("the next hop saw\n%s", got)
 	}
 }
 

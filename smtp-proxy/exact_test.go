@@ -183,7 +183,7 @@ func TestRefusedGreeting(t *testing.T) {
 	c.cmd("BDAT 20 LAST\r\nMAIL FROM:<a@b.test>", "503")
 	c.expectEnd()
 	if n := len(b.Commands()); n != 0 {
-		t.Errorf("the server behind saw %q", b.Commands())
+		t.Errorf("the next hop saw %q", b.Commands())
 	}
 }
 

@@ -74,7 +74,7 @@ func TestLOG_20_FloodsOfStrangers(t *testing.T) {
 	}
 }
 
-// TestLOG_21_OurFailuresAreJunk has a client go on although the server behind is down: its session ends, as with other
+// TestLOG_21_OurFailuresAreJunk has a client go on although the next hop is down: its session ends, as with other
 // commands without use, and so it does not cost more than those.
 func TestLOG_21_OurFailuresAreJunk(t *testing.T) {
 	dir := testenv.ShortDir(t)

@@ -10,7 +10,7 @@ import (
 )
 
 // FuzzClient has a client say anything, in two pieces: the proxy must end the session, every message that it acknowledged
-// must be at the server behind and no other, and that server must not see anything that the letter of the protocol does
+// must be at the next hop and no other, and that server must not see anything that the letter of the protocol does
 // not allow: INV-01, INV-03, INV-04.
 func FuzzClient(f *testing.F) {
 	const hello, envelope = "EHLO a\r\n", "MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n"
@@ -57,7 +57,7 @@ func FuzzClient(f *testing.F) {
 		}
 		if breaches := b.Breaches(); len(breaches) > 0 {
 			b.Forgive()
-			t.Errorf("the server behind saw %q", breaches)
+			t.Errorf("the next hop saw %q", breaches)
 		}
 	})
 }

@@ -51,7 +51,7 @@ func TestGates(t *testing.T) {
 		})
 	}
 	if n := b.Opened(); n != 0 {
-		t.Errorf("the server behind was connected to %d times", n)
+		t.Errorf("the next hop was connected to %d times", n)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 	"postern/internal/testenv"
 )
 
-// TestHold: what the filter wants held is in the Maildir, changed as the filter wants it, and the server behind has
+// TestHold: what the filter wants held is in the Maildir, changed as the filter wants it, and the next hop has
 // nothing of it.
 func TestHold(t *testing.T) {
 	b := testenv.StartBackend(t)

@@ -196,7 +196,7 @@ func strictReply(t *testing.T, c *dialog) (code string) {
 }
 
 // TestHostileTexts: what client, server and filter say reaches the others only as far as it is one reply, one command,
-// one field or one record there: INV-06. The server behind looks at each line that it gets.
+// one field or one record there: INV-06. The next hop looks at each line that it gets.
 func TestHostileTexts(t *testing.T) {
 	b := testenv.StartBackend(t)
 	seed := uint64(time.Now().UnixNano())

@@ -54,7 +54,7 @@ func TestNothingIsLeft(t *testing.T) {
 	for range 3 {
 		work()
 	}
-	// Each connection to the server behind has a goroutine of the backend; some more may be kept now.
+	// Each connection to the next hop has a goroutine of the backend; some more may be kept now.
 	testenv.Eventually(t, "goroutines and descriptors go back", func() bool {
 		kept := p.ups.Stats()[0].Idle
 		return runtime.NumGoroutine() <= goroutines+kept && descriptors(t) <= files+2*kept
@@ -387,7 +387,7 @@ func TestRES_07_NoFilterIsFree(t *testing.T) {
 	c.expect("421 4.3.2 proxy.example No filter is free")
 	c.expectEnd()
 	if n := b.Opened(); n != 0 {
-		t.Errorf("the server behind was connected to %d times", n)
+		t.Errorf("the next hop was connected to %d times", n)
 	}
 }
 

@@ -23,7 +23,7 @@ var outsidersOff = []string{
 }
 
 // TestRLY_01_RelayByLocalPart names outside recipients in every way, for each rule that keeps strangers from relaying
-// and for each check of addresses. None may come through, nor reach the server behind.
+// and for each check of addresses. None may come through, nor reach the next hop.
 func TestRLY_01_RelayByLocalPart(t *testing.T) {
 	for _, rule := range []struct{ name, setting, reply string }{
 		{"stamps", "--clientip-scope=relay", "550 5.7.1"}, {"refuse-relay", "--refuse-relay=yes", "554 5.7.1"},
@@ -50,7 +50,7 @@ func TestRLY_01_RelayByLocalPart(t *testing.T) {
 				c.cmd("RCPT TO:<postmaster>", "250")
 				for _, line := range b.Commands() {
 					if strings.Contains(line, "victim") {
-						t.Errorf("the server behind saw %q", line)
+						t.Errorf("the next hop saw %q", line)
 					}
 				}
 			})
@@ -127,7 +127,7 @@ func TestRefuseRelay(t *testing.T) {
 	})
 }
 
-// TestRelayWarning shows when the start and --check say that the server behind sees every client as this host.
+// TestRelayWarning shows when the start and --check say that the next hop sees every client as this host.
 func TestRelayWarning(t *testing.T) {
 	own := "127.0.0.1"
 	for _, tt := range []struct {
@@ -187,7 +187,7 @@ func TestUselessWarning(t *testing.T) {
 	}
 }
 
-// TestExplainAsksUpstream shows what the server behind makes of an outside client, without a message.
+// TestExplainAsksUpstream shows what the next hop makes of an outside client, without a message.
 func TestExplainAsksUpstream(t *testing.T) {
 	l, b := startFront(t)
 	b.Answer(func(a testenv.Asked) string {

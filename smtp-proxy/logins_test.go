@@ -11,7 +11,7 @@ import (
 	"postern/internal/testenv"
 )
 
-// guarded is a server behind that knows one password.
+// guarded is a next hop that knows one password.
 func guarded(t *testing.T) *testenv.Backend {
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "AUTH PLAIN LOGIN CRAM-MD5")
@@ -40,7 +40,7 @@ func plain(user, password string) string {
 	return "AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00"+password))
 }
 
-// TestRES_60_GuessingPasswords guesses from one address as fast as it can, in sessions of any number: the server behind
+// TestRES_60_GuessingPasswords guesses from one address as fast as it can, in sessions of any number: the next hop
 // sees a few tries, and then the address may not try at all, not even the right one; another address may.
 func TestRES_60_GuessingPasswords(t *testing.T) {
 	b := guarded(t)
@@ -64,7 +64,7 @@ func TestRES_60_GuessingPasswords(t *testing.T) {
 	c.envelope()
 	as("IPV6:2001:db8:0:1::1").cmd(plain("bob", "secret"), "235")
 	if n := strings.Count(strings.Join(b.Commands(), "\n"), "AUTH "); n != 6 {
-		t.Errorf("the server behind was asked %d times, want 6\n%q", n, b.Commands())
+		t.Errorf("the next hop was asked %d times, want 6\n%q", n, b.Commands())
 	}
 	for outcome, want := range map[string]uint64{loginRefused: 5, loginShutOut: 4, loginAccepted: 1} {
 		if got := p.metrics.logins[outcome].Load(); got != want {

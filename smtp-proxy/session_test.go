@@ -223,7 +223,7 @@ func TestSession(t *testing.T) {
 	c.expectEnd()
 	got := b.Messages()
 	if len(got) != 1 || got[0].From != "<from@client.example>" || fmt.Sprint(got[0].To) != "[<to@server.example> <second@server.example>]" {
-		t.Fatalf("the server behind got %+v", got)
+		t.Fatalf("the next hop got %+v", got)
 	}
 	if text := body(t, got[0]); text != "Subject: test\r\n\r\nHello\r\n.dot\r\n" {
 		t.Errorf("content arrived as %q", text)

@@ -59,7 +59,7 @@ func checkSmuggled(t *testing.T, b *testenv.Backend, eod string, want fate) {
 	mails, ends := 0, 0
 	for _, command := range b.Commands() {
 		if strings.Contains(command, "evil") || strings.Contains(command, "victim") {
-			t.Errorf("the server behind was asked %q", command)
+			t.Errorf("the next hop was asked %q", command)
 		}
 		if strings.HasPrefix(command, "MAIL") {
 			mails++
@@ -71,12 +71,12 @@ func checkSmuggled(t *testing.T, b *testenv.Backend, eod string, want fate) {
 	got := b.Messages()
 	if want == isRefused {
 		if len(got) != 0 || ends != 0 || mails != 1 {
-			t.Errorf("%d messages, %d ends of data, %d MAIL at the server behind; want 0, 0, 1: %+v", len(got), ends, mails, got)
+			t.Errorf("%d messages, %d ends of data, %d MAIL at the next hop; want 0, 0, 1: %+v", len(got), ends, mails, got)
 		}
 		return
 	}
 	if len(got) != 1 || ends != 1 || mails != 1 {
-		t.Fatalf("%d messages, %d ends of data, %d MAIL at the server behind; want one each: %+v", len(got), ends, mails, got)
+		t.Fatalf("%d messages, %d ends of data, %d MAIL at the next hop; want one each: %+v", len(got), ends, mails, got)
 	}
 	text := eod
 	if want == isNormalized {

@@ -154,7 +154,7 @@ func plainBehindStartTLS(t *testing.T, more string) {
 		}
 	}
 	if n := transactions(b); n != 0 {
-		t.Errorf("the server behind saw %q", b.Commands())
+		t.Errorf("the next hop saw %q", b.Commands())
 	}
 }
 
@@ -195,7 +195,7 @@ func TestTLS_10_NoAuthInClear(t *testing.T) {
 	}
 	c.cmd("AUTH PLAIN AGEAYg==", "235")
 	if got := b.Commands(); !slices.Contains(got, "AUTH PLAIN AGEAYg==") {
-		t.Errorf("the server behind saw %q", got)
+		t.Errorf("the next hop saw %q", got)
 	}
 }
 
@@ -397,7 +397,7 @@ func TestClientCertificateRequired(t *testing.T) {
 	c.cmd("EHLO client.example", "250")
 	c.envelope()
 	if n := transactions(b); n != 2 {
-		t.Errorf("the server behind saw %q", b.Commands())
+		t.Errorf("the next hop saw %q", b.Commands())
 	}
 }
 

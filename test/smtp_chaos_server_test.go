@@ -119,7 +119,7 @@ func (f *flakyServer) end() {
 	b.Close()
 	for _, breach := range b.Breaches() {
 		if !strings.Contains(breach, "half a command") { // that is what a cut leaves
-			f.t.Errorf("the server behind saw: %s", breach)
+			f.t.Errorf("the next hop saw: %s", breach)
 		}
 	}
 	b.Forgive()

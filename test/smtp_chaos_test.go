@@ -33,7 +33,7 @@ type outcome struct {
 	killed bool   // the proxy was killed meanwhile
 }
 
-// TestChaos has clients send messages through the proxy while the server behind refuses, stalls, cuts connections at any
+// TestChaos has clients send messages through the proxy while the next hop refuses, stalls, cuts connections at any
 // byte and goes away, and while the proxy is told to reload, and is killed and started again. The listening socket is
 // passed to it, so that clients wait meanwhile. Every message that was acknowledged must be at the server, whole, and none
 // in half. Each attempt to send one is told from the others: it may be at the server without the client's knowing only

@@ -24,7 +24,7 @@ type peerClient struct {
 	with    string // the protocol our Received field is to name
 	longest int    // line of the message
 	tail    string // what the program adds to the message of its own
-	auth    bool   // ann is to be logged in at the server behind
+	auth    bool   // ann is to be logged in at the next hop
 	from    string // sender as the server is to see it, with its parameters
 	send    func(t *testing.T, d *frontDoor, message string)
 }

@@ -118,7 +118,7 @@ func splitReceived(message string) (received []string, rest string) {
 	}
 }
 
-// arrived gives the messages with a subject that the server behind has.
+// arrived gives the messages with a subject that the next hop has.
 func arrived(b *testenv.Backend, subject string) []testenv.Received {
 	var found []testenv.Received
 	for _, m := range b.Messages() {

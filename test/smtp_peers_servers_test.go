@@ -32,7 +32,7 @@ func (s *serverBehind) end(t *testing.T, sig syscall.Signal) {
 	p.Wait()
 }
 
-// peerServers are the servers behind, and the code with which each refuses an unknown recipient.
+// peerServers are the next hops, and the code with which each refuses an unknown recipient.
 var peerServers = []struct {
 	name    string
 	unknown int

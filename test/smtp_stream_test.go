@@ -116,14 +116,14 @@ func startStreamSink(t *testing.T) *streamSink {
 				return
 			}
 			if err := s.serve(nc); err != nil && !errors.Is(err, io.EOF) {
-				t.Errorf("the server behind: %v", err)
+				t.Errorf("the next hop: %v", err)
 			}
 			nc.Close()
 		}
 	}()
 	t.Cleanup(func() {
 		l.Close()
-		testenv.Receive(t, "the end of the server behind", done)
+		testenv.Receive(t, "the end of the next hop", done)
 	})
 	return s
 }

@@ -21,7 +21,7 @@ func readable(t *testing.T, file string) {
 }
 
 // TestHangupReadsCertificates has the real proxy read again what TLS begins with on both sides: the certificates it shows
-// to clients, that it shows to the server behind, and the authorities whose servers it trusts.
+// to clients, that it shows to the next hop, and the authorities whose servers it trusts.
 func TestHangupReadsCertificates(t *testing.T) {
 	ca, other := testenv.NewAuthority(t), testenv.NewAuthority(t)
 	shown := make(chan string, 100)
@@ -69,7 +69,7 @@ func TestHangupReadsCertificates(t *testing.T) {
 	}
 	issue("new")
 	p.Stop(syscall.SIGHUP)
-	fresh := false // the server behind has seen the new one
+	fresh := false // the next hop has seen the new one
 	testenv.Eventually(t, "the new certificate for clients", func() bool {
 		toClient, toServer := one()
 		fresh = fresh || toServer == "server-new"

@@ -21,7 +21,7 @@ type Fields struct {
 	Local      netip.AddrPort // that the client connected to
 	Client     netip.Addr     // IPv4-mapped addresses are written as IPv4
 	ClientName string         // host name of the client
-	Server     string         // name:port of the server behind
+	Server     string         // name:port of the next hop
 	OrigDst    netip.AddrPort // of a redirected connection
 	User       string         // login name
 	Status     string         // what the session is doing; the rest of the line

@@ -74,7 +74,7 @@ func ServeBackend(t testing.TB, l net.Listener) *Backend {
 	t.Cleanup(func() {
 		b.Close()
 		for _, breach := range b.Breaches() {
-			t.Errorf("the server behind saw: %s", breach)
+			t.Errorf("the next hop saw: %s", breach)
 		}
 	})
 	return b

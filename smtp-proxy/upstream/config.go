@@ -1,4 +1,4 @@
-// Package upstream is smtp-proxy's side towards the servers behind it: connections that are opened late,
+// Package upstream is smtp-proxy's side towards the next hops: connections that are opened late,
 // kept and used again, with TLS, XCLIENT or the PROXY protocol, failover and a circuit breaker. It
 // speaks SMTP and LMTP over TCP and UNIX sockets, to a program on a socket pair (sendmail -bs), and to a
 // Maildir.

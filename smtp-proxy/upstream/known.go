@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// known is what was learned of the capabilities of the server behind.
+// known is what was learned of the capabilities of the next hop.
 type known struct {
 	mu     sync.Mutex
 	caps   Capabilities

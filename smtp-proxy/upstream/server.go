@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// server is one server behind: its idle connections, how many there are in all, and whether it works.
+// server is one next hop: its idle connections, how many there are in all, and whether it works.
 type server struct {
 	endpoint
 	conf    *Config

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Set is the servers behind the proxy, in order of preference.
+// Set is the next hops in order of preference.
 type Set struct {
 	conf    Config
 	servers []*server
@@ -116,7 +116,7 @@ func (set *Set) Close() {
 	}
 }
 
-// Capabilities gives what the server behind offers. It is asked once; from then on every connection that is
+// Capabilities gives what the next hop offers. It is asked once; from then on every connection that is
 // opened brings the answer up to date, and an old answer is given while another one is fetched. An error
 // means that no server ever answered, or none by the end of ctx; then they are asked on.
 func (set *Set) Capabilities(ctx context.Context) (Capabilities, error) {
