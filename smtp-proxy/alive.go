@@ -7,8 +7,8 @@ import (
 	"postern/internal/daemon"
 )
 
-// watchLocks has the watchdog ask for each lock that a session needs. The lock of the spool directory is not among them:
-// it is held while the file system is waited for, and sessions begin without it.
+// watchLocks has the watchdog ask for each lock that a session needs. The lock of the spool directory is not
+// among them: it is held while the file system is waited for, and sessions begin without it.
 func (srv *server) watchLocks(env *daemon.Env) {
 	env.WatchLocks(map[string]sync.Locker{"sessions": &srv.mu})
 	env.WatchLocks(srv.gates.Locks())

@@ -13,8 +13,8 @@ import (
 	"postern/smtp-proxy/upstream"
 )
 
-// client is who is at the other end of a session, as far as that is known: from its connection, a PROXY header or
-// XCLIENT, TLS, its greeting and AUTH. Gates, log, Received field, filter and next hop ask it.
+// client is who is at the other end of a session, as far as that is known: from its connection, a PROXY
+// header or XCLIENT, TLS, its greeting and AUTH. Gates, log, Received field, filter and next hop ask it.
 type client struct {
 	listener string         // where it came in
 	peer     netip.AddrPort // the other end of the connection
@@ -39,7 +39,8 @@ type client struct {
 	forward    *forwarded // whom XFORWARD named; nil: nobody
 }
 
-// become makes it another client, whom XCLIENT named. What was known of the client so far is not said of the next one.
+// become makes it another client, whom XCLIENT named. What was known of the client so far is not said of the
+// next one.
 func (c *client) become(x xclient) {
 	c.introduced = true
 	c.addr = netip.AddrPortFrom(x.addr, x.port)
@@ -115,8 +116,8 @@ func (c *client) localIP() string {
 	return c.local.Addr().WithZone("").String()
 }
 
-// dnsName returns the client's name; it is looked up once, when somebody wants it. It counts only if the name has that
-// address as well; what else the client has for a name is noted in claimed.
+// dnsName returns the client's name; it is looked up once, when somebody wants it. It counts only if the name
+// has that address as well; what else the client has for a name is noted in claimed.
 func (c *client) dnsName() string {
 	if f := c.relayed(); f != nil {
 		return f.name
@@ -149,8 +150,8 @@ func (c *client) protocol(utf8 bool) string {
 	return word
 }
 
-// upstream returns what the next hop may be told about the client; connections of those who are exempt from limits
-// are not counted there.
+// upstream returns what the next hop may be told about the client; connections of those who are exempt from
+// limits are not counted there.
 func (c *client) upstream(exempt []netip.Prefix) upstream.Client {
 	proto := "ESMTP"
 	if !c.esmtp {
@@ -182,7 +183,8 @@ type resolver interface {
 	LookupHost(ctx context.Context, host string) ([]string, error)
 }
 
-// lookUpName returns the first name of addr that has this address as well; claimed is the first one, if none has.
+// lookUpName returns the first name of addr that has this address as well; claimed is the first one, if none
+// has.
 func lookUpName(ctx context.Context, r resolver, addr netip.Addr) (name, claimed string) {
 	addr = addr.WithZone("").Unmap()
 	names, _ := r.LookupAddr(ctx, addr.String()) // there may be some beside an error

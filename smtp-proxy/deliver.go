@@ -9,8 +9,9 @@ import (
 	"postern/smtp-proxy/filter"
 )
 
-// resume issues the envelope anew, as far as the client was told that it is taken, if the connection on which it was issued
-// was let go while the client was idle. The next hop may see things otherwise now: then the message is refused for now.
+// resume issues the envelope anew, as far as the client was told that it is taken, if the connection on which
+// it was issued was let go while the client was idle. The next hop may see things otherwise now: then the
+// message is refused for now.
 func (r *relay) resume() *smtp.Reply {
 	if r.asked || len(r.tx.accepted) == 0 || r.tx.discard {
 		return nil
@@ -61,8 +62,8 @@ func (r *relay) refusedData(reply smtp.Reply) *smtp.Reply {
 	return &reply
 }
 
-// issue names an envelope to a next hop that has none. Each of its recipients must be taken, or the message is refused for
-// now: the client was told that they are.
+// issue names an envelope to a next hop that has none. Each of its recipients must be taken, or the message
+// is refused for now: the client was told that they are.
 func (r *relay) issue(env *filter.Envelope) *smtp.Reply {
 	if r.gone {
 		reply := r.owner.lost("", nil)
@@ -100,9 +101,9 @@ type envelopeCommand struct {
 	wanted bool
 }
 
-// exchangeAll sends commands and expects 2xx to each. What the next hop has against an address that the filter wants is
-// told as it is: coming again does not help if it says so. Addresses that the client was told to be taken are refused for
-// now, whatever the next hop says of them this time.
+// exchangeAll sends commands and expects 2xx to each. What the next hop has against an address that the
+// filter wants is told as it is: coming again does not help if it says so. Addresses that the client was told
+// to be taken are refused for now, whatever the next hop says of them this time.
 func (r *relay) exchangeAll(commands []envelopeCommand) *smtp.Reply {
 	for _, c := range commands {
 		r.hop.Command(c.line)
@@ -132,7 +133,8 @@ func (r *relay) exchangeAll(commands []envelopeCommand) *smtp.Reply {
 	return refusalOf(451, "4.3.0", "Envelope is not accepted now, try again later ("+r.id+")")
 }
 
-// endContent ends the content and returns the next hop's reply: the only place where a 250 for a message comes from.
+// endContent ends the content and returns the next hop's reply: the only place where a 250 for a message
+// comes from.
 func (r *relay) endContent() smtp.Reply {
 	err := r.hop.EndContent()
 	var reply smtp.Reply

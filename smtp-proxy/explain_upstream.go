@@ -9,8 +9,8 @@ import (
 	"postern/smtp-proxy/upstream"
 )
 
-// askUpstream asks every next hop what it makes of sender and recipients when they come from the client. It names
-// them, takes that back by RSET, and leaves: no message is sent.
+// askUpstream asks every next hop what it makes of sender and recipients when they come from the client. It
+// names them, takes that back by RSET, and leaves: no message is sent.
 func (e *explanation) askUpstream(behind *tls.Config, from string, to []string) {
 	for _, url := range e.s.conf.Upstream {
 		if err := e.askServer(url, behind, from, to); err != nil {

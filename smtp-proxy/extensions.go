@@ -11,10 +11,10 @@ import (
 	"postern/smtp-proxy/upstream"
 )
 
-// extensions are those that EHLO offered to a client, of those that a next hop must have: what it can do, or was able to
-// do when somebody saw it last. The server that gets the message in the end may be another one. What it lacks is left out
-// only if that changes nothing for the message: else the client is told to come again, and the next EHLO tells it what
-// it can have.
+// extensions are those that EHLO offered to a client, of those that a next hop must have: what it can do, or
+// was able to do when somebody saw it last. The server that gets the message in the end may be another one.
+// What it lacks is left out only if that changes nothing for the message: else the client is told to come
+// again, and the next EHLO tells it what it can have.
 type extensions struct {
 	eight, utf8, dsn, auth bool
 }
@@ -55,9 +55,10 @@ func incapable(enhanced, keyword string) error {
 	}
 }
 
-// wantsNotice reports whether the recipient has a NOTIFY that cannot be left out. RFC 3461, 5.2.2: the proxy, having no queue,
-// can neither report that a message went on to a server that reports no success, nor keep one from
-// reporting a failure. Without FAILURE and DELAY servers do the same; RET, ENVID and ORCPT only add to a report.
+// wantsNotice reports whether the recipient has a NOTIFY that cannot be left out. RFC 3461, 5.2.2: the proxy,
+// having no queue, can neither report that a message went on to a server that reports no success, nor keep
+// one from reporting a failure. Without FAILURE and DELAY servers do the same; RET, ENVID and ORCPT only add
+// to a report.
 func wantsNotice(r filter.Recipient) bool {
 	for _, p := range r.Params {
 		if value := strings.ToUpper(p.Value); p.Key == smtp.ParamNotify && (strings.Contains(value, "SUCCESS") || value == "NEVER") {

@@ -6,7 +6,8 @@ import (
 	"postern/smtp-proxy/header"
 )
 
-// What a session has with its filter: package filter puts the questions, and this says what the answers mean for a session.
+// What a session has with its filter: package filter puts the questions, and this says what the answers mean
+// for a session.
 
 // filtering returns the filter if the session's next step is to be filtered.
 func (s *session) filtering() *filter.Filter {
@@ -32,8 +33,8 @@ func (c *client) forFilter(session, host string) filter.Client {
 	return told
 }
 
-// heed does what goes with every verdict: the log and the metrics hear of it, and the delay that the filter asks for is
-// waited out.
+// heed does what goes with every verdict: the log and the metrics hear of it, and the delay that the filter
+// asks for is waited out.
 func (s *session) heed(v filter.Verdict) {
 	switch {
 	case v.Err != nil:
@@ -103,8 +104,8 @@ func (s *session) askSenderok(tx *transaction) *smtp.Reply {
 	return s.messageVerdict(tx, tx.filtered.AskSender(s.background()))
 }
 
-// askRecipok asks about a recipient. What became of those before it is known first, as the filter may want to know
-// from COMMANDS; one that the server will not get is not asked about.
+// askRecipok asks about a recipient. What became of those before it is known first, as the filter may want to
+// know from COMMANDS; one that the server will not get is not asked about.
 func (s *session) askRecipok(rcpt filter.Recipient) *smtp.Reply {
 	tx := s.tx
 	if tx.filtered == nil || !tx.filtered.AsksRecipients() {

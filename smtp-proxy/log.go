@@ -71,8 +71,8 @@ func (s *session) logRefusedHost(helo string, r smtp.Reply) {
 	s.srv.log.Info("refused", "session", s.id, "client", s.client.addr.Addr().String(), "helo", clip(helo), "reply", clip(r.String()), "gate", gateFilter)
 }
 
-// logRefused writes the line of a sender or recipient that was refused, for now or for good: there may never be a
-// message whose line tells of it. gate is empty if it was the server.
+// logRefused writes the line of a sender or recipient that was refused, for now or for good: there may never
+// be a message whose line tells of it. gate is empty if it was the server.
 func (s *session) logRefused(tx *transaction, gate, to string, r smtp.Reply) {
 	attrs := s.whose(tx)
 	if to != "" {

@@ -15,9 +15,9 @@ type budget struct {
 	used  atomic.Int64
 }
 
-// What a message takes of the budget. Content that goes to the server lies in one buffer until that is full; content
-// that goes to a working directory in one for each of two files. The header that is sent on is there as it was read,
-// as fields, and as it goes out.
+// What a message takes of the budget. Content that goes to the server lies in one buffer until that is full;
+// content that goes to a working directory in one for each of two files. The header that is sent on is there
+// as it was read, as fields, and as it goes out.
 const (
 	streamCost   = 68 << 10
 	filterCost   = 84 << 10
@@ -43,8 +43,8 @@ func newBudget(limit int64) *budget {
 	return &budget{limit: limit}
 }
 
-// availableMemory gives the memory of the machine whose files are below root, or the limit of a control group of this
-// process, if that is smaller: cgroups(7).
+// availableMemory gives the memory of the machine whose files are below root, or the limit of a control group
+// of this process, if that is smaller: cgroups(7).
 func availableMemory(root string) int64 {
 	least := int64(math.MaxInt64)
 	text, _ := os.ReadFile(filepath.Join(root, "proc/meminfo"))

@@ -35,8 +35,8 @@ func (s *session) dial() (nextHop, error) {
 	return up, nil
 }
 
-// lost notes that the next hop failed, and returns what the client is told, with the session's id: the cause is in the
-// log under it. Without an error it was noted before.
+// lost notes that the next hop failed, and returns what the client is told, with the session's id: the cause
+// is in the log under it. Without an error it was noted before.
 func (s *session) lost(act string, err error) smtp.Reply {
 	if err != nil {
 		s.upstreamFault(act, err)
@@ -74,7 +74,8 @@ func (s *session) loggedOut() {
 	s.endSoon("")
 }
 
-// forgetLogin closes the connection that the client is logged in on: the session goes on as if it had just begun.
+// forgetLogin closes the connection that the client is logged in on: the session goes on as if it had just
+// begun.
 func (s *session) forgetLogin() {
 	s.relay.letGo(forgotten)
 	if s.client.authed {
@@ -82,8 +83,8 @@ func (s *session) forgetLogin() {
 	}
 }
 
-// accept takes a recipient that the next hop took. The filter must hear of it, or the recipient is refused for now: a
-// message must not reach somebody the filter does not know about.
+// accept takes a recipient that the next hop took. The filter must hear of it, or the recipient is refused
+// for now: a message must not reach somebody the filter does not know about.
 func (s *session) accept(rcpt filter.Recipient) *smtp.Reply {
 	if s.tx.filtered != nil {
 		if err := s.tx.filtered.Took(rcpt); err != nil {

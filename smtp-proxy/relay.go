@@ -12,8 +12,8 @@ import (
 	"postern/smtp-proxy/upstream"
 )
 
-// relay is the next hop's side of a session: the commands that go there, its replies in the order of the client's
-// commands, and the connection, which is taken late and let go when nothing is asked on it any more.
+// relay is the next hop's side of a session: the commands that go there, its replies in the order of the
+// client's commands, and the connection, which is taken late and let go when nothing is asked on it any more.
 type relay struct {
 	owner   relayOwner
 	id      string        // of the session
@@ -57,8 +57,8 @@ type relayOwner interface {
 	loggedOut()
 	// accept takes a recipient that the next hop took, or says why that is not possible.
 	accept(rcpt filter.Recipient) *smtp.Reply
-	// tell gives the client the reply to one of its commands; to is the recipient, if it was one. verdict says that
-	// the next hop has decided.
+	// tell gives the client the reply to one of its commands; to is the recipient, if it was one. verdict
+	// says that the next hop has decided.
 	tell(r smtp.Reply, to string, verdict bool)
 	// note logs what happened.
 	note(level slog.Level, what string, attrs ...any)
@@ -122,8 +122,8 @@ const (
 	forgotten                // and so is the client's login on it: the client is another one from now on, or has left
 )
 
-// letGo gives the connection back, if there is one. One that the client has logged in on stays, as long as it is in order;
-// if it is lost, so is the login.
+// letGo gives the connection back, if there is one. One that the client has logged in on stays, as long as it
+// is in order; if it is lost, so is the login.
 func (r *relay) letGo(how parting) {
 	if r.hop == nil {
 		return
@@ -151,8 +151,8 @@ func (r *relay) letGo(how parting) {
 	}
 }
 
-// end ends the transaction of a message that was answered or given up. The next hop is told of it when the connection is
-// used again.
+// end ends the transaction of a message that was answered or given up. The next hop is told of it when the
+// connection is used again.
 func (r *relay) end() {
 	r.letGo(inOrder)
 	r.tx, r.asked, r.refused, r.broken, r.void, r.retried = nil, false, nil, nil, false, false
@@ -313,9 +313,9 @@ func (r *relay) collect() (data smtp.Reply) {
 	return data
 }
 
-// next reads the reply to pending command i. If the connection fails before the next hop has said anything to this
-// transaction, it is begun once more on another one: a kept connection may have been closed by the server in the moment
-// we took it.
+// next reads the reply to pending command i. If the connection fails before the next hop has said anything to
+// this transaction, it is begun once more on another one: a kept connection may have been closed by the
+// server in the moment we took it.
 func (r *relay) next(i int) (smtp.Reply, error) {
 	err := r.hop.Flush()
 	if err == nil {

@@ -87,7 +87,8 @@ func (c *Client) peer() string {
 	return fmt.Sprintf("unknown [%s]", c.IP)
 }
 
-// tlsNames returns version, cipher and its strength under the names of OpenSSL, which are those that filters know.
+// tlsNames returns version, cipher and its strength under the names of OpenSSL, which are those that filters
+// know.
 func tlsNames(state *tls.ConnectionState) (version, cipher, bits string) {
 	version = strings.Replace(tls.VersionName(state.Version), "TLS 1.", "TLSv1.", 1)
 	return version, cipherName(state.CipherSuite), cipherBits(state.CipherSuite)

@@ -27,8 +27,9 @@ type Recipient struct {
 	Added  bool         // by the filter: the client knows nothing of it
 }
 
-// apply carries out what is about the envelope, on a copy of its lists. It returns the wishes that mean nothing: to delete
-// what is no recipient, or to add nobody. Any other address that is none is the filter's fault.
+// apply carries out what is about the envelope, on a copy of its lists. It returns the wishes that mean
+// nothing: to delete what is no recipient, or to add nobody. Any other address that is none is the filter's
+// fault.
 func (env *Envelope) apply(changes []workdir.Change) (ignored []string, err error) {
 	env.Rcpts = slices.Clone(env.Rcpts)
 	for _, c := range changes {
@@ -94,9 +95,9 @@ func (env *Envelope) announceUTF8() {
 	}
 }
 
-// parseAddress reads an address as a filter may write it, and as Postfix takes it from a milter: as in a header
-// field, with a name, comments, or others behind it (more), of which the first one counts. What an address may be
-// is for the server to say, as long as it is one word that can go into a command.
+// parseAddress reads an address as a filter may write it, and as Postfix takes it from a milter: as in a
+// header field, with a name, comments, or others behind it (more), of which the first one counts. What an
+// address may be is for the server to say, as long as it is one word that can go into a command.
 func parseAddress(s string) (path smtp.Path, more bool, err error) {
 	text, more, err := firstAddress(s)
 	if err != nil {
@@ -111,8 +112,8 @@ func parseAddress(s string) (path smtp.Path, more bool, err error) {
 	return path, more, err
 }
 
-// firstAddress cuts the first address out of a list as it may stand in a header field: RFC 5322, 3.4. What is in angle
-// brackets is the address; without them it is what is left without comments.
+// firstAddress cuts the first address out of a list as it may stand in a header field: RFC 5322, 3.4. What is
+// in angle brackets is the address; without them it is what is left without comments.
 func firstAddress(s string) (address string, more bool, err error) {
 	var plain, angle strings.Builder
 	out := &plain

@@ -1,10 +1,10 @@
-// Package filter puts messages to a filter by way of a multiplexor, and carries out what the filter wants. It is told what is
-// known of a client and its message, and knows nothing of sessions and next hops.
+// Package filter puts messages to a filter by way of a multiplexor, and carries out what the filter wants. It
+// is told what is known of a client and its message, and knows nothing of sessions and next hops.
 //
 // One message goes through it in steps, each of which may be the last: [Filter.Begin] with the sender, then
-// [Message.AskSender]; [Message.AskRecipient] and [Message.Took] for each recipient; the content by [Message.Write];
-// [Message.Finish], [Message.Open] and [Message.Scan]. The [Result] has the verdict, and the envelope and content that
-// the filter made of the message.
+// [Message.AskSender]; [Message.AskRecipient] and [Message.Took] for each recipient; the content by
+// [Message.Write]; [Message.Finish], [Message.Open] and [Message.Scan]. The [Result] has the verdict, and the
+// envelope and content that the filter made of the message.
 package filter
 
 import (

@@ -73,8 +73,8 @@ func (m *Message) Took(r Recipient) error {
 	})
 }
 
-// Write takes a piece of the content, decoded, with CR LF. Its error wraps [workdir.ErrHeader] or [workdir.ErrNoSpace], or
-// neither.
+// Write takes a piece of the content, decoded, with CR LF. Its error wraps [workdir.ErrHeader] or
+// [workdir.ErrNoSpace], or neither.
 func (m *Message) Write(p []byte) (int, error) {
 	if m.content == nil {
 		var err error
@@ -107,8 +107,8 @@ func (m *Message) Open() (hops int, err error) {
 	return m.header.Count(header.ReceivedName), nil
 }
 
-// Scan has the message scanned, after Open, and carries out what the filter wants. Close must follow on the result, and
-// nothing of it may be used after Remove.
+// Scan has the message scanned, after Open, and carries out what the filter wants. Close must follow on the
+// result, and nothing of it may be used after Remove.
 func (m *Message) Scan(ctx context.Context, env Envelope) *Result {
 	r := &Result{Envelope: env, message: m, body: m.body}
 	if !m.filter.Stages.Scan {

@@ -88,8 +88,8 @@ func (r *Result) Close() {
 	}
 }
 
-// header returns the header as it goes on: the proxy's Received field on top, then the filter's changes in their order
-// on what is there, then what the settings want.
+// header returns the header as it goes on: the proxy's Received field on top, then the filter's changes in
+// their order on what is there, then what the settings want.
 func (r *Result) header(received []byte, dropReceived bool) header.Header {
 	h := r.message.header.With(received)
 	for _, c := range r.changes {
@@ -125,8 +125,9 @@ func edit(h *header.Header, c workdir.Change) {
 	}
 }
 
-// WriteContent writes the content as it goes on, with received, if it is not nil, as the proxy's own field on top; line ends
-// of the body are those that it has. When it fails with an error that wraps [workdir.ErrChanged], nothing of the message may go on.
+// WriteContent writes the content as it goes on, with received, if it is not nil, as the proxy's own field on
+// top; line ends of the body are those that it has. When it fails with an error that wraps
+// [workdir.ErrChanged], nothing of the message may go on.
 func (r *Result) WriteContent(w io.Writer, received []byte, dropReceived bool) error {
 	h := r.header(received, dropReceived)
 	if _, err := w.Write(h.AppendTo(make([]byte, 0, 4096))); err != nil {

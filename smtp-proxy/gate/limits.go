@@ -14,7 +14,8 @@ type LimitSettings struct {
 	Exempt []netip.Prefix // without limits per address
 }
 
-// Limits bounds the sessions, in all and of one address. Unlike the other gates it counts: who enters must leave.
+// Limits bounds the sessions, in all and of one address. Unlike the other gates it counts: who enters must
+// leave.
 type Limits struct {
 	sessions connlimit.Sessions
 	exempt   atomic.Pointer[[]netip.Prefix]

@@ -5,10 +5,10 @@ import (
 	"io"
 )
 
-// Editor edits the header of a message that passes through it: it counts hops, removes Received fields or adds ours, and
-// lets all else pass in the pieces it comes in. It holds nothing back but the beginning of a line of which is not
-// known yet what it is, so that a header costs no memory, however slowly it comes; of a message that turns out to be
-// refused, Next has got a part.
+// Editor edits the header of a message that passes through it: it counts hops, removes Received fields or
+// adds ours, and lets all else pass in the pieces it comes in. It holds nothing back but the beginning of a
+// line of which is not known yet what it is, so that a header costs no memory, however slowly it comes; of a
+// message that turns out to be refused, Next has got a part.
 type Editor struct {
 	Next  io.Writer
 	Limit int    // of the header, in bytes
@@ -110,9 +110,9 @@ func (e *Editor) begin() {
 	}
 }
 
-// notHeader deals with the beginning of a line that is none of the header: it is an mbox line at the very beginning, and
-// becomes a field as with Postfix, or begins the body. Where nothing but fields of ours, or none any more, are before
-// it, an empty line keeps it from becoming header.
+// notHeader deals with the beginning of a line that is none of the header: it is an mbox line at the very
+// beginning, and becomes a field as with Postfix, or begins the body. Where nothing but fields of ours, or
+// none any more, are before it, an empty line keeps it from becoming header.
 func (e *Editor) notHeader() {
 	e.skip = false
 	if e.fields == e.mbox && e.received == 0 && bytes.HasPrefix(bytes.TrimLeft(e.line, ">"), []byte("From ")) {
@@ -172,8 +172,8 @@ const (
 	lineOther                     // belongs to the body
 )
 
-// lineKind looks at a line as far as it has come; it is asked again with each byte. within says that there was a field
-// before. White space before the colon is obsolete but exists: RFC 5322, 4.5.
+// lineKind looks at a line as far as it has come; it is asked again with each byte. within says that there
+// was a field before. White space before the colon is obsolete but exists: RFC 5322, 4.5.
 func lineKind(line []byte, within bool) (kind kindOfLine, name []byte) {
 	last := line[len(line)-1]
 	switch {

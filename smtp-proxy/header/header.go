@@ -1,5 +1,5 @@
-// Package header edits the header of a message: RFC 5322, 2.2 and 3.6. A [Header] is a whole header as a list of fields;
-// an [Editor] edits one that passes through in pieces.
+// Package header edits the header of a message: RFC 5322, 2.2 and 3.6. A [Header] is a whole header as a list
+// of fields; an [Editor] edits one that passes through in pieces.
 package header
 
 import (
@@ -32,9 +32,10 @@ type Header struct {
 	fields []field
 }
 
-// Split finds the header at the beginning of data, which has line ends of LF or CR LF. body is where the body begins,
-// behind the empty line if there is one. A line that is neither a field nor the continuation of one ends the header as
-// well: it belongs to the body. more says that data ends before the header does; then body is 0.
+// Split finds the header at the beginning of data, which has line ends of LF or CR LF. body is where the body
+// begins, behind the empty line if there is one. A line that is neither a field nor the continuation of one
+// ends the header as well: it belongs to the body. more says that data ends before the header does; then body
+// is 0.
 func Split(data []byte) (h Header, body int, more bool) {
 	start := -1 // of the field being read
 	name, at := 0, 0
@@ -117,8 +118,8 @@ func (h *Header) find(name string, index int) int {
 	return -1
 }
 
-// With returns a copy of the header with the proxy's own Received field, as [Received.AppendTo] writes it, on top.
-// Without one it is a plain copy.
+// With returns a copy of the header with the proxy's own Received field, as [Received.AppendTo] writes it, on
+// top. Without one it is a plain copy.
 func (h *Header) With(received []byte) Header {
 	fields := make([]field, 0, len(h.fields)+4)
 	if received != nil {

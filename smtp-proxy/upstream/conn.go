@@ -167,8 +167,8 @@ func (c *Conn) Flush() error {
 	return nil
 }
 
-// lookTime is how long a look at what the server has said counts: as long as it takes to put commands together, but
-// not while a filter is asked between them.
+// lookTime is how long a look at what the server has said counts: as long as it takes to put commands
+// together, but not while a filter is asked between them.
 const lookTime = 5 * time.Millisecond
 
 // inFlight counts the replies that are due to commands that are sent or on their way.
@@ -374,8 +374,8 @@ func (c *Conn) refused(r smtp.Reply) {
 	}
 }
 
-// mostRefused is how many refusals end the use of a connection for others: servers hold them against whoever speaks,
-// answer later and later, and hang up in the end. Postfix begins with that at ten.
+// mostRefused is how many refusals end the use of a connection for others: servers hold them against whoever
+// speaks, answer later and later, and hang up in the end. Postfix begins with that at ten.
 const mostRefused = 5
 
 // resetTime bounds how long Release waits for the reply to RSET.

@@ -54,8 +54,8 @@ func (k *known) get(now time.Time, fresh time.Duration) (Capabilities, knownStat
 	return k.caps, knownFresh
 }
 
-// ask runs probe, unless it runs already or the Set is closed. What it gives is closed when that is over. Nobody's
-// patience ends a probe: with the first server out of reach it takes longer than a client waits.
+// ask runs probe, unless it runs already or the Set is closed. What it gives is closed when that is over.
+// Nobody's patience ends a probe: with the first server out of reach it takes longer than a client waits.
 func (k *known) ask(probe func(context.Context) error) <-chan struct{} {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -25,8 +25,8 @@ import (
 //	some 2xx, some 5xx  the first 5xx: the client reports the message as undeliverable though some have got
 //	                    it; trying again would not help, and silence would lose it
 //
-// So are those to a message that has more recipients than its client has named, because a filter added some: nobody
-// could send it again for those alone.
+// So are those to a message that has more recipients than its client has named, because a filter added some:
+// nobody could send it again for those alone.
 var replyOneRecipient = smtp.NewReply(452, "4.5.3", "Too many recipients, send the rest in another message")
 
 // AllowRecipients lets the next transaction have n recipients, whatever [Config.LMTPRecipients] says.

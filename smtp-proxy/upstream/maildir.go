@@ -25,8 +25,9 @@ import (
 	"postern/internal/smtp"
 )
 
-// maildirServer is an SMTP server within this process that delivers into one Maildir, for trying out, for tests
-// and as a quarantine. It is met over socket pairs, so that nothing about it is different from any other server.
+// maildirServer is an SMTP server within this process that delivers into one Maildir, for trying out, for
+// tests and as a quarantine. It is met over socket pairs, so that nothing about it is different from any
+// other server.
 type maildirServer struct {
 	path  string
 	host  string
@@ -96,8 +97,8 @@ func (m *maildirServer) dial(ctx context.Context) (*stream, error) {
 	return nil, err
 }
 
-// worded says to MAIL and RCPT what other servers say, with the codes of RFC 3463, 3.2. The server half has no other way
-// to choose the words of these replies, each of which it writes at once; and clients hear them.
+// worded says to MAIL and RCPT what other servers say, with the codes of RFC 3463, 3.2. The server half has
+// no other way to choose the words of these replies, each of which it writes at once; and clients hear them.
 type worded struct{ net.Conn }
 
 var wording = []struct{ theirs, ours []byte }{

@@ -7,9 +7,10 @@ import (
 	"slices"
 )
 
-// Blind gives the servers to which every client is this host itself, because nothing tells them who it is: programs,
-// UNIX sockets, and addresses of this host. By that many mail servers decide for whom they relay. LMTP servers and
-// Maildirs relay for nobody. Names are looked up until ctx ends; one that is not found then counts for nothing.
+// Blind gives the servers to which every client is this host itself, because nothing tells them who it is:
+// programs, UNIX sockets, and addresses of this host. By that many mail servers decide for whom they relay.
+// LMTP servers and Maildirs relay for nobody. Names are looked up until ctx ends; one that is not found then
+// counts for nothing.
 func (c Config) Blind(ctx context.Context) []string {
 	if c.ClientIP != "" && c.ClientIP != ClientIPNone {
 		return nil

@@ -75,7 +75,8 @@ func (s *server) find(ctx context.Context, client Client, w want) (*Conn, error)
 	if err != nil {
 		s.open.Add(-1)
 		s.failed.Add(1)
-		// That a client was refused, went away, or wanted more than others, is no reason to leave the server alone.
+		// That a client was refused, went away, or wanted more than others, is no reason to leave the server
+		// alone.
 		if ctx.Err() == nil && !errors.Is(err, errThisClient) && !errors.Is(err, errInClear) {
 			s.breaker.failure(time.Now(), s.conf.RetryTime)
 		}
@@ -86,8 +87,8 @@ func (s *server) find(ctx context.Context, client Client, w want) (*Conn, error)
 	return c, nil
 }
 
-// hurryTime is how long a server may take to greet before our idle connections are taken for the reason: it may have a
-// process for each and none for a new one.
+// hurryTime is how long a server may take to greet before our idle connections are taken for the reason: it
+// may have a process for each and none for a new one.
 const hurryTime = 500 * time.Millisecond
 
 // hurry closes idle connections; none is kept until the server has greeted.

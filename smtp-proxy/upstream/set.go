@@ -65,8 +65,8 @@ func (set *Set) Get(ctx context.Context, client Client) (*Conn, error) {
 	return set.getAndLearn(ctx, client, want{})
 }
 
-// GetForAuth gives a connection on which the client may say its password: see Config.TLS. That TLS failed a while ago
-// is no reason not to try it again for that.
+// GetForAuth gives a connection on which the client may say its password: see Config.TLS. That TLS failed a
+// while ago is no reason not to try it again for that.
 func (set *Set) GetForAuth(ctx context.Context, client Client) (*Conn, error) {
 	return set.getAndLearn(ctx, client, want{secret: true})
 }

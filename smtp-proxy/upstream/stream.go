@@ -169,8 +169,8 @@ func (s *stream) unsent() int {
 	return len(*s.out)
 }
 
-// content adds to what flush sends. Large pieces, which smtp-proxy's are if the client is quick (64 KiB), go out
-// at once and are not copied; what a slow client's content takes in memory is little.
+// content adds to what flush sends. Large pieces, which smtp-proxy's are if the client is quick (64 KiB), go
+// out at once and are not copied; what a slow client's content takes in memory is little.
 func (s *stream) content(p []byte, timeout time.Duration) error {
 	if !s.big {
 		s.giveBackOut()
@@ -192,7 +192,8 @@ func (s *stream) content(p []byte, timeout time.Duration) error {
 	return nil
 }
 
-// writeBoth writes what is buffered and what comes behind it, in one system call where the connection can do that.
+// writeBoth writes what is buffered and what comes behind it, in one system call where the connection can do
+// that.
 func (s *stream) writeBoth(buffered, p []byte, timeout time.Duration) error {
 	deadline := time.Now().Add(timeout)
 	if !s.tls && s.direct != nil {

@@ -60,8 +60,8 @@ func newTLSSetup(conf *tls.Config) *tlsSetup {
 	return &tlsSetup{conf, tls.NewLRUClientSessionCache(8)}
 }
 
-// UseTLS puts other roots and client certificates into force. Connections that began with the old ones serve to the end
-// of their sessions, and idle ones are closed.
+// UseTLS puts other roots and client certificates into force. Connections that began with the old ones serve
+// to the end of their sessions, and idle ones are closed.
 func (set *Set) UseTLS(conf *tls.Config) {
 	for _, s := range set.servers {
 		s.setup.Store(newTLSSetup(conf))
@@ -125,8 +125,8 @@ func (c *Conn) handshake(ctx context.Context, deadline time.Time) error {
 	return c.stream.upgrade(nc)
 }
 
-// private says whether passwords may go over the connection: within TLS, on this host, or in clear if the settings want
-// that. With TLSMay clear is what an attacker on the way has made of it, or may have.
+// private says whether passwords may go over the connection: within TLS, on this host, or in clear if the
+// settings want that. With TLSMay clear is what an attacker on the way has made of it, or may have.
 func (c *Conn) private() bool {
 	return c.stream.tls || c.srv.conf.TLS == TLSNone || c.stream.local()
 }
