@@ -110,7 +110,7 @@ install: $(BUILT)
 	  $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(TMPFILESDIR) $(DESTDIR)$(DOCDIR)/examples
 	install -m 755 $(addprefix $(BIN)/,$(TOOLS)) $(DESTDIR)$(BINDIR)/
 	install -m 755 $(addprefix $(BIN)/,$(SBIN)) $(DESTDIR)$(SBINDIR)/
-	install -m 755 $(addprefix $(BIN)/,$(WORKERS)) $(DESTDIR)$(LIBEXECDIR)/
+	install -m 755 $(addprefix $(BIN)/,$(WORKERS)) pop3-stamp/postlogin/pop3-stamp-postlogin $(DESTDIR)$(LIBEXECDIR)/
 	for page in man/*.[1-9]; do \
 	  to=$(DESTDIR)$(MANDIR)/man$${page##*.}; \
 	  install -d $$to && $(PLACES) $$page | install -m 644 /dev/stdin $$to/$${page##*/} || exit 1; \
@@ -133,7 +133,7 @@ install: $(BUILT)
 # Takes back what install has put there, but for settings.
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(TOOLS)) $(addprefix $(DESTDIR)$(SBINDIR)/,$(SBIN)) \
-	  $(addprefix $(DESTDIR)$(LIBEXECDIR)/,$(WORKERS)) $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(wildcard etc/systemd/*))) \
+	  $(addprefix $(DESTDIR)$(LIBEXECDIR)/,$(WORKERS) pop3-stamp-postlogin) $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(wildcard etc/systemd/*))) \
 	  $(addprefix $(DESTDIR)$(DOCDIR)/examples/,$(notdir $(wildcard etc/examples/*))) \
 	  $(foreach page,$(notdir $(wildcard man/*.[1-9])),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page)) \
 	  $(DESTDIR)$(SYSUSERSDIR)/postern.conf $(DESTDIR)$(TMPFILESDIR)/postern.conf

@@ -56,6 +56,7 @@ type commands struct {
 	Revoke struct {
 		whose `embed:""`
 	} `cmd:"" help:"Remove the stamps of a client, network or user, say how many, and exit."`
+	Follow following `cmd:"" help:"Write a stamp for each login that a server's log tells of, until SIGTERM."`
 	Expire struct {
 		Age time.Duration `help:"Remove stamps older than this; 0 is twice clientip-maxage." default:"0s" env:"-"`
 	} `cmd:"" help:"Remove old stamps, say how many, and exit."`
@@ -86,6 +87,9 @@ func (s *settings) runs() map[string]func(stdout, stderr io.Writer) int {
 			}
 			return s.Revoke.revoke(ctx, p, out)
 		}),
+		"follow": func(stdout, stderr io.Writer) int {
+			return s.withPlace(stdout, stderr, func(p *place, _ *bufio.Writer) error { return s.Follow.run(p, stderr) })
+		},
 		"expire": with(func(p *place, out *bufio.Writer) error { return s.expire(ctx, p, out) }),
 	}
 }

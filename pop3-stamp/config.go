@@ -29,11 +29,13 @@ type settings struct {
 	notify.Access
 	listen.Rights
 
-	POP3     []string `name:"pop3" placeholder:"SPEC" help:"Listen here for POP3 clients. May be given several times."`
-	POP3S    []string `name:"pop3s" placeholder:"SPEC" help:"Listen here for POP3 clients over TLS from the first byte."`
-	Notify   []string `name:"notify" placeholder:"SPEC" help:"Listen here for programs that want to know what happens."`
-	Metrics  []string `name:"metrics" placeholder:"SPEC" help:"Serve Prometheus metrics here."`
-	Hostname string   `name:"hostname" placeholder:"NAME" help:"Our name in the greeting. Default: the name of the host."`
+	POP3       []string `name:"pop3" placeholder:"SPEC" help:"Listen here for POP3 clients. May be given several times."`
+	POP3S      []string `name:"pop3s" placeholder:"SPEC" help:"Listen here for POP3 clients over TLS from the first byte."`
+	Notify     []string `name:"notify" placeholder:"SPEC" help:"Listen here for programs that want to know what happens."`
+	Stamps     []string `name:"stamps" placeholder:"SPEC" help:"Listen here, on UNIX sockets, for programs that have seen a login and ask for a stamp."`
+	StampUsers []string `name:"stamp-users" sep:"none" placeholder:"NAME" help:"User who may ask for stamps there, beside root and our own; may be given several times."`
+	Metrics    []string `name:"metrics" placeholder:"SPEC" help:"Serve Prometheus metrics here."`
+	Hostname   string   `name:"hostname" placeholder:"NAME" help:"Our name in the greeting. Default: the name of the host."`
 
 	Upstream       []string       `name:"upstream" placeholder:"URL" default:"pop3://localhost:10110" help:"The server behind: pop3://HOST:PORT or pop3s://HOST:PORT. Several: the next one when one is down."`
 	UpstreamTLS    string         `name:"upstream-tls" enum:"none,may,require,verify" default:"none" help:"TLS towards the server behind, with STLS: none, may, require or verify."`
@@ -124,6 +126,9 @@ func (s *settings) Validate() error {
 	if err := s.Store.Check(); err != nil {
 		return err
 	}
+	if err := s.checkSockets(); err != nil {
+		return &config.Error{Key: "stamps", Err: err}
+	}
 	if s.Store.Given() && s.ClientipDir != "" {
 		return &config.Error{Key: "clientip-store", Err: errors.New("excludes clientip-dir")}
 	}
@@ -190,6 +195,7 @@ func (s *settings) listeners() []listen.Request {
 		{Name: listenPOP3, Specs: s.POP3, Public: true},
 		{Name: listenPOP3S, Specs: s.POP3S, Public: true},
 		{Name: "notify", Specs: s.Notify},
+		{Name: listenStamps, Specs: s.Stamps, Public: true},
 		{Name: "metrics", Specs: s.Metrics},
 	})
 }
@@ -211,6 +217,9 @@ func (s *settings) check() error {
 		return err
 	}
 	if _, err := s.Store.Load(); err != nil {
+		return err
+	}
+	if _, err := notify.LookupUsers("stamp-users", s.StampUsers); err != nil {
 		return err
 	}
 	_, err := s.Access.Options("", slog.New(slog.DiscardHandler))

@@ -26,19 +26,23 @@ const (
 	listenPOP3S = "pop3s"
 )
 
+// listenStamps is the name of the listeners for programs that ask for stamps.
+const listenStamps = "stamps"
+
 // server serves all sessions.
 type server struct {
-	conf   *settings
-	log    *slog.Logger
-	tls    atomic.Pointer[secrets]
-	shared *store.Options // nil without clientip-store
-	store  *place         // nil without stamps
-	stats  *statfile.Dir  // nil without statdir
-	stamps sync.Mutex     // so that events are in the order of what they tell
-	hub    *notify.Hub
-	limits limits
-	meters *meters
-	status func(string)
+	conf       *settings
+	log        *slog.Logger
+	tls        atomic.Pointer[secrets]
+	shared     *store.Options // nil without clientip-store
+	store      *place         // nil without stamps
+	stats      *statfile.Dir  // nil without statdir
+	stamps     sync.Mutex     // so that events are in the order of what they tell
+	stampUsers []uint32       // who may ask for them
+	hub        *notify.Hub
+	limits     limits
+	meters     *meters
+	status     func(string)
 
 	number   atomic.Uint64  // of the last session
 	ending   sync.WaitGroup // sessions
@@ -76,6 +80,9 @@ func (srv *server) prepare(log *slog.Logger) error {
 		return err
 	}
 	srv.hub = notify.NewHub(options)
+	if srv.stampUsers, err = notify.LookupUsers("stamp-users", s.StampUsers); err != nil {
+		return err
+	}
 	srv.meters = newMeters(srv)
 	if srv.store, err = s.openPlace(srv.shared, log); err != nil {
 		return err
@@ -132,6 +139,8 @@ func (srv *server) listen(ctx context.Context, name string, l net.Listener, fail
 	switch name {
 	case "notify":
 		run = func() error { return srv.hub.Serve(l) }
+	case listenStamps:
+		run = func() error { return srv.acceptStamps(ctx, l) }
 	case "metrics":
 		run = func() error { return srv.meters.serve(l) }
 	}

@@ -15,6 +15,7 @@ import (
 	"postern/internal/notify"
 	"postern/internal/smtp"
 	"postern/internal/sockspec"
+	"postern/internal/store"
 	"postern/internal/tlsconf"
 	"postern/smtp-proxy/gate"
 )
@@ -85,21 +86,27 @@ type FilterSettings struct {
 
 // GateSettings say who may come in.
 type GateSettings struct {
-	Maxloadavg     string        `name:"maxloadavg" default:"10 0 0" placeholder:"L1 L5 L15" help:"Limits for the load averages of 1, 5 and 15 minutes; 0 switches one off. A session is refused when all limits are reached."`
-	LoadavgFile    string        `name:"loadavg-file" default:"/proc/loadavg" placeholder:"FILE" help:"Where the load averages are read."`
-	MaxPressure    string        `name:"max-pressure" default:"" placeholder:"NAME=PERCENT" help:"Refuse sessions while a pressure value of the kernel is reached: cpu=, memory= or io= and a percentage, several separated by spaces."`
-	PressureDir    string        `name:"pressure-dir" default:"/proc/pressure" placeholder:"DIR" help:"Where pressure values are read."`
-	ClientipDir    string        `name:"clientip-dir" placeholder:"DIR" help:"Only clients with a fresh stamp in this directory may send (POP3 before SMTP)."`
-	ClientipMaxage time.Duration `name:"clientip-maxage" default:"10m" help:"How long a stamp is fresh."`
-	ClientipExempt []string      `name:"clientip-exempt" sep:"none" placeholder:"NETWORK" help:"Networks that need no stamp."`
-	ClientipOwner  string        `name:"clientip-owner" placeholder:"USER" help:"Only stamps owned by this user count."`
-	ClientipScope  string        `name:"clientip-scope" enum:"session,relay" default:"session" help:"session: a stamp is needed to connect; relay: only for recipients outside local-domains."`
-	LocalDomains   []string      `name:"local-domains" sep:"none" placeholder:"DOMAIN" help:"Domains whose recipients are ours: mail for others is relayed. .example.org stands for all below it."`
-	RefuseRelay    config.Switch `name:"refuse-relay" default:"no" help:"Relay only for clients in relay-clients, with a stamp, or logged in."`
-	RelayClients   []string      `name:"relay-clients" sep:"none" placeholder:"NETWORK" help:"Networks whose clients may relay."`
-	RefuseFile     string        `name:"refuse-file" placeholder:"FILE" help:"While this file exists new sessions get 421 with its first line."`
-	Statdir        string        `name:"statdir" placeholder:"DIR" help:"Write a status file per session here."`
+	Maxloadavg         string         `name:"maxloadavg" default:"10 0 0" placeholder:"L1 L5 L15" help:"Limits for the load averages of 1, 5 and 15 minutes; 0 switches one off. A session is refused when all limits are reached."`
+	LoadavgFile        string         `name:"loadavg-file" default:"/proc/loadavg" placeholder:"FILE" help:"Where the load averages are read."`
+	MaxPressure        string         `name:"max-pressure" default:"" placeholder:"NAME=PERCENT" help:"Refuse sessions while a pressure value of the kernel is reached: cpu=, memory= or io= and a percentage, several separated by spaces."`
+	PressureDir        string         `name:"pressure-dir" default:"/proc/pressure" placeholder:"DIR" help:"Where pressure values are read."`
+	ClientipDir        string         `name:"clientip-dir" placeholder:"DIR" help:"Only clients with a fresh stamp in this directory may send (POP3 before SMTP)."`
+	Store              store.Settings `embed:""`
+	StoreDown          string         `name:"store-down" enum:"closed,open" default:"closed" help:"While the store does not answer: closed refuses clients that need a stamp to connect, open lets them in."`
+	ClientipIPv6Prefix int            `name:"clientip-ipv6-prefix" default:"128" placeholder:"BITS" help:"How many bits of an IPv6 address a stamp is for: 64 for a whole network."`
+	ClientipSenders    string         `name:"clientip-senders" placeholder:"FILE" help:"Which users may send as whom, once they have fetched mail: a user and its addresses or @domains on each line."`
+	ClientipMaxage     time.Duration  `name:"clientip-maxage" default:"10m" help:"How long a stamp is fresh."`
+	ClientipExempt     []string       `name:"clientip-exempt" sep:"none" placeholder:"NETWORK" help:"Networks that need no stamp."`
+	ClientipOwner      string         `name:"clientip-owner" placeholder:"USER" help:"Only stamps owned by this user count."`
+	ClientipScope      string         `name:"clientip-scope" enum:"session,relay" default:"session" help:"session: a stamp is needed to connect; relay: only for recipients outside local-domains."`
+	LocalDomains       []string       `name:"local-domains" sep:"none" placeholder:"DOMAIN" help:"Domains whose recipients are ours: mail for others is relayed. .example.org stands for all below it."`
+	RefuseRelay        config.Switch  `name:"refuse-relay" default:"no" help:"Relay only for clients in relay-clients, with a stamp, or logged in."`
+	RelayClients       []string       `name:"relay-clients" sep:"none" placeholder:"NETWORK" help:"Networks whose clients may relay."`
+	RefuseFile         string         `name:"refuse-file" placeholder:"FILE" help:"While this file exists new sessions get 421 with its first line."`
+	Statdir            string         `name:"statdir" placeholder:"DIR" help:"Write a status file per session here."`
 
+	shared     *store.Options // nil without clientip-store
+	senders    gate.Senders
 	load       gate.LoadLimits
 	pressure   []gate.PressureLimit
 	exemptNets []netip.Prefix
@@ -183,6 +190,9 @@ func (s *settings) Validate() error {
 		return err
 	}
 	if err := s.TLS.Check(mailListeners...); err != nil {
+		return err
+	}
+	if err := s.checkStamps(); err != nil {
 		return err
 	}
 	if len(s.SMTPS) > 0 && len(s.TLS.Cert) == 0 {
@@ -336,3 +346,31 @@ func within(addr netip.Addr, nets []netip.Prefix) bool {
 	}
 	return false
 }
+
+// checkStamps looks at where stamps are and reads the files that say more.
+func (s *settings) checkStamps() (err error) {
+	if err := s.Store.Check(); err != nil {
+		return err
+	}
+	switch {
+	case s.Store.Given() && s.ClientipDir != "":
+		return &config.Error{Key: "clientip-store", Err: errors.New("excludes clientip-dir")}
+	case s.Store.Given() && s.ClientipOwner != "":
+		return &config.Error{Key: "clientip-owner", Err: errors.New("is for stamps in a directory")}
+	case s.StoreDown == "open" && s.ClientipScope == "relay":
+		return &config.Error{Key: "store-down", Err: errors.New("open would let anybody relay, with clientip-scope relay")}
+	case s.ClientipIPv6Prefix < 1 || s.ClientipIPv6Prefix > 128:
+		return &config.Error{Key: "clientip-ipv6-prefix", Err: errors.New("must be from 1 to 128")}
+	case s.ClientipSenders != "" && !s.stamps():
+		return &config.Error{Key: "clientip-senders", Err: errors.New("needs clientip-dir or clientip-store")}
+	case s.ClientipSenders != "":
+		if s.senders, err = gate.ReadSenders(s.ClientipSenders); err != nil {
+			return &config.Error{Key: "clientip-senders", Err: err}
+		}
+	}
+	s.shared, err = s.Store.Load()
+	return err
+}
+
+// stamps reports whether there is a place for stamps.
+func (s *settings) stamps() bool { return s.ClientipDir != "" || s.Store.Given() }

@@ -4,6 +4,7 @@ import (
 	"postern/internal/connlimit"
 	"postern/internal/notify"
 	"postern/internal/stamp"
+	"postern/internal/store"
 	"postern/smtp-proxy/gate"
 )
 
@@ -39,12 +40,17 @@ func newGates(srv *server, s *settings) (*gate.Gates, error) {
 	if srv.filter != nil && bool(s.WorkerGate) {
 		c.Ask = srv.mx.Ask
 	}
-	if s.ClientipDir != "" {
-		store, err := stamp.OpenDir(s.ClientipDir, s.ClientipMaxage, s.ClientipOwner)
+	switch {
+	case s.shared != nil:
+		srv.shared = store.Open(s.shared, srv.log)
+		c.Stamps = stamp.NewShared(srv.shared, s.ClientipMaxage, s.ClientipIPv6Prefix)
+	case s.ClientipDir != "":
+		dir, err := stamp.OpenDir(s.ClientipDir, s.ClientipMaxage, s.ClientipOwner)
 		if err != nil {
 			return nil, err
 		}
-		c.Stamps = store
+		dir.IPv6 = s.ClientipIPv6Prefix
+		c.Stamps = dir
 	}
 	return gate.New(c), nil
 }
@@ -57,7 +63,7 @@ func (s *settings) gates() gate.Settings {
 			Exempt:        s.limitExemptNets,
 		},
 		Load: s.load, LoadFile: s.LoadavgFile, Pressure: s.pressure, PressureDir: s.PressureDir, RefuseFile: s.RefuseFile,
-		StampExempt: s.exemptNets, StampToRelay: s.ClientipScope != "session",
+		StampExempt: s.exemptNets, StampToRelay: s.ClientipScope != "session", StoreDownOpen: s.StoreDown == "open", Senders: s.senders,
 		RefuseRelay: bool(s.RefuseRelay), Local: s.local, RelayClients: s.relayNets,
 	}
 }

@@ -106,6 +106,9 @@ func (srv *server) registry() *metrics.Registry {
 		{Name: "listeners", Help: "Listeners to events."},
 	}, srv.readMetrics)
 	r.LogDropped(srv.logDropped)
+	if srv.shared != nil {
+		r.Store(srv.shared.Counts)
+	}
 	return r
 }
 

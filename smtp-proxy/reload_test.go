@@ -15,14 +15,14 @@ import (
 
 // atStart are the functions that look at settings once, at the start, or that only say something of them.
 var atStart = []string{
-	"Validate", "askServer", "askUpstream", "check", "checkNumbers", "checkPlaces", "directories", "execs", "explain", "followWorkers", "guarded", "holdConfig", "idleFilter", "listeners", "loadTLS",
+	"Validate", "askServer", "askUpstream", "check", "checkNumbers", "checkPlaces", "checkStamps", "stamps", "directories", "execs", "explain", "followWorkers", "guarded", "holdConfig", "idleFilter", "listeners", "loadTLS",
 	"newGates", "newFilter", "newServer", "newSpool", "newUpstreams", "open", "program", "reachable", "relayWarnings", "runsProgram", "silent",
 	"start", "upstreamConfig", "upstreamShare", "uselessWarnings", "warnings",
 }
 
 // What sessions do not look at under the name of the setting.
 var (
-	derived = []string{"maxloadavg", "max-pressure", "local-domains", "tls-cert", "tls-min", "tls-client-cert", "tls-client-ca",
+	derived = []string{"maxloadavg", "clientip-senders", "max-pressure", "local-domains", "tls-cert", "tls-min", "tls-client-cert", "tls-client-ca",
 		"upstream-tls-ca", "upstream-tls-cert", "upstream-tls-key"} // read anew at each reload
 	partly = []string{"max-header-size", "upstream-timeout"} // without a filter, and between replies
 )

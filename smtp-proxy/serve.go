@@ -47,7 +47,9 @@ func (p *program) program() daemon.Program {
 		Name: programName, Settings: &p.settings, Listeners: p.listeners, Open: p.open, Serve: p.serve,
 		Description: "Guarded SMTP front door for any mail server.",
 		Check:       p.check, Directories: p.directories, Execs: p.settings.execs,
-		Files:    func() []string { return append(p.settings.TLS.Files(), p.settings.UpstreamFiles.Files()...) },
+		Files: func() []string {
+			return slices.Concat(p.settings.TLS.Files(), p.settings.UpstreamFiles.Files(), p.settings.Store.Files())
+		},
 		Warnings: p.warnings,
 		Reloads:  notify.Reloads,
 		Commands: map[string]func(io.Writer, io.Writer) int{"explain": p.explain},
@@ -285,6 +287,7 @@ var fixed = []string{
 	"user", "allow-root", "no-new-privs", "pidfile", "log", "log-level", "log-format", "syslog-facility", "syslog-tag", "drain-timeout",
 	"upstream", "upstream-tls", "upstream-helo", "upstream-client-ip", "upstream-connections", "upstream-source", "upstream-timeout",
 	"connect-timeout", "lmtp-recipients", "hold", "statdir", "clientip-dir", "clientip-maxage", "clientip-owner",
+	"clientip-store", "clientip-store-auth", "clientip-store-ca", "clientip-store-cert", "clientip-store-key", "clientip-store-timeout", "clientip-ipv6-prefix",
 	"multiplexor", "multiplexor-notify", "spool", "spool-group", "worker-gate", "relayok", "helook", "senderok", "recipok", "scan",
 	"filter-timeout", "filter-max-delay", "on-failure", "scanned-by", "keep-failed", "max-header-size", "max-memory", "upstream-share",
 }

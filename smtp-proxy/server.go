@@ -20,6 +20,7 @@ import (
 	"postern/internal/smtp"
 	"postern/internal/sockspec"
 	"postern/internal/statfile"
+	"postern/internal/store"
 	"postern/internal/tlsconf"
 	"postern/internal/workdir"
 	"postern/smtp-proxy/filter"
@@ -74,6 +75,7 @@ type server struct {
 	ctx     context.Context // ends when sessions have no more time
 	conf    atomic.Pointer[live]
 	gates   *gate.Gates
+	shared  *store.Client    // nil: stamps, if any, are in a directory
 	logins  connlimit.Logins // that failed
 	ups     *upstream.Set
 	holds   *upstream.Set   // where messages go that the filter wants held; nil: nowhere
@@ -174,6 +176,9 @@ func (srv *server) close() {
 	if srv.filter != nil {
 		srv.mx.Close()
 		_ = srv.filter.Spool.Close()
+	}
+	if srv.shared != nil {
+		_ = srv.shared.Close()
 	}
 	_ = srv.stats.Close()
 }

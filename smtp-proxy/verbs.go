@@ -157,6 +157,11 @@ func (s *session) doMail(arg string) outcome {
 		return failed(*r)
 	}
 	s.status("MAIL " + path.String())
+	if r := s.srv.gates.Sender(s.background(), s.client.forGates(), path); r != nil {
+		tx.remove(s.srv)
+		s.logRefused(tx, r.Gate, "", r.Reply)
+		return refused(r.Reply)
+	}
 	if r := s.askSenderok(tx); r != nil {
 		tx.remove(s.srv)
 		s.logRefused(tx, gateFilter, "", *r)

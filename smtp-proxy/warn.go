@@ -120,7 +120,7 @@ func (s *settings) guarded() bool {
 	for _, n := range s.relayNets {
 		trustsAll = trustsAll || n.Bits() == 0
 	}
-	return s.ClientipDir != "" || bool(s.RefuseRelay) && !trustsAll
+	return s.stamps() || bool(s.RefuseRelay) && !trustsAll
 }
 
 // reachable says whether clients of other hosts can come. Sockets that the service manager will pass are not known.

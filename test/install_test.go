@@ -32,6 +32,7 @@ func TestInstall(t *testing.T) {
 		"opt/postern/share/man/man7/postern.7":                   0o644,
 		"opt/postern/share/doc/postern/examples/shut-port-25":    0o755,
 		"opt/postern/share/doc/postern/examples/mimedefang.conf": 0o644,
+		"opt/postern/libexec/postern/pop3-stamp-postlogin":       0o755,
 		"usr/lib/sysusers.d/postern.conf":                        0o644,
 		"usr/lib/tmpfiles.d/postern.conf":                        0o644,
 	}

@@ -17,12 +17,12 @@ import (
 
 // Settings are what a daemon is told of the store. It embeds them in its own.
 type Settings struct {
-	URL     string        `name:"clientip-store" placeholder:"URL" help:"Stamps are in this Redis or Valkey instead of a directory: redis://HOST:PORT/DB?prefix=NAME, rediss:// for TLS, or unix:///PATH."`
-	Auth    string        `name:"clientip-store-auth" placeholder:"FILE" help:"User and password for it: a line USER:PASSWORD, or :PASSWORD for the default user."`
-	CA      string        `name:"clientip-store-ca" placeholder:"FILE" help:"Authorities (PEM) whose certificates are good for rediss://. Default: those of the system."`
-	Cert    string        `name:"clientip-store-cert" placeholder:"FILE" help:"Our certificate (PEM) for rediss://, with its key unless that is in clientip-store-key."`
-	Key     string        `name:"clientip-store-key" placeholder:"FILE" help:"Key of clientip-store-cert (PEM)."`
-	Timeout time.Duration `name:"clientip-store-timeout" default:"200ms" help:"How long the store may take to answer."`
+	StoreURL     string        `name:"clientip-store" placeholder:"URL" help:"Stamps are in this Redis or Valkey instead of a directory: redis://HOST:PORT/DB?prefix=NAME, rediss:// for TLS, or unix:///PATH."`
+	AuthFile     string        `name:"clientip-store-auth" placeholder:"FILE" help:"User and password for it: a line USER:PASSWORD, or :PASSWORD for the default user."`
+	StoreCA      string        `name:"clientip-store-ca" placeholder:"FILE" help:"Authorities (PEM) whose certificates are good for rediss://. Default: those of the system."`
+	StoreCert    string        `name:"clientip-store-cert" placeholder:"FILE" help:"Our certificate (PEM) for rediss://, with its key unless that is in clientip-store-key."`
+	StoreKey     string        `name:"clientip-store-key" placeholder:"FILE" help:"Key of clientip-store-cert (PEM)."`
+	StoreTimeout time.Duration `name:"clientip-store-timeout" default:"200ms" help:"How long the store may take to answer."`
 }
 
 // Options say which server, and how to talk to it.
@@ -46,25 +46,25 @@ const DefaultPrefix = "postern:"
 const maxSecret = 1 << 20
 
 // Given reports whether there is a store.
-func (s *Settings) Given() bool { return s.URL != "" }
+func (s *Settings) Given() bool { return s.StoreURL != "" }
 
 // Check looks at the settings. It reads no file.
 func (s *Settings) Check() error {
-	if s.Timeout <= 0 {
+	if s.StoreTimeout <= 0 {
 		return errors.New("clientip-store-timeout: must be more than nothing")
 	}
-	if s.Cert == "" && s.Key != "" {
+	if s.StoreCert == "" && s.StoreKey != "" {
 		return errors.New("clientip-store-key: needs clientip-store-cert")
 	}
 	if !s.Given() {
-		for name, value := range map[string]string{"auth": s.Auth, "ca": s.CA, "cert": s.Cert} {
+		for name, value := range map[string]string{"auth": s.AuthFile, "ca": s.StoreCA, "cert": s.StoreCert} {
 			if value != "" {
 				return fmt.Errorf("clientip-store-%s: needs clientip-store", name)
 			}
 		}
 		return nil
 	}
-	if _, err := parseURL(s.URL); err != nil {
+	if _, err := parseURL(s.StoreURL); err != nil {
 		return fmt.Errorf("clientip-store: %w", err)
 	}
 	return nil
@@ -72,7 +72,7 @@ func (s *Settings) Check() error {
 
 // Files gives the names of all files.
 func (s *Settings) Files() []string {
-	return slices.DeleteFunc([]string{s.Auth, s.CA, s.Cert, s.Key}, func(name string) bool { return name == "" })
+	return slices.DeleteFunc([]string{s.AuthFile, s.StoreCA, s.StoreCert, s.StoreKey}, func(name string) bool { return name == "" })
 }
 
 // Load reads the files; nil without a store.
@@ -80,11 +80,11 @@ func (s *Settings) Load() (*Options, error) {
 	if !s.Given() {
 		return nil, nil
 	}
-	o, err := parseURL(s.URL)
+	o, err := parseURL(s.StoreURL)
 	if err != nil {
 		return nil, fmt.Errorf("clientip-store: %w", err)
 	}
-	o.Timeout = s.Timeout
+	o.Timeout = s.StoreTimeout
 	if err := s.loadAuth(o); err != nil {
 		return nil, fmt.Errorf("clientip-store-auth: %w", err)
 	}
@@ -96,19 +96,19 @@ func (s *Settings) Load() (*Options, error) {
 
 // loadAuth reads the file with the password, which others may neither read nor write.
 func (s *Settings) loadAuth(o *Options) error {
-	if s.Auth == "" {
+	if s.AuthFile == "" {
 		return nil
 	}
-	data, info, err := namedfile.Read(s.Auth, maxSecret)
+	data, info, err := namedfile.Read(s.AuthFile, maxSecret)
 	if err != nil {
 		return err
 	}
 	if info.Mode().Perm()&0o007 != 0 {
-		return fmt.Errorf("%s: mode %04o lets everybody read or write the password: %w", s.Auth, info.Mode().Perm(), fs.ErrPermission)
+		return fmt.Errorf("%s: mode %04o lets everybody read or write the password: %w", s.AuthFile, info.Mode().Perm(), fs.ErrPermission)
 	}
 	user, password, ok := strings.Cut(strings.TrimRight(string(data), "\r\n"), ":")
 	if !ok || password == "" || strings.ContainsAny(user+password, "\r\n\x00") {
-		return fmt.Errorf("%s: not one line USER:PASSWORD or :PASSWORD", s.Auth)
+		return fmt.Errorf("%s: not one line USER:PASSWORD or :PASSWORD", s.AuthFile)
 	}
 	if user != "" {
 		o.User = user
@@ -119,36 +119,36 @@ func (s *Settings) loadAuth(o *Options) error {
 
 func (s *Settings) loadTLS(o *Options) error {
 	if o.TLS == nil {
-		if s.CA != "" || s.Cert != "" {
+		if s.StoreCA != "" || s.StoreCert != "" {
 			return errors.New("clientip-store-ca and clientip-store-cert are for rediss://")
 		}
 		return nil
 	}
-	if s.CA != "" {
-		data, _, err := namedfile.Read(s.CA, maxSecret)
+	if s.StoreCA != "" {
+		data, _, err := namedfile.Read(s.StoreCA, maxSecret)
 		if err != nil {
 			return fmt.Errorf("clientip-store-ca: %w", err)
 		}
 		o.TLS.RootCAs = x509.NewCertPool()
 		if !o.TLS.RootCAs.AppendCertsFromPEM(data) {
-			return fmt.Errorf("clientip-store-ca: %s: no certificate in PEM", s.CA)
+			return fmt.Errorf("clientip-store-ca: %s: no certificate in PEM", s.StoreCA)
 		}
 	}
-	if s.Cert == "" {
+	if s.StoreCert == "" {
 		return nil
 	}
-	cert, _, err := namedfile.Read(s.Cert, maxSecret)
+	cert, _, err := namedfile.Read(s.StoreCert, maxSecret)
 	if err != nil {
 		return fmt.Errorf("clientip-store-cert: %w", err)
 	}
 	key := cert
-	if s.Key != "" {
+	if s.StoreKey != "" {
 		var info fs.FileInfo
-		if key, info, err = namedfile.Read(s.Key, maxSecret); err != nil {
+		if key, info, err = namedfile.Read(s.StoreKey, maxSecret); err != nil {
 			return fmt.Errorf("clientip-store-key: %w", err)
 		}
 		if info.Mode().Perm()&0o002 != 0 {
-			return fmt.Errorf("clientip-store-key: %s: everybody may write to it: %w", s.Key, fs.ErrPermission)
+			return fmt.Errorf("clientip-store-key: %s: everybody may write to it: %w", s.StoreKey, fs.ErrPermission)
 		}
 	}
 	pair, err := tls.X509KeyPair(cert, key)

@@ -61,7 +61,7 @@ func TestPOP_80_SecretsOfTheStore(t *testing.T) {
 	}
 	good := map[string][2]string{":pass:word": {"", "pass:word"}, "ann:secret\n": {"ann", "secret"}, "ann:secret\r\n": {"ann", "secret"}}
 	for text, want := range good {
-		s := Settings{URL: "redis://h", Timeout: time.Second, Auth: write("good", text, 0o640)}
+		s := Settings{StoreURL: "redis://h", StoreTimeout: time.Second, AuthFile: write("good", text, 0o640)}
 		o, err := s.Load()
 		if err != nil || o.User != want[0] || o.Password != want[1] {
 			t.Errorf("%q: %+v, %v", text, o, err)
@@ -70,7 +70,7 @@ func TestPOP_80_SecretsOfTheStore(t *testing.T) {
 	bad := []string{write("open", ":secret", 0o644), write("writable", ":secret", 0o602), write("none", "secret\n", 0o600), write("two", "a:secret\nb:c\n", 0o600),
 		write("empty", "", 0o600), write("blank", "a:\n", 0o600), filepath.Join(dir, "missing"), dir, "/dev/null"}
 	for _, path := range bad {
-		s := Settings{URL: "redis://h", Timeout: time.Second, Auth: path}
+		s := Settings{StoreURL: "redis://h", StoreTimeout: time.Second, AuthFile: path}
 		if o, err := s.Load(); err == nil {
 			t.Errorf("%s: %+v, want an error", path, o)
 		} else if strings.Contains(err.Error(), "secret") {
@@ -81,16 +81,16 @@ func TestPOP_80_SecretsOfTheStore(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	for name, s := range map[string]Settings{
-		"no time":          {URL: "redis://h"},
-		"key alone":        {URL: "rediss://h", Timeout: 1, Key: "x"},
-		"file for nothing": {Timeout: 1, Auth: "x"},
-		"no URL":           {URL: "h", Timeout: 1},
+		"no time":          {StoreURL: "redis://h"},
+		"key alone":        {StoreURL: "rediss://h", StoreTimeout: 1, StoreKey: "x"},
+		"file for nothing": {StoreTimeout: 1, AuthFile: "x"},
+		"no URL":           {StoreURL: "h", StoreTimeout: 1},
 	} {
 		if s.Check() == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	s := Settings{URL: "redis://h", Timeout: 1, CA: "/etc/ssl/certs/x"}
+	s := Settings{StoreURL: "redis://h", StoreTimeout: 1, StoreCA: "/etc/ssl/certs/x"}
 	if _, err := s.Load(); err == nil {
 		t.Error("authorities without TLS: no error")
 	}

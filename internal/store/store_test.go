@@ -24,8 +24,8 @@ var echo = NewScript("return ARGV[1]")
 // open makes a client for a store; patience is more than a busy machine takes.
 func open(t *testing.T, s Settings, log *slog.Logger) *Client {
 	t.Helper()
-	if s.Timeout == 0 {
-		s.Timeout = 5 * time.Second
+	if s.StoreTimeout == 0 {
+		s.StoreTimeout = 5 * time.Second
 	}
 	o, err := s.Load()
 	if err != nil {
@@ -51,9 +51,9 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, set := range map[string]Settings{
-		"TCP":         {URL: s.URL()},
-		"UNIX socket": {URL: "unix://" + s.Socket()},
-		"user":        {URL: s.URL() + "?prefix=mx:", Auth: auth},
+		"TCP":         {StoreURL: s.URL()},
+		"UNIX socket": {StoreURL: "unix://" + s.Socket()},
+		"user":        {StoreURL: s.URL() + "?prefix=mx:", AuthFile: auth},
 	} {
 		c := open(t, set, quietLog())
 		if !says(t, c, "hello") || c.Ping(ctx) != nil {
@@ -64,7 +64,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("%s: several at once: %v, %v", name, got, err)
 		}
 	}
-	c := open(t, Settings{URL: s.URL() + "?prefix=other:", Auth: auth}, quietLog())
+	c := open(t, Settings{StoreURL: s.URL() + "?prefix=other:", AuthFile: auth}, quietLog())
 	if _, err := c.Run(ctx, NewScript("return redis.call('GET', KEYS[1])"), []string{c.Key("k")}); err == nil || c.Counts().Down {
 		t.Errorf("a key that the user may not read: %v, down %v; want an error, and no doubt in the server", err, c.Counts().Down)
 	}
@@ -81,10 +81,10 @@ func TestTLS(t *testing.T) {
 	port := testenv.FreePort(t)
 	testenv.StartRedis(t, "--tls-port", strconv.Itoa(port), "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca)
 	url := "rediss://127.0.0.1:" + strconv.Itoa(port)
-	if c := open(t, Settings{URL: url, CA: ca, Cert: cert, Key: key}, quietLog()); !says(t, c, "hello") {
+	if c := open(t, Settings{StoreURL: url, StoreCA: ca, StoreCert: cert, StoreKey: key}, quietLog()); !says(t, c, "hello") {
 		t.Errorf("with certificates: %v", c.Ping(ctx))
 	}
-	for name, s := range map[string]Settings{"no certificate of ours": {URL: url, CA: ca}, "authority unknown": {URL: url, Cert: cert, Key: key}} {
+	for name, s := range map[string]Settings{"no certificate of ours": {StoreURL: url, StoreCA: ca}, "authority unknown": {StoreURL: url, StoreCert: cert, StoreKey: key}} {
 		if c := open(t, s, quietLog()); c.Ping(ctx) == nil {
 			t.Errorf("%s: let in", name)
 		}
@@ -116,7 +116,7 @@ func (l *logged) count(text string) int {
 func TestPOP_81_StoreThatHangs(t *testing.T) {
 	s := testenv.StartRedis(t)
 	said := &logged{}
-	c := open(t, Settings{URL: s.URL(), Timeout: 300 * time.Millisecond}, slog.New(slog.NewTextHandler(said, nil)))
+	c := open(t, Settings{StoreURL: s.URL(), StoreTimeout: 300 * time.Millisecond}, slog.New(slog.NewTextHandler(said, nil)))
 	testenv.Eventually(t, "an answer", func() bool { return says(t, c, "hello") })
 	before := runtime.NumGoroutine()
 	s.Hang()
@@ -155,7 +155,7 @@ func TestPOP_81_StoreThatHangs(t *testing.T) {
 // TestRestart: a server that is killed is no server, and one that is started in its place is used at the next request.
 func TestRestart(t *testing.T) {
 	s := testenv.StartRedis(t)
-	c := open(t, Settings{URL: s.URL()}, quietLog())
+	c := open(t, Settings{StoreURL: s.URL()}, quietLog())
 	if !says(t, c, "hello") {
 		t.Fatal("no answer")
 	}
@@ -175,7 +175,7 @@ func TestRestart(t *testing.T) {
 // TestListen: messages come, and come again after a restart; each change is told.
 func TestListen(t *testing.T) {
 	s := testenv.StartRedis(t)
-	c := open(t, Settings{URL: s.URL(), Timeout: 500 * time.Millisecond}, quietLog())
+	c := open(t, Settings{StoreURL: s.URL(), StoreTimeout: 500 * time.Millisecond}, quietLog())
 	within, cancel := context.WithCancel(ctx)
 	messages, states, ended := make(chan string, 100), make(chan bool, 100), make(chan struct{})
 	go func() {

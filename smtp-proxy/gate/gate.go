@@ -73,17 +73,19 @@ type Config struct {
 
 // Settings are what can change while the gates are in use.
 type Settings struct {
-	Limits       LimitSettings
-	Load         LoadLimits
-	LoadFile     string
-	Pressure     []PressureLimit
-	PressureDir  string
-	RefuseFile   string
-	StampExempt  []netip.Prefix
-	StampToRelay bool // a stamp is needed to relay only; else to connect
-	RefuseRelay  bool // of all but those who are trusted
-	Local        LocalDomains
-	RelayClients []netip.Prefix // who is trusted by its address
+	Limits        LimitSettings
+	Load          LoadLimits
+	LoadFile      string
+	Pressure      []PressureLimit
+	PressureDir   string
+	RefuseFile    string
+	StampExempt   []netip.Prefix
+	StampToRelay  bool    // a stamp is needed to relay only; else to connect
+	StoreDownOpen bool    // while stamps cannot be looked up, clients may connect without
+	Senders       Senders // as whom each user may send; nil: as anybody
+	RefuseRelay   bool    // of all but those who are trusted
+	Local         LocalDomains
+	RelayClients  []netip.Prefix // who is trusted by its address
 }
 
 // Gates are the gates of a server.
@@ -151,6 +153,14 @@ func (g *Gates) Each(ctx context.Context, c Client, f func(gate string, r *smtp.
 // Relay returns why mail of the client for a recipient is not taken, or nil.
 func (g *Gates) Relay(ctx context.Context, c Client, to smtp.Path) *Refusal {
 	return g.relay.check(ctx, c, to)
+}
+
+// Sender decides whether the client may send as from: nil if it may.
+func (g *Gates) Sender(ctx context.Context, c Client, from smtp.Path) *Refusal {
+	if r := g.stamps.checkSender(ctx, c, from); r != nil {
+		return &Refusal{NameStamp, *r}
+	}
+	return nil
 }
 
 // Locks returns the locks that a session needs, by name.

@@ -12,16 +12,18 @@ import (
 
 	"postern/internal/connlimit"
 	"postern/internal/smtp"
+	"postern/internal/stamp"
 )
 
-// store has stamps for some addresses.
-type store struct {
+// fakeStore has stamps for some addresses.
+type fakeStore struct {
 	fresh []netip.Addr
+	user  string
 	err   error
 }
 
-func (s *store) Fresh(_ context.Context, addr netip.Addr) (bool, error) {
-	return slices.Contains(s.fresh, addr), s.err
+func (s *fakeStore) Look(_ context.Context, addr netip.Addr) (stamp.Stamp, bool, error) {
+	return stamp.Stamp{User: s.user}, s.err == nil && slices.Contains(s.fresh, addr), s.err
 }
 
 func newGates(c Config) *Gates {
@@ -57,7 +59,7 @@ func TestGates(t *testing.T) {
 	for first := range len(names) + 1 {
 		// All behind the first are shut, too.
 		s := Settings{Load: LoadLimits{1}, LoadFile: write(t, "loadavg", "0 0 0 1/1 1\n"), Pressure: []PressureLimit{{"io", 10}}, PressureDir: t.TempDir()}
-		c := Config{Stamps: &store{}}
+		c := Config{Stamps: &fakeStore{}}
 		if first > 4 {
 			c.Stamps = nil
 		}
@@ -156,11 +158,11 @@ func TestRelay(t *testing.T) {
 		t.Fatal(err)
 	}
 	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
-	stamps := &store{fresh: []netip.Addr{stamped}}
+	stamps := &fakeStore{fresh: []netip.Addr{stamped}}
 	for _, tt := range []struct {
 		name   string
 		client Client
-		stamps *store
+		stamps *fakeStore
 		s      Settings
 		to     string
 		gate   string // that is shut
@@ -179,7 +181,10 @@ func TestRelay(t *testing.T) {
 		{"stamp to relay, ours", Client{Addr: stranger}, stamps, Settings{StampToRelay: true, Local: ours}, "a@y.test", "", 0},
 		{"stamp to relay, fresh", Client{Addr: stamped}, stamps, Settings{StampToRelay: true, Local: ours}, "a@out.test", "", 0},
 		{"stamp to relay, exempt", Client{Addr: exempt}, stamps, Settings{StampToRelay: true, StampExempt: trusted, Local: ours}, "a@out.test", "", 0},
-		{"store away", Client{Addr: stamped}, &store{fresh: stamps.fresh, err: errors.New("away")}, Settings{StampToRelay: true, Local: ours}, "a@out.test", NameStamp, 550},
+		{"store away", Client{Addr: stamped}, &fakeStore{fresh: stamps.fresh, err: errors.New("away")}, Settings{StampToRelay: true, Local: ours}, "a@out.test", NameStamp, 451},
+		{"store away, open to connect", Client{Addr: stamped}, &fakeStore{fresh: stamps.fresh, err: errors.New("away")},
+			Settings{RefuseRelay: true, StoreDownOpen: true, Local: ours}, "a@out.test", NameStamp, 451},
+		{"store away, ours", Client{Addr: stranger}, &fakeStore{err: errors.New("away")}, Settings{StampToRelay: true, Local: ours}, "a@y.test", "", 0},
 		{"stamps wanted, but no store", Client{Addr: stranger}, nil, Settings{StampToRelay: true, Local: ours}, "a@out.test", "", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -196,6 +201,71 @@ func TestRelay(t *testing.T) {
 				t.Errorf("%+v, want %q %d", r, tt.gate, tt.code)
 			}
 		})
+	}
+}
+
+// TestPOP_85_StoreAway: while stamps cannot be looked up nobody comes in, unless the settings say so; nobody relays
+// by that.
+func TestPOP_85_StoreAway(t *testing.T) {
+	for _, open := range []bool{false, true} {
+		g := newGates(Config{Stamps: &fakeStore{err: errors.New("away")}, Settings: Settings{StoreDownOpen: open}})
+		r := g.Check(context.Background(), Client{Addr: stamped})
+		if (r == nil) != open || r != nil && r.Reply.Code != 421 {
+			t.Errorf("open %v: %+v", open, r)
+		}
+	}
+	g := newGates(Config{Stamps: &fakeStore{}, Settings: Settings{StoreDownOpen: true}})
+	if g.Check(context.Background(), Client{Addr: stranger}) == nil {
+		t.Error("a store that answers lets in who has no stamp")
+	}
+}
+
+// TestPOP_86_SenderOfTheStamp: who was let in by a stamp sends as the user who has fetched mail, and as nobody else.
+func TestPOP_86_SenderOfTheStamp(t *testing.T) {
+	file := write(t, "senders", "# user and senders\n\nAnn@x.test  ann@x.test @ann.test\nann@x.test a.n.n@x.test\nbob\tbob@x.test\n* guest@x.test\n")
+	senders, err := ReadSenders(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		user, from string
+		code       int
+	}{
+		{"ann@x.test", "ANN@X.test", 0}, {"ANN@x.test", "a.n.n@x.test", 0}, {"ann@x.test", "any@ann.test", 0}, {"bob", "bob@x.test", 0}, {"bob", "", 0},
+		{"ann@x.test", "bob@x.test", 553}, {"ann@x.test", "any@sub.ann.test", 553}, {"ann@x.test", "x@notann.test", 553}, {"bob", "ann@x.test", 553},
+		{"bob", "guest@x.test", 553}, {"eve", "guest@x.test", 0}, {"", "guest@x.test", 0}, {"*", "guest@x.test", 0}, {"eve", "bob@x.test", 553}, {"", "bob@x.test", 553},
+	} {
+		g := newGates(Config{Stamps: &fakeStore{fresh: []netip.Addr{stamped}, user: tt.user}, Settings: Settings{Senders: senders, StampExempt: []netip.Prefix{netip.PrefixFrom(exempt, 32)}}})
+		from, _, err := smtp.ParsePath("<"+tt.from+">", smtp.CheckRFC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		code := 0
+		if r := g.Sender(context.Background(), Client{Addr: stamped}, from); r != nil {
+			code = r.Reply.Code
+		}
+		if code != tt.code {
+			t.Errorf("%q as %q: %d, want %d", tt.user, tt.from, code, tt.code)
+		}
+		for _, c := range []Client{{Addr: exempt}, {Addr: stranger, LoggedIn: true}} {
+			if r := g.Sender(context.Background(), c, from); r != nil {
+				t.Errorf("%+v: %+v", c, r)
+			}
+		}
+	}
+	from, _, _ := smtp.ParsePath("<bob@x.test>", smtp.CheckRFC)
+	for _, tt := range []struct {
+		s    *fakeStore
+		code int
+	}{{&fakeStore{}, 450}, {&fakeStore{err: errors.New("away")}, 451}} {
+		if r := newGates(Config{Stamps: tt.s, Settings: Settings{Senders: senders}}).Sender(context.Background(), Client{Addr: stamped}, from); r == nil || r.Reply.Code != tt.code {
+			t.Errorf("%+v: %+v, want %d", tt.s, r, tt.code)
+		}
+	}
+	for _, bad := range []string{"ann\n", "ann x.test\n", "ann x@\n", "ann @\n"} {
+		if s, err := ReadSenders(write(t, "bad", bad)); err == nil {
+			t.Errorf("%q: %v", bad, s)
+		}
 	}
 }
 

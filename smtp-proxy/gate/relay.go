@@ -32,8 +32,17 @@ func (g *Relay) check(ctx context.Context, c Client, to smtp.Path) *Refusal {
 	switch {
 	case !rule.refuse && !rule.stamped, rule.local.Has(to), c.LoggedIn, within(c.Addr, rule.clients):
 		return nil
-	case g.stamps.store != nil && g.stamps.allowsRelay(ctx, c.Addr):
-		return nil
+	}
+	if g.stamps.store != nil {
+		allowed, err := g.stamps.allowsRelay(ctx, c.Addr)
+		if err != nil {
+			return refuse(NameStamp, 451, "4.3.0", "Stamps cannot be looked up, try again later")
+		}
+		if allowed {
+			return nil
+		}
+	}
+	switch {
 	case rule.stamped:
 		return refuse(NameStamp, 550, "5.7.1", "Relaying denied, fetch your mail first")
 	case rule.local.Empty():

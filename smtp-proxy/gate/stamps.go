@@ -2,17 +2,20 @@ package gate
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
 	"time"
 
 	"postern/internal/smtp"
+	"postern/internal/stamp"
+	"postern/internal/store"
 )
 
-// StampStore tells whether there is a fresh stamp for an address. With an error it is false.
+// StampStore gives the fresh stamp of an address, if there is one. With an error there is none.
 type StampStore interface {
-	Fresh(ctx context.Context, addr netip.Addr) (bool, error)
+	Look(ctx context.Context, addr netip.Addr) (stamp.Stamp, bool, error)
 }
 
 // Stamps is POP3 before SMTP: shut for clients without a fresh stamp.
@@ -24,47 +27,83 @@ type Stamps struct {
 
 // stampRule says who needs a stamp, and for what.
 type stampRule struct {
-	exempt  []netip.Prefix
-	toRelay bool // only to relay; else to connect
+	exempt   []netip.Prefix
+	toRelay  bool    // only to relay; else to connect
+	downOpen bool    // while the store cannot be asked, clients may connect without
+	senders  Senders // which user may send as whom; nil: all as anybody
 }
 
-func (g *Stamps) set(s Settings) { g.rule.Store(&stampRule{s.StampExempt, s.StampToRelay}) }
+func (g *Stamps) set(s Settings) {
+	g.rule.Store(&stampRule{s.StampExempt, s.StampToRelay, s.StoreDownOpen, s.Senders})
+}
 
 // Name returns the gate's name.
 func (g *Stamps) Name() string { return NameStamp }
 
-// Check refuses a client that needs a stamp to connect and has none.
+// Check refuses a client that needs a stamp to connect and has none. When the store cannot be asked, the settings
+// decide.
 func (g *Stamps) Check(ctx context.Context, c Client) *smtp.Reply {
-	if g.store == nil || g.rule.Load().toRelay || g.allows(ctx, c.Addr) {
+	rule := g.rule.Load()
+	if g.store == nil || rule.toRelay || within(c.Addr, rule.exempt) {
 		return nil
 	}
-	return shut(421, "4.7.0", "Fetch your mail first")
-}
-
-// allows reports whether the client has a fresh stamp or needs none. When the store cannot be asked the
-// answer is no; the cause is in the log.
-func (g *Stamps) allows(ctx context.Context, addr netip.Addr) bool {
-	return within(addr, g.rule.Load().exempt) || g.fresh(ctx, addr)
-}
-
-// allowsRelay reports whether the client may relay by its stamp. That it need not have one to connect does not let it.
-func (g *Stamps) allowsRelay(ctx context.Context, addr netip.Addr) bool {
-	if g.rule.Load().toRelay {
-		return g.allows(ctx, addr)
+	st, fresh, err := g.look(ctx, c.Addr)
+	switch {
+	case err != nil && rule.downOpen:
+		return nil
+	case err != nil:
+		return shut(421, "4.7.0", "Stamps cannot be looked up, try again later")
+	case !fresh:
+		return shut(421, "4.7.0", "Fetch your mail first")
 	}
-	return g.fresh(ctx, addr)
+	g.log.Info("let in by a stamp", "client", c.Addr.String(), "user", st.User)
+	return nil
 }
 
-func (g *Stamps) fresh(ctx context.Context, addr netip.Addr) bool {
+// allowsRelay reports whether the client may relay by its stamp. That it need not have one to connect does not let it,
+// nor does a store that cannot be asked.
+func (g *Stamps) allowsRelay(ctx context.Context, addr netip.Addr) (bool, error) {
+	if rule := g.rule.Load(); rule.toRelay && within(addr, rule.exempt) {
+		return true, nil
+	}
+	_, fresh, err := g.look(ctx, addr)
+	return fresh, err
+}
+
+// checkSender refuses a sender that is not the one of the stamp's user. Who needs no stamp, or has logged in, is not
+// asked. The null sender names nobody.
+func (g *Stamps) checkSender(ctx context.Context, c Client, from smtp.Path) *smtp.Reply {
+	rule := g.rule.Load()
+	if g.store == nil || rule.senders == nil || c.LoggedIn || from.Null() || within(c.Addr, rule.exempt) {
+		return nil
+	}
+	st, fresh, err := g.look(ctx, c.Addr)
+	switch {
+	case err != nil:
+		return shut(451, "4.3.0", "Stamps cannot be looked up, try again later")
+	case !fresh && rule.toRelay:
+		return nil // it can send to us alone
+	case !fresh:
+		return shut(450, "4.7.0", "Fetch your mail first")
+	case !rule.senders.has(st.User, from):
+		g.log.Info("sender is not the one of the stamp", "client", c.Addr.String(), "user", st.User, "from", from.Address)
+		return shut(553, "5.7.1", "Sender address is not one of the user who has fetched mail")
+	}
+	return nil
+}
+
+func (g *Stamps) look(ctx context.Context, addr netip.Addr) (stamp.Stamp, bool, error) {
 	if !addr.IsValid() {
-		return false
+		return stamp.Stamp{}, false, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	fresh, err := g.store.Fresh(ctx, addr)
+	st, fresh, err := g.store.Look(ctx, addr)
 	if err != nil {
-		g.log.Error("stamp cannot be looked up, refusing", "client", addr.String(), "error", err)
-		return false
+		if !errors.Is(err, store.ErrDown) { // that is said once
+			g.log.Error("stamp cannot be looked up", "client", addr.String(), "error", err)
+		}
+		return stamp.Stamp{}, false, err
 	}
-	return fresh
+	return st, fresh, nil
 }

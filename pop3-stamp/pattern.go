@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"postern/internal/stamp"
+)
+
+// pattern finds logins in the log of a server. All of a line is looked at, from the name of the program on: what
+// clients can put into lines of their own, such as the name of a host or of a user, must not look like a login.
+type pattern struct {
+	programs []string // names of the program in the log; nil for any
+	login    *regexp.Regexp
+}
+
+// patterns are those that are known by name.
+var patterns = map[string]pattern{
+	// pop3-login: Login: user=<bob>, method=PLAIN, rip=192.0.2.7, lip=..., mpid=9, TLS, session=<...>
+	"dovecot": {
+		programs: []string{"dovecot", "pop3-login", "imap-login"},
+		login: regexp.MustCompile(`^(?:(?:pop3|imap)-login: )?(?:Info: )?(?:Login|Logged in): user=<(?P<user>[^<>]*)>, ` +
+			`method=[^,<> ]*, rip=(?P<client>[0-9A-Fa-f.:]+), `),
+	},
+	// LOGIN, user=bob, ip=[::ffff:192.0.2.7], port=[51234]
+	"courier": {
+		programs: []string{"pop3d", "pop3d-ssl", "imapd", "imapd-ssl", "courier-pop3d", "courier-imapd", "courierpop3login", "imaplogin"},
+		login:    regexp.MustCompile(`^(?:INFO: )?LOGIN, user=(?P<user>[^\[\]]*), ip=\[(?P<client>[0-9A-Fa-f.:]+)\](?:, port=\[\d+\])?(?:, protocol=\w+)?(?:, stls=\d)?$`),
+	},
+	// login: host.example [192.0.2.7] bob plaintext User logged in SESSIONID=<...>
+	"cyrus": {
+		programs: []string{"cyrus/pop3", "cyrus/pop3s", "cyrus/imap", "cyrus/imaps", "pop3", "pop3s", "imap", "imaps"},
+		login:    regexp.MustCompile(`^login: [^\[\] ]* ?\[(?P<client>[0-9A-Fa-f.:]+)\] (?P<user>[^ ]+) \S+ User logged in(?: SESSIONID=<\S*>)?$`),
+	},
+}
+
+// parsePattern takes the name of a pattern, or an expression (as in package regexp) with groups named client and user.
+func parsePattern(text string) (pattern, error) {
+	if p, ok := patterns[text]; ok {
+		return p, nil
+	}
+	if !strings.Contains(text, "?P<client>") {
+		return pattern{}, fmt.Errorf("pattern %q: neither dovecot, courier nor cyrus, nor an expression with a group (?P<client>...)", text)
+	}
+	re, err := regexp.Compile(text)
+	if err == nil && !strings.HasPrefix(text, "^") {
+		err = errors.New("must begin with ^, or a client's words may look like a login")
+	}
+	if err != nil {
+		return pattern{}, fmt.Errorf("pattern %q: %w", text, err)
+	}
+	return pattern{login: re}, nil
+}
+
+// record is a line of a log, taken apart.
+type record struct{ program, text string }
+
+var (
+	// Nov 28 14:00:00 host dovecot[12]: text, or the same with the time of RFC 3339.
+	syslogLine = regexp.MustCompile(`^(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) \S*[^\s:] ([^\s\[\]:]+)(?:\[\d+\])?: (.*)$`)
+	// Nov 28 14:00:00 pop3-login: Info: text, as servers write files of their own.
+	ownLine = regexp.MustCompile(`^(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d[T ]\S+) ([^\s\[\]:]+)(?:\[\d+\]|\(\d+\))?: (.*)$`)
+)
+
+// parseRecord takes the time and the name of the program off a line.
+func parseRecord(line string) (record, bool) {
+	for _, re := range []*regexp.Regexp{syslogLine, ownLine} {
+		if m := re.FindStringSubmatch(line); m != nil {
+			return record{m[1], m[2]}, true
+		}
+	}
+	return record{}, false
+}
+
+// find returns who has logged in, if the record is about a login.
+func (p pattern) find(r record) (stamp.Stamp, bool) {
+	if p.programs != nil && !slices.Contains(p.programs, r.program) {
+		return stamp.Stamp{}, false
+	}
+	m := p.login.FindStringSubmatch(r.text)
+	if m == nil {
+		return stamp.Stamp{}, false
+	}
+	st := stamp.Stamp{Server: r.program}
+	if i := p.login.SubexpIndex("user"); i >= 0 {
+		st.User = m[i]
+	}
+	addr, err := netip.ParseAddr(m[p.login.SubexpIndex("client")])
+	st.Addr = addr.Unmap().WithZone("")
+	return st, err == nil
+}

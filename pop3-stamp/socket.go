@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"postern/internal/percent"
+	"postern/internal/sockspec"
+)
+
+const (
+	maxRequest      = 2048            // bytes of a request for a stamp, with its line end
+	requestTime     = 5 * time.Second // for a request as a whole
+	requestsAtATime = 64
+)
+
+// checkSockets looks at the addresses of the stamp sockets: who asks is known at UNIX sockets alone.
+func (s *settings) checkSockets() error {
+	for _, text := range s.Stamps {
+		spec, err := sockspec.Parse(text)
+		if err == nil && spec.Network != "unix" {
+			err = fmt.Errorf("%q is no UNIX socket, where it is known who asks", text)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// acceptStamps serves programs that have seen somebody log in and ask for a stamp. More than a few at a time wait.
+func (srv *server) acceptStamps(ctx context.Context, l net.Listener) error {
+	places := make(chan struct{}, requestsAtATime)
+	for {
+		conn, err := l.Accept()
+		switch {
+		case err == nil:
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case isTemporary(err):
+			srv.log.Warn("accept", "listener", listenStamps, "error", err)
+			time.Sleep(5 * time.Millisecond)
+			continue
+		default:
+			return err
+		}
+		places <- struct{}{}
+		srv.wg.Go(func() {
+			defer func() { <-places }()
+			srv.serveStamp(ctx, conn)
+		})
+	}
+}
+
+// serveStamp answers one request.
+func (srv *server) serveStamp(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })()
+	_ = conn.SetDeadline(time.Now().Add(requestTime))
+	if ctx.Err() != nil {
+		return
+	}
+	reply := "+OK"
+	if err := srv.stampRequest(ctx, conn); err != nil {
+		reply = "-ERR " + printable(err.Error())
+	}
+	_, _ = conn.Write([]byte(reply + "\n"))
+}
+
+// stampRequest reads "add ADDRESS USER SERVER", the last two percent-encoded or "-", and writes the stamp.
+func (srv *server) stampRequest(ctx context.Context, conn net.Conn) error {
+	peer, err := peerOf(conn)
+	if err != nil || !srv.mayStamp(peer.Uid) {
+		uid := int64(-1)
+		if err == nil {
+			uid = int64(peer.Uid)
+		}
+		srv.log.Warn("request for a stamp refused", "uid", uid, "error", err)
+		return errors.New("not allowed")
+	}
+	line, err := readLine(bufio.NewReaderSize(conn, maxRequest), maxRequest)
+	if err != nil {
+		return errors.New("no request")
+	}
+	words := strings.Split(line, " ")
+	if len(words) < 2 || len(words) > 4 || words[0] != "add" {
+		return errors.New("syntax: add ADDRESS [USER [SERVER]]")
+	}
+	addr, err := parseAddr(words[1])
+	if err != nil {
+		return err
+	}
+	user, server := argument(words, 2), argument(words, 3)
+	if srv.store == nil {
+		return errors.New("there is no place for stamps")
+	}
+	if err := srv.touch(ctx, addr, user, server); err != nil {
+		return errors.New("the stamp was not written")
+	}
+	srv.log.Info("stamp by request", "client", addr.String(), "user", clip(user), "server", clip(server), "uid", peer.Uid)
+	return nil
+}
+
+func argument(words []string, i int) string {
+	if i >= len(words) || words[i] == "-" {
+		return ""
+	}
+	return percent.Decode(words[i])
+}
+
+// mayStamp reports whether a user may ask for stamps: root, our own, and those of the settings.
+func (srv *server) mayStamp(uid uint32) bool {
+	return uid == 0 || int64(uid) == int64(os.Geteuid()) || slices.Contains(srv.stampUsers, uid)
+}
+
+// peerOf returns who is on the other side of a UNIX socket.
+func peerOf(conn net.Conn) (cred *syscall.Ucred, err error) {
+	uc, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, errors.New("no UNIX socket")
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	controlled := raw.Control(func(fd uintptr) {
+		cred, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	})
+	return cred, errors.Join(controlled, err)
+}

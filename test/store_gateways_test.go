@@ -1,0 +1,113 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"postern/internal/testenv"
+)
+
+// listening starts a daemon with a listener and waits until it answers; its port is returned.
+func listening(t *testing.T, program, listener string, args ...string) (port int, p *testenv.Process) {
+	t.Helper()
+	port = testenv.FreePort(t)
+	p = testenv.Start(t, exec.Command(testenv.Binary(t, program), append([]string{"--config", "/dev/null", listener, fmt.Sprintf("inet:%d", port)}, args...)...))
+	testenv.Eventually(t, program+" answers", func() bool {
+		c, err := testenv.Connect("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil || !p.Running()
+	})
+	return port, p
+}
+
+// TestStampAcrossGateways is the whole story with a shared store: refused, fetched mail at one gateway, let in at the others,
+// heard of at another, as nobody else, refused eleven minutes later; and the store hangs, dies and comes back.
+func TestStampAcrossGateways(t *testing.T) {
+	redis := testenv.StartRedis(t)
+	dir := testenv.ShortDir(t)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	maildir := testenv.DaemonDir(t, filepath.Join(dir, "Maildir"))
+	sockets := testenv.DaemonDir(t, filepath.Join(dir, "run"))
+	senders, events := filepath.Join(dir, "senders"), filepath.Join(sockets, "events")
+	if err := os.WriteFile(senders, []byte("alice alice@example.org\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	store := []string{"--clientip-store", redis.URL(), "--clientip-store-timeout", "2s"}
+	smtp := append([]string{"--upstream", "maildir:" + maildir, "--client-lookup=no", "--maxloadavg", "0"}, store...)
+	pop := append([]string{"--upstream", "pop3://" + pop3Backend(t), "--login-delay", "0s", "--expire-interval", "100ms"}, store...)
+	pop1, _ := listening(t, "pop3-stamp", "--pop3", pop...)
+	_, _ = listening(t, "pop3-stamp", "--pop3", append(pop, "--notify", events)...)
+	smtp1, log1 := listening(t, "smtp-proxy", "--smtp", append(smtp, "--clientip-senders", senders)...)
+	smtp2, _ := listening(t, "smtp-proxy", "--smtp", append(smtp, "--store-down", "open")...)
+	cat := testenv.Start(t, exec.Command(testenv.Binary(t, "notify-cat"), "--format", "raw", events))
+
+	greeting := func(port int) string { return strings.Join(lines(t, port), "")[:3] }
+	for _, port := range []int{smtp1, smtp2} {
+		if got := greeting(port); got != "421" {
+			t.Errorf("without a stamp: %s, want 421", got)
+		}
+	}
+	testenv.Eventually(t, "the login is heard of at the other gateway", func() bool {
+		if got := lines(t, pop1, "USER alice", "PASS good"); len(got) != 3 || !strings.HasPrefix(got[2], "+OK") {
+			t.Errorf("login: %q", got)
+		}
+		return strings.Contains(cat.Output(), "P 127.0.0.1 alice")
+	})
+	for _, port := range []int{smtp1, smtp2} {
+		if got := greeting(port); got != "220" {
+			t.Errorf("with a stamp: %s, want 220", got)
+		}
+	}
+	got := lines(t, smtp1, "EHLO x.example", "MAIL FROM:<bob@example.org>", "MAIL FROM:<alice@example.org>")
+	if len(got) != 4 || !strings.HasPrefix(got[2], "553 5.7.1") || !strings.HasPrefix(got[3], "250") {
+		t.Errorf("senders: %q", got)
+	}
+	log1.WaitOutput("user=alice")
+
+	redis.Do("EVAL", "redis.call('SET', KEYS[1], redis.call('TIME')[1] - 660 .. ' 127.0.0.1 alice pop')", "1", "postern:stamp:127.0.0.1")
+	if got := greeting(smtp1); got != "421" {
+		t.Errorf("eleven minutes later: %s, want 421", got)
+	}
+	_ = lines(t, pop1, "USER alice", "PASS good")
+	if out, errOut, status := testenv.Run(t, testenv.Binary(t, "pop3-stamp"), append(append([]string{"--config", "/dev/null"}, store...), "revoke", "--login", "alice")...); out != "1 removed\n" {
+		t.Errorf("revoke: %q %q, status %d", out, errOut, status)
+	}
+	cat.WaitOutput("X 127.0.0.1")
+
+	away := func() {
+		t.Helper()
+		if got := greeting(smtp1); got != "421" {
+			t.Errorf("store away, closed: %s, want 421", got)
+		}
+		if got := greeting(smtp2); got != "220" {
+			t.Errorf("store away, open: %s, want 220", got)
+		}
+		if got := lines(t, pop1, "USER alice", "PASS good"); len(got) != 3 || !strings.HasPrefix(got[2], "+OK") {
+			t.Errorf("store away, mail is not read: %q", got)
+		}
+	}
+	back := func() {
+		t.Helper()
+		testenv.Eventually(t, "stamps are made and found again", func() bool {
+			_ = lines(t, pop1, "USER alice", "PASS good")
+			return greeting(smtp1) == "220"
+		})
+	}
+	redis.Hang()
+	away()
+	redis.Resume()
+	back()
+	redis.Kill()
+	away()
+	redis.Start()
+	back()
+}
