@@ -2,6 +2,7 @@
 package main
 
 import (
+	"os"
 	"slices"
 
 	"postern/internal/daemon"
@@ -14,7 +15,7 @@ const programName = "pop3-stamp"
 func main() { daemon.Run(newProgram()) }
 
 // newProgram fills in the skeleton of a daemon.
-func newProgram() daemon.Program { return (&server{conf: &settings{}}).program() }
+func newProgram() daemon.Program { return (&server{conf: &settings{}, args: os.Args[1:]}).program() }
 
 func (srv *server) program() daemon.Program {
 	s := srv.conf

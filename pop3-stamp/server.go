@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"postern/internal/config"
-	"postern/internal/connlimit"
 	"postern/internal/daemon"
 	"postern/internal/notify"
 	"postern/internal/statfile"
@@ -31,7 +30,9 @@ const listenStamps = "stamps"
 
 // server serves all sessions.
 type server struct {
-	conf       *settings
+	conf       *settings // of the start
+	args       []string  // they are read from, and again at a reload
+	inForce    atomic.Pointer[settings]
 	log        *slog.Logger
 	tls        atomic.Pointer[secrets]
 	shared     *store.Options // nil without clientip-store
@@ -73,8 +74,7 @@ func (srv *server) prepare(log *slog.Logger) error {
 	s := srv.conf
 	srv.log = log
 	srv.sessions = map[*session]struct{}{}
-	srv.limits.sessions.Set(connlimit.SessionLimits{Total: s.MaxSessions, PerOrigin: s.MaxSessionsPerAddress})
-	srv.limits.logins.Set(s.MaxLoginFailures, s.LoginDelay)
+	srv.use(s)
 	options, err := s.Access.Options("PXWR", log)
 	if err != nil {
 		return err
@@ -238,27 +238,6 @@ func (srv *server) tellStatus() {
 	if srv.status != nil {
 		srv.status(fmt.Sprintf("%d sessions", n))
 	}
-}
-
-// tryReload reads the certificates again. Whatever else has changed needs a restart.
-func (srv *server) tryReload(env *daemon.Env) (later []string, err error) {
-	changed, err := env.Changed()
-	if err != nil {
-		return nil, err
-	}
-	conf, err := srv.conf.loadTLS()
-	if err != nil {
-		return nil, err
-	}
-	srv.tls.Store(conf)
-	return changed, nil
-}
-
-// reload reads the certificates anew.
-func (srv *server) reload(env *daemon.Env) {
-	later, err := srv.tryReload(env)
-	srv.hub.Publish(notify.Message{Letter: notify.LetterReread, Text: daemon.ReloadText(err, later)})
-	env.Reloaded(err, later)
 }
 
 // mind does what comes up while the server runs, until ctx ends or a listener fails.

@@ -49,7 +49,7 @@ type session struct {
 }
 
 func newSession(srv *server, listener string, conn net.Conn) *session {
-	s := &session{srv: srv, conf: srv.conf, listener: listener, id: srv.number.Add(1), raw: conn,
+	s := &session{srv: srv, conf: srv.inForce.Load(), listener: listener, id: srv.number.Add(1), raw: conn,
 		client: address(conn.RemoteAddr()), local: address(conn.LocalAddr())}
 	s.log = srv.log.With("session", s.id, "client", s.clientText())
 	s.use(conn)
@@ -257,6 +257,10 @@ func (s *session) tlsHere() *tlsconf.Listener { return s.srv.tls.Load().clients[
 // handshake begins TLS.
 func (s *session) handshake(ctx context.Context) bool {
 	here := s.tlsHere()
+	if here == nil { // a reload has taken it away
+		s.end("no TLS any more", "")
+		return false
+	}
 	tc := tls.Server(s.conn, here.Config)
 	until := time.Now().Add(s.conf.TLS.Timeout)
 	if s.deadline.Before(until) {
