@@ -5,12 +5,13 @@ import (
 	"time"
 
 	"postern/internal/connlimit"
+	"postern/internal/failures"
 )
 
 // limits bounds the sessions, and knows who has failed to log in too often.
 type limits struct {
 	sessions connlimit.Sessions
-	logins   connlimit.Logins
+	logins   failures.Logins
 }
 
 // refusal is why a client may not come in; "" if it may.

@@ -44,7 +44,7 @@ func TestLimitsOfALocalSocket(t *testing.T) {
 	l.sessions.Set(connlimit.SessionLimits{Total: 10, PerOrigin: 2})
 	l.logins.Set(1, 0)
 	for range 10 {
-		l.logins.Failed(netip.Addr{}, "bob")
+		l.logins.Failed(t.Context(), netip.Addr{}, "bob")
 		if got := l.enter(netip.Addr{}); got != "" {
 			t.Fatalf("refused: %s", got)
 		}

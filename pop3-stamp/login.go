@@ -122,7 +122,7 @@ func (s *session) doAuth(ctx context.Context, arg string) {
 // makes a stamp. USER before counts no more.
 func (s *session) login(ctx context.Context, mechanism, user string, try func(*backend) (answer, error)) {
 	s.user, s.hasUser = user, false
-	if s.srv.limits.logins.Shut(s.client.Addr()) {
+	if s.srv.limits.logins.ShutByAny(ctx, s.client.Addr()) {
 		s.srv.meters.login("deferred")
 		s.end(string(tooManyFailures), "-ERR [SYS/TEMP] "+string(tooManyFailures))
 		return
@@ -141,7 +141,7 @@ func (s *session) login(ctx context.Context, mechanism, user string, try func(*b
 	case a.ok:
 		s.loggedIn, s.loginAt = true, time.Now()
 		s.errors = 0
-		s.srv.limits.logins.Succeeded(s.client.Addr(), s.known())
+		s.srv.limits.logins.Succeeded(ctx, s.client.Addr(), s.known())
 		s.srv.meters.login("success")
 		_ = s.srv.touch(ctx, s.client.Addr(), s.user, s.server.name)
 		s.log.InfoContext(logging.Earned(ctx), "login", "user", clip(s.user), "server", s.server.name, "tls", s.tls)
@@ -172,7 +172,7 @@ func (s *session) refused(ctx context.Context, mechanism string, a answer) {
 	if guess {
 		s.srv.meters.login("failure")
 		s.srv.wrongPassword(s, mechanism)
-		delay := s.srv.limits.logins.Failed(s.client.Addr(), s.known())
+		delay := s.srv.limits.logins.Failed(ctx, s.client.Addr(), s.known())
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():

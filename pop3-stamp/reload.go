@@ -14,7 +14,7 @@ var fixed = []string{
 	"pop3", "pop3s", "notify", "notify-users", "notify-limit", "stamps", "stamp-users", "metrics", "socket-mode", "socket-group",
 	"user", "allow-root", "no-new-privs", "pidfile", "log", "log-level", "log-format", "syslog-facility", "syslog-tag", "drain-timeout",
 	"clientip-dir", "clientip-store", "clientip-store-auth", "clientip-store-ca", "clientip-store-cert", "clientip-store-key",
-	"clientip-store-timeout", "clientip-ipv6-prefix", "clientip-maxage", "stamp-on-connect", "expire-interval", "statdir",
+	"clientip-store-timeout", "clientip-ipv6-prefix", "clientip-maxage", "stamp-on-connect", "cluster-limits", "expire-interval", "statdir",
 }
 
 // use puts settings into force for sessions that begin from now on.

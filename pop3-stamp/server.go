@@ -87,6 +87,9 @@ func (srv *server) prepare(log *slog.Logger) error {
 	if srv.store, err = s.openPlace(srv.shared, log); err != nil {
 		return err
 	}
+	if bool(s.ClusterLimits) {
+		srv.limits.logins.Share(srv.store.client)
+	}
 	if srv.store == nil {
 		log.Warn("no stamps are written, because neither clientip-dir nor clientip-store is set")
 	}

@@ -101,7 +101,7 @@ func (s *session) authDialog(mech, send, response string, first bool) outcome {
 			s.relay.bound = true
 			s.client.logIn(mech, authName(mech, response))
 			s.srv.metrics.login(loginAccepted)
-			s.srv.logins.Succeeded(s.client.addr.Addr(), strings.ToLower(s.client.login))
+			s.srv.logins.Succeeded(s.background(), s.client.addr.Addr(), strings.ToLower(s.client.login))
 			return done(r)
 		default:
 			if send != "*" && isGuess(r) {

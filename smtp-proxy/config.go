@@ -126,6 +126,7 @@ type LimitSettings struct {
 	MaxRefusals           int           `name:"max-refusals" default:"20" placeholder:"N" help:"Session ends after so many senders, recipients and messages were refused for good."`
 	ErrorDelay            time.Duration `name:"error-delay" default:"1s" placeholder:"TIME" help:"Wait so long after each error and each refusal beyond half of max-errors or max-refusals."`
 	MaxLoginFailures      int           `name:"max-login-failures" default:"20" placeholder:"N" help:"Failed logins from one address within ten minutes after which AUTH is refused there; 0 for no limit."`
+	ClusterLimits         config.Switch `name:"cluster-limits" default:"no" help:"Count failed logins over all gateways, in clientip-store."`
 	LoginDelay            time.Duration `name:"login-delay" default:"1s" placeholder:"TIME" help:"How long the answer to the first failed login from an address waits; twice as long for each further one, up to 30s."`
 	MaxJunk               int           `name:"max-junk" default:"100" placeholder:"N" help:"Session ends after so many commands without use (NOOP, RSET, VRFY, HELP)."`
 	MaxMessageSize        config.Bytes  `name:"max-message-size" default:"100M" placeholder:"SIZE" help:"Largest message; 0 for no limit of our own."`
@@ -351,6 +352,9 @@ func within(addr netip.Addr, nets []netip.Prefix) bool {
 func (s *settings) checkStamps() (err error) {
 	if err := s.Store.Check(); err != nil {
 		return err
+	}
+	if bool(s.ClusterLimits) && !s.Store.Given() {
+		return &config.Error{Key: "cluster-limits", Err: errors.New("needs clientip-store")}
 	}
 	switch {
 	case s.Store.Given() && s.ClientipDir != "":

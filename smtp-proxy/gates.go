@@ -43,6 +43,9 @@ func newGates(srv *server, s *settings) (*gate.Gates, error) {
 	switch {
 	case s.shared != nil:
 		srv.shared = store.Open(s.shared, srv.log)
+		if bool(s.ClusterLimits) {
+			srv.logins.Share(srv.shared)
+		}
 		c.Stamps = stamp.NewShared(srv.shared, s.ClientipMaxage, s.ClientipIPv6Prefix)
 	case s.ClientipDir != "":
 		dir, err := stamp.OpenDir(s.ClientipDir, s.ClientipMaxage, s.ClientipOwner)

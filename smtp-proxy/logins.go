@@ -24,7 +24,7 @@ func isGuess(r smtp.Reply) bool {
 // is not asked.
 func (s *session) shutOut() bool {
 	addr := s.client.addr.Addr()
-	return !within(addr, s.conf.limitExemptNets) && s.srv.logins.Shut(addr)
+	return !within(addr, s.conf.limitExemptNets) && s.srv.logins.ShutByAny(s.background(), addr)
 }
 
 // loginFailed notes that a login failed. The client's answer, which waits to be sent, waits longer each time.
@@ -41,5 +41,5 @@ func (s *session) loginFailed(mech, user string, r smtp.Reply) {
 	if !addr.IsValid() || within(addr, s.conf.limitExemptNets) {
 		return
 	}
-	s.srv.pause(s.srv.logins.Failed(addr, strings.ToLower(user)))
+	s.srv.pause(s.srv.logins.Failed(s.background(), addr, strings.ToLower(user)))
 }

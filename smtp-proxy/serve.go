@@ -287,7 +287,7 @@ var fixed = []string{
 	"user", "allow-root", "no-new-privs", "pidfile", "log", "log-level", "log-format", "syslog-facility", "syslog-tag", "drain-timeout",
 	"upstream", "upstream-tls", "upstream-helo", "upstream-client-ip", "upstream-connections", "upstream-source", "upstream-timeout",
 	"connect-timeout", "lmtp-recipients", "hold", "statdir", "clientip-dir", "clientip-maxage", "clientip-owner",
-	"clientip-store", "clientip-store-auth", "clientip-store-ca", "clientip-store-cert", "clientip-store-key", "clientip-store-timeout", "clientip-ipv6-prefix",
+	"clientip-store", "clientip-store-auth", "clientip-store-ca", "clientip-store-cert", "clientip-store-key", "clientip-store-timeout", "clientip-ipv6-prefix", "cluster-limits",
 	"multiplexor", "multiplexor-notify", "spool", "spool-group", "worker-gate", "relayok", "helook", "senderok", "recipok", "scan",
 	"filter-timeout", "filter-max-delay", "on-failure", "scanned-by", "keep-failed", "max-header-size", "max-memory", "upstream-share",
 }

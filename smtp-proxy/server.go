@@ -14,7 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"postern/internal/connlimit"
+	"postern/internal/failures"
 	"postern/internal/mxproto"
 	"postern/internal/notify"
 	"postern/internal/smtp"
@@ -75,8 +75,8 @@ type server struct {
 	ctx     context.Context // ends when sessions have no more time
 	conf    atomic.Pointer[live]
 	gates   *gate.Gates
-	shared  *store.Client    // nil: stamps, if any, are in a directory
-	logins  connlimit.Logins // that failed
+	shared  *store.Client   // nil: stamps, if any, are in a directory
+	logins  failures.Logins // that failed
 	ups     *upstream.Set
 	holds   *upstream.Set   // where messages go that the filter wants held; nil: nowhere
 	filter  *filter.Filter  // nil: nothing is filtered

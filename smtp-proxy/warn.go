@@ -28,6 +28,9 @@ func (p *program) warnings(ctx context.Context, listeners listen.Set) []string {
 	}
 	if listeners == nil { // --check; what serves says so when it needs them
 		all = append(all, s.silent(ctx)...)
+		if text := s.Store.Silent(ctx); text != "" {
+			all = append(all, text)
+		}
 	}
 	return all
 }

@@ -68,6 +68,7 @@ var layers = map[string]layer{
 	"internal/logging":  plumbing,
 	"internal/metrics":  plumbing,
 
+	"internal/failures": format,
 	"internal/mxproto":  format,
 	"internal/notify":   format,
 	"internal/stamp":    format,

@@ -154,12 +154,6 @@ func (d *Dir) Look(_ context.Context, addr netip.Addr) (Stamp, bool, error) {
 	return d.read(path, info), true, nil
 }
 
-// Fresh costs one lstat.
-func (d *Dir) Fresh(_ context.Context, addr netip.Addr) (bool, error) {
-	_, info, err := d.find(addr)
-	return err == nil && info != nil, err
-}
-
 // find returns the file of a fresh stamp; info is nil if there is none.
 func (d *Dir) find(addr netip.Addr) (path string, info fs.FileInfo, err error) {
 	name, err := keyOf(addr, d.IPv6)

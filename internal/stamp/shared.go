@@ -115,12 +115,6 @@ func (s *Shared) Look(ctx context.Context, addr netip.Addr) (Stamp, bool, error)
 	return parseLine(name, text), true, nil
 }
 
-// Fresh is Look.
-func (s *Shared) Fresh(ctx context.Context, addr netip.Addr) (bool, error) {
-	_, ok, err := s.Look(ctx, addr)
-	return ok, err
-}
-
 // parseLine reads a stamp of that name.
 func parseLine(name, text string) Stamp {
 	st := Stamp{}
@@ -232,6 +226,3 @@ func parseEvent(message string) (Event, bool) {
 	}
 	return Event{Gone: words[0] == "X", Name: words[1], User: unword(words[2])}, true
 }
-
-// Ping asks whether the store is there and lets us in.
-func (s *Shared) Ping(ctx context.Context) error { return s.client.Ping(ctx) }

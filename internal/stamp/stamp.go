@@ -41,8 +41,6 @@ type Store interface {
 	// Look returns the stamp for addr and whether there is one that is not older than the store's maximum age. With
 	// an error there is none: who cannot be asked admits nobody.
 	Look(ctx context.Context, addr netip.Addr) (Stamp, bool, error)
-	// Fresh is Look without what the stamp says.
-	Fresh(ctx context.Context, addr netip.Addr) (bool, error)
 	// Remove removes the stamp for addr and reports whether there was one.
 	Remove(ctx context.Context, addr netip.Addr) (bool, error)
 	// Expire removes stamps that are older than age and calls removed for each.
