@@ -65,10 +65,10 @@ func swallow(c net.Conn) {
 func TestRES_70_UnfinishedHeaders(t *testing.T) {
 	const (
 		each     = 68 << 10 // of the budget, for a message that is passed on
-		size     = 256 << 10
 		overhead = 32 << 10 // a session with its connection, as long as it does not only wait
 	)
 	sessions := testenv.Load(200, 8000) // two descriptors each, here as there
+	size := testenv.Load(256<<10, 64<<10)
 	budget := sessions / 2 * each
 	address, p := startProxyTo(t, "smtp://"+startSwallower(t), "--max-sessions-per-address", "0", "--max-sessions", "0", "--upstream-share", "20000",
 		"--upstream-idle", "0", "--max-memory", strconv.Itoa(budget), "--log-level", "error")
