@@ -71,7 +71,7 @@ func TestRES_70_UnfinishedHeaders(t *testing.T) {
 	size := testenv.Load(256<<10, 64<<10)
 	budget := sessions / 2 * each
 	address, p := startProxyTo(t, "smtp://"+startSwallower(t), "--max-sessions-per-address", "0", "--max-sessions", "0", "--upstream-share", "20000",
-		"--upstream-idle", "0", "--max-memory", strconv.Itoa(budget), "--log-level", "error")
+		"--upstream-idle", "0", "--data-timeout", "1h", "--command-timeout", "1h", "--max-memory", strconv.Itoa(budget), "--log-level", "error")
 	begin := func() (c *smtpClient, reply string) {
 		c = dialSMTP(t, address)
 		c.say("MAIL FROM:<ann@example.org>\r\n", "250")
