@@ -20,7 +20,7 @@ import (
 // its limits, and other requests go on.
 func TestMUX_01_RequestLines(t *testing.T) {
 	t.Parallel()
-	r := startReal(t, "-c", "1", "-x", "1")
+	r := startReal(t, "-x", "1")
 	for _, tt := range []struct{ name, send, want string }{
 		{"1 MiB", strings.Repeat("x", 1<<20) + "\n", textTooLong},
 		{"NUL", "pi\x00ng\n", "ok got <pi>\n"},
@@ -36,6 +36,8 @@ func TestMUX_01_RequestLines(t *testing.T) {
 			}
 		})
 	}
+	r.end()
+	r = startReal(t, "-c", "1", "-x", "1")
 	t.Run("no line end", func(t *testing.T) {
 		for _, text := range []string{"", "free", strings.Repeat("x", 1<<20)} {
 			if got := askAt(t, r.path("s"), text); got != "" { // after --client-timeout

@@ -152,7 +152,11 @@ func TestCloseNotify(t *testing.T) {
 				p.line()
 				p.send("+OK\r\nhalf a mess")
 			}
-			r := start(t, backendAt(t, server), append(flags, "--pop3s", "inet:1", "--login-timeout", "2s")...)
+			limit := "1m"
+			if name == "timeout" {
+				limit = "3s" // the handshake is within it
+			}
+			r := start(t, backendAt(t, server), append(flags, "--pop3s", "inet:1", "--login-timeout", limit)...)
 			c, err := testenv.Connect("tcp", r.addr)
 			if err != nil {
 				t.Fatal(err)

@@ -32,15 +32,16 @@ func withTLS(t testing.TB) (flags []string, client *tls.Config) {
 // A client behind a load balancer has as long for its handshake as any other.
 func TestPOP3SHandshakeTime(t *testing.T) {
 	flags, conf := withTLS(t)
-	flags = append(flags, "--pop3s", "inet:1", "--proxy-from", "127.0.0.1", "--proxy-timeout", "300ms", "--tls-timeout", "5s")
-	r := start(t, backendAt(t, mailbox("")), flags...)
+	flags = append(flags, "--pop3s", "inet:1", "--proxy-from", "127.0.0.1")
+	r := start(t, backendAt(t, mailbox("")), append(flags, "--proxy-timeout", "2s", "--tls-timeout", "1m")...)
 	p := behindBalancer(t, r, "PROXY TCP4 192.0.2.7 192.0.2.25 4444 995\r\n")
-	testenv.Pause(600 * time.Millisecond) // twice what the header may take
+	testenv.Pause(2500 * time.Millisecond) // more than the header may take
 	if !testenv.Silent(p) {
 		t.Fatal("something comes, or it ends, before the handshake")
 	}
 	p.upgrade(conf).want("+OK pop.test")
-	// One that stalls ends long before the time to log in, which is a minute.
+	// One that stalls ends long before the time to log in.
+	r = start(t, backendAt(t, mailbox("")), append(flags, "--tls-timeout", "1s", "--login-timeout", "1h")...)
 	for _, header := range []string{"PROXY TCP4 192.0.2.7 192.0.2.25 4444 995\r\n", "PROXY TCP4 192.0.2.7 192.0.2.25 4444 995\r\n\x16\x03\x01"} {
 		behindBalancer(t, r, header).ended()
 	}
@@ -163,20 +164,22 @@ func TestSTLSNotOffered(t *testing.T) {
 
 func TestPOP3S(t *testing.T) {
 	flags, conf := withTLS(t)
-	r := start(t, backendAt(t, mailbox("")), append(flags, "--pop3s", "inet:1", "--login-timeout", "500ms")...)
+	flags = append(flags, "--pop3s", "inet:1")
+	r := start(t, backendAt(t, mailbox("")), flags...)
 	c := testenv.Dial(t, "tcp", r.addr)
 	p := newPeer(t, c).upgrade(conf)
 	p.want("+OK pop.test POP3 ready")
 	p.ask("USER bob", "+OK")
 	p.ask("PASS secret word", "+OK")
-	// A handshake that stalls ends with the time to log in.
-	newPeer(t, testenv.Dial(t, "tcp", r.addr)).ended()
 	// One that is none gets nothing in clear but an alert of TLS.
 	p = newPeer(t, testenv.Dial(t, "tcp", r.addr))
 	p.send("USER bob\r\n")
 	if line := p.line(); strings.HasPrefix(line, "+OK") || strings.HasPrefix(line, "-ERR") {
 		t.Errorf("in clear: %q", line)
 	}
+	// A handshake that stalls ends with the time to log in.
+	r = start(t, backendAt(t, mailbox("")), append(flags, "--login-timeout", "300ms")...)
+	newPeer(t, testenv.Dial(t, "tcp", r.addr)).ended()
 }
 
 // TLS-14: servers behind that mean TLS to different degrees.
@@ -230,7 +233,11 @@ func TestTLS_14_ServersThatMeanTLSByHalves(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r := start(t, backendAt(t, tt.server), "--upstream-tls", tt.mode, "--connect-timeout", "3s", "--upstream-timeout", "2s")
+			limit := "2s"
+			if tt.works {
+				limit = "1m"
+			}
+			r := start(t, backendAt(t, tt.server), "--upstream-tls", tt.mode, "--connect-timeout", limit, "--upstream-timeout", limit)
 			p := r.client(t)
 			_ = testenv.Patient(p)
 			p.ask("USER bob", "+OK")

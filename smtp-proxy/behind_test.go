@@ -124,7 +124,10 @@ func TestUpstreamConnections(t *testing.T) {
 	first.envelope()
 	second.cmd("MAIL FROM:<a@b.example>", "250")
 	second.cmd("RCPT TO:<c@d.example>", "451 4.3.2")
-	second.cmd("RSET", "250")
+	_, b = startFront(t)
+	p = startProxy(t, behind(b), "--upstream-connections=1", "--connect-timeout=1m")
+	first, second = greeted(t, p.addr), greeted(t, p.addr)
+	first.envelope()
 	second.send("MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n") // waits
 	first.cmd("DATA", "354")
 	first.send(smallMessage)

@@ -82,7 +82,7 @@ func TestPRX_03_HeaderThatDoesNotCome(t *testing.T) {
 
 func TestPRX_04_MalformedVersion1(t *testing.T) {
 	b := testenv.StartBackend(t)
-	p := startProxy(t, behind(b), "--proxy-from=127.0.0.1", "--proxy-timeout=1s")
+	p := startProxy(t, behind(b), "--proxy-from=127.0.0.1", "--proxy-timeout=1m")
 	long := "PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe 65535 65535\r\n"
 	unknown := "PROXY UNKNOWN" + strings.Repeat(" ", 107-15) + "\r\n"
 	for header, want := range map[string]string{
@@ -124,7 +124,7 @@ func TestPRX_04_MalformedVersion1(t *testing.T) {
 
 func TestPRX_05_MalformedVersion2(t *testing.T) {
 	b := testenv.StartBackend(t)
-	p := startProxy(t, behind(b), "--proxy-from=127.0.0.1", "--proxy-timeout=1s")
+	p := startProxy(t, behind(b), "--proxy-from=127.0.0.1", "--proxy-timeout=1m")
 	v4 := v2Addresses("192.0.2.7", "192.0.2.25", 4444, 25)
 	v6 := v2Addresses("2001:db8::7", "2001:db8::25", 4444, 25)
 	good := proxyV2(1, 0x11, v4)
@@ -171,7 +171,7 @@ func TestPRX_05_MalformedVersion2(t *testing.T) {
 
 func TestPRX_06_HeaderInPiecesAndTwice(t *testing.T) {
 	b := testenv.StartBackend(t)
-	p := startProxy(t, behind(b), "--proxy-from=127.0.0.1", "--proxy-timeout=5s")
+	p := startProxy(t, behind(b), "--proxy-from=127.0.0.1", "--proxy-timeout=1m")
 	v1 := "PROXY TCP4 192.0.2.7 192.0.2.25 4444 25\r\n"
 	v2 := proxyV2(1, 0x11, v2Addresses("192.0.2.7", "192.0.2.25", 4444, 25))
 	for _, header := range []string{v1, v2} {
