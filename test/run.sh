@@ -109,7 +109,7 @@ check)
 	;;
 cover)
 	mkdir -p bin || exit 1
-	"$tmp/report" "$@" -count=1 -coverpkg="$PACKAGES" -coverprofile=bin/cover.out $PACKAGES
+	"$tmp/report" "$@" -count=1 -coverpkg="$(echo $PACKAGES | tr " " ,)" -coverprofile=bin/cover.out $PACKAGES
 	status=$?
 	go tool cover -html=bin/cover.out -o bin/cover.html && echo 'cover: see bin/cover.html' >&2
 	exit "$status"
