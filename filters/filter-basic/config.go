@@ -21,12 +21,15 @@ type Settings struct {
 	BlockExtensions  string        `help:"Refuse attachments whose names end in one of these extensions, separated by spaces or commas; none switches it off." default:"${extensions}" placeholder:"LIST"`
 	AllowExtensions  string        `help:"Extensions to take out of the list again." placeholder:"LIST"`
 	BlockNames       []string      `help:"Refuse attachments whose whole names match such a pattern of * ? and [...], in any case of letters. May be given several times." placeholder:"PATTERN"`
-	InspectArchives  config.Switch `help:"Look at the names inside ZIP archives too." default:"yes"`
+	InspectArchives  config.Switch `help:"Look at the names inside archives too." default:"yes"`
 	BlockFragments   config.Switch `help:"Refuse message/partial and message/external-body, whose content cannot be looked at." default:"yes"`
 	TestSignatures   config.Switch `help:"Refuse the GTUBE and EICAR test strings." default:"yes"`
 	OnBlocked        string        `help:"What to do with a message that is not wanted." enum:"reject,discard,mark" default:"reject"`
 	OnComplex        string        `help:"What to do with a message that is nested too deep or has too many parts." enum:"reject,tempfail,mark" default:"reject"`
 	OnAmbiguous      string        `help:"What to do with a message that mail readers may read in different ways, although nothing in any of them is blocked." enum:"none,mark,tempfail,reject" default:"none"`
+	OnEncrypted      string        `help:"What to do with a message that has an archive that is encrypted, or cannot be looked into for another reason." enum:"none,mark,tempfail,reject" default:"none"`
+	OnMacros         string        `help:"What to do with a message that has an Office document with macros." enum:"none,mark,tempfail,reject" default:"none"`
+	MaxUnpacked      config.Bytes  `help:"Bytes to unpack of all archives of a message; one that has more is complex." default:"64M" placeholder:"SIZE"`
 	AuthservID       string        `name:"authserv-id" help:"Name of this host in fields of results; empty is the name that the front end tells." placeholder:"NAME"`
 	MaxDepth         int           `help:"Levels of multipart and attached messages." default:"20" placeholder:"N"`
 	MaxParts         int           `help:"Parts of a message." default:"1000" placeholder:"N"`
@@ -37,12 +40,16 @@ type Settings struct {
 	blocked, allowed map[string]bool
 }
 
-// extensions are those of files that run when they are opened, on some system.
-const extensions = "ade adp appcontent-ms appinstaller application appref-ms appx appxbundle asp bas bat bgi cer chm cmd cnt com cpl crt csh der diagcab dll exe fxp " +
-	"gadget grp hlp hpj hta htc img inf ins iso isp its jar jnlp js jse ksh library-ms lnk mad maf mag mam maq mar mas mat mau mav " +
-	"maw mcf mda mdb mde mdt mdw mdz msc msh msh1 msh1xml msh2 msh2xml mshxml msi msix msixbundle msp mst msu ocx ops osd pcd pif pl plg " +
-	"prf prg printerexport ps1 ps1xml ps2 ps2xml psc1 psc2 psd1 psdm1 py pyc pyo pyw pyz pyzw rdp reg scf scr sct search-ms searchconnector-ms settingcontent-ms shb shs " +
-	"sys theme url vb vbe vbp vbs vhd vhdx vsmacros vsw vxd webpnp website ws wsb wsc wsf wsh xbap xll xnk"
+// extensions are those of files that run when they are opened, on some system. They come from the lists of what
+// Outlook and Exchange Online ("Blocked attachments in Outlook"), Gmail ("File types blocked in Gmail") and MIMEDefang
+// (suggested-minimum-filter) block, and from what campaigns have used since: settings, saved searches and libraries,
+// packages and their installers, disc images, add-ins, remote desktop connections, links to Office documents.
+const extensions = "ade adp apk app appcontent-ms appinstaller application appref-ms appx appxbundle asp aspx asx bas bat bgi cab cer chm cmd cnt com cpl crt csh " +
+	"der deskthemepack desktop diagcab diagcfg diagpkg dll dmg exe ex_ fxp gadget grp hlp hpj hta htc img inf ins iqy iso isp its jar jnlp js jse ksh library-ms lnk " +
+	"mad maf mag mam maq mar mas mat mau mav maw mcf mda mdb mde mdt mdw mdz mjs msc msh msh1 msh1xml msh2 msh2xml mshxml msi msix msixbundle msp mst msu " +
+	"nsh ocx oqy ops osd pcd pif pkg pl plg ppkg prf prg printerexport ps1 ps1xml ps2 ps2xml psc1 psc2 psd1 psdm1 psm1 py pyc pyo pyw pyz pyzw " +
+	"rdp reg rqy scf scr sct search-ms searchconnector-ms settingcontent-ms shb shs slk sys theme themepack udl url vb vbe vbp vbs vhd vhdx vsmacros vsto vsw vxd " +
+	"webpnp website wll ws wsb wsc wsf wsh xbap xla xll xnk"
 
 // parse reads the settings. With --check it prints them and returns config.ErrDone.
 // The command is that of the command line.

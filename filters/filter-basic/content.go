@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"io"
+
+	"postern/filters/filter-basic/archive"
 )
 
 // The test strings are kept in halves, so that this program is not itself found by what looks for them.
@@ -42,10 +44,13 @@ type sniffer struct {
 	buf      []byte
 	fresh    int    // bytes at the beginning of buf that were looked at before
 	archive  []byte // the content, from a window on in which an archive begins
+	first    bool   // nothing was looked at before
+	whole    bool   // archive is not cut off
+	compound bool   // the content is a compound file
 }
 
 func (s *sniffer) begin(archives bool) {
-	s.archives, s.buf, s.fresh, s.archive = archives, s.buf[:0], 0, nil
+	*s = sniffer{x: s.x, archives: archives, buf: s.buf[:0], first: true, whole: true}
 }
 
 // readAll reads r to its end.
@@ -75,7 +80,7 @@ func (s *sniffer) end() error {
 		return err
 	}
 	if s.archive != nil {
-		return s.x.archivesIn(s.archive)
+		return s.x.lookInside(s.archive, s.whole)
 	}
 	return nil
 }
@@ -84,21 +89,47 @@ func (s *sniffer) end() error {
 func (s *sniffer) look() error {
 	b := s.buf
 	if bool(s.x.TestSignatures) && bytes.Contains(b, inBoth) {
-		if bytes.Contains(b, gtube) {
-			return &finding{blocked, "message contains the GTUBE spam test string"}
-		}
-		if bytes.Contains(b, eicar) {
-			return &finding{blocked, "message contains the EICAR virus test file"}
+		for _, test := range []struct {
+			signature []byte
+			text      string
+		}{{gtube, "message contains the GTUBE spam test string"}, {eicar, "message contains the EICAR virus test file"}} {
+			if bytes.Contains(b, test.signature) {
+				if err := s.x.found(blocked, test.text); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	if !s.archives {
 		return nil
 	}
+	if err := s.macros(b); err != nil {
+		return err
+	}
+	s.keep(b)
+	s.first = false
+	return s.x.zipNames(b)
+}
+
+// macros looks for macros in a compound file.
+func (s *sniffer) macros(b []byte) error {
+	if s.first {
+		s.compound = bytes.HasPrefix(b, compoundFile)
+	}
+	if s.compound && bytes.Contains(b, vbaProject) {
+		return s.x.found(macros, "message has a document with macros")
+	}
+	return nil
+}
+
+// keep keeps the content if there is an archive in it.
+func (s *sniffer) keep(b []byte) {
 	switch {
-	case s.archive != nil && len(s.archive) < maxArchive:
+	case len(s.archive)+len(b)-s.fresh > maxArchive:
+		s.whole = false
+	case s.archive != nil:
 		s.archive = append(s.archive, b[s.fresh:]...)
-	case s.archive == nil && bytes.Contains(b, localEntry):
+	case bytes.Contains(b, localEntry) || archive.Inside(b) || s.first && isArchive(b[:min(len(b), archive.Beginning)]):
 		s.archive = bytes.Clone(b)
 	}
-	return s.x.zipNames(b)
 }

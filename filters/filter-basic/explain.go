@@ -1,11 +1,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 
 	"postern/filters/mime"
@@ -39,8 +37,7 @@ func (s *Settings) explain(out, errOut io.Writer) int {
 // explanation is what is said of one message.
 type explanation struct {
 	*examiner
-	out   io.Writer
-	found []error // findings, each once
+	out io.Writer
 }
 
 func (s *Settings) explainFile(out io.Writer, file string) (passes bool, err error) {
@@ -58,17 +55,15 @@ func (s *Settings) explainFile(out io.Writer, file string) (passes bool, err err
 	}
 	defer done()
 	_, _ = fmt.Fprintf(out, "%s\n", file)
-	e := &explanation{examiner: &examiner{Settings: s}, out: out}
-	ambiguities, err := mime.Walk(message, s.limits(), mime.Viewer{Part: e.part, Name: e.name, Content: e.content})
-	if mime.IsLimit(err) {
-		e.note(&finding{tooComplex, err.Error()})
-	} else if err != nil {
+	e := &explanation{examiner: &examiner{Settings: s, all: true}, out: out}
+	ambiguities, err := e.message(message, mime.Viewer{Part: e.part, Name: e.name, Content: e.content})
+	if err != nil {
 		return false, err
 	}
 	if len(ambiguities) > 0 {
 		e.line(0, "readers differ: %s", strings.Join(ambiguities, ", "))
 	}
-	return e.verdict(ambiguities), nil
+	return e.verdict(), nil
 }
 
 // line prints a line about a part; what came with the message is made fit to be printed.
@@ -81,18 +76,6 @@ func (e *explanation) line(depth int, format string, args ...any) {
 	_, _ = fmt.Fprintf(e.out, "%s"+format+"\n", append([]any{strings.Repeat("  ", depth+1)}, args...)...)
 }
 
-// note keeps a finding and lets the walk go on.
-func (e *explanation) note(err error) error {
-	var f *finding
-	if !errors.As(err, &f) {
-		return err
-	}
-	if !slices.ContainsFunc(e.found, func(o error) bool { return o.Error() == f.Error() }) {
-		e.found = append(e.found, f)
-	}
-	return nil
-}
-
 func (e *explanation) part(p *mime.Part) error {
 	types := strings.Join(p.Types, " or ")
 	if p.View != "" {
@@ -100,39 +83,32 @@ func (e *explanation) part(p *mime.Part) error {
 	} else {
 		e.line(p.Depth, "part %s", types)
 	}
-	return e.note(e.examiner.part(p))
+	return e.examiner.part(p)
 }
 
 func (e *explanation) name(p *mime.Part, name string) error {
-	err := e.examiner.name(p, name)
-	if err != nil {
+	if e.blockedName(name) {
 		e.line(p.Depth, "  name %s: blocked", name)
 	} else {
 		e.line(p.Depth, "  name %s", name)
 	}
-	return e.note(err)
+	return e.examiner.name(p, name)
 }
 
 func (e *explanation) content(p *mime.Part, r io.Reader) error {
-	count := &counter{r: r}
+	count, before := &counter{r: r}, len(e.findings)
 	err := e.examiner.content(p, count)
-	if err != nil {
-		e.line(p.Depth, "  content of %d bytes or more: %s", count.n, err.Error())
-	} else {
-		e.line(p.Depth, "  content of %d bytes", count.n)
+	e.line(p.Depth, "  content of %d bytes", count.n)
+	for _, f := range e.findings[before:] {
+		e.line(p.Depth, "    %s", f.text)
 	}
-	return e.note(err)
+	return err
 }
 
 // verdict prints what would happen to the message.
-func (e *explanation) verdict(ambiguities []string) (passes bool) {
-	if len(ambiguities) > 0 && len(e.found) == 0 {
-		e.found = append(e.found, &finding{ambiguous, "mail readers differ about the message"})
-	}
+func (e *explanation) verdict() (passes bool) {
 	passes = true
-	for _, err := range e.found {
-		var f *finding
-		errors.As(err, &f)
+	for _, f := range e.findings {
 		what := e.policy(f.kind)
 		e.line(0, "%s: %s", what, f.text)
 		passes = passes && (what == "mark" || what == "none")

@@ -63,7 +63,24 @@ func (x *examiner) blockedClean(name string) bool {
 	if strings.HasPrefix(extension, "{") && strings.HasSuffix(extension, "}") {
 		return true
 	}
+	if packed[extension] && bool(x.InspectArchives) { // what is in it has the rest of the name
+		stem := strings.TrimRightFunc(name[:i], dotOrSpace)
+		return !strings.HasSuffix(stem, ".com") && x.blockedClean(stem) // reports are called after domains
+	}
 	return x.blocked[extension] && !x.allowed[extension]
+}
+
+// packed are the extensions of packed streams, which are added to the names of what is packed.
+var packed = map[string]bool{"gz": true, "xz": true, "zst": true, "bz2": true, "lzma": true, "z": true, "br": true}
+
+// documents are the extensions of documents that are made for macros.
+var documents = map[string]bool{"docm": true, "dotm": true, "xlsm": true, "xltm": true, "xlam": true, "pptm": true, "potm": true,
+	"ppsm": true, "ppam": true, "sldm": true}
+
+// mayHaveMacros reports whether a name is that of a document with macros.
+func mayHaveMacros(name string) bool {
+	name = strings.TrimRightFunc(clean(name), dotOrSpace)
+	return documents[name[strings.LastIndexByte(name, '.')+1:]] && strings.Contains(name, ".")
 }
 
 // matchName matches a name, in lower case, against a pattern.

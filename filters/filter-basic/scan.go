@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -31,11 +32,9 @@ const (
 	blocked    kind = iota
 	tooComplex      // exceeds a limit
 	ambiguous       // mail readers differ about it
+	encrypted       // an archive cannot be looked into
+	macros          // a document has macros
 )
-
-func blockedName(name string) error {
-	return &finding{blocked, fmt.Sprintf("attachment name not allowed: %s", show(name))}
-}
 
 // show makes a name fit to be told: short, without control bytes.
 func show(name string) string {
@@ -59,41 +58,38 @@ func (s *Settings) scan(m *worker.Message) error {
 		return err
 	}
 	defer in.Close()
-	ambiguities, err := s.examine(in)
-	var found *finding
-	switch {
-	case errors.As(err, &found):
-	case err != nil:
+	ambiguities, findings, err := s.examine(in)
+	if err != nil {
 		return err
-	case len(ambiguities) > 0 && s.OnAmbiguous != "none":
-		found = &finding{ambiguous, "mail readers differ about the message: " + strings.Join(ambiguities, ", ")}
 	}
-	if found != nil {
-		if s.act(m, found); m.Refused() {
+	for _, f := range findings {
+		if s.act(m, f); m.Refused() {
 			return nil
 		}
 	}
-	s.fields(m, found, ambiguities)
+	s.fields(m, findings, ambiguities)
 	return nil
 }
 
 // fields replaces the fields that only this program may add.
-func (s *Settings) fields(m *worker.Message, found *finding, ambiguities []string) {
+func (s *Settings) fields(m *worker.Message, findings []*finding, ambiguities []string) {
 	m.DeleteAllHeaders(ambiguityResults)
 	if len(ambiguities) > 0 && s.OnAmbiguous != "none" {
 		m.InsertHeader(ambiguityResults, s.ambiguityField(m, ambiguities), 0) // like a trace field, RFC 8601, 4
 	}
-	if s.Header != "" {
-		m.DeleteAllHeaders(s.Header)
-		if found == nil || found.kind == ambiguous {
-			m.AddHeader(s.Header, s.HeaderValue)
-		}
+	if s.Header == "" {
+		return
+	}
+	m.DeleteAllHeaders(s.Header)
+	if !slices.ContainsFunc(findings, func(f *finding) bool { return f.kind == blocked || f.kind == tooComplex }) {
+		m.AddHeader(s.Header, s.HeaderValue)
 	}
 }
 
 // policy returns what is set for findings of that kind.
 func (s *Settings) policy(k kind) string {
-	return map[kind]string{blocked: s.OnBlocked, tooComplex: s.OnComplex, ambiguous: s.OnAmbiguous}[k]
+	return map[kind]string{blocked: s.OnBlocked, tooComplex: s.OnComplex, ambiguous: s.OnAmbiguous, encrypted: s.OnEncrypted,
+		macros: s.OnMacros}[k]
 }
 
 // limits returns those that are set for the structure of messages.
@@ -115,22 +111,35 @@ func (s *Settings) act(m *worker.Message, f *finding) {
 	}
 }
 
-// examine reads a message and returns nil, a *finding, or what went wrong with reading it. ambiguities are the ways
-// in which mail readers may differ about it.
-func (s *Settings) examine(in *os.File) (ambiguities []string, err error) {
+// examine reads a message and returns what is to be acted on: the findings with which a message is marked, and the one
+// with which it is not delivered. ambiguities are the ways in which mail readers may differ about it.
+func (s *Settings) examine(in *os.File) (ambiguities []string, findings []*finding, err error) {
 	message, done, err := mapFile(in)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer done()
 	x := &examiner{Settings: s}
+	ambiguities, err = x.message(message, mime.Viewer{Part: x.part, Name: x.name, Content: x.content})
+	var last *finding
+	if errors.As(err, &last) {
+		return ambiguities, append(x.findings, last), nil
+	}
+	return ambiguities, x.findings, err
+}
+
+// message examines a message, of which v is told. The error may be a *finding.
+func (x *examiner) message(message []byte, v mime.Viewer) (ambiguities []string, err error) {
 	// The bytes as they are, whatever their structure claims.
 	if err := x.read(bytes.NewReader(message), false); err != nil {
 		return nil, err
 	}
-	ambiguities, err = mime.Walk(message, s.limits(), mime.Viewer{Part: x.part, Name: x.name, Content: x.content})
+	ambiguities, err = mime.Walk(message, x.limits(), v)
 	if mime.IsLimit(err) {
-		err = &finding{tooComplex, err.Error()}
+		err = x.found(tooComplex, err.Error())
+	}
+	if err == nil && len(ambiguities) > 0 {
+		err = x.found(ambiguous, "mail readers differ about the message: "+strings.Join(ambiguities, ", "))
 	}
 	return ambiguities, err
 }
@@ -162,13 +171,35 @@ type examiner struct {
 	inner    int      // compressed entries of archives whose beginning was looked at
 	level    int      // of archives in archives
 	inflated int      // bytes of archives that were compressed into others
+
+	findings []*finding // with which the examination goes on, each once
+	all      bool       // it goes on with all
 }
+
+// found notes what is found. It returns an error if the examination ends with it.
+func (x *examiner) found(k kind, text string) error {
+	policy := x.policy(k)
+	if policy == "none" && !x.all {
+		return nil
+	}
+	f := &finding{k, text}
+	if policy != "mark" && policy != "none" && !x.all {
+		return f
+	}
+	if !slices.ContainsFunc(x.findings, func(o *finding) bool { return *o == *f }) && len(x.findings) < maxFindings {
+		x.findings = append(x.findings, f)
+	}
+	return nil
+}
+
+// maxFindings bounds what is told of one message.
+const maxFindings = 20
 
 // part examines what a part is.
 func (x *examiner) part(p *mime.Part) error {
 	for _, t := range p.Types {
 		if bool(x.BlockFragments) && (t == "message/partial" || t == "message/external-body") {
-			return &finding{blocked, "fragmented messages are not allowed"}
+			return x.found(blocked, "fragmented messages are not allowed")
 		}
 	}
 	return nil
@@ -177,7 +208,12 @@ func (x *examiner) part(p *mime.Part) error {
 // name examines a name.
 func (x *examiner) name(_ *mime.Part, name string) error {
 	if x.blockedName(name) {
-		return blockedName(name)
+		if err := x.found(blocked, "attachment name not allowed: "+show(name)); err != nil {
+			return err
+		}
+	}
+	if mayHaveMacros(name) {
+		return x.found(macros, "document may have macros: "+show(name))
 	}
 	return nil
 }

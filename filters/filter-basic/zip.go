@@ -7,13 +7,9 @@ import (
 	"io"
 )
 
-// Bounds of looking into archives in archives.
 const (
-	maxArchive = 32 << 20 // bytes of an archive in which others are looked for
-	maxLevel   = 4        // of archives in archives
-	beginning  = 4 << 10  // bytes of an entry in which an archive must begin to be looked into
-	maxInner   = 20000    // compressed entries of all archives of a message whose beginning is looked at
-	maxInflate = 64 << 20 // bytes of all archives of a message that were compressed into others
+	beginning = 4 << 10 // bytes of an entry in which an archive must begin to be looked into
+	maxInner  = 20000   // compressed entries of all archives of a message whose beginning is looked at
 )
 
 // The entries of a ZIP archive: signature, offset of the lengths of name and extra field, offset of the name.
@@ -26,9 +22,10 @@ var (
 		signature          []byte
 		lengthAt, nameAt   int
 		versionAt, version int // a plausible one, so that few other bytes are taken for an entry
+		flagsAt            int
 	}{
-		{localEntry, 26, 30, 4, 100},
-		{centralEntry, 28, 46, 6, 100},
+		{localEntry, 26, 30, 4, 100, 6},
+		{centralEntry, 28, 46, 6, 100, 8},
 	}
 )
 
@@ -47,7 +44,7 @@ func (x *examiner) zipNames(b []byte) error {
 			if int(entry[e.versionAt]) > e.version || len(entry) < e.nameAt+n {
 				continue
 			}
-			if err := x.name(nil, string(entry[e.nameAt:e.nameAt+n])); err != nil {
+			if err := x.zipEntry(string(entry[e.nameAt:e.nameAt+n]), entry[e.flagsAt]&1 != 0); err != nil {
 				return err
 			}
 			behind := entry[e.nameAt+n:]
@@ -57,6 +54,21 @@ func (x *examiner) zipNames(b []byte) error {
 		}
 	}
 	return nil
+}
+
+// zipEntry examines one entry.
+func (x *examiner) zipEntry(name string, locked bool) error {
+	if locked {
+		if err := x.found(encrypted, "message has an encrypted archive"); err != nil {
+			return err
+		}
+	}
+	if isMacro(name) {
+		if err := x.found(macros, "message has a document with macros"); err != nil {
+			return err
+		}
+	}
+	return x.name(nil, name)
 }
 
 // unicodePath examines the name in the Info-ZIP Unicode Path field, which replaces the other (APPNOTE.TXT 4.6.9).
@@ -94,39 +106,16 @@ func (x *examiner) archivesIn(b []byte) error {
 			continue
 		}
 		if x.inner++; x.inner > maxInner {
-			return &finding{tooComplex, "message has archives with too many entries"}
+			return x.found(tooComplex, "message has archives with too many entries")
 		}
 		// Reset makes it as new, and has no error to tell.
 		_ = inflate.(flate.Resetter).Reset(bytes.NewReader(entry[start:]), nil)
 		n, _ := io.ReadFull(inflate, begin)
-		if !bytes.Contains(begin[:n], localEntry) {
+		if !isArchive(begin[:n]) {
 			continue
 		}
-		if x.level == maxLevel {
-			return &finding{tooComplex, "message has archives that are nested too deep"}
-		}
-		x.level++
-		err := x.read(&inflated{io.MultiReader(bytes.NewReader(begin[:n]), inflate), x}, true)
-		x.level--
-		if err != nil {
+		if err := x.inside(io.MultiReader(bytes.NewReader(begin[:n]), inflate)); err != nil {
 			return err
 		}
 	}
-}
-
-// inflated is decompressed data, to its end or where it is damaged. More than is allowed is a finding.
-type inflated struct {
-	r io.Reader
-	x *examiner
-}
-
-func (i *inflated) Read(p []byte) (int, error) {
-	n, err := i.r.Read(p)
-	if i.x.inflated += n; i.x.inflated > maxInflate {
-		return n, &finding{tooComplex, "message has an archive that grows too large"}
-	}
-	if err != nil {
-		err = io.EOF
-	}
-	return n, err
 }

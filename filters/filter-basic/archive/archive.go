@@ -1,0 +1,177 @@
+// Package archive finds the names of files in archives, as programs that open them may read them: all that is found
+// counts, in damaged archives too. Nothing is unpacked but what names are packed in. The work is bounded by a
+// multiple of the size of what is looked into.
+package archive
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"strings"
+	"unicode/utf16"
+)
+
+// Seen is told what an archive has in it. An error that one of its functions returns ends the walk.
+type Seen struct {
+	Name    func(name string) error
+	Locked  func() error         // names or contents are encrypted
+	Content func(b []byte) error // what a container of other things has in it
+}
+
+// ErrUnreadable is the error for an archive whose list of names cannot be read.
+var ErrUnreadable = errors.New("archive whose names cannot be read")
+
+// Kind is a format.
+type Kind struct {
+	Name    string
+	Magic   []byte // what it begins with; nil for formats that are known by more
+	Inside  bool   // programs find it behind other data too
+	Matches func(b []byte) bool
+	Walk    func(b []byte, seen *Seen) error
+}
+
+// Kinds are the formats that this package knows.
+var Kinds = []*Kind{
+	{Name: "7z", Magic: []byte("7z\xbc\xaf\x27\x1c"), Inside: true, Walk: sevenZip},
+	{Name: "RAR", Magic: []byte("Rar!\x1a\x07"), Inside: true, Walk: rar},
+	{Name: "TNEF", Magic: []byte("\x78\x9f\x3e\x22"), Walk: tnef},
+	{Name: "tar", Matches: isTar, Walk: tar},
+	{Name: "ISO", Matches: isImage, Walk: image},
+}
+
+// begins reports whether b is of the kind from its first byte on.
+func (k *Kind) begins(b []byte) bool {
+	if k.Magic != nil {
+		return bytes.HasPrefix(b, k.Magic)
+	}
+	return k.Matches(b)
+}
+
+// Beginning is how many bytes of a content Known needs.
+const Beginning = 36 << 10
+
+// Known reports whether an archive begins in b, the first bytes of a content.
+func Known(b []byte) bool {
+	for _, k := range Kinds {
+		if k.begins(b) || k.Inside && bytes.Contains(b, k.Magic) {
+			return true
+		}
+	}
+	return false
+}
+
+// Inside reports whether an archive that may stand behind other data begins in b.
+func Inside(b []byte) bool {
+	for _, k := range Kinds {
+		if k.Inside && bytes.Contains(b, k.Magic) {
+			return true
+		}
+	}
+	return false
+}
+
+// maxPlaces bounds the places of a content at which an archive seems to begin.
+const maxPlaces = 64
+
+// Walk looks into all archives in b.
+func Walk(b []byte, seen *Seen) error {
+	for _, k := range Kinds {
+		if err := k.all(b, seen); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// all looks into all archives of the kind in b. One that cannot be read, behind others that can, is other data.
+func (k *Kind) all(b []byte, seen *Seen) error {
+	if !k.Inside {
+		if k.begins(b) {
+			return k.Walk(b, seen)
+		}
+		return nil
+	}
+	var unreadable error
+	read := false
+	for n := 0; ; n++ {
+		i := bytes.Index(b, k.Magic)
+		if i < 0 {
+			break
+		}
+		if n == maxPlaces {
+			return ErrUnreadable
+		}
+		err := k.Walk(b[i:], seen)
+		switch {
+		case err == nil:
+			read = true
+		case errors.Is(err, ErrUnreadable):
+			unreadable = err
+		default:
+			return err
+		}
+		b = b[i+len(k.Magic):]
+	}
+	if read {
+		return nil
+	}
+	return unreadable
+}
+
+// reader reads numbers from bytes. Behind their end there are zeros, and bad is set.
+type reader struct {
+	b   []byte
+	bad bool
+}
+
+func (r *reader) take(n uint64) []byte {
+	if n > uint64(len(r.b)) {
+		r.bad, r.b = true, nil
+		return nil
+	}
+	b := r.b[:n]
+	r.b = r.b[n:]
+	return b
+}
+
+func (r *reader) byte() byte {
+	if b := r.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (r *reader) uint16() uint64 {
+	if b := r.take(2); b != nil {
+		return uint64(binary.LittleEndian.Uint16(b))
+	}
+	return 0
+}
+
+func (r *reader) uint32() uint64 {
+	if b := r.take(4); b != nil {
+		return uint64(binary.LittleEndian.Uint32(b))
+	}
+	return 0
+}
+
+// utf16Text decodes UTF-16 in the given order of bytes.
+func utf16Text(b []byte, order binary.ByteOrder) string {
+	units := make([]uint16, len(b)/2)
+	for i := range units {
+		units[i] = order.Uint16(b[2*i:])
+	}
+	return string(utf16.Decode(units))
+}
+
+// names tells each of some names that is not empty.
+func (s *Seen) names(names ...string) error {
+	for _, n := range names {
+		if n = strings.TrimRight(n, "\x00"); n != "" {
+			if err := s.Name(n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
