@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -18,25 +19,28 @@ type Settings struct {
 	Work    struct{}       `cmd:"" default:"1" hidden:""`
 	Explain ExplainCommand `cmd:"" help:"Say what is seen in messages, and what would happen to them."`
 
-	BlockExtensions  string        `help:"Refuse attachments whose names end in one of these extensions, separated by spaces or commas; none switches it off." default:"${extensions}" placeholder:"LIST"`
-	AllowExtensions  string        `help:"Extensions to take out of the list again." placeholder:"LIST"`
-	BlockNames       []string      `help:"Refuse attachments whose whole names match such a pattern of * ? and [...], in any case of letters. May be given several times." placeholder:"PATTERN"`
-	InspectArchives  config.Switch `help:"Look at the names inside archives too." default:"yes"`
-	BlockFragments   config.Switch `help:"Refuse message/partial and message/external-body, whose content cannot be looked at." default:"yes"`
-	TestSignatures   config.Switch `help:"Refuse the GTUBE and EICAR test strings." default:"yes"`
-	OnBlocked        string        `help:"What to do with a message that is not wanted." enum:"reject,discard,mark" default:"reject"`
-	OnComplex        string        `help:"What to do with a message that is nested too deep or has too many parts." enum:"reject,tempfail,mark" default:"reject"`
-	OnAmbiguous      string        `help:"What to do with a message that mail readers may read in different ways, although nothing in any of them is blocked." enum:"none,mark,tempfail,reject" default:"none"`
-	OnEncrypted      string        `help:"What to do with a message that has an archive that is encrypted, or cannot be looked into for another reason." enum:"none,mark,tempfail,reject" default:"none"`
-	OnMacros         string        `help:"What to do with a message that has an Office document with macros." enum:"none,mark,tempfail,reject" default:"none"`
-	MaxUnpacked      config.Bytes  `help:"Bytes to unpack of all archives of a message; one that has more is complex." default:"64M" placeholder:"SIZE"`
-	AuthservID       string        `name:"authserv-id" help:"Name of this host in fields of results; empty is the name that the front end tells." placeholder:"NAME"`
-	MaxDepth         int           `help:"Levels of multipart and attached messages." default:"20" placeholder:"N"`
-	MaxParts         int           `help:"Parts of a message." default:"1000" placeholder:"N"`
-	MaxPartHeader    config.Bytes  `help:"Size of the header of one part." default:"256k" placeholder:"SIZE"`
-	Header           string        `help:"Name of the field that is added to clean messages; empty adds none. Fields of that name that came with the message are removed." default:"X-Filtered-By" placeholder:"NAME"`
-	HeaderValue      string        `help:"Value of that field." default:"Postern filter-basic" placeholder:"TEXT"`
-	MarkHeader       string        `help:"Name of the field that says why a message was marked." default:"X-Filter-Warning" placeholder:"NAME"`
+	BlockExtensions string        `help:"Refuse attachments whose names end in one of these extensions, separated by spaces or commas; none switches it off." default:"${extensions}" placeholder:"LIST"`
+	AllowExtensions string        `help:"Extensions to take out of the list again." placeholder:"LIST"`
+	BlockNames      []string      `help:"Refuse attachments whose whole names match such a pattern of * ? and [...], in any case of letters. May be given several times." placeholder:"PATTERN"`
+	InspectArchives config.Switch `help:"Look at the names inside archives too." default:"yes"`
+	BlockFragments  config.Switch `help:"Refuse message/partial and message/external-body, whose content cannot be looked at." default:"yes"`
+	TestSignatures  config.Switch `help:"Refuse the GTUBE and EICAR test strings." default:"yes"`
+	OnBlocked       string        `help:"What to do with a message that is not wanted." enum:"reject,discard,mark" default:"reject"`
+	OnComplex       string        `help:"What to do with a message that is nested too deep or has too many parts." enum:"reject,tempfail,mark" default:"reject"`
+	OnAmbiguous     string        `help:"What to do with a message that mail readers may read in different ways, although nothing in any of them is blocked." enum:"none,mark,tempfail,reject" default:"none"`
+	OnEncrypted     string        `help:"What to do with a message that has an archive that is encrypted, or cannot be looked into for another reason." enum:"none,mark,tempfail,reject" default:"none"`
+	OnMacros        string        `help:"What to do with a message that has an Office document with macros." enum:"none,mark,tempfail,reject" default:"none"`
+	MaxUnpacked     config.Bytes  `help:"Bytes to unpack of all archives of a message; one that has more is complex." default:"64M" placeholder:"SIZE"`
+	AuthservID      string        `name:"authserv-id" help:"Name of this host in fields of results; empty is the name that the front end tells." placeholder:"NAME"`
+	MaxDepth        int           `help:"Levels of multipart and attached messages." default:"20" placeholder:"N"`
+	MaxParts        int           `help:"Parts of a message." default:"1000" placeholder:"N"`
+	MaxPartHeader   config.Bytes  `help:"Size of the header of one part." default:"256k" placeholder:"SIZE"`
+	Header          string        `help:"Name of the field that is added to clean messages; empty adds none. Fields of that name that came with the message are removed." default:"X-Filtered-By" placeholder:"NAME"`
+	HeaderValue     string        `help:"Value of that field." default:"Postern filter-basic" placeholder:"TEXT"`
+	MarkHeader      string        `help:"Name of the field that says why a message was marked." default:"X-Filter-Warning" placeholder:"NAME"`
+	ScannerSettings
+
+	log              io.Writer // nil is standard error
 	blocked, allowed map[string]bool
 }
 
@@ -94,7 +98,7 @@ func (s *Settings) Validate() error {
 	if s.MaxPartHeader < 1024 {
 		return &config.Error{Key: "max-part-header", Err: errors.New("must be at least 1k")}
 	}
-	for key, name := range map[string]string{"header": s.Header, "mark-header": s.MarkHeader} {
+	for key, name := range map[string]string{"header": s.Header, "mark-header": s.MarkHeader, "scan-header": s.ScanHeader} {
 		if strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || r == ':' }) {
 			return &config.Error{Key: key, Err: fmt.Errorf("%q cannot be the name of a header field", name)}
 		}
@@ -105,7 +109,7 @@ func (s *Settings) Validate() error {
 	if s.MarkHeader == "" {
 		return &config.Error{Key: "mark-header", Err: errors.New("must not be empty")}
 	}
-	return nil
+	return s.ScannerSettings.validate()
 }
 
 // parseExtensions reads a list such as "exe, .com bat".

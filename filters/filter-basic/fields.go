@@ -2,10 +2,51 @@ package main
 
 import (
 	"os"
+	"slices"
 	"strings"
 
+	"postern/filters/filter-basic/scanner"
 	"postern/filters/worker"
 )
+
+// changes are changes of the header. What is to go goes first, so that occurrences are those of the message.
+type changes struct {
+	remove, add []scanner.Field
+	subject     string
+}
+
+// replace sets a field that nobody else may have set; with an empty value it only goes.
+func (c *changes) replace(name, value string, index int) {
+	c.remove = append(c.remove, scanner.Field{Name: name})
+	if value != "" {
+		c.add = append(c.add, scanner.Field{Name: name, Value: value, Index: index})
+	}
+}
+
+// make makes the changes.
+func (c *changes) make(m *worker.Message) {
+	gone := map[string]bool{}
+	for _, f := range slices.Backward(c.remove) { // from the last occurrence up
+		switch name := strings.ToLower(f.Name); {
+		case gone[name]:
+		case f.Index > 0:
+			m.DeleteHeader(f.Name, f.Index)
+		default:
+			gone[name] = true
+			m.DeleteAllHeaders(f.Name)
+		}
+	}
+	if c.subject != "" {
+		m.ChangeHeader("Subject", c.subject, 1)
+	}
+	for _, f := range c.add {
+		if f.Index < 0 {
+			m.AddHeader(f.Name, f.Value)
+		} else {
+			m.InsertHeader(f.Name, f.Value, f.Index)
+		}
+	}
+}
 
 // ambiguityResults is the field of draft-chen-email-mime-ambiguity-defense, in the form of RFC 8601.
 const ambiguityResults = "MIME-Ambiguity-Results"

@@ -43,16 +43,7 @@ func examineAll(t testing.TB, s *Settings, message string) ([]string, error) {
 
 func examineFile(t testing.TB, s *Settings, message string) ([]string, []*finding, error) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "INPUTMSG")
-	if err := os.WriteFile(path, []byte(message), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	return s.examine(f)
+	return s.examine([]byte(message))
 }
 
 // isFinding tells whether err is a finding whose text has want in it; "" wants a clean message.
@@ -375,18 +366,10 @@ func TestBounds(t *testing.T) {
 	s := settings(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "INPUTMSG")
-			if err := os.WriteFile(path, []byte(tt.message), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			f, err := os.Open(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer f.Close()
+			message := []byte(tt.message)
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			_, findings, err := s.examine(f)
+			_, findings, err := s.examine(message)
 			if len(findings) > 0 {
 				err = findings[0]
 			}
@@ -460,24 +443,12 @@ func BenchmarkExamine(b *testing.B) {
 	for i := 0; i < len(body); i += 76 {
 		lines.WriteString(body[i:min(i+76, len(body))] + "\n")
 	}
-	message := attachment("Content-Disposition: attachment; filename=a.pdf", "Content-Transfer-Encoding: base64", "", lines.String())
-	path := filepath.Join(b.TempDir(), "INPUTMSG")
-	if err := os.WriteFile(path, []byte(message), 0o600); err != nil {
-		b.Fatal(err)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer f.Close()
+	message := []byte(attachment("Content-Disposition: attachment; filename=a.pdf", "Content-Transfer-Encoding: base64", "", lines.String()))
 	s := settings(b)
 	b.SetBytes(int64(len(message)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := f.Seek(0, io.SeekStart); err != nil {
-			b.Fatal(err)
-		}
-		if _, _, err := s.examine(f); err != nil {
+		if _, _, err := s.examine(message); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -34,6 +34,12 @@ const (
 	ambiguous       // mail readers differ about it
 	encrypted       // an archive cannot be looked into
 	macros          // a document has macros
+	virus
+	spam
+	refusedByScanner
+	deferredByScanner
+	discardedByScanner
+	unscanned // a scanner did not answer
 )
 
 // show makes a name fit to be told: short, without control bytes.
@@ -58,38 +64,62 @@ func (s *Settings) scan(m *worker.Message) error {
 		return err
 	}
 	defer in.Close()
-	ambiguities, findings, err := s.examine(in)
+	content, done, err := mapFile(in)
 	if err != nil {
 		return err
+	}
+	defer done()
+	ambiguities, findings, err := s.examine(content)
+	if err != nil {
+		return err
+	}
+	var scanned scanned
+	if !s.ends(findings) {
+		scanned = s.askScanners(forScanners(m, content))
+		findings = append(findings, scanned.findings...)
 	}
 	for _, f := range findings {
 		if s.act(m, f); m.Refused() {
 			return nil
 		}
 	}
-	s.fields(m, findings, ambiguities)
+	s.fields(m, findings, ambiguities, scanned)
 	return nil
 }
 
-// fields replaces the fields that only this program may add.
-func (s *Settings) fields(m *worker.Message, findings []*finding, ambiguities []string) {
-	m.DeleteAllHeaders(ambiguityResults)
+// fields changes the header of a message that is delivered: fields that only this program may add are replaced.
+func (s *Settings) fields(m *worker.Message, findings []*finding, ambiguities []string, scanned scanned) {
+	c := &scanned.changes
+	value := ""
 	if len(ambiguities) > 0 && s.OnAmbiguous != "none" {
-		m.InsertHeader(ambiguityResults, s.ambiguityField(m, ambiguities), 0) // like a trace field, RFC 8601, 4
+		value = s.ambiguityField(m, ambiguities)
 	}
-	if s.Header == "" {
-		return
+	c.replace(ambiguityResults, value, 0) // a trace field, RFC 8601, 4
+	if s.ScanHeader != "" {
+		value = ""
+		if len(scanned.results) > 0 {
+			value = s.serviceID(m) + ";\n\t" + strings.Join(scanned.results, ";\n\t")
+		}
+		c.replace(s.ScanHeader, value, 0)
 	}
-	m.DeleteAllHeaders(s.Header)
-	if !slices.ContainsFunc(findings, func(f *finding) bool { return f.kind == blocked || f.kind == tooComplex }) {
-		m.AddHeader(s.Header, s.HeaderValue)
+	if s.Header != "" {
+		value = s.HeaderValue
+		if slices.ContainsFunc(findings, func(f *finding) bool { return !passing[f.kind] }) {
+			value = ""
+		}
+		c.replace(s.Header, value, -1)
 	}
+	c.make(m)
 }
+
+// passing are the kinds of findings with which a message still counts as clean.
+var passing = map[kind]bool{ambiguous: true, encrypted: true, macros: true}
 
 // policy returns what is set for findings of that kind.
 func (s *Settings) policy(k kind) string {
 	return map[kind]string{blocked: s.OnBlocked, tooComplex: s.OnComplex, ambiguous: s.OnAmbiguous, encrypted: s.OnEncrypted,
-		macros: s.OnMacros}[k]
+		macros: s.OnMacros, virus: s.OnVirus, spam: s.OnSpam, refusedByScanner: "reject", deferredByScanner: "tempfail",
+		discardedByScanner: "discard", unscanned: s.OnScannerFailure}[k]
 }
 
 // limits returns those that are set for the structure of messages.
@@ -100,6 +130,7 @@ func (s *Settings) limits() mime.Limits {
 // act does what is set for messages of that kind.
 func (s *Settings) act(m *worker.Message, f *finding) {
 	switch s.policy(f.kind) {
+	case "none":
 	case "discard":
 		m.Discard()
 	case "tempfail":
@@ -113,12 +144,7 @@ func (s *Settings) act(m *worker.Message, f *finding) {
 
 // examine reads a message and returns what is to be acted on: the findings with which a message is marked, and the one
 // with which it is not delivered. ambiguities are the ways in which mail readers may differ about it.
-func (s *Settings) examine(in *os.File) (ambiguities []string, findings []*finding, err error) {
-	message, done, err := mapFile(in)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer done()
+func (s *Settings) examine(message []byte) (ambiguities []string, findings []*finding, err error) {
 	x := &examiner{Settings: s}
 	ambiguities, err = x.message(message, mime.Viewer{Part: x.part, Name: x.name, Content: x.content})
 	var last *finding

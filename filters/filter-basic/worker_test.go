@@ -47,18 +47,25 @@ func TestScan(t *testing.T) {
 // scanResults has the worker judge a message, and returns what it writes to RESULTS.
 func scanResults(t *testing.T, message string, flags ...string) string {
 	t.Helper()
-	dir, headers := t.TempDir(), ""
+	headers := ""
 	if n := len(flags) - 1; n >= 0 && strings.HasPrefix(flags[n], "headers=") {
 		headers, flags = strings.TrimPrefix(flags[n], "headers="), flags[:n]
 	}
-	err := errors.Join(os.WriteFile(filepath.Join(dir, "COMMANDS"), []byte("iA\nS<>\nF\n"), 0o600),
+	return scanWith(t, settings(t, flags...), message, headers)
+}
+
+// scanWith is scanResults with settings, and what the file HEADERS has.
+func scanWith(t *testing.T, s *Settings, message, headers string) string {
+	t.Helper()
+	dir := t.TempDir()
+	err := errors.Join(os.WriteFile(filepath.Join(dir, "COMMANDS"), []byte("iA\nS<a@example.org>\nQAB12\nHmail.example.org\nI192.0.2.7\nEmail.example.org\nR<b@example.net> ? ? ?\nF\n"), 0o600),
 		os.WriteFile(filepath.Join(dir, "HEADERS"), []byte(headers), 0o600),
 		os.WriteFile(filepath.Join(dir, "INPUTMSG"), []byte(message), 0o600))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := settings(t, flags...).filter().Serve(strings.NewReader("scan Q "+dir+"\n"), &out, nil); err != nil {
+	if err := s.filter().Serve(strings.NewReader("scan Q "+dir+"\n"), &out, nil); err != nil {
 		t.Fatal(err)
 	}
 	if out.String() != "ok\n" {
