@@ -91,12 +91,24 @@ func startScanner(t *testing.T, program string, files map[string]string, args ..
 	return socket
 }
 
-// scanMessage has filter-basic judge a message, and returns what it writes to RESULTS and to its log.
+// scanMessage has filter-basic judge a message of somebody who has logged in, and returns what it writes to RESULTS and
+// to its log.
 func scanMessage(t *testing.T, message string, flags ...string) (results, log string) {
+	t.Helper()
+	return scanFrom(t, "=auth_authen bob\n", message, flags...)
+}
+
+// scanAnonymous is scanMessage for somebody who has not.
+func scanAnonymous(t *testing.T, message string, flags ...string) (results, log string) {
+	t.Helper()
+	return scanFrom(t, "", message, flags...)
+}
+
+func scanFrom(t *testing.T, login, message string, flags ...string) (results, log string) {
 	t.Helper()
 	dir := testenv.ShortDir(t)
 	header, _, _ := strings.Cut(message, "\n\n")
-	commands := "iA\nS<a@example.org>\n=auth_authen bob\nQAB12\nHmail.example.org\nI192.0.2.7\nEhelo.example.org\nR<b@example.net> ? ? ?\nR<c@example.net> ? ? ?\nF\n"
+	commands := "iA\nS<a@example.org>\n" + login + "QAB12\nHmail.example.org\nI192.0.2.7\nEhelo.example.org\nR<b@example.net> ? ? ?\nR<c@example.net> ? ? ?\nF\n"
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, "COMMANDS"), []byte(commands), 0o600),
 		os.WriteFile(filepath.Join(dir, "HEADERS"), []byte(header+"\n"), 0o600),
 		os.WriteFile(filepath.Join(dir, "INPUTMSG"), []byte(message), 0o600)); err != nil {

@@ -39,6 +39,7 @@ type Settings struct {
 	HeaderValue     string        `help:"Value of that field." default:"Postern filter-basic" placeholder:"TEXT"`
 	MarkHeader      string        `help:"Name of the field that says why a message was marked." default:"X-Filter-Warning" placeholder:"NAME"`
 	ScannerSettings
+	SenderSettings
 
 	log              io.Writer // nil is standard error
 	blocked, allowed map[string]bool
@@ -109,7 +110,10 @@ func (s *Settings) Validate() error {
 	if s.MarkHeader == "" {
 		return &config.Error{Key: "mark-header", Err: errors.New("must not be empty")}
 	}
-	return s.ScannerSettings.validate()
+	if err := s.ScannerSettings.validate(); err != nil {
+		return err
+	}
+	return s.SenderSettings.validate()
 }
 
 // parseExtensions reads a list such as "exe, .com bat".

@@ -40,6 +40,10 @@ const (
 	deferredByScanner
 	discardedByScanner
 	unscanned // a scanner did not answer
+	spfFailed
+	dmarcMarked
+	dmarcRefused
+	uncheckedSender
 )
 
 // show makes a name fit to be told: short, without control bytes.
@@ -75,7 +79,14 @@ func (s *Settings) scan(m *worker.Message) error {
 	}
 	var scanned scanned
 	if !s.ends(findings) {
-		scanned = s.askScanners(forScanners(m, content))
+		sender, err := s.checkSender(m, content, &scanned.changes)
+		if err != nil {
+			return err
+		}
+		findings = append(findings, sender...)
+	}
+	if !s.ends(findings) {
+		s.askScanners(forScanners(m, content), &scanned)
 		findings = append(findings, scanned.findings...)
 	}
 	for _, f := range findings {
@@ -119,7 +130,8 @@ var passing = map[kind]bool{ambiguous: true, encrypted: true, macros: true}
 func (s *Settings) policy(k kind) string {
 	return map[kind]string{blocked: s.OnBlocked, tooComplex: s.OnComplex, ambiguous: s.OnAmbiguous, encrypted: s.OnEncrypted,
 		macros: s.OnMacros, virus: s.OnVirus, spam: s.OnSpam, refusedByScanner: "reject", deferredByScanner: "tempfail",
-		discardedByScanner: "discard", unscanned: s.OnScannerFailure}[k]
+		discardedByScanner: "discard", unscanned: s.OnScannerFailure, spfFailed: s.OnSPFFail, dmarcMarked: "mark",
+		dmarcRefused: "reject", uncheckedSender: s.OnDNSFailure}[k]
 }
 
 // limits returns those that are set for the structure of messages.
@@ -138,9 +150,16 @@ func (s *Settings) act(m *worker.Message, f *finding) {
 	case "mark":
 		m.AddHeader(s.MarkHeader, f.text)
 	default:
-		m.Reject(f.text, "554", "5.7.1")
+		code, dsn := "554", "5.7.1"
+		if status := senderStatus[f.kind]; status != "" {
+			code, dsn = "550", status
+		}
+		m.Reject(f.text, code, dsn)
 	}
 }
+
+// senderStatus are the status codes of RFC 7372.
+var senderStatus = map[kind]string{spfFailed: "5.7.23", dmarcRefused: "5.7.26"}
 
 // examine reads a message and returns what is to be acted on: the findings with which a message is marked, and the one
 // with which it is not delivered. ambiguities are the ways in which mail readers may differ about it.

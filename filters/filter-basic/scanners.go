@@ -70,13 +70,13 @@ type scanned struct {
 }
 
 // askScanners asks one scanner after another, until one has said that the message is not to be delivered.
-func (s *Settings) askScanners(m *scanner.Message) (all scanned) {
+func (s *Settings) askScanners(m *scanner.Message, all *scanned) {
 	if len(s.scanners) == 0 {
-		return all
+		return
 	}
 	if s.ScanMaxSize > 0 && len(m.Content) > int(s.ScanMaxSize) {
 		all.results = []string{"scan=skipped (too large)"}
-		return all
+		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.ScanTimeout)
 	defer cancel()
@@ -95,7 +95,6 @@ func (s *Settings) askScanners(m *scanner.Message) (all scanned) {
 		}
 	}
 	s.logf("%s: %s", m.QueueID, strings.Join(all.results, "; "))
-	return all
 }
 
 // add takes a result.

@@ -159,24 +159,52 @@ func (m *Message) DeleteAllHeaders(name string) {
 
 // CountHeaders counts the fields called name, in any case of letters.
 func (m *Message) CountHeaders(name string) (int, error) {
-	f, err := safedir.OpenFile(m.root, "HEADERS", os.O_RDONLY)
-	if err != nil {
-		return 0, fmt.Errorf("open HEADERS: %w", err)
-	}
-	defer f.Close()
 	n := 0
-	r := bufio.NewReader(f)
-	for start := true; ; {
+	err := m.eachHeader(name, func([]byte, bool) { n++ })
+	return n, err
+}
+
+// HeaderValues returns the values of the fields called name, in any case of letters, without their folds.
+func (m *Message) HeaderValues(name string) ([]string, error) {
+	var values []string
+	err := m.eachHeader(name, func(piece []byte, more bool) {
+		if more {
+			values[len(values)-1] += string(piece)
+		} else {
+			values = append(values, string(piece))
+		}
+	})
+	for i, v := range values {
+		values[i] = strings.Trim(v, " \t\r\n")
+	}
+	return values, err
+}
+
+// eachHeader has f see the value of each field called name. A long one comes in pieces, all but the first with more.
+func (m *Message) eachHeader(name string, f func(piece []byte, more bool)) error {
+	file, err := safedir.OpenFile(m.root, "HEADERS", os.O_RDONLY)
+	if err != nil {
+		return fmt.Errorf("open HEADERS: %w", err)
+	}
+	defer file.Close()
+	r := bufio.NewReader(file)
+	for start, is := true, false; ; {
 		piece, err := r.ReadSlice('\n')
-		if start && len(piece) > len(name) && piece[len(name)] == ':' && strings.EqualFold(string(piece[:len(name)]), name) {
-			n++
+		if start {
+			is = len(piece) > len(name) && piece[len(name)] == ':' && strings.EqualFold(string(piece[:len(name)]), name)
+		}
+		switch {
+		case is && start:
+			f(piece[len(name)+1:], false)
+		case is:
+			f(piece, true)
 		}
 		start = err == nil
 		if err != nil && err != bufio.ErrBufferFull {
 			if err == io.EOF {
 				err = nil
 			}
-			return n, err
+			return err
 		}
 	}
 }

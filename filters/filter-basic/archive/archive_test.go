@@ -218,7 +218,7 @@ func TestUnreadable(t *testing.T) {
 func TestWorkIsLinear(t *testing.T) {
 	worst := map[string]func(n int) []byte{
 		"names of 7z": func(n int) []byte {
-			header := append([]byte{propHeader, propNames, 0xe0 | 0, 0, 0, 0}, bytes.Repeat([]byte("a\x00b\x00\x00\x00\x11"), n)...)
+			header := append([]byte{propHeader, propNames, 0xe0, 0, 0, 0}, bytes.Repeat([]byte("a\x00b\x00\x00\x00\x11"), n)...)
 			b := slices.Concat([]byte("7z\xbc\xaf\x27\x1c\x00\x04"), make([]byte, 4), le32(0), le32(0), le32(len(header)), le32(0), make([]byte, 4))
 			return append(b, header...)
 		},

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/emersion/go-msgauth/authres"
+	"github.com/emersion/go-msgauth/dmarc"
+
+	"postern/filters/filter-basic/scanner"
+	"postern/filters/filter-basic/senderauth"
+	"postern/filters/worker"
+	"postern/internal/config"
+)
+
+// SenderSettings are those of finding out whom a message is from.
+type SenderSettings struct {
+	Authenticate    config.Switch `help:"Check SPF, DKIM and DMARC, and add an Authentication-Results field." default:"no"`
+	OnSPFFail       string        `name:"on-spf-fail" help:"What to do with a message from a host that the sender's domain does not allow." enum:"none,mark,reject" default:"none"`
+	OnDMARCFail     string        `name:"on-dmarc-fail" help:"What to do with a message that fails DMARC, where the author's domain asks for something." enum:"none,mark,reject" default:"none"`
+	OnDNSFailure    string        `name:"on-dns-failure" help:"What to do with a message whose sender cannot be checked now." enum:"none,tempfail" default:"none"`
+	TrustedNetworks []string      `help:"Clients of these networks, and those who have logged in, are not checked. May be given several times; none checks all. By default this host itself." placeholder:"NETWORK"`
+	AuthTimeout     time.Duration `help:"How long that may take for a message." default:"20s" placeholder:"TIME"`
+	DNSServer       string        `name:"dns-server" help:"Name server to ask, HOST:PORT; those of the system if it is empty." placeholder:"ADDRESS"`
+
+	trusted  []netip.Prefix
+	resolver *senderauth.Resolver
+}
+
+// validate checks the settings.
+func (s *SenderSettings) validate() error {
+	s.trusted = nil
+	networks := s.TrustedNetworks
+	if len(networks) == 0 {
+		networks = []string{"127.0.0.0/8", "::1/128"}
+	}
+	for _, n := range networks {
+		if n == "none" && len(s.TrustedNetworks) == 1 {
+			continue
+		}
+		prefix, err := netip.ParsePrefix(n)
+		if address, err2 := netip.ParseAddr(n); err != nil && err2 == nil {
+			prefix, err = netip.PrefixFrom(address, address.BitLen()), nil
+		}
+		if err != nil {
+			return &config.Error{Key: "trusted-networks", Value: n, Err: fmt.Errorf("%q is no network", n)}
+		}
+		s.trusted = append(s.trusted, prefix)
+	}
+	if s.AuthTimeout < time.Second {
+		return &config.Error{Key: "auth-timeout", Err: errors.New("must be at least 1s")}
+	}
+	if s.DNSServer != "" {
+		if _, _, err := net.SplitHostPort(s.DNSServer); err != nil {
+			return &config.Error{Key: "dns-server", Err: fmt.Errorf("%q is not HOST:PORT", s.DNSServer)}
+		}
+	}
+	s.resolver = senderauth.NewResolver(s.DNSServer)
+	return nil
+}
+
+// isTrusted reports whether a client is not checked.
+func (s *SenderSettings) isTrusted(ip string) bool {
+	address, err := netip.ParseAddr(ip)
+	if err != nil {
+		return false
+	}
+	for _, p := range s.trusted {
+		if p.Contains(address.Unmap()) || p.Contains(address) {
+			return true
+		}
+	}
+	return false
+}
+
+// checkSender finds out whom a message is from, and replaces the fields that say so in our name.
+func (s *Settings) checkSender(m *worker.Message, content []byte, c *changes) ([]*finding, error) {
+	if !s.Authenticate {
+		return nil, nil
+	}
+	host := s.serviceID(m)
+	fields, err := m.HeaderValues(senderauth.FieldName)
+	if err != nil {
+		return nil, err
+	}
+	for i, value := range fields {
+		if senderauth.Claims(value, host) {
+			c.remove = append(c.remove, scanner.Field{Name: senderauth.FieldName, Index: i + 1})
+		}
+	}
+	if login := m.Macros["auth_authen"]; login != "" || s.isTrusted(m.ClientIP) {
+		return nil, nil
+	}
+	from, err := m.HeaderValues("From")
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.AuthTimeout)
+	defer cancel()
+	about := &senderauth.Message{ClientIP: m.ClientIP, Helo: m.Helo, Sender: address(m.Sender), From: from, Content: content}
+	results := senderauth.Check(ctx, s.resolver, about)
+	s.logf("%s: %s", m.QueueID, results.String())
+	c.add = append(c.add, scanner.Field{Name: senderauth.FieldName, Value: results.Field(host, about)})
+	return s.judgeSender(&results), nil
+}
+
+// judgeSender says what is against the sender.
+func (s *Settings) judgeSender(r *senderauth.Results) []*finding {
+	var found []*finding
+	if r.SPF == authres.ResultFail && r.DMARC != authres.ResultPass {
+		found = append(found, &finding{spfFailed, show("host may not send for " + r.SPFDomain)})
+	}
+	if r.DMARC == authres.ResultFail && r.Policy != dmarc.PolicyNone && s.OnDMARCFail != "none" {
+		kind := dmarcMarked
+		if r.Policy == dmarc.PolicyReject && s.OnDMARCFail == "reject" {
+			kind = dmarcRefused
+		}
+		found = append(found, &finding{kind, show("message is not from " + r.From + ", by that domain's policy")})
+	}
+	if r.DMARC == authres.ResultTempError || r.SPF == authres.ResultTempError && r.DMARC != authres.ResultPass {
+		found = append(found, &finding{uncheckedSender, "sender could not be checked, please try again later"})
+	}
+	return found
+}

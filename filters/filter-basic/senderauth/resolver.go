@@ -1,0 +1,136 @@
+package senderauth
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Bounds of look-ups.
+const (
+	maxLookups    = 100 // for one message; RFC 7208 allows 10 for SPF, and each of its names may need more
+	lookupTimeout = 5 * time.Second
+	cached        = 5 * time.Minute
+	cachedFailure = 30 * time.Second // names that do not exist, too
+	maxCached     = 4096
+)
+
+// errTooMany is the error for a message that asks for too much.
+var errTooMany = &net.DNSError{Err: "too many look-ups for one message", IsTemporary: true}
+
+// Resolver asks the system's name servers, or one that is set, and remembers for a while what they answer.
+type Resolver struct {
+	net *net.Resolver
+	now func() time.Time // for tests
+
+	mu    sync.Mutex
+	cache map[question]answer
+	left  int // look-ups that the present message may make
+}
+
+type question struct{ kind, name string }
+
+type answer struct {
+	value any
+	err   error
+	until time.Time
+}
+
+// NewResolver makes a resolver that asks server, HOST:PORT, or if that is "" those of the system.
+func NewResolver(server string) *Resolver {
+	r := &Resolver{net: &net.Resolver{PreferGo: true}, now: time.Now, cache: map[question]answer{}, left: maxLookups}
+	if server != "" {
+		r.net.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, network, server)
+		}
+	}
+	return r
+}
+
+// begin allows the look-ups for one message.
+func (r *Resolver) begin() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.left = maxLookups
+}
+
+// LookupTXT, and the others, are those of net.Resolver. Names are whole: no domain is searched.
+func (r *Resolver) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	return ask(ctx, r, question{"TXT", whole(name)}, r.net.LookupTXT)
+}
+
+// LookupMX returns the mail servers of a domain.
+func (r *Resolver) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
+	return ask(ctx, r, question{"MX", whole(name)}, r.net.LookupMX)
+}
+
+// LookupIPAddr returns the addresses of a host.
+func (r *Resolver) LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, error) {
+	return ask(ctx, r, question{"A", whole(host)}, r.net.LookupIPAddr)
+}
+
+// LookupAddr returns the names of an address.
+func (r *Resolver) LookupAddr(ctx context.Context, address string) ([]string, error) {
+	return ask(ctx, r, question{"PTR", address}, r.net.LookupAddr)
+}
+
+func whole(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) + "." }
+
+// ask answers from memory, or asks.
+func ask[T any](ctx context.Context, r *Resolver, q question, lookup func(context.Context, string) (T, error)) (T, error) {
+	var none T
+	if a, ok, err := r.recall(q); err != nil {
+		return none, err
+	} else if ok {
+		value, _ := a.value.(T)
+		return value, a.err
+	}
+	short, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	value, err := lookup(short, q.name)
+	if ctx.Err() == nil { // what was given up says nothing about the name
+		r.remember(q, value, err)
+	}
+	return value, err
+}
+
+// recall returns an answer from memory. A question that must be asked is counted.
+func (r *Resolver) recall(q question) (a answer, ok bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a, ok = r.cache[q]; ok && r.now().Before(a.until) {
+		return a, true, nil
+	}
+	if r.left <= 0 {
+		return a, false, errTooMany
+	}
+	r.left--
+	return a, false, nil
+}
+
+// remember keeps an answer. When there are too many, all go: a busy host has asked for the common ones again at once.
+func (r *Resolver) remember(q question, value any, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.cache) >= maxCached {
+		clear(r.cache)
+	}
+	lifetime := cached
+	if err != nil {
+		lifetime = cachedFailure
+	}
+	r.cache[q] = answer{value, err, r.now().Add(lifetime)}
+}
+
+// isTemporary reports whether a look-up may succeed at another time.
+func isTemporary(err error) bool {
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return dns.IsTemporary || dns.IsTimeout || !dns.IsNotFound
+	}
+	return err != nil
+}

@@ -1,0 +1,308 @@
+// Package senderauth finds out whom a message is from: SPF (RFC 7208), DKIM (RFC 6376) and DMARC (RFC 7489), with their
+// results as an Authentication-Results field (RFC 8601).
+package senderauth
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/mail"
+	"strings"
+
+	"blitiri.com.ar/go/spf"
+	"github.com/emersion/go-msgauth/authres"
+	"github.com/emersion/go-msgauth/dkim"
+	"github.com/emersion/go-msgauth/dmarc"
+	"golang.org/x/net/idna"
+	"golang.org/x/net/publicsuffix"
+)
+
+// Message is what is known of a message.
+type Message struct {
+	ClientIP string
+	Helo     string
+	Sender   string   // without angle brackets; "" is the null sender
+	From     []string // values of its From fields
+	Content  []byte   // lines may end in LF
+}
+
+// Results are what was found out.
+type Results struct {
+	SPF, DMARC authres.ResultValue
+	SPFDomain  string
+	SPFSender  bool // SPFDomain is the sender's, not that of the greeting
+	DKIM       []DKIM
+	From       string // the domain of the author
+	Policy     dmarc.Policy
+}
+
+// DKIM is one signature.
+type DKIM struct {
+	Value  authres.ResultValue
+	Domain string
+	Reason string
+}
+
+// maxSignatures is how many DKIM signatures of a message are verified, from the top.
+const maxSignatures = 10
+
+// Check finds out whom a message is from.
+func Check(ctx context.Context, r *Resolver, m *Message) Results {
+	r.begin()
+	var out Results
+	out.spf(ctx, r, m)
+	out.dkim(ctx, r, m.Content)
+	out.dmarc(ctx, r, m.From)
+	return out
+}
+
+// spf checks the sender's domain, or that of the greeting if there is no sender.
+func (out *Results) spf(ctx context.Context, r *Resolver, m *Message) {
+	out.SPF = authres.ResultNone
+	local, name, is := cutLast(m.Sender, "@")
+	if !is {
+		local, name = "postmaster", m.Helo
+	}
+	out.SPFSender, out.SPFDomain = is, domain(name)
+	ip := net.ParseIP(strings.TrimPrefix(m.ClientIP, "IPv6:"))
+	if ip == nil || out.SPFDomain == "" || strings.HasPrefix(out.SPFDomain, "[") {
+		return
+	}
+	result, _ := spf.CheckHostWithSender(ip, domain(m.Helo), local+"@"+out.SPFDomain, spf.WithContext(ctx), spf.WithResolver(r))
+	out.SPF = authres.ResultValue(result)
+}
+
+// Bounds of headers in which signatures are verified. The library reads a field in a time that is a square of its lines.
+const (
+	maxHeader = 256 << 10
+	maxField  = 32 << 10
+)
+
+// dkim verifies the signatures.
+func (out *Results) dkim(ctx context.Context, r *Resolver, content []byte) {
+	if !verifiable(content) {
+		out.DKIM = []DKIM{{Value: authres.ResultPermError, Reason: "header is too large"}}
+		return
+	}
+	lookup := func(name string) ([]string, error) { return r.LookupTXT(ctx, name) }
+	message := io.MultiReader(&crlfReader{r: bytes.NewReader(content)}, strings.NewReader(end(content)))
+	all, err := dkim.VerifyWithOptions(message, &dkim.VerifyOptions{LookupTXT: lookup, MaxVerifications: maxSignatures})
+	for _, v := range all {
+		one := DKIM{Value: authres.ResultPass, Domain: domain(v.Domain)}
+		if v.Err != nil {
+			one.Reason = strings.TrimPrefix(v.Err.Error(), "dkim: ")
+			switch {
+			case dkim.IsTempFail(v.Err):
+				one.Value = authres.ResultTempError
+			case dkim.IsPermFail(v.Err):
+				one.Value = authres.ResultPermError
+			default:
+				one.Value = authres.ResultFail
+			}
+		}
+		out.DKIM = append(out.DKIM, one)
+	}
+	if err != nil && !errors.Is(err, dkim.ErrTooManySignatures) {
+		out.DKIM = []DKIM{{Value: authres.ResultPermError, Reason: err.Error()}}
+	}
+}
+
+// verifiable reports whether the header is within the bounds.
+func verifiable(content []byte) bool {
+	field := 0
+	for at := 0; at < len(content); {
+		line, _, _ := bytes.Cut(content[at:], []byte("\n"))
+		if len(bytes.TrimSuffix(line, []byte("\r"))) == 0 {
+			return true
+		}
+		if line[0] != ' ' && line[0] != '\t' {
+			field = 0
+		}
+		at += len(line) + 1
+		if field += len(line) + 1; field > maxField || at > maxHeader {
+			return false
+		}
+	}
+	return true
+}
+
+// end is what a message lacks that ends in its header.
+func end(content []byte) string {
+	if bytes.Contains(content, []byte("\n\n")) || bytes.Contains(content, []byte("\n\r\n")) || bytes.HasPrefix(content, []byte("\n")) {
+		return ""
+	}
+	return "\r\n\r\n"
+}
+
+// dmarc asks what the author's domain says, and whether it is the one that SPF or DKIM has found.
+func (out *Results) dmarc(ctx context.Context, r *Resolver, from []string) {
+	out.DMARC = authres.ResultNone
+	if len(from) == 0 {
+		return
+	}
+	var ok bool
+	if out.From, ok = author(from); !ok {
+		// RFC 7489, 6.6.1: no domain to be asked, or several. Whoever reads the message sees one of them.
+		out.DMARC = authres.ResultPermError
+		return
+	}
+	record, inherited, err := policy(ctx, r, out.From)
+	switch {
+	case errors.Is(err, dmarc.ErrNoPolicy):
+		return
+	case err != nil && (dmarc.IsTempFail(err) || ctx.Err() != nil || isDNS(err)):
+		out.DMARC = authres.ResultTempError
+		return
+	case err != nil:
+		out.DMARC = authres.ResultPermError
+		return
+	}
+	out.DMARC = authres.ResultFail
+	if out.SPF == authres.ResultPass && aligned(out.From, out.SPFDomain, record.SPFAlignment) {
+		out.DMARC = authres.ResultPass
+	}
+	temporary := out.SPF == authres.ResultTempError
+	for _, d := range out.DKIM {
+		if d.Value == authres.ResultPass && aligned(out.From, d.Domain, record.DKIMAlignment) {
+			out.DMARC = authres.ResultPass
+		}
+		temporary = temporary || d.Value == authres.ResultTempError
+	}
+	if out.DMARC == authres.ResultFail && temporary {
+		out.DMARC = authres.ResultTempError
+	}
+	out.Policy = asked(record, inherited)
+}
+
+// asked is what the domain asks to be done with messages that fail.
+func asked(record *dmarc.Record, inherited bool) dmarc.Policy {
+	p := record.Policy
+	if inherited && record.SubdomainPolicy != "" {
+		p = record.SubdomainPolicy
+	}
+	if record.Percent != nil && rand.IntN(100) >= *record.Percent { // RFC 7489, 6.6.4
+		if p == dmarc.PolicyReject {
+			return dmarc.PolicyQuarantine
+		}
+		return dmarc.PolicyNone
+	}
+	return p
+}
+
+// policy returns the record of a domain, or the one that it inherits.
+func policy(ctx context.Context, r *Resolver, name string) (record *dmarc.Record, inherited bool, err error) {
+	options := &dmarc.LookupOptions{LookupTXT: func(name string) ([]string, error) {
+		txt, err := r.LookupTXT(ctx, name)
+		return onlyRecord(txt), err
+	}}
+	record, err = dmarc.LookupWithOptions(name, options)
+	if organization := organizational(name); errors.Is(err, dmarc.ErrNoPolicy) && organization != name {
+		record, err = dmarc.LookupWithOptions(organization, options)
+		return record, true, err
+	}
+	return record, false, err
+}
+
+// onlyRecord returns the DMARC record among texts; none if there are several (RFC 7489, 6.6.3).
+func onlyRecord(texts []string) []string {
+	var records []string
+	for _, t := range texts {
+		if strings.HasPrefix(t, "v=DMARC1") {
+			records = append(records, t)
+		}
+	}
+	if len(records) != 1 {
+		return nil
+	}
+	return records
+}
+
+func isDNS(err error) bool {
+	var dns *net.DNSError
+	return errors.As(err, &dns) || strings.Contains(err.Error(), "failed to lookup")
+}
+
+// aligned reports whether two domains are those of one organization, or in strict mode the same.
+func aligned(from, other string, mode dmarc.AlignmentMode) bool {
+	if other == "" || from == other {
+		return other != ""
+	}
+	return mode != dmarc.AlignmentStrict && organizational(from) == organizational(other)
+}
+
+// organizational returns the part of a domain that was registered (RFC 7489, 3.2).
+func organizational(name string) string {
+	if organization, err := publicsuffix.EffectiveTLDPlusOne(name); err == nil {
+		return organization
+	}
+	return name
+}
+
+// author returns the domain of the author; ok is false unless there is exactly one field with addresses of one domain.
+func author(from []string) (name string, ok bool) {
+	if len(from) != 1 {
+		return "", false
+	}
+	list, err := mail.ParseAddressList(from[0])
+	if err != nil {
+		return "", false
+	}
+	for _, a := range list {
+		_, d, found := cutLast(a.Address, "@")
+		if d = domain(d); !found || d == "" || name != "" && d != name {
+			return "", false
+		}
+		name = d
+	}
+	return name, name != ""
+}
+
+// domain returns a domain in the form in which they are compared and asked for.
+func domain(name string) string {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if ascii, err := idna.Lookup.ToASCII(name); err == nil {
+		return ascii
+	}
+	return name
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}
+
+// crlfReader reads lines that end in CR LF, as they were signed.
+type crlfReader struct {
+	r    io.Reader
+	buf  []byte
+	out  []byte
+	last byte
+}
+
+func (c *crlfReader) Read(p []byte) (int, error) {
+	if c.buf == nil {
+		c.buf = make([]byte, 32<<10)
+	}
+	for len(c.out) == 0 {
+		n, err := c.r.Read(c.buf)
+		c.out = c.out[:0]
+		for _, b := range c.buf[:n] {
+			if b == '\n' && c.last != '\r' {
+				c.out = append(c.out, '\r')
+			}
+			c.out = append(c.out, b)
+			c.last = b
+		}
+		if len(c.out) == 0 && err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, c.out)
+	c.out = c.out[n:]
+	return n, nil
+}
