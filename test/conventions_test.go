@@ -59,6 +59,10 @@ var layers = map[string]layer{
 	"filters/mime":             public,
 	"filters/worker":           public,
 
+	"filters/filter-basic/archive":    part,
+	"filters/filter-basic/scanner":    part,
+	"filters/filter-basic/senderauth": part,
+
 	"internal/daemon": skeleton,
 
 	"internal/config":   plumbing,
@@ -125,11 +129,17 @@ var doors = map[string][]string{
 	"github.com/google/go-cmp":            {},
 	"github.com/pires/go-proxyproto":      {"pop3-stamp", "smtp-proxy/upstream"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
-	"golang.org/x/net":                    {"smtp-proxy/gate"},
+	"golang.org/x/net":                    {"smtp-proxy/gate", "filters/filter-basic/senderauth"},
 	"github.com/redis/go-redis/v9":        {"internal/store"},
 	"golang.org/x/sys":                    {"internal/safedir", "internal/listen", "internal/daemon", "internal/privdrop", "internal/pidfile", "internal/evloop", "internal/rawio", "internal/statfile", "multiplexor", "multiplexor/mx-ctrl", "notify-tools/notify-cat", "test/bench", "test/boot", "pop3-stamp"},
 	"golang.org/x/text":                   {"filters/mime"},
 	"golang.org/x/time":                   {"internal/connlimit"},
+
+	"blitiri.com.ar/go/spf":          {"filters/filter-basic/senderauth"},
+	"github.com/emersion/go-msgauth": {"filters/filter-basic", "filters/filter-basic/senderauth"},
+	"github.com/klauspost/compress":  {"filters/filter-basic"},
+	"github.com/miekg/dns":           {},
+	"github.com/ulikunitz/xz":        {"filters/filter-basic", "filters/filter-basic/archive"},
 }
 
 // source is a parsed Go file.

@@ -205,6 +205,16 @@ func TestMarksDoNotHide(t *testing.T) {
 	}
 }
 
+// TestNamesAreBounded has entries of an archive that overlap, so that their names are many times its size.
+func TestNamesAreBounded(t *testing.T) {
+	overlapping := bytes.Repeat([]byte("PK\x03\x04\x14\x00\x00\x00\x08\x00aaaabbbbccccddddee\x00\x60\x00\x00"), 20000)
+	for policy, want := range map[string]string{"reject": "B554 5.7.1 message%20has%20too%20many%20names\n", "mark": "HX-Filter-Warning message%20has%20too%20many%20names\n"} {
+		if got := scanResults(t, zipPart(overlapping), "--on-complex="+policy); !strings.Contains(got, want) {
+			t.Errorf("%s: RESULTS %q", policy, got)
+		}
+	}
+}
+
 // TestArchivesAreBounded has archives that make most memory; what is held is bounded, whatever they say.
 func TestArchivesAreBounded(t *testing.T) {
 	zeros := make([]byte, 1<<20)

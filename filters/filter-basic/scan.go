@@ -180,8 +180,11 @@ func (x *examiner) message(message []byte, v mime.Viewer) (ambiguities []string,
 		return nil, err
 	}
 	ambiguities, err = mime.Walk(message, x.limits(), v)
-	if mime.IsLimit(err) {
+	switch {
+	case mime.IsLimit(err):
 		err = x.found(tooComplex, err.Error())
+	case errors.Is(err, errEnough):
+		err = nil
 	}
 	if err == nil && len(ambiguities) > 0 {
 		err = x.found(ambiguous, "mail readers differ about the message: "+strings.Join(ambiguities, ", "))
@@ -216,6 +219,7 @@ type examiner struct {
 	inner    int      // compressed entries of archives whose beginning was looked at
 	level    int      // of archives in archives
 	inflated int      // bytes of archives that were compressed into others
+	named    int      // bytes of names
 
 	findings []*finding // with which the examination goes on, each once
 	all      bool       // it goes on with all
@@ -237,6 +241,17 @@ func (x *examiner) found(k kind, text string) error {
 	return nil
 }
 
+// enough ends the examination of a message that makes too much work, also of one that is only marked for that.
+func (x *examiner) enough(text string) error {
+	if err := x.found(tooComplex, text); err != nil {
+		return err
+	}
+	return errEnough
+}
+
+// errEnough ends an examination whose findings are noted.
+var errEnough = errors.New("enough is known")
+
 // maxFindings bounds what is told of one message.
 const maxFindings = 20
 
@@ -250,8 +265,14 @@ func (x *examiner) part(p *mime.Part) error {
 	return nil
 }
 
+// maxNames is how many bytes of names are examined. Entries that overlap may have more than the message.
+const maxNames = 16 << 20
+
 // name examines a name.
 func (x *examiner) name(_ *mime.Part, name string) error {
+	if x.named += len(name); x.named > maxNames {
+		return x.enough("message has too many names")
+	}
 	if x.blockedName(name) {
 		if err := x.found(blocked, "attachment name not allowed: "+show(name)); err != nil {
 			return err
