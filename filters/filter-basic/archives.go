@@ -106,11 +106,7 @@ func (x *examiner) lookInside(b []byte, whole bool) error {
 			return err
 		}
 	}
-	err := archive.Walk(b, &archive.Seen{
-		Name:    func(name string) error { return x.name(nil, name) },
-		Locked:  func() error { return x.found(encrypted, "message has an encrypted archive") },
-		Content: func(b []byte) error { return x.inside(bytes.NewReader(b)) },
-	})
+	err := archive.Walk(b, x.seen())
 	if errors.Is(err, archive.ErrUnreadable) {
 		err = x.unreadable()
 	}
@@ -118,6 +114,15 @@ func (x *examiner) lookInside(b []byte, whole bool) error {
 		return err
 	}
 	return x.unpack(b)
+}
+
+// seen has the archives' package tell what it finds.
+func (x *examiner) seen() *archive.Seen {
+	return &archive.Seen{
+		Name:    func(name string) error { return x.name(nil, name) },
+		Locked:  func() error { return x.found(encrypted, "message has an encrypted archive") },
+		Content: func(b []byte) error { return x.inside(bytes.NewReader(b)) },
+	}
 }
 
 func (x *examiner) unreadable() error {

@@ -219,6 +219,20 @@ func TestNamesAreBounded(t *testing.T) {
 func TestArchivesAreBounded(t *testing.T) {
 	zeros := make([]byte, 1<<20)
 	tarred := append(makeTar(t, "a.txt"), zeros...)
+	large := append(make([]byte, 0, 24<<20), tarred...)
+	large = append(large[:24<<20-2048], makeTar(t, "a.exe")...)
+	if err := examine(t, settings(t), zipPart(gz(t, large))); !isFinding(err, "not allowed") {
+		t.Errorf("at the end of a large tar.gz: found %v", err)
+	}
+	var heap runtime.MemStats
+	runtime.ReadMemStats(&heap)
+	start := heap.TotalAlloc
+	if err := examine(t, settings(t), zipPart(gz(t, large[:20<<20]))); err != nil {
+		t.Errorf("a large tar.gz: found %v", err)
+	}
+	if runtime.ReadMemStats(&heap); heap.TotalAlloc-start > 16<<20 {
+		t.Errorf("a large tar.gz: allocated %d MiB", (heap.TotalAlloc-start)>>20)
+	}
 	s := settings(t, "--max-unpacked=512k")
 	for name, b := range map[string][]byte{
 		"gz": gz(t, tarred), "xz": packXZ(t, tarred), "zst": zst(t, tarred), "zip": nested(t, zip.Deflate, tarred),

@@ -47,6 +47,7 @@ type sniffer struct {
 	first    bool   // nothing was looked at before
 	whole    bool   // archive is not cut off
 	compound bool   // the content is a compound file
+	tar      bool   // or a tar archive
 }
 
 func (s *sniffer) begin(archives bool) {
@@ -106,6 +107,14 @@ func (s *sniffer) look() error {
 	if err := s.macros(b); err != nil {
 		return err
 	}
+	if s.first {
+		s.tar = archive.IsTar(b)
+	}
+	if s.tar { // of which only names are wanted, so that it need not be kept
+		if err := archive.Tar(b, s.x.seen()); err != nil {
+			return err
+		}
+	}
 	s.keep(b)
 	s.first = false
 	return s.x.zipNames(b)
@@ -129,7 +138,7 @@ func (s *sniffer) keep(b []byte) {
 		s.whole = false
 	case s.archive != nil:
 		s.archive = append(s.archive, b[s.fresh:]...)
-	case bytes.Contains(b, localEntry) || archive.Inside(b) || s.first && isArchive(b[:min(len(b), archive.Beginning)]):
+	case bytes.Contains(b, localEntry) || archive.Inside(b) || s.first && !s.tar && isArchive(b[:min(len(b), archive.Beginning)]):
 		s.archive = bytes.Clone(b)
 	}
 }

@@ -70,6 +70,13 @@ func Inside(b []byte) bool {
 	return false
 }
 
+// IsTar reports whether b, the first bytes of a content, are those of a tar archive, which Tar can look into piece by
+// piece: pieces begin at a multiple of 512 bytes, and overlap by 66 KiB at least.
+func IsTar(b []byte) bool { return isTar(b) }
+
+// Tar looks into a piece of a tar archive.
+func Tar(b []byte, seen *Seen) error { return tar(b, seen) }
+
 // maxPlaces bounds the places of a content at which an archive seems to begin.
 const maxPlaces = 64
 
