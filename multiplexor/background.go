@@ -129,7 +129,7 @@ func startStage(stage int, args []string, ready *os.File) error {
 	return nil
 }
 
-// ownPath gives a path of this program by the name it was started under: that is
+// ownPath returns a path of this program by the name it was started under: that is
 // the name processes are listed and found by.
 func ownPath(arg0 string) (string, error) {
 	const self = "/proc/self/exe"

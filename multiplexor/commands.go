@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"postern/multiplexor/pool"
 )
 
 // Texts of the multiplexor's own. Clients compare them.
@@ -22,21 +24,6 @@ const (
 	textBadBack    = "error: Invalid 'back' amount (must be 10-600)\n"
 )
 
-// failureTexts are the replies to requests that got no answer.
-var failureTexts = [failures]string{
-	failNoFree:     "error: No free workers\n",
-	failStart:      "error: Unable to activate worker\n",
-	failQueue:      "error: Queued request timed out\n",
-	failTalk:       "error: Error talking to worker process\n",
-	failDied:       "ERR No response from worker\n",
-	failTimeout:    "ERR Filter timed out - check filter rules or system load\n",
-	failOverloaded: "ERR Filter timed out - system may be overloaded (consider increasing busy timeout)\n",
-	failDomain:     "ok -1 Per-domain%20recipok%20limit%20hit;%20please%20try%20again%20later\n",
-	failAnswer:     "ERR Worker broke the protocol\n",
-	failPoison:     "ERR This message has ended too many workers\n",
-	failShutdown:   "error: Multiplexor is terminating\n",
-}
-
 // builtin makes the reply to a request that needs no worker.
 type builtin struct {
 	privileged bool
@@ -51,45 +38,51 @@ var prefixed = []struct {
 }{
 	{"load1 ", func(s *server, b []byte, arg string) []byte {
 		n, ok := leadingInt(arg)
-		if !ok || n < 10 || n > historySeconds {
+		if !ok || n < 10 || n > pool.MaxLoadSeconds {
 			return append(b, textBadBack...)
 		}
-		return s.pool.appendLoad1(b, n, s.uptime())
+		return s.pool.AppendLoad1(b, n, s.uptime())
 	}},
 	{"workerinfo ", appendWorkerInfo},
 	{"slaveinfo ", appendWorkerInfo},
 }
 
-// makeBuiltins gives the table of requests found by the whole line, exactly.
+// makeBuiltins returns the table of requests found by the whole line, exactly.
 func makeBuiltins() map[string]builtin {
 	m := map[string]builtin{
 		"help":    {help: "List the commands of this socket", reply: (*server).appendHelp},
-		"free":    {help: "Number of workers that could take a request", reply: func(s *server, _ *doorway, b []byte) []byte { return fmt.Appendf(b, "%d\n", s.pool.freeSlots()) }},
+		"free":    {help: "Number of workers that could take a request", reply: func(s *server, _ *doorway, b []byte) []byte { return fmt.Appendf(b, "%d\n", s.pool.Free()) }},
 		"version": {help: "Version, without a newline", reply: func(s *server, _ *doorway, b []byte) []byte { return append(b, s.name...) }},
 		"tick":    {reply: func(_ *server, _ *doorway, b []byte) []byte { return append(b, textTick...) }},
-		"status":  {help: "State of all workers in one line", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.appendStatus(b, s.uptime()) }},
-		"msgs":    {help: "Number of scans finished", reply: func(s *server, _ *doorway, b []byte) []byte { return fmt.Appendf(b, "%d\n", s.pool.messages) }},
-		"histo":   {help: "How often so many workers were busy", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.appendHistogram(b) }},
+		"status":  {help: "State of all workers in one line", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.AppendStatus(b, s.uptime()) }},
+		"msgs":    {help: "Number of scans finished", reply: func(s *server, _ *doorway, b []byte) []byte { return fmt.Appendf(b, "%d\n", s.pool.Scanned()) }},
+		"histo":   {help: "How often so many workers were busy", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.AppendHistogram(b) }},
 		"reread": {privileged: true, help: "Make all workers load the filter rules again", reply: func(s *server, _ *doorway, b []byte) []byte {
 			s.reread()
 			return append(b, textReread...)
 		}},
 		"foo_no_such_command": {reply: func(_ *server, _ *doorway, b []byte) []byte { return append(b, textUnknown...) }},
 	}
-	m["autoscale"] = builtin{privileged: true, help: "State of autoscaling", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.appendAutoscale(b) }}
-	all := builtin{help: "A line for each worker", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.appendWorkers(b, false) }}
-	onlyBusy := builtin{help: "A line for each busy worker", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.appendWorkers(b, true) }}
+	m["autoscale"] = builtin{privileged: true, help: "State of autoscaling", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.AppendAutoscale(b) }}
+	all := builtin{help: "A line for each worker", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.AppendWorkers(b, false) }}
+	onlyBusy := builtin{help: "A line for each busy worker", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.AppendWorkers(b, true) }}
 	m["workers"], m["busyworkers"] = all, onlyBusy
 	all.help, onlyBusy.help = "", ""
 	m["slaves"], m["busyslaves"] = all, onlyBusy
-	loads := map[string]kind{"": kindScan, "-relayok": kindRelayok, "-senderok": kindSenderok, "-recipok": kindRecipok}
+	loads := map[string]pool.Kind{"": pool.KindScan, "-relayok": pool.KindRelayok, "-senderok": pool.KindSenderok, "-recipok": pool.KindRecipok}
 	for suffix, k := range loads {
-		name := kindNames[k]
-		m["load"+suffix] = builtin{help: "Load by " + name + " in the last ten minutes", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.appendLoad(b, k, s.uptime()) }}
-		m["hload"+suffix] = builtin{help: "Load by " + name + " in the last day", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.appendHours(b, k) }}
+		name := k.Label()
+		m["load"+suffix] = builtin{help: "Load by " + name + " in the last ten minutes", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.AppendLoad(b, k, s.uptime()) }}
+		m["hload"+suffix] = builtin{help: "Load by " + name + " in the last day", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.AppendHours(b, k) }}
 	}
 	return m
 }
+
+// healthCommand tells what the original's status does not: how many workers have shown
+// that they work, what is wrong, and what has become of the last reread.
+var healthCommand = builtin{help: "Workers that work, what is wrong, the last reread", reply: func(s *server, _ *doorway, b []byte) []byte {
+	return s.pool.AppendHealth(b)
+}}
 
 // argumentHelp is the help for commands that are not in the table.
 var argumentHelp = []struct {
@@ -151,13 +144,13 @@ func (s *server) appendHelp(d *doorway, b []byte) []byte {
 
 func appendWorkerInfo(s *server, b []byte, arg string) []byte {
 	n, ok := leadingInt(arg)
-	switch {
-	case !ok:
+	if !ok {
 		return append(b, textBadNumber...)
-	case n < 0 || n >= len(s.pool.workers):
-		return append(b, textNoWorker...)
 	}
-	return s.pool.workers[n].appendInfo(b, s.usage)
+	if info, ok := s.pool.AppendWorkerInfo(b, n, s.usage); ok {
+		return info
+	}
+	return append(b, textNoWorker...)
 }
 
 // leadingInt reads the decimal integer that s begins with, after white space, as the

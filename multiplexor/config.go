@@ -13,6 +13,7 @@ import (
 	"postern/internal/listen"
 	"postern/internal/logging"
 	"postern/internal/notify"
+	"postern/multiplexor/pool"
 )
 
 const (
@@ -65,7 +66,7 @@ func (s *seconds) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String gives seconds as the settings file takes them.
+// String returns seconds as the settings file takes them.
 func (s seconds) String() string {
 	if d := time.Duration(s); d%time.Second != 0 {
 		return d.String()
@@ -152,10 +153,10 @@ type settings struct {
 	changed func() ([]string, error) // gives the settings that are not what they were; nil if that cannot be known
 }
 
-// like says whether the program was started under the original's name.
+// like reports whether the program was started under the original's name.
 func (s *settings) likeOriginal() bool { return s.program == theirName }
 
-// parser gives the reader of settings for the name in argv[0].
+// parser returns the reader of settings for the name in argv[0].
 func parser(program string) *config.Parser {
 	p := &config.Parser{
 		Program:     ourName,
@@ -177,7 +178,7 @@ func parser(program string) *config.Parser {
 	return p
 }
 
-// theirWorker gives the filter program of MIMEDefang, which may be in either place.
+// theirWorker returns the filter program of MIMEDefang, which may be in either place.
 func theirWorker() string {
 	const usual, local = "/usr/bin/mimedefang.pl", "/usr/local/bin/mimedefang.pl"
 	if !exists(usual) && exists(local) {
@@ -271,9 +272,9 @@ func (s *settings) clamp() {
 	}
 }
 
-// limits gives what the pool needs to know.
-func (s *settings) limits() limits {
-	return limits{
+// limits returns what the pool needs to know.
+func (s *settings) limits() pool.Limits {
+	return pool.Limits{
 		Min: int(s.Min), Max: int(s.Max), MaxRequests: int(s.MaxRequests), Jitter: int(s.Jitter),
 		MaxLifetime: time.Duration(s.MaxLifetime), IdleTimeout: time.Duration(s.Idle), BusyTimeout: time.Duration(s.Busy),
 		ClientTimeout: time.Duration(s.Client), StartInterval: time.Duration(s.Interval), MinStartGap: time.Duration(s.Gap),

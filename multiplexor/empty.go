@@ -36,7 +36,7 @@ func (c *client) empty(line []byte) bool {
 		return func() {
 			if err != nil {
 				text := fmt.Sprintf("%.300q", err.Error()) // with names that a worker chose
-				log.add(levelDebug, "directory not emptied: "+text)
+				log.Add(levelDebug, "directory not emptied: "+text)
 				c.outcome([]byte("error: " + text + "\n"))
 				return
 			}

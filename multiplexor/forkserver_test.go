@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"postern/internal/evloop"
 	"postern/internal/testenv"
+	"postern/multiplexor/pool"
+	"postern/multiplexor/process"
 )
 
 // playForkServer is a fork server in the language at hand, which cannot fork: it
@@ -30,8 +29,8 @@ func playForkServer(args []string) int {
 		return 2
 	}
 	rules := strings.TrimSpace(string(text))
-	control := os.NewFile(controlFD, "control")
-	syscall.CloseOnExec(controlFD)
+	control := os.NewFile(process.ControlFD, "control")
+	syscall.CloseOnExec(process.ControlFD)
 	switch rules {
 	case "broken":
 		fmt.Fprintln(os.Stderr, "syntax error in the rules")
@@ -119,7 +118,7 @@ func (s *playedServer) fork(id string) {
 	args = append(args, "rules="+s.rules)
 	var env []string
 	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, forkSocketVariable) {
+		if !strings.HasPrefix(e, process.ForkSocketVariable) {
 			env = append(env, e)
 		}
 	}
@@ -178,7 +177,7 @@ func (r *real) logged(text string) {
 	r.proc.WaitOutput(text)
 }
 
-// processesOf gives the ids of all processes whose parent is one of these.
+// processesOf returns the ids of all processes whose parent is one of these.
 func processesOf(parents ...int) (pids []int) {
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
@@ -186,14 +185,14 @@ func processesOf(parents ...int) (pids []int) {
 		if err != nil {
 			continue
 		}
-		if st, err := readStat(pid); err == nil && slices.Contains(parents, st.parent) {
+		if st, err := process.ReadStat(pid); err == nil && slices.Contains(parents, st.Parent) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
 }
 
-// forkServer gives the process id of the only process that the multiplexor itself
+// forkServer returns the process id of the only process that the multiplexor itself
 // has started.
 func (r *real) forkServer() int {
 	r.t.Helper()
@@ -322,25 +321,24 @@ func TestForkServerTooSlow(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			errands, lines := newErrands(), &memoryLog{}
+			lines := &memoryLog{}
 			began := make(chan struct{}, 1)
-			exec := func(w *worker, done func(child, error)) { began <- struct{}{}; done(nil, nil) }
-			env, _ := workerEnv(os.Environ(), false)
-			f := newForks(loop, &program{Path: self, Filter: filter, Env: env}, exec, &journal{log: slog.New(lines), errands: errands}, true)
-			f.loadLimit, f.forkLimit = 10*time.Second, 200*time.Millisecond
+			exec := func(_ pool.Owner, _ bool, done func(pool.Process, error)) { began <- struct{}{}; done(nil, nil) }
+			env, _ := process.Environ(os.Environ(), false)
+			f := process.NewForkServers(loop, &process.Program{Path: self, Filter: filter, Env: env}, exec, lines, true)
+			f.LoadLimit, f.ForkLimit = 10*time.Second, 200*time.Millisecond
 			if rules == "hangs while it loads" {
-				f.loadLimit = 400 * time.Millisecond
+				f.LoadLimit = 400 * time.Millisecond
 			}
 			loop.Post(func() {
-				f.load()
-				f.Start(&worker{}, func(child, error) {})
+				f.Load()
+				f.Start(nil, false, func(pool.Process, error) {})
 			})
 			run := testenv.Go(t, "the loop", loop.Run)
 			testenv.Receive(t, "a worker that is started without the server", began)
 			loop.Post(loop.Stop)
 			run.Wait()
 			f.Close()
-			errands.Close()
 			if err := loop.Close(); err != nil {
 				t.Error(err)
 			}
@@ -501,65 +499,4 @@ func TestForkServerLoadingAtTheEnd(t *testing.T) {
 		t.Errorf("the end took %v", took)
 	}
 	gone(t, server, sleeper)
-}
-
-// TestForkServerOfNoFile: what stands in place of the worker program is not waited for, nor read without end.
-func TestForkServerOfNoFile(t *testing.T) {
-	fifo := filepath.Join(t.TempDir(), "fifo")
-	if err := syscall.Mkfifo(fifo, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range []string{fifo, "/dev/zero", t.TempDir(), "/nonexistent"} {
-		pr := &program{Path: path}
-		if runs, _, perl := pr.forkServerCommand(); runs != path || perl {
-			t.Errorf("%s: runs %s, perl %v", path, runs, perl)
-		}
-	}
-}
-
-func TestForkServerCommand(t *testing.T) {
-	dir := t.TempDir()
-	script := func(name, head string) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(head), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	tests := []struct {
-		name, head string
-		perl       bool
-		before     []string // of the arguments of ours and the program
-	}{
-		{"plain", "#!/usr/bin/perl\n", true, []string{"/usr/bin/perl"}},
-		{"switches", "#! /usr/bin/perl -w\nuse strict;\n", true, []string{"/usr/bin/perl", "-w"}},
-		{"version", "#!/opt/perl5.40.1/bin/perl5.40.1\n", true, []string{"/opt/perl5.40.1/bin/perl5.40.1"}},
-		{"env", "#!/usr/bin/env perl\n", true, []string{"/usr/bin/env", "perl"}},
-		{"env-S", "#!/usr/bin/env -S perl -T\n", true, []string{"/usr/bin/env", "-S", "perl", "-T"}},
-		{"shell", "#!/bin/sh\n# perl\n", false, nil},
-		{"env-python", "#!/usr/bin/env python3 perl\n", false, nil},
-		{"binary", "\x7fELF\x02perl\n", false, nil},
-		{"empty", "", false, nil},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			pr := &program{Path: script(tt.name, tt.head), Filter: "/f", StatusPipe: true}
-			path, argv, perl := pr.forkServerCommand()
-			want := []string{tt.name, "-f", "/f", "-embserveru"}
-			wantPath := pr.Path
-			if tt.perl {
-				want[0], wantPath = pr.Path, tt.before[0]
-				if len(argv) > len(tt.before) {
-					argv = slices.Delete(argv, len(tt.before), len(tt.before)+1) // the loader
-				}
-				want = append(tt.before, want...)
-			}
-			if path != wantPath || perl != tt.perl {
-				t.Errorf("runs %s, perl %v; want %s, %v", path, perl, wantPath, tt.perl)
-			}
-			if d := cmp.Diff(want, argv); d != "" {
-				t.Error(d)
-			}
-		})
-	}
 }

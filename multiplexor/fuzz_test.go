@@ -3,14 +3,12 @@ package main
 import (
 	"bytes"
 	"io"
-	"math"
 	"net"
 	"os"
 	"regexp"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/evloop"
 	"postern/internal/percent"
@@ -44,76 +42,6 @@ func FuzzNetstring(f *testing.F) {
 	})
 }
 
-// FuzzWorkerOutput has a worker write anything, in two pieces: a request is
-// answered exactly once, with one line, and the pool goes on.
-func FuzzWorkerOutput(f *testing.F) {
-	f.Add([]byte("ok\n"), 1)
-	f.Add([]byte("one\ntwo\n"), 4)
-	f.Add([]byte("no end"), 3)
-	f.Add([]byte("\n\n"), 1)
-	f.Add(bytes.Repeat([]byte("x"), 200), 100)
-	f.Fuzz(func(t *testing.T, out []byte, cut int) {
-		b := newBench(t, func(l *limits) { l.MaxAnswer, l.LogEvents = 100, false })
-		a := b.ask("x")
-		w := b.p.workers[0]
-		if cut < 0 || cut > len(out) {
-			cut = len(out) / 2
-		}
-		rest := feed(w, out[:cut], nil)
-		feed(w, out[cut:], rest)
-		if a.told == 0 {
-			w.outputEnded()
-			w.exited(exit{})
-		}
-		if a.told != 1 || strings.Count(a.answer, "\n") != 1 || !strings.HasSuffix(a.answer, "\n") {
-			t.Fatalf("%q cut at %d: told %d times, answer %q", out, cut, a.told, a.answer)
-		}
-		if w.state == killed {
-			w.exited(exit{})
-		}
-		again := b.ask("y")
-		for i, v := range b.p.workers {
-			if v.state == busy {
-				b.reply(i, "fine\n")
-			}
-		}
-		b.wantAnswer(again, "fine\n")
-	})
-}
-
-// feed gives bytes to a worker as its stream does: what it does not take is offered
-// again.
-func feed(w *worker, more, rest []byte) []byte {
-	all := append(rest, more...)
-	if len(all) == 0 || w.child == nil {
-		return nil
-	}
-	return all[w.gotOutput(all):]
-}
-
-// FuzzStatusPipe holds that no text of a worker becomes more than one event.
-func FuzzStatusPipe(f *testing.F) {
-	f.Add([]byte("1: > In%0AZ\n"))
-	f.Add([]byte("\r\n\x1b[31m%ff\n"))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		b := newBench(t, nil)
-		b.ask("x")
-		b.events = nil
-		taken := b.p.workers[0].gotStatus(text)
-		if taken > len(text) {
-			t.Fatalf("%d of %d bytes taken", taken, len(text))
-		}
-		if len(b.events) > 1 {
-			t.Fatalf("%q became %q", text, b.events)
-		}
-		for _, e := range b.events {
-			if !strings.HasPrefix(e, "S 0 ") || len(e) > len("S 0 ")+tagLimit || strings.ContainsFunc(e, func(r rune) bool { return r < ' ' || r > '~' }) {
-				t.Fatalf("%q became %q", text, e)
-			}
-		}
-	})
-}
-
 // FuzzRequestLine sends anything to a real server over a socket pair, in two
 // pieces, and sees that there is one reply, or none for nothing, and an end.
 func FuzzRequestLine(f *testing.F) {
@@ -125,10 +53,8 @@ func FuzzRequestLine(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := newBench(t, nil)
-		b.p.timers = &loop.Timers
-		b.broken = os.ErrNotExist // workers are another test's matter
-		s := &server{loop: loop, pool: b.p, log: b.p.log, name: "v", began: time.Now(), timeout: time.Minute, maxLine: 100, commands: makeBuiltins(), reread: b.p.reread}
+		s := newTestServer(t, loop, nil) // workers are another test's matter
+		s.maxLine = 100
 		door := &doorway{server: s, open: new(int), limit: 10}
 		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -168,23 +94,6 @@ func FuzzRequestLine(f *testing.F) {
 	})
 }
 
-// FuzzTag: whatever a client or worker says, a tag is printable, begins like no change of
-// state, and is what was said when it is decoded.
-func FuzzTag(f *testing.F) {
-	for _, s := range []string{"scan%20Q", "StateChange%20Idle", "%2553tateChange", "a%250Ab", "100%25", "%", "\xff%00", " %53tateChange %"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, raw string) {
-		tag := tagText(raw)
-		if printable(tag) != tag || strings.HasPrefix(strings.TrimLeft(tag, " "), changeWord) {
-			t.Errorf("%q is the tag %q", raw, tag)
-		}
-		if got, want := percent.Decode(tag), printable(percent.Decode(raw)); got != want {
-			t.Errorf("%q is the tag %q, which is %q decoded, want %q", raw, tag, got, want)
-		}
-	})
-}
-
 // FuzzScanned: a line that any worker could take for a scan is seen as one, with the
 // directory that it would take.
 func FuzzScanned(f *testing.F) {
@@ -205,46 +114,6 @@ func FuzzScanned(f *testing.F) {
 		}
 		if ok != want || dir != wantDir {
 			t.Errorf("%q: scan %v of %q, want %v of %q", line, ok, dir, want, wantDir)
-		}
-	})
-}
-
-// FuzzForkServerLine: whatever a fork server says, each start that waits for it comes to
-// one end.
-func FuzzForkServerLine(f *testing.F) {
-	f.Add("hello 1\nfailed 1 x\nfailed 2\n")
-	f.Add("hello 1\nchild 1 1 0 1 2\n")
-	f.Add("child 1 99999999999999999999 0 1 2\nhello 1\nhello 1\n")
-	f.Fuzz(func(t *testing.T, said string) {
-		loop, err := evloop.New()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer loop.Close()
-		errands := newErrands()
-		defer errands.Close()
-		told := 0
-		exec := func(_ *worker, done func(child, error)) { done(nil, errStopping) }
-		fs := newForks(loop, &program{}, exec, &journal{errands: errands}, false)
-		// No process has this number, so that nothing is found, or ended, by mistake.
-		s := &forkServer{forks: fs, pid: math.MaxInt32, born: make(chan birth, 1), sent: map[int]pendingStart{}}
-		fs.next = s
-		fs.servers[s] = true
-		for range 2 {
-			fs.Start(&worker{}, func(child, error) { told++ })
-		}
-		for line := range strings.Lines(said) {
-			if !s.buried {
-				s.line(strings.TrimSuffix(line, "\n"))
-			}
-		}
-		if fs.servers[s] {
-			fs.lost(s, "has ended")
-		}
-		fs.stop()
-		fs.burials.Wait()
-		if told != 2 {
-			t.Errorf("%q: %d of 2 starts came to an end", said, told)
 		}
 	})
 }

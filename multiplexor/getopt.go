@@ -69,7 +69,7 @@ func attachNegative(args []string) []string {
 	return out
 }
 
-// wantsValue says whether an argument is short options of which the last one has a
+// wantsValue reports whether an argument is short options of which the last one has a
 // value, which is not there.
 func wantsValue(arg string) bool {
 	last := len(arg) - 1

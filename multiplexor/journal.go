@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math"
 	"sync"
@@ -121,18 +122,26 @@ type journal struct {
 	log     *slog.Logger
 	queue   *logging.Queue
 	errands *errands
+	events  bool // --log-events
 }
 
 // lineRate is more than for strangers: a pool of workers that begins or ends has a line
 // for each.
 var lineRate = logging.Rate{Kind: 200, Client: 200}
 
-// add logs one line. Control bytes in it, which can come from a worker, are made
+// Add logs one line. Control bytes in it, which can come from a worker, are made
 // spaces.
-func (j *journal) add(l level, text string) { j.write(context.Background(), l, text) }
+func (j *journal) Add(l level, text string) { j.write(context.Background(), l, text) }
 
-// addAsked logs one of the lines of which there is one for each request, because a setting asks for them.
-func (j *journal) addAsked(l level, text string) {
+// event logs a line that is only wanted with --log-events.
+func (j *journal) event(l level, format string, args ...any) {
+	if j.events {
+		j.Add(l, fmt.Sprintf(format, args...))
+	}
+}
+
+// AddEach logs one of the lines of which there is one for each request, because a setting asks for them.
+func (j *journal) AddEach(l level, text string) {
 	j.write(logging.Earned(context.Background()), l, text)
 }
 

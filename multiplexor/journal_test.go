@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,7 +23,7 @@ func TestErrandsEnd(t *testing.T) {
 	j := &journal{log: slog.New(log), errands: e}
 	hold := make(chan struct{})
 	e.add(func() { <-hold })
-	e.add(func() { j.add(levelError, errors.New("disk full").Error()) })
+	e.add(func() { j.Add(levelError, errors.New("disk full").Error()) })
 	go close(hold)
 	e.Close()
 	if !strings.Contains(log.text(), "disk full") {
@@ -35,7 +37,32 @@ func TestErrandsEnd(t *testing.T) {
 	s.Close()
 }
 
-// blocked gives errands whose goroutine waits until release is called, and which
+// memoryLog is a log that tests read.
+type memoryLog struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (m *memoryLog) Enabled(context.Context, slog.Level) bool { return true }
+func (m *memoryLog) Handle(_ context.Context, r slog.Record) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lines = append(m.lines, r.Message)
+	return nil
+}
+func (m *memoryLog) WithAttrs([]slog.Attr) slog.Handler { return m }
+func (m *memoryLog) WithGroup(string) slog.Handler      { return m }
+func (m *memoryLog) Add(level slog.Level, text string) {
+	slog.New(m).Log(context.Background(), level, text)
+}
+func (m *memoryLog) AddEach(level slog.Level, text string) { m.Add(level, text) }
+func (m *memoryLog) text() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return strings.Join(m.lines, "\n") + "\n"
+}
+
+// blocked returns errands whose goroutine waits until release is called, and which
 // have no room.
 func blocked() (e *errands, release func()) {
 	e = newErrands()
@@ -110,11 +137,11 @@ func TestStatisticsThatCannotBeWritten(t *testing.T) {
 		}
 	}
 	for range 3 {
-		s.add("ReapWorker", 0, 0, 0, "")
+		s.Add("ReapWorker", 0, 0, 0, "")
 	}
 	wantLines(1)
 	s.reopen() // the administrator has made room, but not enough
-	s.add("ReapWorker", 0, 0, 0, "")
+	s.Add("ReapWorker", 0, 0, 0, "")
 	wantLines(2)
 	e.Close()
 	s.Close()
@@ -130,7 +157,7 @@ func TestStatisticsToAFIFO(t *testing.T) {
 	s := &statLog{path: path, mode: 0o600, flush: true, journal: &journal{log: slog.New(log), errands: e}}
 	s.openOrLog()
 	s.reopen()
-	s.add("nobody", 0, 0, 0, "")
+	s.Add("nobody", 0, 0, 0, "")
 	done := make(chan struct{})
 	e.must(func() { close(done) })
 	testenv.Receive(t, "the end of the errands", done)
@@ -143,10 +170,44 @@ func TestStatisticsToAFIFO(t *testing.T) {
 	}
 	defer reader.Close()
 	s.reopen()
-	s.add("somebody", 0, 0, 0, "")
+	s.Add("somebody", 0, 0, 0, "")
 	e.Close()
 	s.Close()
 	if text, err := testenv.ReadAll(reader); err != nil || !strings.Contains(string(text), " somebody ") || strings.Count(string(text), "\n") != 1 {
 		t.Errorf("read %q, %v", text, err)
 	}
+}
+
+// TestStatisticsFile looks at the form of a line, and at a file that was renamed: lines go to a new one after reopening.
+func TestStatisticsFile(t *testing.T) {
+	e := newErrands()
+	path := filepath.Join(t.TempDir(), "stats")
+	s := &statLog{path: path, mode: 0o600, flush: true, journal: &journal{errands: e}}
+	if err := s.open(); err != nil {
+		t.Fatal(err)
+	}
+	wantFile := func(path, want string) {
+		t.Helper()
+		done := make(chan struct{})
+		e.must(func() { close(done) })
+		testenv.Receive(t, "the end of the errands", done)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		form := `^\d\d/\d\d/\d{4}:\d\d:\d\d:\d\d \d{10}\.\d{3} ` + want + `\n$`
+		if !regexp.MustCompile(form).Match(text) {
+			t.Errorf("got %q, want %s", text, form)
+		}
+	}
+	s.Add("StartWorker", 3, 2, 1, "reason=\"a\x01b\"")
+	wantFile(path, `StartWorker worker=3 nworkers=2 nbusy=1 reason="a b"`)
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	s.reopen()
+	s.Add("StartFilter", 0, 1, 1, "")
+	wantFile(path, "StartFilter worker=0 nworkers=1 nbusy=1")
+	e.Close()
+	s.Close()
 }

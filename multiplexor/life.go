@@ -23,6 +23,8 @@ import (
 	"postern/internal/logging"
 	"postern/internal/notify"
 	"postern/internal/privdrop"
+	"postern/multiplexor/pool"
+	"postern/multiplexor/process"
 )
 
 // run is the whole life of the program. It gives the exit status.
@@ -65,7 +67,7 @@ func run(args []string) int {
 	return d.live()
 }
 
-// passedListeners says whether a service manager has opened our sockets: then it
+// passedListeners reports whether a service manager has opened our sockets: then it
 // also wants us in the foreground.
 func passedListeners() bool { return os.Getenv("LISTEN_PID") == fmt.Sprint(os.Getpid()) }
 
@@ -154,10 +156,10 @@ type multiplexor struct {
 	stats   *statLog
 	loop    *evloop.Loop
 	hub     *notify.Hub
-	pool    *pool
+	pool    *pool.Pool
 	server  *server
-	starter *starter
-	forks   *forks // nil without --fork-server
+	starter *process.Starter
+	forks   *process.ForkServers // nil without --fork-server
 	doors   []*evloop.Listener
 	status  int
 
@@ -282,7 +284,7 @@ func (d *multiplexor) assemble() (err error) {
 		return err
 	}
 	d.errands = newErrands()
-	d.journal = &journal{log: d.log, queue: d.logQueue, errands: d.errands}
+	d.journal = &journal{log: d.log, queue: d.logQueue, errands: d.errands, events: s.LogEvents}
 	d.openStats()
 	if len(d.others["notify"]) > 0 {
 		letters := "BFRSUYZ"
@@ -296,21 +298,24 @@ func (d *multiplexor) assemble() (err error) {
 		d.hub = notify.NewHub(options)
 		d.hub.Seed(notify.Message{Letter: notify.LetterFree, Text: strconv.Itoa(int(s.Max))}, notify.Message{Letter: notify.LetterWorking, Text: "0"})
 	}
-	pr := &program{Path: s.Worker, Filter: s.Filter, StatusPipe: s.Pipe, Group: s.Group,
+	pr := &process.Program{Path: s.Worker, Filter: s.Filter, StatusPipe: s.Pipe, Group: s.Group,
 		AddressSpace: int64(s.MaxAS) * 1024, Resident: int64(s.MaxRSS) * 1024, Env: d.workerEnv()}
-	d.starter = newStarter(d.loop, pr, int(s.Max))
-	system := processes{Start: d.starter.Start}
+	d.starter = process.NewStarter(d.loop, pr, int(s.Max))
+	system := pool.Processes{Start: d.starter.Start, Wall: time.Now}
 	if s.Fork {
-		d.forks = newForks(d.loop, pr, system.Start, d.journal, s.LogEvents)
-		system = processes{Start: d.forks.Start, Forget: d.forks.forget, Revert: d.forks.revert}
+		d.forks = process.NewForkServers(d.loop, pr, system.Start, d.journal, s.LogEvents)
+		system = pool.Processes{Start: d.forks.Start, Forget: d.forks.Forget, Revert: d.forks.Revert, Wall: time.Now}
 	}
-	d.pool = newPool(s.limits(), &d.loop.Timers, system, d.journal, d.stats)
-	d.pool.reload.tell, d.pool.onFault = d.rereadEnded, d.tellStatus
+	d.pool = pool.New(s.limits(), &d.loop.Timers, system, d.journal)
+	if d.stats != nil {
+		d.pool.Statistics = d.stats
+	}
+	d.pool.OnReread, d.pool.OnFault = d.rereadEnded, d.tellStatus
 	if d.hub != nil {
-		d.pool.hub = d.hub
+		d.pool.Events = d.hub
 	}
 	if s.KeepPoison != "" {
-		d.pool.keepPoison = poisonKeeper(s.Spool, s.KeepPoison, func(text string, err error) {
+		d.pool.KeepPoison = poisonKeeper(s.Spool, s.KeepPoison, func(text string, err error) {
 			// The logger may be used by any goroutine; the journal is the loop's.
 			if err != nil {
 				d.log.Error(err.Error())
@@ -320,7 +325,7 @@ func (d *multiplexor) assemble() (err error) {
 		})
 	}
 	d.server = &server{loop: d.loop, pool: d.pool, log: d.journal, name: s.versionName(), began: d.began,
-		timeout: time.Duration(s.Client), maxLine: int(s.MaxRequestSize), commands: makeBuiltins(), reread: d.reread, emptier: newEmptier(s.Spool)}
+		timeout: time.Duration(s.Client), lookTimeout: time.Duration(s.Busy), maxLine: int(s.MaxRequestSize), commands: makeBuiltins(), reread: d.reread, emptier: newEmptier(s.Spool)}
 	if !s.likeOriginal() {
 		d.server.commands["health"] = healthCommand
 	}
@@ -335,9 +340,9 @@ func (d *multiplexor) assemble() (err error) {
 // workerEnv is our environment as far as workers get it. What is withheld that
 // somebody may have set for them is logged.
 func (d *multiplexor) workerEnv() []string {
-	env, withheld := workerEnv(os.Environ(), d.settings.likeOriginal())
+	env, withheld := process.Environ(os.Environ(), d.settings.likeOriginal())
 	if len(withheld) > 0 {
-		d.journal.add(levelWarning, "not given to workers, because it could make them load foreign code: "+strings.Join(withheld, ", "))
+		d.journal.Add(levelWarning, "not given to workers, because it could make them load foreign code: "+strings.Join(withheld, ", "))
 	}
 	return env
 }
@@ -363,7 +368,7 @@ func (d *multiplexor) serve() {
 	go d.manager.Watch(d.alive, ended)
 	go daemon.ReapOrphans(ended)
 	if len(d.others["metrics"]) > 0 {
-		figures := newFigures(d.loop, p, d.server)
+		figures := newFigures(d.loop, p, d.server, int(s.Max))
 		for _, l := range d.others["metrics"] {
 			go func() {
 				if err := figures.Serve(l); err != nil {
@@ -375,21 +380,21 @@ func (d *multiplexor) serve() {
 	for _, l := range d.others["notify"] {
 		go func() {
 			if err := d.hub.Serve(l); err != nil {
-				d.journal.add(levelError, "notification socket: "+err.Error())
+				d.journal.Add(levelError, "notification socket: "+err.Error())
 			}
 		}()
 	}
-	p.event(levelInfo, "started; minWorkers=%d, maxWorkers=%d, maxRequests=%d, maxLifetime=%d, maxIdleTime=%d, busyTimeout=%d, clientTimeout=%d",
+	d.journal.event(levelInfo, "started; minWorkers=%d, maxWorkers=%d, maxRequests=%d, maxLifetime=%d, maxIdleTime=%d, busyTimeout=%d, clientTimeout=%d",
 		s.Min, s.Max, s.MaxRequests, time.Duration(s.MaxLifetime)/time.Second, time.Duration(s.Idle)/time.Second, time.Duration(s.Busy)/time.Second, time.Duration(s.Client)/time.Second)
 	if d.forks != nil {
-		d.forks.load()
+		d.forks.Load()
 	}
-	p.begin()
+	p.Begin()
 	if s.TickTime > 0 {
-		p.startTicks(int(s.Ticks), time.Duration(s.TickTime))
+		p.StartTicks(int(s.Ticks), time.Duration(s.TickTime))
 	}
 	if s.Autoscale {
-		p.startAutoscale()
+		p.StartAutoscale()
 	}
 	d.loop.Later(d.ready)
 	if err := d.loop.Run(); err != nil {
@@ -404,9 +409,9 @@ func (d *multiplexor) ready() {
 	d.report.ready()
 	d.errands.must(d.manager.Ready)
 	if !d.settings.likeOriginal() {
-		d.journal.add(levelInfo, fmt.Sprintf("ready, process %d", os.Getpid()))
+		d.journal.Add(levelInfo, fmt.Sprintf("ready, process %d", os.Getpid()))
 		if text := d.settings.quarantineLost(theirQuarantine); text != "" {
-			d.journal.add(levelWarning, text)
+			d.journal.Add(levelWarning, text)
 		}
 	}
 	d.tellStatus()
@@ -417,13 +422,13 @@ const statusInterval = 10 * time.Second
 
 // tellStatus tells the service manager in words what the workers do.
 func (d *multiplexor) tellStatus() {
-	text := d.pool.statusText()
+	text := d.pool.StatusText()
 	d.errands.add(func() { d.manager.Status(text) })
 	d.statusTimer.Do = d.tellStatus
-	d.pool.timers.Start(&d.statusTimer, statusInterval)
+	d.loop.Timers.Start(&d.statusTimer, statusInterval)
 }
 
-// alive says whether the loop still turns: it is asked to answer.
+// alive reports whether the loop still turns: it is asked to answer.
 func (d *multiplexor) alive() bool {
 	answered := make(chan struct{})
 	d.loop.Post(func() { close(answered) })

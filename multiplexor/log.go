@@ -45,7 +45,7 @@ func (d *multiplexor) closeLog() {
 	_ = d.logQueue.Close() // nothing is left to report it to
 }
 
-// isTCP says whether a socket specification names a network address.
+// isTCP reports whether a socket specification names a network address.
 func isTCP(spec string) bool {
 	return strings.HasPrefix(spec, "inet") || strings.HasPrefix(spec, "tcp:")
 }

@@ -8,7 +8,7 @@ type look struct{ c *client } // nil: it waits no more
 func (c *client) atDisk(turns chan struct{}, work func() (then func())) {
 	l, loop := &look{c}, c.server.loop
 	c.look = l
-	c.server.pool.timers.Start(&c.timer, c.server.pool.limits.BusyTimeout)
+	c.server.loop.Timers.Start(&c.timer, c.server.lookTimeout)
 	go func() {
 		turns <- struct{}{}
 		then := work()
@@ -34,5 +34,5 @@ func (l *look) done(then func()) {
 // endLook makes the client wait no more.
 func (c *client) endLook() {
 	c.look.c, c.look = nil, nil
-	c.server.pool.timers.Stop(&c.timer)
+	c.server.loop.Timers.Stop(&c.timer)
 }

@@ -7,22 +7,23 @@ import (
 	"postern/internal/evloop"
 	"postern/internal/mxproto"
 	"postern/internal/percent"
+	"postern/multiplexor/pool"
 )
 
 // mapReplies are the answers to lookups that no worker answered. A broken worker
 // and one that takes too long are told alike, as the original does.
-var mapReplies = [failures]string{
-	failNoFree:     "TEMP No free workers",
-	failStart:      "TEMP Unable to activate worker",
-	failQueue:      "TEMP No free workers",
-	failTalk:       "TEMP Error talking to worker process",
-	failDied:       "TEMP Busy timeout on worker",
-	failTimeout:    "TEMP Busy timeout on worker",
-	failOverloaded: "TEMP Busy timeout on worker",
-	failDomain:     "TEMP No free workers",
-	failAnswer:     "TEMP Busy timeout on worker",
-	failPoison:     "TEMP No free workers",
-	failShutdown:   "TEMP No free workers",
+var mapReplies = [pool.Failures]string{
+	pool.FailNoFree:     "TEMP No free workers",
+	pool.FailStart:      "TEMP Unable to activate worker",
+	pool.FailQueue:      "TEMP No free workers",
+	pool.FailTalk:       "TEMP Error talking to worker process",
+	pool.FailDied:       "TEMP Busy timeout on worker",
+	pool.FailTimeout:    "TEMP Busy timeout on worker",
+	pool.FailOverloaded: "TEMP Busy timeout on worker",
+	pool.FailDomain:     "TEMP No free workers",
+	pool.FailAnswer:     "TEMP Busy timeout on worker",
+	pool.FailPoison:     "TEMP No free workers",
+	pool.FailShutdown:   "TEMP No free workers",
 }
 
 const (
@@ -44,7 +45,7 @@ type mapClient struct {
 	paused bool
 	gone   bool // the client has
 	over   bool // it asks for no more, and waits for what it has asked for
-	req    request
+	req    pool.Request
 	out    []byte
 }
 
@@ -96,19 +97,19 @@ func (c *mapClient) lookup(text []byte, comma bool) {
 		c.reply([]byte(mapBadFormat))
 	default:
 		c.phase = waiting
-		c.req.set([]byte("map "+percent.Join(string(name), string(key))), fromMap, c)
-		c.server.pool.submit(&c.req)
+		c.req.Set([]byte("map "+percent.Join(string(name), string(key))), pool.FromMap, c)
+		c.server.pool.Submit(&c.req)
 	}
 }
 
-// answered sends the worker's line, decoded as a whole.
-func (c *mapClient) answered(line []byte) {
+// Answered sends the worker's line, decoded as a whole.
+func (c *mapClient) Answered(line []byte) {
 	c.outcome([]byte(percent.Decode(string(bytes.TrimSuffix(line, []byte("\n"))))))
 }
 
-func (c *mapClient) failed(why failure) {
-	if why == failStart {
-		c.server.log.add(levelWarning, "map command failed: No free workers")
+func (c *mapClient) Failed(why pool.Failure) {
+	if why == pool.FailStart {
+		c.server.log.Add(levelWarning, "map command failed: No free workers")
 	}
 	c.outcome([]byte(mapReplies[why]))
 }
@@ -136,7 +137,7 @@ func (c *mapClient) reply(text []byte) {
 	}
 	if c.stream.Pending() > 0 {
 		c.phase = replying
-		c.server.pool.timers.Start(&c.timer, c.server.timeout)
+		c.server.loop.Timers.Start(&c.timer, c.server.timeout)
 	}
 }
 
@@ -159,7 +160,7 @@ func (c *mapClient) resume() {
 
 // Flushed: a reply that had to wait has been sent.
 func (c *mapClient) Flushed(_ *evloop.Stream, err error) {
-	c.server.pool.timers.Stop(&c.timer)
+	c.server.loop.Timers.Stop(&c.timer)
 	if err != nil {
 		c.close()
 		return
@@ -189,7 +190,7 @@ func (c *mapClient) close() {
 		return
 	}
 	c.phase = closed
-	c.server.pool.timers.Stop(&c.timer)
+	c.server.loop.Timers.Stop(&c.timer)
 	c.stream.Close()
 	*c.door.open--
 }

@@ -16,7 +16,7 @@ const (
 
 var errNetstring = errors.New("not a netstring")
 
-// readNetstring gives the first netstring in b and how many bytes it takes; 0 if
+// readNetstring returns the first netstring in b and how many bytes it takes; 0 if
 // it is not complete. comma is false if another byte stands where the comma
 // should be. An error means that what follows makes no sense. Leading spaces and
 // zeros of the length are taken, as the original takes them.

@@ -14,7 +14,7 @@ import (
 	"postern/internal/testenv"
 )
 
-// pidIn gives the number that a process id file holds.
+// pidIn returns the number that a process id file holds.
 func pidIn(t *testing.T, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"postern/internal/testenv"
+	"postern/multiplexor/process"
 )
 
 // asAccount runs a shell command as the account that the daemon runs as.
@@ -76,11 +77,11 @@ func TestMemoryIsProtected(t *testing.T) {
 // the original's name alone; otherwise the log names it.
 func TestWorkerVariables(t *testing.T) {
 	env := []string{"PATH=/bin", "PYTHONUNBUFFERED=1", "PERL5LIB=/x", "PERL5OPT=-Mx", "PYTHONPATH=/y", "LD_PRELOAD=/z", "NOTIFY_SOCKET=/n", "LISTEN_FDS=1"}
-	got, withheld := workerEnv(env, false)
+	got, withheld := process.Environ(env, false)
 	if fmt.Sprint(got, withheld) != "[PATH=/bin PYTHONUNBUFFERED=1] [PERL5LIB PERL5OPT PYTHONPATH LD_PRELOAD]" {
 		t.Errorf("ours: %v, withheld %v", got, withheld)
 	}
-	got, withheld = workerEnv(env, true)
+	got, withheld = process.Environ(env, true)
 	if fmt.Sprint(got, withheld) != "[PATH=/bin PYTHONUNBUFFERED=1 PERL5LIB=/x PERL5OPT=-Mx PYTHONPATH=/y LD_PRELOAD=/z] []" {
 		t.Errorf("theirs: %v, withheld %v", got, withheld)
 	}

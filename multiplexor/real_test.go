@@ -20,6 +20,8 @@ import (
 
 	"postern/internal/mxproto"
 	"postern/internal/testenv"
+	"postern/multiplexor/pool"
+	"postern/multiplexor/process"
 )
 
 // patience bounds every wait for a real process.
@@ -142,9 +144,9 @@ func (r *real) want(line, want string) {
 
 // withoutCause takes off what an error text says of the reason.
 func withoutCause(reply string) string {
-	for _, why := range []failure{failStart, failDied, failQueue, failNoFree} {
-		if strings.HasPrefix(reply, strings.TrimSuffix(failureTexts[why], "\n")+": ") {
-			return failureTexts[why]
+	for _, why := range []pool.Failure{pool.FailStart, pool.FailDied, pool.FailQueue, pool.FailNoFree} {
+		if strings.HasPrefix(reply, strings.TrimSuffix(why.Text(), "\n")+": ") {
+			return why.Text()
 		}
 	}
 	return reply
@@ -507,8 +509,8 @@ func TestRealPersistentConnections(t *testing.T) {
 	// One that sends a worker's request along with the hello is listened to afterwards.
 	syscall.Kill(r.proc.Pid(), syscall.SIGSTOP) // both are to be there when it looks
 	testenv.Eventually(t, "a stopped process", func() bool {
-		st, err := readStat(r.proc.Pid())
-		return err == nil && st.state == 'T'
+		st, err := process.ReadStat(r.proc.Pid())
+		return err == nil && st.State == 'T'
 	})
 	hasty := testenv.Dial(t, "unix", r.path("s"))
 	answers := bufio.NewReader(hasty)
@@ -844,7 +846,7 @@ func countFDs(t *testing.T, pid int) int {
 	return len(entries)
 }
 
-// childrenOf gives the processes that run the program.
+// childrenOf returns the processes that run the program.
 func childrenOf(program string) (pids []string) {
 	exes, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, exe := range exes {

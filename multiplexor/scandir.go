@@ -5,19 +5,21 @@ import (
 	"path/filepath"
 	"strings"
 
+	"postern/internal/mxproto"
 	"postern/internal/percent"
+	"postern/multiplexor/pool"
 )
 
 // textOutside is the answer to a scan of a directory that is not ours.
 const textOutside = "error: Working directory is not below the spool directory\n"
 
-// below says whether dir is a clean absolute path below spool. It does not look at
+// below reports whether dir is a clean absolute path below spool. It does not look at
 // the disk.
 func below(spool, dir string) bool {
 	return filepath.Clean(dir) == dir && strings.HasPrefix(dir, strings.TrimSuffix(spool, "/")+"/")
 }
 
-// reallyBelow says whether dir is below spool when all symbolic links are followed.
+// reallyBelow reports whether dir is below spool when all symbolic links are followed.
 // It looks at the disk and may block.
 func reallyBelow(spool, dir string) bool {
 	realDir, err := filepath.EvalSymlinks(dir)
@@ -28,7 +30,7 @@ func reallyBelow(spool, dir string) bool {
 	return err == nil && below(realSpool, realDir)
 }
 
-// scanned gives the directory that a worker would scan for the line; ok is false if
+// scanned returns the directory that a worker would scan for the line; ok is false if
 // it would scan none. Workers are lenient: mimedefang.pl takes any white space
 // between words, and the verb in any case and percent-encoded.
 func scanned(line []byte) (dir string, ok bool) {
@@ -37,7 +39,7 @@ func scanned(line []byte) (dir string, ok bool) {
 		return "", false // nearly all lines that are none
 	}
 	words := bytes.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(perlSpace, r) })
-	if !strings.EqualFold(percent.Decode(string(words[0])), kindNames[kindScan]) {
+	if !strings.EqualFold(percent.Decode(string(words[0])), mxproto.VerbScan) {
 		return "", false
 	}
 	if len(words) < 3 {
@@ -60,14 +62,14 @@ type scanGuard struct {
 // thread of its own.
 const maxLooks = 64
 
-// refuses says whether the line is a scan of a directory that is certainly not below
+// refuses reports whether the line is a scan of a directory that is certainly not below
 // the spool, and unsure whether the disk has to be asked for dir.
-func (g *scanGuard) refuses(r *request) (refused bool, unsure string) {
-	dir, ok := scanned(r.bare())
+func (g *scanGuard) refuses(r *pool.Request) (refused bool, unsure string) {
+	dir, ok := scanned(r.Bare())
 	if !ok {
 		return false, ""
 	}
-	if r.kind == kindScan && r.word(2) != dir {
+	if r.Kind == pool.KindScan && r.Word(2) != dir {
 		return true, "" // nobody who means well puts white space there
 	}
 	for _, spool := range []string{g.spool, g.real} {
@@ -91,13 +93,13 @@ func (c *client) guarded() {
 	case refused:
 		c.outcome([]byte(textOutside))
 	case unsure == "":
-		s.pool.submit(&c.req)
+		s.pool.Submit(&c.req)
 	default:
 		c.atDisk(s.guard.looks, func() func() {
 			if !reallyBelow(s.guard.real, unsure) {
 				return func() { c.outcome([]byte(textOutside)) }
 			}
-			return func() { s.pool.submit(&c.req) }
+			return func() { s.pool.Submit(&c.req) }
 		})
 	}
 }

@@ -23,7 +23,7 @@ func newScanGuard(spool string) (*scanGuard, error) {
 	return g, nil
 }
 
-// quick says whether the path below the spool is a directory, by what the system
+// quick reports whether the path below the spool is a directory, by what the system
 // knows without asking the disk, so that it does not block. False means that it is
 // not known. openat2(2)
 func (g *scanGuard) quick(path string) bool {

@@ -11,6 +11,7 @@ import (
 
 	"postern/internal/evloop"
 	"postern/internal/testenv"
+	"postern/multiplexor/pool"
 )
 
 // TestScanOnAHangingDisk: a client does not wait longer for a lookup than for a worker,
@@ -29,9 +30,8 @@ func TestScanOnAHangingDisk(t *testing.T) {
 	defer guard.Close()
 	guard.looks = make(chan struct{}, 1)
 	guard.looks <- struct{}{} // nobody looks before this is taken
-	b := newBench(t, func(l *limits) { l.BusyTimeout = 50 * time.Millisecond })
-	b.p.timers = &loop.Timers
-	s := &server{loop: loop, pool: b.p, log: b.p.log, name: "v", began: time.Now(), timeout: time.Minute, maxLine: 1000, commands: makeBuiltins(), guard: guard}
+	s := newTestServer(t, loop, func(l *pool.Limits) { l.BusyTimeout = 50 * time.Millisecond })
+	s.guard = guard
 	door := &doorway{server: s, open: new(int), limit: 10}
 	run := testenv.Go(t, "the loop", loop.Run)
 	connect := func() net.Conn {

@@ -11,22 +11,24 @@ import (
 
 	"postern/internal/evloop"
 	"postern/internal/mxproto"
+	"postern/multiplexor/pool"
 )
 
 // server answers the connections of the request socket and of the restricted
 // status socket.
 type server struct {
-	loop    *evloop.Loop
-	pool    *pool
-	log     *journal
-	name    string // of the version answer
-	began   time.Time
-	timeout time.Duration // for a request line to come, and for a reply to go
-	maxLine int           // bytes of a request line without its LF
-	reread  func()
-	usage   bool       // workerinfo tells memory and CPU
-	guard   *scanGuard // nil: scans may be of any directory
-	emptier *emptier
+	loop        *evloop.Loop
+	pool        *pool.Pool
+	log         *journal
+	name        string // of the version answer
+	began       time.Time
+	timeout     time.Duration // for a request line to come, and for a reply to go
+	lookTimeout time.Duration // for work at the disk
+	maxLine     int           // bytes of a request line without its LF
+	reread      func()
+	usage       bool       // workerinfo tells memory and CPU
+	guard       *scanGuard // nil: scans may be of any directory
+	emptier     *emptier
 
 	commands map[string]builtin
 	scratch  []byte // for replies
@@ -50,8 +52,8 @@ type doorway struct {
 	restricted bool
 	open       *int
 	limit      int
-	users      []uint32 // who may connect to a UNIX socket; empty: all
-	strangers  lineGate // for the log
+	users      []uint32       // who may connect to a UNIX socket; empty: all
+	strangers  pool.LineLimit // for the log
 }
 
 // knows asks the kernel who is at the other end of a UNIX socket. TCP peers are not
@@ -68,8 +70,8 @@ func (d *doorway) knows(fd int) bool {
 	if peer.Uid == nobody || slices.Contains(d.users, peer.Uid) {
 		return true
 	}
-	if log, _ := d.strangers.pass(d.server.loop.Now()); log {
-		d.server.log.add(levelWarning, fmt.Sprintf("connection of user %d (pid %d) refused", peer.Uid, peer.Pid))
+	if log, _ := d.strangers.Pass(d.server.loop.Now()); log {
+		d.server.log.Add(levelWarning, fmt.Sprintf("connection of user %d (pid %d) refused", peer.Uid, peer.Pid))
 	}
 	return false
 }
@@ -135,7 +137,7 @@ type client struct {
 	stream evloop.Stream
 	timer  evloop.Timer
 	phase  clientPhase
-	req    request
+	req    pool.Request
 	look   *look // that it waits for, before its request goes to the pool
 
 	tooLong    bool // the line is being skipped up to its LF
@@ -159,7 +161,7 @@ func (c *client) wait() {
 		return
 	}
 	if !c.persistent {
-		c.server.pool.timers.Start(&c.timer, c.server.timeout)
+		c.server.loop.Timers.Start(&c.timer, c.server.timeout)
 	}
 }
 
@@ -167,7 +169,7 @@ func (c *client) wait() {
 func (c *client) expired() {
 	if c.look != nil {
 		c.endLook()
-		c.failed(failTimeout)
+		c.Failed(pool.FailTimeout)
 		return
 	}
 	c.close()
@@ -208,12 +210,12 @@ func (c *client) line(line []byte) {
 		if c.door.restricted {
 			c.reply([]byte(textPrivileged))
 		} else {
-			c.server.pool.event(levelDebug, "doWorkerCommand: Command too long")
+			c.server.log.event(levelDebug, "doWorkerCommand: Command too long")
 			c.reply([]byte(textTooLong))
 		}
 	case !c.persistent && string(line) == mxproto.Hello && !c.door.restricted:
 		c.persistent = true
-		c.server.pool.timers.Stop(&c.timer)
+		c.server.loop.Timers.Stop(&c.timer)
 		if err := c.stream.Write([]byte(mxproto.HelloOK)); err != nil {
 			c.close()
 		}
@@ -229,25 +231,25 @@ func (c *client) dispatch(line []byte) {
 	}
 	c.phase = waiting
 	p := c.server.pool
-	p.timers.Stop(&c.timer)
+	c.server.loop.Timers.Stop(&c.timer)
 	if !c.persistent {
 		// A classic client has said all it has to say; it may even have closed its
 		// half. Nobody looks at it until the answer is there.
 		_ = c.stream.Watch(false)
 	}
-	c.req.set(line, fromClient, c)
+	c.req.Set(line, pool.FromClient, c)
 	if c.server.guard != nil {
 		c.guarded()
 		return
 	}
-	p.submit(&c.req)
+	p.Submit(&c.req)
 }
 
-// answered is the worker's answer.
-func (c *client) answered(line []byte) { c.outcome(line) }
+// Answered is the worker's answer.
+func (c *client) Answered(line []byte) { c.outcome(line) }
 
-// failed is the end of a request without an answer.
-func (c *client) failed(why failure) { c.outcome([]byte(c.server.pool.failureText(why))) }
+// Failed is the end of a request without an answer.
+func (c *client) Failed(why pool.Failure) { c.outcome([]byte(c.server.pool.FailureText(why))) }
 
 func (c *client) outcome(reply []byte) {
 	if c.gone {
@@ -273,18 +275,18 @@ func (c *client) reply(b []byte) {
 		if c.stream.Pending() > 0 {
 			// No further request until this reply has been taken.
 			c.phase = replying
-			c.server.pool.timers.Start(&c.timer, c.server.timeout)
+			c.server.loop.Timers.Start(&c.timer, c.server.timeout)
 		}
 		return
 	}
 	c.phase = replying
-	c.server.pool.timers.Stop(&c.timer)
+	c.server.loop.Timers.Stop(&c.timer)
 	if err := c.stream.Write(b); err != nil || c.stream.Pending() == 0 {
 		c.close()
 		return
 	}
 	_ = c.stream.Watch(false)
-	c.server.pool.timers.Start(&c.timer, c.server.timeout)
+	c.server.loop.Timers.Start(&c.timer, c.server.timeout)
 }
 
 // resume goes on with a persistent connection after an answer.
@@ -319,7 +321,7 @@ func (c *client) finish() {
 
 // Flushed: a reply that had to wait has been sent.
 func (c *client) Flushed(_ *evloop.Stream, err error) {
-	c.server.pool.timers.Stop(&c.timer)
+	c.server.loop.Timers.Stop(&c.timer)
 	if err != nil || !c.persistent {
 		c.close()
 		return
@@ -340,7 +342,7 @@ func (c *client) Ended(s *evloop.Stream, err error) {
 	case c.phase == waiting:
 		// Only persistent connections are watched while a worker is busy for them.
 		c.gone = true
-		if c.server.pool.withdraw(&c.req) {
+		if c.server.pool.Withdraw(&c.req) {
 			c.close()
 		}
 	case c.phase == reading && err == io.EOF && !c.persistent && (len(s.Rest()) > 0 || c.tooLong):
@@ -357,12 +359,10 @@ func (c *client) close() {
 		return
 	}
 	c.phase = closed
-	c.server.pool.timers.Stop(&c.timer)
+	c.server.loop.Timers.Stop(&c.timer)
 	c.stream.Close()
 	*c.door.open--
-	if cap(c.req.line) > maxSpareLine {
-		c.req.line = nil
-	}
+	c.req.Trim(maxSpareLine)
 	c.nextSpare = c.server.spare
 	c.server.spare = c
 }

@@ -40,30 +40,30 @@ func (d *multiplexor) signalled(sig os.Signal) {
 
 // terminate begins the end; a second time it is the end.
 func (d *multiplexor) terminate(sig syscall.Signal) {
-	if d.pool.stopping {
-		d.pool.abandon() // with an error, not with nothing
+	if d.pool.Stopping() {
+		d.pool.Abandon() // with an error, not with nothing
 		d.status = 1
 		d.loop.Stop()
 		return
 	}
-	d.pool.event(levelInfo, "Received %s: Stopping workers and terminating", unix.SignalName(sig))
+	d.journal.event(levelInfo, "Received %s: Stopping workers and terminating", unix.SignalName(sig))
 	d.errands.must(d.manager.Stopping)
-	d.giveUpNames(func(err error) { d.journal.add(levelWarning, err.Error()) })
+	d.giveUpNames(func(err error) { d.journal.Add(levelWarning, err.Error()) })
 	for _, l := range d.doors {
 		l.Close()
 	}
-	d.pool.stop(d.loop.Stop)
+	d.pool.Stop(d.loop.Stop)
 	if d.forks != nil {
-		d.forks.stop()
+		d.forks.Stop()
 	}
 }
 
 // reread makes workers load the filter rules again.
 func (d *multiplexor) reread() {
 	if d.forks != nil {
-		d.forks.reread(d.pool.reload.notLoaded)
+		d.forks.Reread(d.pool.NotLoaded)
 	}
-	d.pool.reread()
+	d.pool.Reread()
 	if d.settings.changed != nil {
 		d.errands.must(d.nameChanged)
 	}
@@ -73,16 +73,16 @@ func (d *multiplexor) reread() {
 func (d *multiplexor) nameChanged() {
 	switch names, err := d.settings.changed(); {
 	case err != nil:
-		d.journal.add(levelError, "The settings are wrong now, and would not let this program start: "+err.Error())
+		d.journal.Add(levelError, "The settings are wrong now, and would not let this program start: "+err.Error())
 	case len(names) > 0:
-		d.journal.add(levelWarning, "Settings have changed and are not in force before a restart: "+strings.Join(names, ", "))
+		d.journal.Add(levelWarning, "Settings have changed and are not in force before a restart: "+strings.Join(names, ", "))
 	}
 }
 
 // rereadEnded is told when the outcome of a reread is known. A service manager that
 // waits for it reads the outcome in the status text.
 func (d *multiplexor) rereadEnded() {
-	text := d.pool.statusText()
+	text := d.pool.StatusText()
 	d.errands.must(func() { d.manager.Status(text) })
 	if d.reloading {
 		d.reloading = false

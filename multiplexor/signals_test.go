@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"postern/internal/daemon"
+	"postern/internal/evloop"
 	"postern/internal/testenv"
 )
 
@@ -24,11 +25,16 @@ func TestServiceManagerDoesNotHoldUpTheLoop(t *testing.T) {
 	e, release := blocked()
 	defer e.Close()
 	defer release()
-	d := &multiplexor{manager: daemon.NewNotifier(), pool: newBench(t, nil).p, errands: e, settings: &settings{}}
+	loop, err := evloop.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer loop.Close()
+	d := &multiplexor{manager: daemon.NewNotifier(), pool: newTestServer(t, loop, nil).pool, errands: e, settings: &settings{}}
 	defer d.manager.Close()
-	d.pool.reload.tell = d.rereadEnded
+	d.pool.OnReread = d.rereadEnded
 	d.signalled(syscall.SIGINT)
-	if d.pool.generation != 1 {
+	if !strings.Contains(string(d.pool.AppendHealth(nil)), "Rereads 1\n") {
 		t.Error("no reread")
 	}
 	b := make([]byte, 100)

@@ -130,7 +130,7 @@ func (d *multiplexor) openDoors() error {
 		default:
 			admit = maps.admitMap
 		}
-		l, err := d.loop.Listen(t.fd, admit, func(err error) { d.journal.add(levelError, err.Error()) })
+		l, err := d.loop.Listen(t.fd, admit, func(err error) { d.journal.Add(levelError, err.Error()) })
 		if err != nil {
 			return err
 		}
@@ -163,7 +163,7 @@ func (d *multiplexor) leaveRoom() {
 	workers := int(d.settings.Max)
 	room := int(min(limit.Cur, math.MaxInt32)) - perWorker*workers - otherFDs
 	if room < workers {
-		d.journal.add(levelWarning, fmt.Sprintf("%d workers and their clients may need more than the %d descriptors that there may be", workers, limit.Cur))
+		d.journal.Add(levelWarning, fmt.Sprintf("%d workers and their clients may need more than the %d descriptors that there may be", workers, limit.Cur))
 	}
 	used, share := map[string]bool{}, 0
 	for _, t := range d.sockets {
@@ -177,7 +177,7 @@ func (d *multiplexor) leaveRoom() {
 		door := d.server.doors[i]
 		if most := max(room*parts[name]/max(share, 1), workers); used[name] && door.limit > most {
 			door.limit = most
-			d.journal.add(levelInfo, fmt.Sprintf("%d connections at most on sockets for %s: there may be %d descriptors", most, name, limit.Cur))
+			d.journal.Add(levelInfo, fmt.Sprintf("%d connections at most on sockets for %s: there may be %d descriptors", most, name, limit.Cur))
 		}
 	}
 }

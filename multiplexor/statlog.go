@@ -48,15 +48,15 @@ func (s *statLog) open() error {
 	return nil
 }
 
-// add writes a line for an event.
-func (s *statLog) add(event string, worker, running, busy int, extra string) {
+// Add writes a line for an event.
+func (s *statLog) Add(event string, worker, running, busy int, extra string) {
 	now := time.Now()
 	line := fmt.Sprintf("%d.%03d %s worker=%d nworkers=%d nbusy=%d", now.Unix(), now.Nanosecond()/1e6, event, worker, running, busy)
 	if extra != "" {
 		line += " " + oneLine(extra)
 	}
 	if s.toLog {
-		s.journal.addAsked(levelInfo, "stats "+line[:min(len(line), maxStatLine)])
+		s.journal.AddEach(levelInfo, "stats "+line[:min(len(line), maxStatLine)])
 	}
 	if s.path == "" {
 		return
@@ -65,7 +65,7 @@ func (s *statLog) add(event string, worker, running, busy int, extra string) {
 	line = line[:min(len(line), maxStatLine)] + "\n"
 	s.journal.errands.add(func() {
 		if n := s.journal.errands.dropped.Swap(0); n > 0 {
-			s.journal.add(levelWarning, fmt.Sprintf("%d statistics lines were dropped: the disk is too slow", n))
+			s.journal.Add(levelWarning, fmt.Sprintf("%d statistics lines were dropped: the disk is too slow", n))
 		}
 		s.buf = append(s.buf, line...)
 		if s.flush || len(s.buf) >= statBlock {
@@ -84,7 +84,7 @@ func (s *statLog) write() {
 	}
 	_, err := s.file.Write(lines)
 	if err != nil && !s.failed {
-		s.journal.add(levelError, fmt.Sprintf("Could not write stats file %s: %v", s.path, rootCause(err)))
+		s.journal.Add(levelError, fmt.Sprintf("Could not write stats file %s: %v", s.path, rootCause(err)))
 	}
 	s.failed = err != nil
 }
@@ -107,7 +107,7 @@ func (s *statLog) reopen() {
 // openOrLog opens the file. Without it the multiplexor goes on.
 func (s *statLog) openOrLog() {
 	if err := s.open(); err != nil {
-		s.journal.add(levelError, fmt.Sprintf("Could not open stats file %s: %v", s.path, rootCause(err)))
+		s.journal.Add(levelError, fmt.Sprintf("Could not open stats file %s: %v", s.path, rootCause(err)))
 	}
 }
 

@@ -14,12 +14,13 @@ import (
 	"time"
 
 	"postern/internal/testenv"
+	"postern/multiplexor/process"
 )
 
 // TestMain plays a worker when the test binary is started as one: nothing else
 // needs to be installed, and it can be as ugly as a test wants.
 func TestMain(m *testing.M) {
-	if os.Getenv(forkSocketVariable) != "" {
+	if os.Getenv(process.ForkSocketVariable) != "" {
 		end(playForkServer(os.Args))
 	}
 	for _, a := range os.Args[1:] {
@@ -170,24 +171,4 @@ func about(args []string) string {
 		secret = append(secret, name)
 	}
 	return fmt.Sprintf("argv=%s fds=%s umask=%03o space=%s dir=%s group=%s env=%s", strings.Join(args, ","), strings.Join(fds, ","), umask, space, dir, group, strings.Join(secret, ","))
-}
-
-// TestAnswerBeforeRequestIsRead: what is left in our buffer would be read as part
-// of the next request, whose client would get the answer to this one.
-func TestAnswerBeforeRequestIsRead(t *testing.T) {
-	b := newBench(t, nil)
-	b.warm(1)
-	b.child(0).slow = true
-	a := b.ask("map " + strings.Repeat("x", 100000))
-	b.reply(0, "ok\n")
-	b.wantAnswer(a, failureTexts[failAnswer])
-	b.wantStates("KS")
-
-	b = newBench(t, nil)
-	b.warm(1)
-	b.child(0).unread = true
-	a = b.ask("x")
-	b.reply(0, "what nobody asked for\n")
-	b.wantAnswer(a, failureTexts[failAnswer])
-	b.wantStates("KS")
 }

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"postern/internal/testenv"
+	"postern/multiplexor/pool"
+	"postern/multiplexor/process"
 )
 
 const (
@@ -86,7 +88,7 @@ func TestWRK_09_OutputBeforeTheFirstRequest(t *testing.T) {
 		if got != textOutside {
 			t.Fatalf("got %q", got)
 		}
-		if got := withoutCause(r.ask("relayok 192.0.2.1")); !slices.Contains([]string{brokeProtocol, failureTexts[failStart]}, got) {
+		if got := withoutCause(r.ask("relayok 192.0.2.1")); !slices.Contains([]string{brokeProtocol, pool.FailStart.Text()}, got) {
 			t.Errorf("a worker that speaks first answered %q", got)
 		}
 	}
@@ -96,33 +98,6 @@ func TestWRK_09_OutputBeforeTheFirstRequest(t *testing.T) {
 		return (strings.Contains(out, "before it had read its request") || strings.Contains(out, "although it had no request") || strings.Contains(out, "to ping")) && strings.Contains(out, "in a row ended before")
 	})
 	r.end()
-}
-
-// TestWRK_10_StatusText: what a worker says it is doing is one printable line of
-// bounded length, for listeners and in replies.
-func TestWRK_10_StatusText(t *testing.T) {
-	b := newBench(t, nil)
-	b.ask("x")
-	w := b.p.workers[0]
-	for raw, want := range map[string]string{
-		"ok%0AZ": "ok Z", "ok\r": "ok ", "%1B[2J": " [2J", "\x1b]0;x\x07": " ]0;x ", "StateChange Idle -> Busy": "%53tateChange Idle -> Busy",
-		"\xff\xfe": "  ", strings.Repeat("y", 300): strings.Repeat("y", 200),
-	} {
-		b.events = nil
-		if n := w.gotStatus([]byte(raw + "\n")); n != len(raw)+1 {
-			t.Errorf("%q: %d bytes taken", raw, n)
-		}
-		b.wantEvents("S 0 " + want)
-		if line := string(w.appendLine(nil)); strings.Count(line, "\n") != 1 || !strings.Contains(line, "("+want+")") {
-			t.Errorf("%q: %q", raw, line)
-		}
-	}
-	b.events = nil
-	w.gotStatus([]byte("ok\nZ\n")) // two lines: the last one counts, and is no Z
-	b.wantEvents("S 0 Z")
-	if n := w.gotStatus(make([]byte, 100<<10)); n != 100<<10 {
-		t.Errorf("%d bytes of a line without end taken", n)
-	}
 }
 
 // TestWRK_11_FloodOfStandardError: a worker that writes a lot is read, holds up nobody,
@@ -179,8 +154,8 @@ func TestWRK_12_StubbornWorkers(t *testing.T) {
 	r.waitStatus("S") // after SIGKILL
 	r.want("ping", "PONG\n")
 	testenv.Eventually(t, "the end of the worker's child", func() bool {
-		st, err := readStat(brood)
-		return err != nil || st.state == 'Z'
+		st, err := process.ReadStat(brood)
+		return err != nil || st.State == 'Z'
 	})
 	testenv.Eventually(t, "no descriptor more", func() bool { return countFDs(t, r.proc.Pid()) <= before })
 	// A worker that goes by itself leaves its child, and that one harms nobody.
@@ -236,7 +211,7 @@ func TestWRK_14_PoisonedMessage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, want := range []string{noResponse, noResponse, failureTexts[failPoison], failureTexts[failPoison]} {
+	for _, want := range []string{noResponse, noResponse, pool.FailPoison.Text(), pool.FailPoison.Text()} {
 		r.want("scan Q1 "+r.path("bad")+" do die", want)
 		r.want("scan Q2 "+r.path("good"), "ok got <scan Q2 "+r.path("good")+">\n")
 	}
@@ -269,7 +244,7 @@ func TestWRK_15_WorkersThatCannotStart(t *testing.T) {
 				}
 			}
 			r.start(exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D", "-l", "--log-level", "debug")...))
-			refusals := []string{failureTexts[failStart], failureTexts[failDied], failureTexts[failTalk], failureTexts[failAnswer], failureTexts[failNoFree]}
+			refusals := []string{pool.FailStart.Text(), pool.FailDied.Text(), pool.FailTalk.Text(), pool.FailAnswer.Text(), pool.FailNoFree.Text()}
 			for range 50 {
 				if got := withoutCause(r.ask("ping")); !slices.Contains(refusals, got) {
 					t.Fatalf("got %q", got)
@@ -301,7 +276,7 @@ func TestWRK_17_NoShell(t *testing.T) {
 		r.want("helook "+text, "ok got <helook "+text+">\n")
 	}
 	for _, dir := range []string{"-rf", "$(touch%20x)"} {
-		for _, want := range []string{noResponse, noResponse, failureTexts[failPoison]} {
+		for _, want := range []string{noResponse, noResponse, pool.FailPoison.Text()} {
 			r.want("ping", "PONG\n") // workers that never answer would make the next one wait
 			r.want("scan -q "+r.path(dir)+" do die", want)
 		}

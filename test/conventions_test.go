@@ -51,6 +51,8 @@ var layers = map[string]layer{
 	"smtp-proxy/upstream":      part,
 	"multiplexor":              program,
 	"multiplexor/mx-ctrl":      program,
+	"multiplexor/pool":         part,
+	"multiplexor/process":      part,
 	"pop3-stamp":               program,
 	"notify-tools/notify-cat":  program,
 	"notify-tools/notify-exec": program,
@@ -116,7 +118,8 @@ var below = map[layer][]layer{
 
 // beside names, for a part of a program, the other parts that it may import.
 var beside = map[string][]string{
-	"smtp-proxy/filter": {"smtp-proxy/header"},
+	"smtp-proxy/filter":   {"smtp-proxy/header"},
+	"multiplexor/process": {"multiplexor/pool"},
 }
 
 // doors names, for each library from outside, the packages that may import it
@@ -131,7 +134,7 @@ var doors = map[string][]string{
 	"github.com/prometheus/client_golang": {"internal/metrics"},
 	"golang.org/x/net":                    {"smtp-proxy/gate", "filters/filter-basic/senderauth"},
 	"github.com/redis/go-redis/v9":        {"internal/store"},
-	"golang.org/x/sys":                    {"internal/safedir", "internal/listen", "internal/daemon", "internal/privdrop", "internal/pidfile", "internal/evloop", "internal/rawio", "internal/statfile", "multiplexor", "multiplexor/mx-ctrl", "notify-tools/notify-cat", "test/bench", "test/boot", "pop3-stamp"},
+	"golang.org/x/sys":                    {"internal/safedir", "internal/listen", "internal/daemon", "internal/privdrop", "internal/pidfile", "internal/evloop", "internal/rawio", "internal/statfile", "multiplexor", "multiplexor/mx-ctrl", "multiplexor/process", "notify-tools/notify-cat", "test/bench", "test/boot", "pop3-stamp"},
 	"golang.org/x/text":                   {"filters/mime"},
 	"golang.org/x/time":                   {"internal/connlimit"},
 

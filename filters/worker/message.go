@@ -111,7 +111,7 @@ func (m *Message) Discard() {
 	}
 }
 
-// Refused tells whether Reject, TempFail or Discard was called.
+// Refused reports whether Reject, TempFail or Discard was called.
 func (m *Message) Refused() bool { return m.verdict != "" }
 
 func (m *Message) judge(letter, class byte, defaultCode, defaultDSN, text, code, dsn string) {

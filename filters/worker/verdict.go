@@ -80,7 +80,7 @@ func digits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// validDSN tells whether s is a status code (RFC 3463, 2) of the given class.
+// validDSN reports whether s is a status code (RFC 3463, 2) of the given class.
 func validDSN(s string, class byte) bool {
 	parts := strings.Split(s, ".")
 	if len(parts) != 3 || parts[0] != string(class) {

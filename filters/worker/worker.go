@@ -141,7 +141,7 @@ func oneLine(s string) string {
 	return s
 }
 
-// answer gives the answer to one request, without LF.
+// answer returns the answer to one request, without LF.
 func (s *server) answer(line string) (answer string) {
 	words := strings.Fields(line)
 	for i, w := range words {

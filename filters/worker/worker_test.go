@@ -18,7 +18,7 @@ import (
 	"postern/internal/testenv"
 )
 
-// serve gives the answers, and the status lines, to the requests.
+// serve returns the answers, and the status lines, to the requests.
 func serve(t *testing.T, f *Filter, requests string) (answers []string, status string) {
 	t.Helper()
 	var out, st bytes.Buffer

@@ -132,7 +132,7 @@ func refusal(reply string) error {
 	return &AnswerError{reply, "not understood"}
 }
 
-// IsError says whether a reply is an error text: of the multiplexor ("error: …",
+// IsError reports whether a reply is an error text: of the multiplexor ("error: …",
 // "ERR …") or of a worker.
 func IsError(reply string) bool {
 	return strings.HasPrefix(reply, "error:") || strings.HasPrefix(reply, "ERR ") || strings.HasPrefix(reply, "ERROR ")
@@ -206,7 +206,7 @@ func fitsCode(code string, class byte) bool {
 	return len(code) == 3 && code[0] == class && digits(code[1:])
 }
 
-// fitsDSN says whether s is CLASS.n.n with one to three digits each.
+// fitsDSN reports whether s is CLASS.n.n with one to three digits each.
 func fitsDSN(s string, class byte) bool {
 	p := strings.Split(s, ".")
 	return len(p) == 3 && p[0] == string(class) && len(p[1]) <= 3 && digits(p[1]) && len(p[2]) <= 3 && digits(p[2])

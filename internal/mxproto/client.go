@@ -148,7 +148,7 @@ func bind(ctx context.Context, conn net.Conn) (release func() bool) {
 	return context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 }
 
-// take gives an idle persistent connection or makes one. It gives none if the
+// take returns an idle persistent connection or makes one. It gives none if the
 // multiplexor does not know persistent connections, or refuses one: then the refusal
 // is the reply to whatever was to be asked.
 func (c *Client) take(ctx context.Context) (p *persistent, refusal string, err error) {

@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// quiet says whether an idle connection is still open and has nothing to read.
+// quiet reports whether an idle connection is still open and has nothing to read.
 // A multiplexor that was restarted has closed its end; finding that out before
 // the request is sent is the only way to know that it was not carried out.
 func quiet(conn net.Conn) bool {

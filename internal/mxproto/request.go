@@ -53,7 +53,7 @@ type Relayok struct {
 	QID    string // queue id; "" = NOQUEUE
 }
 
-// Line gives the request without its LF.
+// Line returns the request without its LF.
 func (r Relayok) Line() string {
 	ip := or(r.IP, unknown)
 	return percent.Join(VerbRelayok, ip, or(r.Name, ip), port(r.Port), or(r.MyIP, unknown), port(r.MyPort), or(r.QID, noQueue))
@@ -71,7 +71,7 @@ type Helook struct {
 	QID    string
 }
 
-// Line gives the request without its LF.
+// Line returns the request without its LF.
 func (r Helook) Line() string {
 	ip := or(r.IP, unknown)
 	return percent.Join(VerbHelook, ip, or(r.Name, ip), or(r.Helo, unknown), port(r.Port), or(r.MyIP, unknown), port(r.MyPort), or(r.QID, noQueue))
@@ -88,7 +88,7 @@ type Senderok struct {
 	ESMTP  []string // parameters of MAIL as typed, one each; empty ones are left out
 }
 
-// Line gives the request without its LF.
+// Line returns the request without its LF.
 func (r Senderok) Line() string {
 	ip := or(r.IP, unknown)
 	words := []string{VerbSender, or(r.Sender, unknown), ip, or(r.Name, ip), or(r.Helo, unknown), or(r.Dir, unknown), or(r.QID, noQueue)}
@@ -111,7 +111,7 @@ type Recipok struct {
 	ESMTP          []string // parameters of RCPT
 }
 
-// Line gives the request without its LF.
+// Line returns the request without its LF.
 func (r Recipok) Line() string {
 	ip := or(r.IP, unknown)
 	words := []string{VerbRecip, or(r.Recipient, unknown), or(r.Sender, unknown), ip, or(r.Name, ip), or(r.FirstRecipient, unknown),
@@ -125,7 +125,7 @@ type Scan struct {
 	Dir string // the working directory, complete up to the F line of COMMANDS
 }
 
-// Line gives the request without its LF.
+// Line returns the request without its LF.
 func (r Scan) Line() string { return percent.Join(VerbScan, or(r.QID, noQueue), or(r.Dir, unknown)) }
 
 func or(s, placeholder string) string {

@@ -123,7 +123,7 @@ func explain(err error) string {
 	return err.Error()
 }
 
-// reason gives the text of an error number as strerror(3) does: Go's, with a
+// reason returns the text of an error number as strerror(3) does: Go's, with a
 // capital letter.
 func reason(errno syscall.Errno) string {
 	r, size := utf8.DecodeRuneInString(errno.Error())

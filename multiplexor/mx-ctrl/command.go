@@ -78,7 +78,7 @@ func interpret(line string) command {
 	return command{line, showDecoded}
 }
 
-// mayBeEmpty says whether no bytes at all are an answer: that no worker is busy.
+// mayBeEmpty reports whether no bytes at all are an answer: that no worker is busy.
 func (c command) mayBeEmpty() bool {
 	return c.request == "busyworkers" || c.request == "busyslaves"
 }

@@ -56,7 +56,7 @@ type helpAsked struct{ text string }
 
 func (*helpAsked) Error() string { return "help asked for" }
 
-// programName gives the name that the program was started under and its
+// programName returns the name that the program was started under and its
 // arguments. Any name but the original's stands for the program's own.
 func programName(argv []string) (string, []string) {
 	if len(argv) == 0 {

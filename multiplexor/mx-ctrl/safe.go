@@ -37,7 +37,7 @@ func mapBytes(s string, good func(byte) bool) string {
 	return string(b)
 }
 
-// terminalSafe gives a writer that is safe for a terminal if w is one. Anything
+// terminalSafe returns a writer that is safe for a terminal if w is one. Anything
 // else gets every byte as it came, as from md-mx-ctrl.
 func terminalSafe(w io.Writer) io.Writer {
 	if f, ok := w.(*os.File); ok && isTerminal(int(f.Fd())) {

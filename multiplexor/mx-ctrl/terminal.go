@@ -49,7 +49,7 @@ func (t *terminal) enter() error {
 	return err
 }
 
-// leave gives everything back as it was before enter.
+// leave returns everything back as it was before enter.
 func (t *terminal) leave() {
 	io.WriteString(t.out, leaveScreen)
 	if t.saved != nil {
@@ -91,7 +91,7 @@ func (t *terminal) control(f func(fd int) error) error {
 	return inner
 }
 
-// size gives the columns and rows of the screen, 80 and 24 where it does not say.
+// size returns the columns and rows of the screen, 80 and 24 where it does not say.
 func (t *terminal) size() (columns, rows int) {
 	ws, err := unix.IoctlGetWinsize(int(t.out.Fd()), unix.TIOCGWINSZ)
 	if err != nil || ws.Col == 0 || ws.Row == 0 {
@@ -135,7 +135,7 @@ func isTerminal(fd int) bool {
 	return err == nil
 }
 
-// canStop says whether a shell is there that can end a stop. The kernel's rule is
+// canStop reports whether a shell is there that can end a stop. The kernel's rule is
 // that a process group without one, an orphaned one, does not stop at SIGTSTP; so
 // are the group of the session's leader, and a child of another session.
 func canStop() bool {

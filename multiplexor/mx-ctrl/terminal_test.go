@@ -122,7 +122,7 @@ func (p *pty) read() {
 	}
 }
 
-// written gives everything written so far, as the program wrote it: the terminal
+// written returns everything written so far, as the program wrote it: the terminal
 // puts a CR before each LF.
 func (p *pty) written() string {
 	p.mu.Lock()
@@ -130,7 +130,7 @@ func (p *pty) written() string {
 	return strings.ReplaceAll(p.screen.String(), "\r\n", "\n")
 }
 
-// frame gives the last whole frame that was drawn: it begins with the cursor in
+// frame returns the last whole frame that was drawn: it begins with the cursor in
 // the corner, and ends where the next one begins or with the screen cleared below.
 func (p *pty) frame() string {
 	frames := strings.Split(p.written(), cursorHome)
@@ -171,7 +171,7 @@ func (p *pty) ended() int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// mode gives what of the terminal's mode matters: lines and echo.
+// mode returns what of the terminal's mode matters: lines and echo.
 func (p *pty) mode() (mode string) {
 	p.t.Helper()
 	raw, err := p.slave.SyscallConn()

@@ -23,7 +23,7 @@ type line struct {
 	heading bool
 }
 
-// lines gives the view for a screen of that many columns and rows. With 0 rows
+// lines returns the view for a screen of that many columns and rows. With 0 rows
 // there is no limit, and no line is filled up or cut.
 func (v *view) lines(columns, rows int) []line {
 	all := v.head(columns)
@@ -43,7 +43,7 @@ func (v *view) lines(columns, rows int) []line {
 	return all
 }
 
-// head gives the title, with the time on the right, and what is wrong if so.
+// head returns the title, with the time on the right, and what is wrong if so.
 func (v *view) head(columns int) []line {
 	title := "mx-ctrl top  " + safeLine(v.socket)
 	clock := v.now.Format(time.TimeOnly)
