@@ -21,6 +21,15 @@ const (
 	VerbRecip   = "recipok"
 	VerbFree    = "free"
 
+	// Questions about the state of the pool; their answers are in status.go.
+	VerbStatus     = "status"
+	VerbWorkers    = "workers"
+	VerbWorkerInfo = "workerinfo" // with the number of a slot
+	VerbLoad1      = "load1"      // with a number of seconds
+	VerbHealth     = "health"
+	VerbVersion    = "version"
+	VerbReread     = "reread"
+
 	// VerbEmpty asks a multiplexor of ours, over a persistent connection, to remove what is in a directory of its spool
 	// that was put aside; the answer is EmptyOK or an error.
 	VerbEmpty = "empty"

@@ -4,90 +4,59 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
 	"postern/internal/mxproto"
 )
 
-// health is what a multiplexor of our own says beyond the original's status.
-type health struct {
-	working int    // workers that have answered
-	rereads int    // since the start
-	reread  string // what became of the last one: "", "running", "done", or "failed" and why
-	fault   string // what workers die of; "" = nothing is wrong
-	since   int64  // seconds ago
-}
-
 // health asks for it. ok is false if the multiplexor is the original, which would give
 // the question to a worker.
-func (t *tool) health(ctx context.Context) (h health, ok bool, err error) {
-	version, err := t.client.ask(ctx, "version")
+func (t *tool) health(ctx context.Context) (h mxproto.Health, ok bool, err error) {
+	version, err := t.client.ask(ctx, mxproto.VerbVersion)
 	if err != nil || !strings.HasPrefix(version, ourVersion) {
 		return h, false, err
 	}
-	reply, err := t.client.ask(ctx, "health")
+	reply, err := t.client.ask(ctx, mxproto.VerbHealth)
 	if err != nil {
 		return h, false, err
 	}
-	h, ok = parseHealth(reply)
+	h, ok = mxproto.ParseHealth(reply)
 	return h, ok, nil
 }
 
 // ourVersion is how the version of a multiplexor of this suite begins.
 const ourVersion = "postern"
 
-// parseHealth reads lines of a name and a value. Names it does not know are passed over.
-func parseHealth(reply string) (h health, ok bool) {
-	for line := range strings.Lines(reply) {
-		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		n, err := strconv.Atoi(value)
-		switch name {
-		case "Working":
-			h.working, ok = n, err == nil
-		case "Rereads":
-			h.rereads = n
-		case "Reread":
-			h.reread = value
-		case "Fault":
-			h.fault = value
-		case "FaultAge":
-			h.since = int64(n)
-		}
-	}
-	return h, ok
-}
-
-// show puts what is wrong before the status and how many workers work behind its first line.
-func (h health) show(status string) string {
+// showHealth puts what is wrong before the status and how many workers work behind its first line.
+func showHealth(h mxproto.Health, status string) string {
 	max, workers, _ := strings.Cut(status, "\n")
 	var b strings.Builder
-	if h.fault != "" {
-		fmt.Fprintf(&b, "Fault: %s (for %s)\n", h.fault, age(h.since))
+	if h.Fault != "" {
+		fmt.Fprintf(&b, "Fault: %s (for %s)\n", h.Fault, age(h.Since))
 	}
-	if why, failed := strings.CutPrefix(h.reread, "failed "); failed {
+	if why, failed := strings.CutPrefix(h.Reread, "failed "); failed {
 		fmt.Fprintf(&b, "Reread failed: %s\n", why)
 	}
-	fmt.Fprintf(&b, "%s\nWorking: %d\n%s", max, h.working, workers)
+	fmt.Fprintf(&b, "%s\nWorking: %d\n%s", max, h.Working, workers)
 	return b.String()
 }
 
-// json puts the same into the JSON object of jsonstatus.
-func (h health) json(object string) string {
-	more := fmt.Sprintf(`,"working": %d`, h.working)
-	if h.fault != "" {
-		more += fmt.Sprintf(`,"fault": %s,"fault_seconds": %d`, quote(h.fault), h.since)
+// healthJSON puts the same into the JSON object of jsonstatus.
+func healthJSON(h mxproto.Health, object string) string {
+	more := fmt.Sprintf(`,"working": %d`, h.Working)
+	if h.Fault != "" {
+		more += fmt.Sprintf(`,"fault": %s,"fault_seconds": %d`, quote(h.Fault), h.Since)
 	}
-	if h.reread != "" {
-		more += fmt.Sprintf(`,"reread": %s`, quote(h.reread))
+	if h.Reread != "" {
+		more += fmt.Sprintf(`,"reread": %s`, quote(h.Reread))
 	}
 	return strings.TrimSuffix(object, "}") + more + "}"
 }
 
 // withHealth adds to the outcome of a status what the multiplexor says beyond it.
 func (t *tool) withHealth(line string, o outcome) outcome {
-	add := map[string]func(health, string) string{"status": health.show, "jsonstatus": health.json}[line]
+	add := map[string]func(mxproto.Health, string) string{"status": showHealth, "jsonstatus": healthJSON}[line]
 	if add == nil || o.failed {
 		return o
 	}
@@ -131,7 +100,7 @@ func (t *tool) reread(ctx context.Context) (failed string, err error) {
 	if !ok {
 		return "", errors.New("this multiplexor does not tell what becomes of a reread")
 	}
-	reply, err := t.client.ask(ctx, "reread")
+	reply, err := t.client.ask(ctx, mxproto.VerbReread)
 	if err != nil {
 		return "", err
 	}
@@ -143,12 +112,12 @@ func (t *tool) reread(ctx context.Context) (failed string, err error) {
 		switch {
 		case err != nil:
 			return "", err
-		case !ok || h.rereads < before.rereads:
+		case !ok || h.Rereads < before.Rereads:
 			return "", errors.New("the multiplexor was started anew meanwhile")
-		case h.rereads > before.rereads && h.reread == "done":
+		case h.Rereads > before.Rereads && h.Reread == "done":
 			return "", nil
-		case h.rereads > before.rereads && strings.HasPrefix(h.reread, "failed"):
-			return strings.TrimSpace(strings.TrimPrefix(h.reread, "failed")), nil
+		case h.Rereads > before.Rereads && strings.HasPrefix(h.Reread, "failed"):
+			return strings.TrimSpace(strings.TrimPrefix(h.Reread, "failed")), nil
 		}
 		select {
 		case <-ctx.Done():

@@ -6,6 +6,8 @@ import (
 	"io"
 	"math"
 	"time"
+
+	"postern/internal/mxproto"
 )
 
 // jsonPool and jsonWorker are the form of top --json. A field that is not known is
@@ -40,12 +42,12 @@ func runJSON(c client, std stdio) int {
 		io.WriteString(std.err, errorLine(err))
 		return exitError
 	}
-	pool := jsonPool{Time: s.at.Format(time.RFC3339), Uptime: s.status.uptimeSecs, Messages: s.status.messages, Activations: s.status.activations,
-		QueueSize: s.status.queueSize, Queued: s.status.queued, Workers: []jsonWorker{}}
+	pool := jsonPool{Time: s.at.Format(time.RFC3339), Uptime: s.status.Uptime, Messages: s.status.Messages, Activations: s.status.Activations,
+		QueueSize: s.status.QueueSize, Queued: s.status.Queued, Workers: []jsonWorker{}}
 	for _, w := range s.workers {
-		j := jsonWorker{Slot: w.slot, State: stateNames[w.state], PID: w.pid, For: w.ago, Now: w.now, Last: w.last, Tag: w.tag}
-		if u, ok := s.usage[w.slot]; ok {
-			memory, cpu := u.memory<<10, u.cpu.Seconds()
+		j := jsonWorker{Slot: w.Slot, State: mxproto.StateNames[w.State], PID: w.PID, For: w.Ago, Now: w.Now, Last: w.Last, Tag: w.Tag}
+		if u, ok := s.usage[w.Slot]; ok {
+			memory, cpu := u.Memory<<10, u.CPU.Seconds()
 			j.Memory, j.CPU = &memory, &cpu
 		}
 		pool.Workers = append(pool.Workers, j)

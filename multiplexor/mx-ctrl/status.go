@@ -6,33 +6,9 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"postern/internal/mxproto"
 )
-
-// poolStatus is the reply to status.
-type poolStatus struct {
-	letters                       string // one for each slot: I B S K
-	messages, activations         int64  // since the multiplexor started
-	queueSize, queued, uptimeSecs int64
-}
-
-// stateNames says what the letter of a slot means.
-var stateNames = map[byte]string{'I': "idle", 'B': "busy", 'S': "stopped", 'K': "killed"}
-
-// parseStatus reads the reply to status. Only the first letter is looked at to
-// tell it from an error text, as in md-mx-ctrl; numbers that are missing are 0.
-func parseStatus(reply string) (poolStatus, bool) {
-	if reply == "" || stateNames[reply[0]] == "" {
-		return poolStatus{}, false
-	}
-	var s poolStatus
-	var rest string
-	s.letters, rest, _ = strings.Cut(reply, " ")
-	n := numbers{rest: rest}
-	n.ints(&s.messages, &s.activations, &s.queueSize, &s.queued, &s.uptimeSecs)
-	return s, true
-}
-
-func (s *poolStatus) busy() int { return strings.Count(s.letters, "B") }
 
 // noStatus is the outcome for a reply that is no status.
 func noStatus(reply string) outcome {
@@ -40,16 +16,16 @@ func noStatus(reply string) outcome {
 }
 
 func showStatus(reply string) outcome {
-	s, ok := parseStatus(reply)
+	s, ok := mxproto.ParseStatus(reply)
 	if !ok {
 		return noStatus(reply)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "Max workers: %d\n", len(s.letters))
-	for i := range len(s.letters) {
-		state := stateNames[s.letters[i]]
+	fmt.Fprintf(&b, "Max workers: %d\n", len(s.Letters))
+	for i := range len(s.Letters) {
+		state := mxproto.StateNames[s.Letters[i]]
 		if state == "" {
-			state = "unknown state '" + s.letters[i:i+1] + "'"
+			state = "unknown state '" + s.Letters[i:i+1] + "'"
 		}
 		fmt.Fprintf(&b, "Worker %d: %s\n", i, state)
 	}
@@ -63,16 +39,16 @@ const (
 )
 
 func showBar(reply string) outcome {
-	s, ok := parseStatus(reply)
+	s, ok := mxproto.ParseStatus(reply)
 	if !ok {
 		return noStatus(reply)
 	}
-	busy, slots := int64(s.busy()), int64(len(s.letters))
+	busy, slots := int64(strings.Count(s.Letters, "B")), int64(len(s.Letters))
 	line := fmt.Sprintf("%3d/%d %s", busy, slots, bar('B', busy, slots, maxWorkerCells))
-	if s.queueSize == 0 {
-		line += fmt.Sprintf(" %d\n", s.messages)
+	if s.QueueSize == 0 {
+		line += fmt.Sprintf(" %d\n", s.Messages)
 	} else {
-		line += fmt.Sprintf("  %3d/%d %s %d\n", s.queued, s.queueSize, bar('Q', s.queued, s.queueSize, maxQueueCells), s.messages)
+		line += fmt.Sprintf("  %3d/%d %s %d\n", s.Queued, s.QueueSize, bar('Q', s.Queued, s.QueueSize, maxQueueCells), s.Messages)
 	}
 	return outcome{text: line}
 }
@@ -113,16 +89,16 @@ func quote(s string) string {
 }
 
 func showJSONStatus(reply string) outcome {
-	s, ok := parseStatus(reply)
+	s, ok := mxproto.ParseStatus(reply)
 	if !ok {
 		return noStatus(reply)
 	}
 	var b strings.Builder
 	b.WriteString(jsonHead())
-	for i := range len(s.letters) {
-		state := stateNames[s.letters[i]]
+	for i := range len(s.Letters) {
+		state := mxproto.StateNames[s.Letters[i]]
 		if state == "" {
-			state = "unknown state '" + s.letters[i:i+1] + "'"
+			state = "unknown state '" + s.Letters[i:i+1] + "'"
 		}
 		fmt.Fprintf(&b, `,"Worker%d": %s`, i, quote(state))
 	}

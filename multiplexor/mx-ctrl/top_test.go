@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"postern/internal/mxproto"
 )
 
 const workersReply = `0 B 6786 scan last=scan ago=0 (scan QQ)
@@ -17,45 +19,6 @@ const workersReply = `0 B 6786 scan last=scan ago=0 (scan QQ)
 3 S ago=0
 4 K 17714 ago=200000
 `
-
-func TestParseWorkers(t *testing.T) {
-	all := []worker{
-		{0, 'B', "6786", "scan", "scan", 0, "scan QQ"},
-		{1, 'B', "6787", "relayok", "relayok", 75, "relayok 1.2.3.4"},
-		{2, 'I', "6788", "", "recipok", 3600, ""},
-		{3, 'S', "", "", "", 0, ""},
-		{4, 'K', "17714", "", "", 200000, ""},
-	}
-	tests := []struct {
-		name, reply string
-		want        []worker
-		bad         bool
-	}{
-		{"all states", workersReply, all, false},
-		{"no LF at the end", strings.TrimSuffix(workersReply, "\n"), all, false},
-		{"a tick", "0 B 5678 ago=0 (tick 0)\n", []worker{{0, 'B', "5678", "", "", 0, "tick 0"}}, false},
-		{"parentheses in the tag", "0 B 1 ago=0 (a (b) c)\n", []worker{{0, 'B', "1", "", "", 0, "a (b) c"}}, false},
-		{"words of a later version", "0 I 1 last=scan rss=12 ago=3\n", []worker{{0, 'I', "1", "", "scan", 3, ""}}, false},
-		{"line breaks in a tag", "0 B 1 ago=0 (a\n\nb\n2 B 3 ago=1 (x)\n1 S ago=5\n",
-			[]worker{{0, 'B', "1", "", "", 0, "a\n\nb\n2 B 3 ago=1 (x"}, {1, 'S', "", "", "", 5, ""}}, false},
-		{"stray line", "0 S ago=0\nx\n", nil, true},
-		{"not from 0", "1 S ago=0\n", nil, true},
-		{"unknown state", "0 X ago=0\n", nil, true},
-		{"no age", "0 S\n", nil, true},
-		{"bad age", "0 S ago=x\n", nil, true},
-		{"negative age", "0 S ago=-1\n", nil, true},
-		{"error text", "error: No free workers\n", nil, true},
-		{"empty line", "\n", nil, true},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			got, ok := parseWorkers(tt.reply)
-			if ok == tt.bad || !tt.bad && !slices.Equal(got, tt.want) {
-				t.Errorf("parseWorkers(%q) = %+v, %v; want %+v", tt.reply, got, ok, tt.want)
-			}
-		})
-	}
-}
 
 // topFake answers the three requests of top.
 func topFake(t *testing.T, workers func() string) *fake {
@@ -209,9 +172,9 @@ func testView(t *testing.T) *view {
 	t.Helper()
 	s := new(snapshot)
 	var ok [3]bool
-	s.status, ok[0] = parseStatus("BBISK 1234 5 3 2 93784\n")
-	s.workers, ok[1] = parseWorkers(workersReply)
-	s.load, ok[2] = parseLoad1(load1Reply)
+	s.status, ok[0] = mxproto.ParseStatus("BBISK 1234 5 3 2 93784\n")
+	s.workers, ok[1] = mxproto.ParseWorkers(workersReply)
+	s.load, ok[2] = mxproto.ParseRecentLoad(load1Reply)
 	if ok != [3]bool{true, true, true} {
 		t.Fatal("sample replies are not understood")
 	}
@@ -308,9 +271,9 @@ func FuzzTop(f *testing.F) {
 		}
 		var s snapshot
 		var ok1, ok2, ok3 bool
-		s.status, ok1 = parseStatus(status)
-		s.workers, ok2 = parseWorkers(workers)
-		s.load, ok3 = parseLoad1(load)
+		s.status, ok1 = mxproto.ParseStatus(status)
+		s.workers, ok2 = mxproto.ParseWorkers(workers)
+		s.load, ok3 = mxproto.ParseRecentLoad(load)
 		if !ok1 || !ok2 || !ok3 {
 			return
 		}

@@ -3,16 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
-)
 
-// usage is what the process of a worker uses.
-type usage struct {
-	memory int64 // KiB
-	cpu    time.Duration
-}
+	"postern/internal/mxproto"
+)
 
 // viewUsages bounds for how many workers the view asks what they use: a request each,
 // and a screen does not show many more.
@@ -25,45 +20,26 @@ func (c *client) takeUsage(ctx context.Context, s *snapshot) {
 		return
 	}
 	for _, w := range inOrder(s.workers) {
-		if w.pid == "" || len(s.usage) >= c.maxUsages {
+		if w.PID == "" || len(s.usage) >= c.maxUsages {
 			continue
 		}
-		reply, err := c.ask(ctx, fmt.Sprintf("workerinfo %d", w.slot))
+		reply, err := c.ask(ctx, fmt.Sprintf("%s %d", mxproto.VerbWorkerInfo, w.Slot))
 		if err != nil {
 			return // what there is will do
 		}
-		u, ok := parseUsage(reply, w.pid)
+		u, ok := mxproto.ParseUsage(reply, w.PID)
 		switch {
 		case !ok && len(s.usage) == 0 && !strings.Contains(reply, "\nResidentKB ") && !strings.Contains(reply, "\nPID -1\n"):
 			c.noUsage = true
 			return
 		case ok:
 			if s.usage == nil {
-				s.usage = make(map[int]usage)
+				s.usage = make(map[int]mxproto.Usage)
 			}
-			s.usage[w.slot] = u
+			s.usage[w.Slot] = u
 		}
 	}
 }
-
-// parseUsage reads the end of a reply to workerinfo, which is that of the process
-// pid or of no use.
-func parseUsage(reply, pid string) (u usage, ok bool) {
-	fields := map[string]string{}
-	for line := range strings.Lines(reply) {
-		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		fields[name] = value
-	}
-	memory, err1 := strconv.ParseInt(fields["ResidentKB"], 10, 64)
-	ms, err2 := strconv.ParseInt(fields["CPUMilliseconds"], 10, 64)
-	if err1 != nil || err2 != nil || fields["PID"] != pid || memory < 0 || ms < 0 || ms > maxCPU {
-		return usage{}, false
-	}
-	return usage{memory, time.Duration(ms) * time.Millisecond}, true
-}
-
-// maxCPU is more milliseconds than any process has run for.
-const maxCPU = 1 << 42
 
 // size words a number of KiB in at most six columns.
 func size(kib int64) string {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"postern/internal/mxproto"
 )
 
 // view is what top shows at one moment.
@@ -66,10 +68,10 @@ func (v *view) summary() []string {
 	s, l := &v.current.status, &v.current.load
 	busy, slots := int64(inState(v.current.workers, 'B')), int64(len(v.current.workers))
 	return []string{
-		fmt.Sprintf("Up %s, %d scans done, %d workers started", age(s.uptimeSecs), s.messages, s.activations),
+		fmt.Sprintf("Up %s, %d scans done, %d workers started", age(s.Uptime), s.Messages, s.Activations),
 		fmt.Sprintf("Workers %d: %s", slots, count(v.current.workers, true)),
 		fmt.Sprintf("Busy    %9s  [%s]", fmt.Sprintf("%d/%d", busy, slots), bar('#', busy, slots, maxWorkerCells)),
-		fmt.Sprintf("Queue   %9s  [%s]", fmt.Sprintf("%d/%d", l.queued, l.queueSize), bar('#', l.queued, l.queueSize, maxQueueCells)),
+		fmt.Sprintf("Queue   %9s  [%s]", fmt.Sprintf("%d/%d", l.Queued, l.QueueSize), bar('#', l.Queued, l.QueueSize, maxQueueCells)),
 	}
 }
 
@@ -84,12 +86,12 @@ func (v *view) averages() []string {
 	}
 	return []string{
 		"",
-		row(fmt.Sprintf("Last %d s", l.seconds), "%s", func(i int) any { return strings.ToLower(commandNames[i]) }),
-		row("Number", "%d", func(i int) any { return l.commands[i].count }),
-		row("Per second", "%.1f", func(i int) any { return rate(l.commands[i].count, l.seconds) }),
-		row("Average ms", "%.1f", func(i int) any { return l.commands[i].ms }),
-		row("Busy then", "%.1f", func(i int) any { return l.commands[i].busy }),
-		row("Running now", "%d", func(i int) any { return l.running[i] }),
+		row(fmt.Sprintf("Last %d s", l.Seconds), "%s", func(i int) any { return strings.ToLower(commandNames[i]) }),
+		row("Number", "%d", func(i int) any { return l.Commands[i].Count }),
+		row("Per second", "%.1f", func(i int) any { return rate(l.Commands[i].Count, l.Seconds) }),
+		row("Average ms", "%.1f", func(i int) any { return l.Commands[i].Milliseconds }),
+		row("Busy then", "%.1f", func(i int) any { return l.Commands[i].Busy }),
+		row("Running now", "%d", func(i int) any { return l.Running[i] }),
 	}
 }
 
@@ -103,26 +105,26 @@ func (v *view) tableHead() string {
 }
 
 // uses words what a worker uses, as two columns.
-func (v *view) uses(w worker) string {
+func (v *view) uses(w mxproto.Worker) string {
 	if v.current.usage == nil {
 		return ""
 	}
-	u, ok := v.current.usage[w.slot]
+	u, ok := v.current.usage[w.Slot]
 	if !ok {
 		return fmt.Sprintf(" %6s %6s", "", "")
 	}
-	return fmt.Sprintf(" %6s %6s", size(u.memory), cpuTime(u.cpu))
+	return fmt.Sprintf(" %6s %6s", size(u.Memory), cpuTime(u.CPU))
 }
 
 // inOrder sorts workers as they are shown: busy ones first, the longest busy before
 // the others.
-func inOrder(workers []worker) []worker {
+func inOrder(workers []mxproto.Worker) []mxproto.Worker {
 	sorted := slices.Clone(workers)
-	slices.SortStableFunc(sorted, func(a, b worker) int {
-		if a.state == b.state && a.state == 'B' {
-			return cmp.Compare(b.ago, a.ago)
+	slices.SortStableFunc(sorted, func(a, b mxproto.Worker) int {
+		if a.State == b.State && a.State == 'B' {
+			return cmp.Compare(b.Ago, a.Ago)
 		}
-		return cmp.Compare(order[a.state], order[b.state])
+		return cmp.Compare(order[a.State], order[b.State])
 	})
 	return sorted
 }
@@ -140,7 +142,7 @@ func (v *view) table(rows, used int) []string {
 		if rows > 0 && used+i >= rows-1 && i < len(sorted)-1 {
 			return append(all, "... and "+count(sorted[i:], false))
 		}
-		text := fmt.Sprintf("%4d %-8s %6s %6s%s %-8s %-8s %s", w.slot, stateNames[w.state], safeLine(w.pid), age(w.ago), v.uses(w), safeLine(w.now), safeLine(w.last), safeLine(w.tag))
+		text := fmt.Sprintf("%4d %-8s %6s %6s%s %-8s %-8s %s", w.Slot, mxproto.StateNames[w.State], safeLine(w.PID), age(w.Ago), v.uses(w), safeLine(w.Now), safeLine(w.Last), safeLine(w.Tag))
 		all = append(all, strings.TrimRight(text, " "))
 	}
 	return all
@@ -148,20 +150,20 @@ func (v *view) table(rows, used int) []string {
 
 // count says how many workers are in each state, leaving out those in which none
 // is unless all is set.
-func count(workers []worker, all bool) string {
+func count(workers []mxproto.Worker, all bool) string {
 	var parts []string
 	for _, state := range []byte("BIKS") {
 		if n := inState(workers, state); n > 0 || all {
-			parts = append(parts, fmt.Sprintf("%d %s", n, stateNames[state]))
+			parts = append(parts, fmt.Sprintf("%d %s", n, mxproto.StateNames[state]))
 		}
 	}
 	return strings.Join(parts, ", ")
 }
 
-func inState(workers []worker, state byte) int {
+func inState(workers []mxproto.Worker, state byte) int {
 	n := 0
 	for _, w := range workers {
-		if w.state == state {
+		if w.State == state {
 			n++
 		}
 	}
