@@ -28,7 +28,7 @@ const (
 type builtin struct {
 	privileged bool
 	help       string
-	reply      func(s *server, d *doorway, b []byte) []byte
+	reply      func(s *server, d *endpoint, b []byte) []byte
 }
 
 // prefixed are those with an argument.
@@ -51,36 +51,36 @@ var prefixed = []struct {
 func makeBuiltins() map[string]builtin {
 	m := map[string]builtin{
 		"help":    {help: "List the commands of this socket", reply: (*server).appendHelp},
-		"free":    {help: "Number of workers that could take a request", reply: func(s *server, _ *doorway, b []byte) []byte { return fmt.Appendf(b, "%d\n", s.pool.Free()) }},
-		"version": {help: "Version, without a newline", reply: func(s *server, _ *doorway, b []byte) []byte { return append(b, s.name...) }},
-		"tick":    {reply: func(_ *server, _ *doorway, b []byte) []byte { return append(b, textTick...) }},
-		"status":  {help: "State of all workers in one line", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.AppendStatus(b, s.uptime()) }},
-		"msgs":    {help: "Number of scans finished", reply: func(s *server, _ *doorway, b []byte) []byte { return fmt.Appendf(b, "%d\n", s.pool.Scanned()) }},
-		"histo":   {help: "How often so many workers were busy", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.AppendHistogram(b) }},
-		"reread": {privileged: true, help: "Make all workers load the filter rules again", reply: func(s *server, _ *doorway, b []byte) []byte {
+		"free":    {help: "Number of workers that could take a request", reply: func(s *server, _ *endpoint, b []byte) []byte { return fmt.Appendf(b, "%d\n", s.pool.Free()) }},
+		"version": {help: "Version, without a newline", reply: func(s *server, _ *endpoint, b []byte) []byte { return append(b, s.name...) }},
+		"tick":    {reply: func(_ *server, _ *endpoint, b []byte) []byte { return append(b, textTick...) }},
+		"status":  {help: "State of all workers in one line", reply: func(s *server, _ *endpoint, b []byte) []byte { return s.pool.AppendStatus(b, s.uptime()) }},
+		"msgs":    {help: "Number of scans finished", reply: func(s *server, _ *endpoint, b []byte) []byte { return fmt.Appendf(b, "%d\n", s.pool.Scanned()) }},
+		"histo":   {help: "How often so many workers were busy", reply: func(s *server, _ *endpoint, b []byte) []byte { return s.pool.AppendHistogram(b) }},
+		"reread": {privileged: true, help: "Make all workers load the filter rules again", reply: func(s *server, _ *endpoint, b []byte) []byte {
 			s.reread()
 			return append(b, textReread...)
 		}},
-		"foo_no_such_command": {reply: func(_ *server, _ *doorway, b []byte) []byte { return append(b, textUnknown...) }},
+		"foo_no_such_command": {reply: func(_ *server, _ *endpoint, b []byte) []byte { return append(b, textUnknown...) }},
 	}
-	m["autoscale"] = builtin{privileged: true, help: "State of autoscaling", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.AppendAutoscale(b) }}
-	all := builtin{help: "A line for each worker", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.AppendWorkers(b, false) }}
-	onlyBusy := builtin{help: "A line for each busy worker", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.AppendWorkers(b, true) }}
+	m["autoscale"] = builtin{privileged: true, help: "State of autoscaling", reply: func(s *server, _ *endpoint, b []byte) []byte { return s.pool.AppendAutoscale(b) }}
+	all := builtin{help: "A line for each worker", reply: func(s *server, _ *endpoint, b []byte) []byte { return s.pool.AppendWorkers(b, false) }}
+	onlyBusy := builtin{help: "A line for each busy worker", reply: func(s *server, _ *endpoint, b []byte) []byte { return s.pool.AppendWorkers(b, true) }}
 	m["workers"], m["busyworkers"] = all, onlyBusy
 	all.help, onlyBusy.help = "", ""
 	m["slaves"], m["busyslaves"] = all, onlyBusy
 	loads := map[string]pool.Kind{"": pool.KindScan, "-relayok": pool.KindRelayok, "-senderok": pool.KindSenderok, "-recipok": pool.KindRecipok}
 	for suffix, k := range loads {
 		name := k.Label()
-		m["load"+suffix] = builtin{help: "Load by " + name + " in the last ten minutes", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.AppendLoad(b, k, s.uptime()) }}
-		m["hload"+suffix] = builtin{help: "Load by " + name + " in the last day", reply: func(s *server, _ *doorway, b []byte) []byte { return s.pool.AppendHours(b, k) }}
+		m["load"+suffix] = builtin{help: "Load by " + name + " in the last ten minutes", reply: func(s *server, _ *endpoint, b []byte) []byte { return s.pool.AppendLoad(b, k, s.uptime()) }}
+		m["hload"+suffix] = builtin{help: "Load by " + name + " in the last day", reply: func(s *server, _ *endpoint, b []byte) []byte { return s.pool.AppendHours(b, k) }}
 	}
 	return m
 }
 
 // healthCommand tells what the original's status does not: how many workers have shown
 // that they work, what is wrong, and what has become of the last reread.
-var healthCommand = builtin{help: "Workers that work, what is wrong, the last reread", reply: func(s *server, _ *doorway, b []byte) []byte {
+var healthCommand = builtin{help: "Workers that work, what is wrong, the last reread", reply: func(s *server, _ *endpoint, b []byte) []byte {
 	return s.pool.AppendHealth(b)
 }}
 
@@ -101,8 +101,8 @@ var helpOrder = []string{"help", "free", "health", "version", "status", "workers
 // command answers a built-in request or hands the line on.
 func (c *client) command(line []byte) {
 	s := c.server
-	if b, ok := s.commands[string(line)]; ok && !(b.privileged && c.door.restricted) {
-		c.builtin(b.reply(s, c.door, s.scratch[:0]))
+	if b, ok := s.commands[string(line)]; ok && !(b.privileged && c.endpoint.restricted) {
+		c.builtin(b.reply(s, c.endpoint, s.scratch[:0]))
 		return
 	}
 	for _, p := range prefixed {
@@ -111,7 +111,7 @@ func (c *client) command(line []byte) {
 			return
 		}
 	}
-	if c.door.restricted {
+	if c.endpoint.restricted {
 		c.reply([]byte(textPrivileged))
 		return
 	}
@@ -128,7 +128,7 @@ func (c *client) builtin(b []byte) {
 
 func (s *server) uptime() time.Duration { return time.Since(s.began) }
 
-func (s *server) appendHelp(d *doorway, b []byte) []byte {
+func (s *server) appendHelp(d *endpoint, b []byte) []byte {
 	for _, name := range helpOrder {
 		if entry := s.commands[name]; entry.help != "" && !(entry.privileged && d.restricted) {
 			b = fmt.Appendf(b, "%-17s-- %s\n", name, entry.help)

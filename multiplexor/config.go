@@ -19,11 +19,11 @@ import (
 const (
 	// ourName is what the program is called, and theirs the name under which it
 	// behaves as the original did in all that has a choice.
-	ourName   = "multiplexor"
-	theirName = "mimedefang-multiplexor"
+	ourName      = "multiplexor"
+	originalName = "mimedefang-multiplexor"
 
-	// theirVersion is what the original's clients are told under its name.
-	theirVersion = "3.7.1"
+	// originalVersion is what the original's clients are told under its name.
+	originalVersion = "3.7.1"
 )
 
 // number is an integer as the original reads it: "10abc" is 10. It fits into 32 bits.
@@ -154,7 +154,7 @@ type settings struct {
 }
 
 // like reports whether the program was started under the original's name.
-func (s *settings) likeOriginal() bool { return s.program == theirName }
+func (s *settings) likeOriginal() bool { return s.program == originalName }
 
 // parser returns the reader of settings for the name in argv[0].
 func parser(program string) *config.Parser {
@@ -167,19 +167,19 @@ func parser(program string) *config.Parser {
 			"queue": "1024", "jitter": "10", "reload": "two-generation", "poison": "2", "scanbelow": "yes", "nnp": "yes", "log": "auto", "level": "info", "program": ourName,
 		},
 	}
-	if program == theirName {
+	if program == originalName {
 		// Nothing but the command line counts: the original knew no settings file.
-		p.Program, p.DefaultFile = theirName, "/nonexistent"
+		p.Program, p.DefaultFile = originalName, "/nonexistent"
 		p.Vars = map[string]string{
-			"spool": "/var/spool/MIMEDefang", "requests": "", "worker": theirWorker(),
-			"queue": "0", "jitter": "0", "reload": "classic", "poison": "0", "scanbelow": "no", "nnp": "no", "log": "syslog", "level": "debug", "program": theirName,
+			"spool": "/var/spool/MIMEDefang", "requests": "", "worker": originalWorker(),
+			"queue": "0", "jitter": "0", "reload": "classic", "poison": "0", "scanbelow": "no", "nnp": "no", "log": "syslog", "level": "debug", "program": originalName,
 		}
 	}
 	return p
 }
 
-// theirWorker returns the filter program of MIMEDefang, which may be in either place.
-func theirWorker() string {
+// originalWorker returns the filter program of MIMEDefang, which may be in either place.
+func originalWorker() string {
 	const usual, local = "/usr/bin/mimedefang.pl", "/usr/local/bin/mimedefang.pl"
 	if !exists(usual) && exists(local) {
 		return local
@@ -193,8 +193,8 @@ func exists(path string) bool {
 }
 
 const (
-	theirMaxQueue = 128
-	maxQueue      = 1 << 20
+	originalMaxQueue = 128
+	maxQueue         = 1 << 20
 
 	// maxWorkers bounds the slots: each takes memory, with or without a process.
 	maxWorkers = 1 << 16
@@ -206,8 +206,8 @@ func (s *settings) Validate() error {
 	if !filepath.IsAbs(s.Worker) {
 		return &config.Error{Key: "worker", Err: fmt.Errorf("%q is not an absolute path", s.Worker)}
 	}
-	if s.likeOriginal() && s.QueueSize > theirMaxQueue {
-		return &config.Error{Key: "queue-size", Err: fmt.Errorf("Request queue size %d too big (%d max)", s.QueueSize, theirMaxQueue)}
+	if s.likeOriginal() && s.QueueSize > originalMaxQueue {
+		return &config.Error{Key: "queue-size", Err: fmt.Errorf("Request queue size %d too big (%d max)", s.QueueSize, originalMaxQueue)}
 	}
 	if !s.likeOriginal() && (s.QueueSize < 0 || s.QueueSize > maxQueue) {
 		return &config.Error{Key: "queue-size", Err: fmt.Errorf("%d is not between 0 and %d", s.QueueSize, maxQueue)}

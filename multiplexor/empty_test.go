@@ -31,9 +31,9 @@ func TestEmptyHoldsUpNobody(t *testing.T) {
 	}
 	s := newTestServer(t, loop, nil)
 	s.emptier = e
-	door, restricted := &doorway{server: s, open: new(int), limit: 10}, &doorway{server: s, open: new(int), limit: 10, restricted: true}
+	clients, restricted := &endpoint{server: s, open: new(int), limit: 10}, &endpoint{server: s, open: new(int), limit: 10, restricted: true}
 	run := testenv.Go(t, "the loop", loop.Run)
-	connect := func(d *doorway, text string) net.Conn {
+	connect := func(d *endpoint, text string) net.Conn {
 		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -57,13 +57,13 @@ func TestEmptyHoldsUpNobody(t *testing.T) {
 			t.Errorf("heard %q, %v; want %q", got, err, want)
 		}
 	}
-	gone := connect(door, "hello 2\n")
+	gone := connect(clients, "hello 2\n")
 	hears(gone, "hello 2 ok\n")
 	io.WriteString(gone, "empty aside-gone\n")
-	conn := connect(door, "hello 2\n")
+	conn := connect(clients, "hello 2\n")
 	hears(conn, "hello 2 ok\n")
 	io.WriteString(conn, "empty aside-x\nempty kept-x\nfree\n")
-	hears(connect(door, "free\n"), "2\n")
+	hears(connect(clients, "free\n"), "2\n")
 	hears(connect(restricted, "empty aside-x\n"), textPrivileged)
 	gone.Close()
 	if _, err := os.Stat(file); err != nil {

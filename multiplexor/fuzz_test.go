@@ -55,13 +55,13 @@ func FuzzRequestLine(f *testing.F) {
 		}
 		s := newTestServer(t, loop, nil) // workers are another test's matter
 		s.maxLine = 100
-		door := &doorway{server: s, open: new(int), limit: 10}
+		clients := &endpoint{server: s, open: new(int), limit: 10}
 		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		run := testenv.Go(t, "the loop", loop.Run)
-		loop.Post(func() { door.admit(fds[0]) })
+		loop.Post(func() { clients.admit(fds[0]) })
 		file := os.NewFile(uintptr(fds[1]), "client")
 		conn, err := net.FileConn(file)
 		file.Close()
@@ -81,7 +81,7 @@ func FuzzRequestLine(f *testing.F) {
 		}
 		conn.Close()
 		closed := make(chan int, 1)
-		loop.Post(func() { closed <- *door.open; loop.Stop() })
+		loop.Post(func() { closed <- *clients.open; loop.Stop() })
 		if n := testenv.Receive(t, "the count of connections", closed); n != 0 {
 			t.Errorf("%q: %d connections left open", text, n)
 		}

@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 
+	"postern/internal/mxproto"
 	"postern/internal/testenv"
 	"postern/multiplexor/pool"
 )
@@ -18,7 +20,7 @@ func (r *real) ctrl(args ...string) (stdout, stderr string, status int) {
 }
 
 // TestBrokenWorkerIsTold: what is wrong with a worker comes first in the log, in the
-// status, in an event, in the figures and in the reply; that slots are free is no sign
+// status, in an event, in the metrics and in the reply; that slots are free is no sign
 // that workers work.
 func TestBrokenWorkerIsTold(t *testing.T) {
 	const cause = "cannot locate Mail/Nothing.pm in @INC"
@@ -110,16 +112,30 @@ func TestBrokenWorkerIsTold(t *testing.T) {
 	r.end()
 }
 
+// TestWorkerInfoTellsUsage: what a worker's process uses stands at the end, for those who look for it.
+func TestWorkerInfoTellsUsage(t *testing.T) {
+	r := startReal(t)
+	r.want("ping", "PONG\n")
+	pid := strconv.Itoa(r.workerPid(0))
+	if u, ok := mxproto.ParseUsage(r.ask("workerinfo 0"), pid); !ok || u.Memory <= 0 {
+		t.Errorf("%+v, %v of %q", u, ok, r.ask("workerinfo 0"))
+	}
+	r.end()
+}
+
 // TestOriginalSaysNothingNew: under the original's name nothing of that is said.
 func TestOriginalSaysNothingNew(t *testing.T) {
 	r := prepare(t)
-	link := r.path(theirName)
+	link := r.path(originalName)
 	if err := os.Symlink(testenv.Binary(t, "multiplexor"), link); err != nil {
 		t.Fatal(err)
 	}
 	r.start(exec.Command(link, r.args("-D", "-O", r.path("n"))...))
 	r.want("ping", "PONG\n")
 	r.want("health", "ok got <health>\n") // a worker's
+	if got := r.ask("workerinfo 0"); strings.Contains(got, "ResidentKB") {
+		t.Errorf("workerinfo: %s", got)
+	}
 	if got := r.ask("do exit 3"); got != pool.FailDied.Text() {
 		t.Errorf("got %q", got)
 	}

@@ -53,7 +53,7 @@ func isTCP(spec string) bool {
 // versionName is the answer to "version".
 func (s *settings) versionName() string {
 	if s.likeOriginal() {
-		return theirVersion
+		return originalVersion
 	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return "postern " + info.Main.Version

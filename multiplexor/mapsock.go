@@ -37,25 +37,25 @@ const maxMapAhead = 2 * (maxNetstring + maxNetstringLength + 2)
 // mapClient is a connection of the map socket: netstrings both ways, one lookup
 // after the other.
 type mapClient struct {
-	server *server
-	door   *doorway
-	stream evloop.Stream
-	timer  evloop.Timer // while a reply waits for room
-	phase  clientPhase
-	paused bool
-	gone   bool // the client has
-	over   bool // it asks for no more, and waits for what it has asked for
-	req    pool.Request
-	out    []byte
+	server   *server
+	endpoint *endpoint
+	stream   evloop.Stream
+	timer    evloop.Timer // while a reply waits for room
+	phase    clientPhase
+	paused   bool
+	gone     bool // the client has
+	over     bool // it asks for no more, and waits for what it has asked for
+	req      pool.Request
+	out      []byte
 }
 
-func (d *doorway) admitMap(fd int) {
+func (d *endpoint) admitMap(fd int) {
 	if *d.open >= d.limit || !d.knows(fd) {
 		d.server.loop.CloseFD(fd) // there is no reply that a client would read without having asked
 		return
 	}
 	*d.open++
-	c := &mapClient{server: d.server, door: d}
+	c := &mapClient{server: d.server, endpoint: d}
 	c.timer.Do = c.close
 	c.stream.Open(d.server.loop, fd, c)
 	if err := c.stream.Watch(true); err != nil {
@@ -192,5 +192,5 @@ func (c *mapClient) close() {
 	c.phase = closed
 	c.server.loop.Timers.Stop(&c.timer)
 	c.stream.Close()
-	*c.door.open--
+	*c.endpoint.open--
 }

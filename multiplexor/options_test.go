@@ -122,7 +122,7 @@ func TestNumericOptions(t *testing.T) {
 		_, err := p.Parse(s, s.arguments(args))
 		return s, err
 	}
-	for i, name := range []string{theirName, ourName} {
+	for i, name := range []string{originalName, ourName} {
 		t.Run(name, func(t *testing.T) {
 			s, err := read(name, nil)
 			if err != nil {

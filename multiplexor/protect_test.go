@@ -27,7 +27,7 @@ func TestMemoryIsProtected(t *testing.T) {
 	if _, drops := testenv.DaemonAccount(); drops {
 		testenv.Path(t, "programs of another account", "setpriv")
 	}
-	for _, program := range []string{ourName, theirName} {
+	for _, program := range []string{ourName, originalName} {
 		t.Run(program, func(t *testing.T) {
 			r := prepare(t)
 			link := r.path(program)
@@ -45,7 +45,7 @@ func TestMemoryIsProtected(t *testing.T) {
 			if err := asAccount("exec 3</proc/self/environ"); err != nil {
 				t.Errorf("the test can open nothing at all: %v", err)
 			}
-			want := map[string]string{ourName: "NoNewPrivs:\t1\n", theirName: "NoNewPrivs:\t0\n"}[program]
+			want := map[string]string{ourName: "NoNewPrivs:\t1\n", originalName: "NoNewPrivs:\t0\n"}[program]
 			pids := []string{fmt.Sprint(pid)}
 			for _, exe := range childrenOf(r.worker) {
 				pids = append(pids, filepath.Base(filepath.Dir(exe)))

@@ -13,8 +13,8 @@ import (
 
 // MIMEDefang's worker, and where its filters put what they keep, unless they say otherwise.
 const (
-	theirWorkerName = "mimedefang.pl"
-	theirQuarantine = "/var/spool/MD-Quarantine"
+	theirWorkerName    = "mimedefang.pl"
+	originalQuarantine = "/var/spool/MD-Quarantine"
 )
 
 // quarantineLost says, for MIMEDefang's worker, why what its filters quarantine would be lost: they do not say so themselves.

@@ -31,7 +31,7 @@ func TestQuarantineIsThere(t *testing.T) {
 			t.Errorf("%s with %s: %q, want %q", tt.worker, tt.dir, got, tt.want)
 		}
 	}
-	if _, err := os.Stat(theirQuarantine); err == nil {
+	if _, err := os.Stat(originalQuarantine); err == nil {
 		return // of a MIMEDefang that is installed
 	}
 	r := prepare(t)

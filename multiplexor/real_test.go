@@ -449,7 +449,7 @@ func TestRealRefusals(t *testing.T) {
 	testenv.NeedRoot(t)
 	r := prepare(t)
 	bin := testenv.Binary(t, "multiplexor")
-	theirs := r.path(theirName)
+	theirs := r.path(originalName)
 	if err := os.Symlink(bin, theirs); err != nil {
 		t.Fatal(err)
 	}
@@ -769,7 +769,7 @@ func TestScanByAnotherName(t *testing.T) {
 	r.end()
 
 	r = prepare(t)
-	theirs := r.path(theirName)
+	theirs := r.path(originalName)
 	if err := os.Symlink(testenv.Binary(t, "multiplexor"), theirs); err != nil {
 		t.Fatal(err)
 	}
@@ -778,7 +778,7 @@ func TestScanByAnotherName(t *testing.T) {
 	r.end()
 }
 
-// TestRealMetrics reads the figures as Prometheus does.
+// TestRealMetrics reads the metrics as Prometheus does.
 func TestRealMetrics(t *testing.T) {
 	r := startReal(t, "--metrics", "x", "-x", "3", "--scan-below-spool=no")
 	r.want("scan q d", "ok got <scan q d>\n")

@@ -19,35 +19,35 @@ import (
 type server struct {
 	loop        *evloop.Loop
 	pool        *pool.Pool
-	log         *journal
+	log         *logQueue
 	name        string // of the version answer
 	began       time.Time
 	timeout     time.Duration // for a request line to come, and for a reply to go
-	lookTimeout time.Duration // for work at the disk
+	diskTimeout time.Duration // for work at the disk
 	maxLine     int           // bytes of a request line without its LF
 	reread      func()
-	usage       bool       // workerinfo tells memory and CPU
-	guard       *scanGuard // nil: scans may be of any directory
+	usage       bool        // workerinfo tells memory and CPU
+	guard       *spoolGuard // nil: scans may be of any directory
 	emptier     *emptier
 
 	commands map[string]builtin
 	scratch  []byte // for replies
 
-	doors []*doorway
-	spare *client // closed ones, for use again
+	endpoints []*endpoint
+	spare     *client // closed ones, for use again
 }
 
 // connections counts those that are open, on all sockets.
 func (s *server) connections() int {
 	n := 0
-	for _, d := range s.doors {
+	for _, d := range s.endpoints {
 		n += *d.open
 	}
 	return n
 }
 
-// doorway is one kind of connection a server has.
-type doorway struct {
+// endpoint is one kind of connection a server has.
+type endpoint struct {
 	server     *server
 	restricted bool
 	open       *int
@@ -58,7 +58,7 @@ type doorway struct {
 
 // knows asks the kernel who is at the other end of a UNIX socket. TCP peers are not
 // asked: they are a matter of the address listened on.
-func (d *doorway) knows(fd int) bool {
+func (d *endpoint) knows(fd int) bool {
 	if len(d.users) == 0 {
 		return true
 	}
@@ -81,7 +81,7 @@ func (d *doorway) knows(fd int) bool {
 const maxRestricted = 1000
 
 // admit makes a new descriptor a client.
-func (d *doorway) admit(fd int) {
+func (d *endpoint) admit(fd int) {
 	s := d.server
 	switch {
 	case !d.knows(fd):
@@ -101,7 +101,7 @@ func (d *doorway) admit(fd int) {
 		c.nextSpare = nil
 	}
 	*d.open++
-	c.server, c.door = s, d
+	c.server, c.endpoint = s, d
 	c.phase, c.persistent, c.tooLong, c.gone, c.paused, c.over = reading, false, false, false, false, false
 	c.stream.Open(s.loop, fd, c)
 	c.stream.ReadNow()
@@ -132,13 +132,13 @@ const (
 
 // client is one connection. It is the asker of its own request.
 type client struct {
-	server *server
-	door   *doorway
-	stream evloop.Stream
-	timer  evloop.Timer
-	phase  clientPhase
-	req    pool.Request
-	look   *look // that it waits for, before its request goes to the pool
+	server   *server
+	endpoint *endpoint
+	stream   evloop.Stream
+	timer    evloop.Timer
+	phase    clientPhase
+	req      pool.Request
+	work     *diskWork // that it waits for, before its request goes to the pool
 
 	tooLong    bool // the line is being skipped up to its LF
 	persistent bool // hello 2 was said: framed replies, more requests
@@ -167,8 +167,8 @@ func (c *client) wait() {
 
 // expired is the end of the time for a line or a reply, or for a lookup.
 func (c *client) expired() {
-	if c.look != nil {
-		c.endLook()
+	if c.work != nil {
+		c.endWork()
 		c.Failed(pool.FailTimeout)
 		return
 	}
@@ -207,13 +207,13 @@ func (c *client) line(line []byte) {
 	line = bytes.TrimSuffix(line, []byte("\r"))
 	switch {
 	case tooLong || len(line) > c.server.maxLine:
-		if c.door.restricted {
+		if c.endpoint.restricted {
 			c.reply([]byte(textPrivileged))
 		} else {
 			c.server.log.event(levelDebug, "doWorkerCommand: Command too long")
 			c.reply([]byte(textTooLong))
 		}
-	case !c.persistent && string(line) == mxproto.Hello && !c.door.restricted:
+	case !c.persistent && string(line) == mxproto.Hello && !c.endpoint.restricted:
 		c.persistent = true
 		c.server.loop.Timers.Stop(&c.timer)
 		if err := c.stream.Write([]byte(mxproto.HelloOK)); err != nil {
@@ -347,7 +347,7 @@ func (c *client) Ended(s *evloop.Stream, err error) {
 		}
 	case c.phase == reading && err == io.EOF && !c.persistent && (len(s.Rest()) > 0 || c.tooLong):
 		c.reply([]byte(textUnfinished))
-	case c.phase == reading && c.door.restricted && err == io.EOF && !c.persistent:
+	case c.phase == reading && c.endpoint.restricted && err == io.EOF && !c.persistent:
 		c.reply([]byte(textPrivileged))
 	default:
 		c.close()
@@ -361,7 +361,7 @@ func (c *client) close() {
 	c.phase = closed
 	c.server.loop.Timers.Stop(&c.timer)
 	c.stream.Close()
-	*c.door.open--
+	*c.endpoint.open--
 	c.req.Trim(maxSpareLine)
 	c.nextSpare = c.server.spare
 	c.server.spare = c

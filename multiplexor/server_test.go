@@ -18,10 +18,10 @@ func newTestServer(t *testing.T, loop *evloop.Loop, change func(*pool.Limits)) *
 	if change != nil {
 		change(&l)
 	}
-	errands := newErrands()
+	errands := newWorkQueue()
 	t.Cleanup(func() { errands.Close() })
-	log := &journal{log: slog.New(&memoryLog{}), errands: errands}
+	log := &logQueue{log: slog.New(&memoryLog{}), work: errands}
 	none := pool.Processes{Start: func(_ pool.Owner, _ bool, done func(pool.Process, error)) { done(nil, os.ErrNotExist) }, Wall: time.Now}
 	p := pool.New(l, &loop.Timers, none, log)
-	return &server{loop: loop, pool: p, log: log, name: "v", began: time.Now(), timeout: time.Minute, lookTimeout: l.BusyTimeout, maxLine: 1000, commands: makeBuiltins(), reread: p.Reread}
+	return &server{loop: loop, pool: p, log: log, name: "v", began: time.Now(), timeout: time.Minute, diskTimeout: l.BusyTimeout, maxLine: 1000, commands: makeBuiltins(), reread: p.Reread}
 }

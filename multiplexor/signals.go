@@ -26,7 +26,7 @@ func (d *multiplexor) signalled(sig os.Signal) {
 	switch sig {
 	case syscall.SIGINT:
 		// A service manager that does not read could hold up the loop.
-		d.errands.must(d.manager.Reloading)
+		d.work.must(d.manager.Reloading)
 		d.reloading = true
 		d.reread()
 	case syscall.SIGHUP:
@@ -46,10 +46,10 @@ func (d *multiplexor) terminate(sig syscall.Signal) {
 		d.loop.Stop()
 		return
 	}
-	d.journal.event(levelInfo, "Received %s: Stopping workers and terminating", unix.SignalName(sig))
-	d.errands.must(d.manager.Stopping)
-	d.giveUpNames(func(err error) { d.journal.Add(levelWarning, err.Error()) })
-	for _, l := range d.doors {
+	d.lines.event(levelInfo, "Received %s: Stopping workers and terminating", unix.SignalName(sig))
+	d.work.must(d.manager.Stopping)
+	d.giveUpNames(func(err error) { d.lines.Add(levelWarning, err.Error()) })
+	for _, l := range d.listeners {
 		l.Close()
 	}
 	d.pool.Stop(d.loop.Stop)
@@ -65,7 +65,7 @@ func (d *multiplexor) reread() {
 	}
 	d.pool.Reread()
 	if d.settings.changed != nil {
-		d.errands.must(d.nameChanged)
+		d.work.must(d.nameChanged)
 	}
 }
 
@@ -73,9 +73,9 @@ func (d *multiplexor) reread() {
 func (d *multiplexor) nameChanged() {
 	switch names, err := d.settings.changed(); {
 	case err != nil:
-		d.journal.Add(levelError, "The settings are wrong now, and would not let this program start: "+err.Error())
+		d.lines.Add(levelError, "The settings are wrong now, and would not let this program start: "+err.Error())
 	case len(names) > 0:
-		d.journal.Add(levelWarning, "Settings have changed and are not in force before a restart: "+strings.Join(names, ", "))
+		d.lines.Add(levelWarning, "Settings have changed and are not in force before a restart: "+strings.Join(names, ", "))
 	}
 }
 
@@ -83,10 +83,10 @@ func (d *multiplexor) nameChanged() {
 // waits for it reads the outcome in the status text.
 func (d *multiplexor) rereadEnded() {
 	text := d.pool.StatusText()
-	d.errands.must(func() { d.manager.Status(text) })
+	d.work.must(func() { d.manager.Status(text) })
 	if d.reloading {
 		d.reloading = false
-		d.errands.must(d.manager.Ready)
+		d.work.must(d.manager.Ready)
 	}
 }
 

@@ -30,7 +30,7 @@ func TestServiceManagerDoesNotHoldUpTheLoop(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer loop.Close()
-	d := &multiplexor{manager: daemon.NewNotifier(), pool: newTestServer(t, loop, nil).pool, errands: e, settings: &settings{}}
+	d := &multiplexor{manager: daemon.NewNotifier(), pool: newTestServer(t, loop, nil).pool, work: e, settings: &settings{}}
 	defer d.manager.Close()
 	d.pool.OnReread = d.rereadEnded
 	d.signalled(syscall.SIGINT)

@@ -16,8 +16,8 @@ import (
 	"postern/internal/safedir"
 )
 
-// taken is a listener whose connections the loop accepts.
-type taken struct {
+// socket is a listener whose connections the loop accepts.
+type socket struct {
 	name   string
 	fd     int
 	remove func() error
@@ -53,7 +53,7 @@ func (d *multiplexor) openSockets(account *privdrop.Account) error {
 			if err != nil {
 				return errors.Join(err, set.Close())
 			}
-			d.sockets = append(d.sockets, taken{name, fd, remove})
+			d.sockets = append(d.sockets, socket{name, fd, remove})
 		}
 	}
 	return nil
@@ -105,8 +105,8 @@ func (s *settings) checkDirectories(name string) int {
 	return status
 }
 
-// openDoors makes the loop accept connections.
-func (d *multiplexor) openDoors() error {
+// openEndpoints makes the loop accept connections.
+func (d *multiplexor) openEndpoints() error {
 	mayAsk, err := notify.LookupUsers("request-users", d.settings.RequestUsers)
 	if err != nil {
 		return err
@@ -115,10 +115,10 @@ func (d *multiplexor) openDoors() error {
 	if err != nil {
 		return err
 	}
-	requests := &doorway{server: d.server, open: new(int), limit: int(d.settings.MaxConnections), users: mayAsk}
-	status := &doorway{server: d.server, open: new(int), limit: maxRestricted, restricted: true, users: mayLook}
-	maps := &doorway{server: d.server, open: new(int), limit: int(d.settings.MaxConnections), users: mayAsk}
-	d.server.doors = []*doorway{requests, status, maps}
+	requests := &endpoint{server: d.server, open: new(int), limit: int(d.settings.MaxConnections), users: mayAsk}
+	status := &endpoint{server: d.server, open: new(int), limit: maxRestricted, restricted: true, users: mayLook}
+	maps := &endpoint{server: d.server, open: new(int), limit: int(d.settings.MaxConnections), users: mayAsk}
+	d.server.endpoints = []*endpoint{requests, status, maps}
 	d.leaveRoom()
 	for i, t := range d.sockets {
 		var admit func(fd int)
@@ -130,12 +130,12 @@ func (d *multiplexor) openDoors() error {
 		default:
 			admit = maps.admitMap
 		}
-		l, err := d.loop.Listen(t.fd, admit, func(err error) { d.journal.Add(levelError, err.Error()) })
+		l, err := d.loop.Listen(t.fd, admit, func(err error) { d.lines.Add(levelError, err.Error()) })
 		if err != nil {
 			return err
 		}
 		d.sockets[i].fd = -1 // the loop's now
-		d.doors = append(d.doors, l)
+		d.listeners = append(d.listeners, l)
 	}
 	return nil
 }
@@ -163,7 +163,7 @@ func (d *multiplexor) leaveRoom() {
 	workers := int(d.settings.Max)
 	room := int(min(limit.Cur, math.MaxInt32)) - perWorker*workers - otherFDs
 	if room < workers {
-		d.journal.Add(levelWarning, fmt.Sprintf("%d workers and their clients may need more than the %d descriptors that there may be", workers, limit.Cur))
+		d.lines.Add(levelWarning, fmt.Sprintf("%d workers and their clients may need more than the %d descriptors that there may be", workers, limit.Cur))
 	}
 	used, share := map[string]bool{}, 0
 	for _, t := range d.sockets {
@@ -174,10 +174,10 @@ func (d *multiplexor) leaveRoom() {
 		share += parts[name]
 	}
 	for i, name := range []string{"requests", "status", "map"} {
-		door := d.server.doors[i]
-		if most := max(room*parts[name]/max(share, 1), workers); used[name] && door.limit > most {
-			door.limit = most
-			d.journal.Add(levelInfo, fmt.Sprintf("%d connections at most on sockets for %s: there may be %d descriptors", most, name, limit.Cur))
+		e := d.server.endpoints[i]
+		if most := max(room*parts[name]/max(share, 1), workers); used[name] && e.limit > most {
+			e.limit = most
+			d.lines.Add(levelInfo, fmt.Sprintf("%d connections at most on sockets for %s: there may be %d descriptors", most, name, limit.Cur))
 		}
 	}
 }

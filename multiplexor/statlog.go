@@ -12,15 +12,15 @@ import (
 // statLog writes statistics lines to a file, to the log, or both. Its file is
 // written outside the loop.
 type statLog struct {
-	path    string // "" = no file
-	mode    os.FileMode
-	flush   bool // after each line
-	toLog   bool
-	journal *journal
+	path  string // "" = no file
+	mode  os.FileMode
+	flush bool // after each line
+	toLog bool
+	log   *logQueue
 
-	reopening atomic.Bool // an errand to do that waits
+	reopening atomic.Bool // work to do that waits
 
-	// These belong to the errands' goroutine after open.
+	// These belong to the work queue's goroutine after open.
 	file   *os.File
 	buf    []byte
 	failed bool // the last write has, and that is logged
@@ -56,16 +56,16 @@ func (s *statLog) Add(event string, worker, running, busy int, extra string) {
 		line += " " + oneLine(extra)
 	}
 	if s.toLog {
-		s.journal.AddEach(levelInfo, "stats "+line[:min(len(line), maxStatLine)])
+		s.log.AddEach(levelInfo, "stats "+line[:min(len(line), maxStatLine)])
 	}
 	if s.path == "" {
 		return
 	}
 	line = now.Format("02/01/2006:15:04:05 ") + line
 	line = line[:min(len(line), maxStatLine)] + "\n"
-	s.journal.errands.add(func() {
-		if n := s.journal.errands.dropped.Swap(0); n > 0 {
-			s.journal.Add(levelWarning, fmt.Sprintf("%d statistics lines were dropped: the disk is too slow", n))
+	s.log.work.add(func() {
+		if n := s.log.work.dropped.Swap(0); n > 0 {
+			s.log.Add(levelWarning, fmt.Sprintf("%d statistics lines were dropped: the disk is too slow", n))
 		}
 		s.buf = append(s.buf, line...)
 		if s.flush || len(s.buf) >= statBlock {
@@ -74,7 +74,7 @@ func (s *statLog) Add(event string, worker, running, busy int, extra string) {
 	})
 }
 
-// write is what the errands' goroutine does with the lines at hand. Lines that
+// write is what the work queue's goroutine does with the lines at hand. Lines that
 // cannot be written are lost; the log says so once, until one is written again.
 func (s *statLog) write() {
 	lines := s.buf
@@ -84,7 +84,7 @@ func (s *statLog) write() {
 	}
 	_, err := s.file.Write(lines)
 	if err != nil && !s.failed {
-		s.journal.Add(levelError, fmt.Sprintf("Could not write stats file %s: %v", s.path, rootCause(err)))
+		s.log.Add(levelError, fmt.Sprintf("Could not write stats file %s: %v", s.path, rootCause(err)))
 	}
 	s.failed = err != nil
 }
@@ -95,7 +95,7 @@ func (s *statLog) reopen() {
 	if s.reopening.Swap(true) {
 		return
 	}
-	s.journal.errands.must(func() {
+	s.log.work.must(func() {
 		s.reopening.Store(false)
 		s.write()
 		s.closeFile()
@@ -107,7 +107,7 @@ func (s *statLog) reopen() {
 // openOrLog opens the file. Without it the multiplexor goes on.
 func (s *statLog) openOrLog() {
 	if err := s.open(); err != nil {
-		s.journal.Add(levelError, fmt.Sprintf("Could not open stats file %s: %v", s.path, rootCause(err)))
+		s.log.Add(levelError, fmt.Sprintf("Could not open stats file %s: %v", s.path, rootCause(err)))
 	}
 }
 
@@ -119,7 +119,7 @@ func (s *statLog) closeFile() {
 	}
 }
 
-// Close writes out what is held back. It is called when the errands are done.
+// Close writes out what is held back. It is called when the work is done.
 func (s *statLog) Close() {
 	s.write()
 	s.closeFile()

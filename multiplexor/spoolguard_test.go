@@ -23,23 +23,23 @@ func TestScanOnAHangingDisk(t *testing.T) {
 	}
 	defer loop.Close()
 	spool := t.TempDir()
-	guard, err := newScanGuard(spool)
+	guard, err := newSpoolGuard(spool)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer guard.Close()
-	guard.looks = make(chan struct{}, 1)
-	guard.looks <- struct{}{} // nobody looks before this is taken
+	guard.turns = make(chan struct{}, 1)
+	guard.turns <- struct{}{} // nobody looks before this is taken
 	s := newTestServer(t, loop, func(l *pool.Limits) { l.BusyTimeout = 50 * time.Millisecond })
 	s.guard = guard
-	door := &doorway{server: s, open: new(int), limit: 10}
+	clients := &endpoint{server: s, open: new(int), limit: 10}
 	run := testenv.Go(t, "the loop", loop.Run)
 	connect := func() net.Conn {
 		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		loop.Post(func() { door.admit(fds[0]) })
+		loop.Post(func() { clients.admit(fds[0]) })
 		file := os.NewFile(uintptr(fds[1]), "client")
 		defer file.Close()
 		conn, err := net.FileConn(file)
@@ -62,10 +62,10 @@ func TestScanOnAHangingDisk(t *testing.T) {
 	next := connect() // has the place of the first
 	defer next.Close()
 	io.WriteString(next, "fr")
-	testenv.Receive(t, "the first lookup", guard.looks) // now the disk answers the first lookup
+	testenv.Receive(t, "the first lookup", guard.turns) // now the disk answers the first lookup
 	passed := make(chan struct{})
 	go func() {
-		guard.looks <- struct{}{} // when the first has ended
+		guard.turns <- struct{}{} // when the first has ended
 		loop.Post(func() { close(passed) })
 	}()
 	testenv.Receive(t, "the end of the first lookup", passed)

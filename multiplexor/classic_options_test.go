@@ -23,12 +23,12 @@ func TestTheirArguments(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := theirArguments(strings.Fields(tt.args))
+			got := classicArguments(strings.Fields(tt.args))
 			if d := cmp.Diff(strings.Fields(tt.want), got); d != "" {
 				t.Errorf("%s (-want +got):\n%s", tt.args, d)
 			}
-			s := &settings{program: theirName}
-			_, err := parser(theirName).Parse(s, got)
+			s := &settings{program: originalName}
+			_, err := parser(originalName).Parse(s, got)
 			if bad := tt.name == "unknown" || tt.name == "no value"; (err != nil) != bad {
 				t.Errorf("%s: error %v", tt.args, err)
 			}

@@ -27,11 +27,11 @@ import (
 	"postern/multiplexor/process"
 )
 
-// run is the whole life of the program. It gives the exit status.
+// run is the program from its start to its end. It returns the exit status.
 func run(args []string) int {
 	began := time.Now()
 	program := filepath.Base(args[0])
-	if program != theirName {
+	if program != originalName {
 		program = ourName
 	}
 	syscall.Umask(0o077)
@@ -64,7 +64,7 @@ func run(args []string) int {
 	}
 	d := &multiplexor{settings: s, report: report, began: began, name: args[0], manager: daemon.NewNotifier(), signals: make(chan os.Signal, 8)}
 	defer d.manager.Close()
-	return d.live()
+	return d.run()
 }
 
 // passedListeners reports whether a service manager has opened our sockets: then it
@@ -78,7 +78,7 @@ func (s *settings) read(args []string) (done bool, status int) {
 		p.Stdout = os.Stderr
 		for _, a := range words {
 			if a == "-v" || a == "--version" {
-				fmt.Printf("%s version %s\n", theirName, theirVersion)
+				fmt.Printf("%s version %s\n", originalName, originalVersion)
 				return true, 0
 			}
 		}
@@ -105,7 +105,7 @@ func (s *settings) read(args []string) (done bool, status int) {
 			fmt.Fprintf(os.Stderr, "%s: error: %v\n", args[0], err)
 			return true, config.ExitSettings
 		}
-		if text := s.quarantineLost(theirQuarantine); text != "" && !s.likeOriginal() {
+		if text := s.quarantineLost(originalQuarantine); text != "" && !s.likeOriginal() {
 			fmt.Fprintf(os.Stderr, "%s: warning: %s\n", args[0], text)
 		}
 		return true, s.checkDirectories(args[0])
@@ -131,7 +131,7 @@ func (s *settings) changedSince(start *config.Result, words []string) ([]string,
 // arguments makes a command line fit for our parser.
 func (s *settings) arguments(args []string) []string {
 	if s.likeOriginal() {
-		return theirArguments(args)
+		return classicArguments(args)
 	}
 	return attachNegative(args)
 }
@@ -148,27 +148,27 @@ type multiplexor struct {
 	files    ownFiles
 	log      *slog.Logger
 	logQueue *logging.Queue
-	sockets  []taken
+	sockets  []socket
 	others   listen.Set // notify and metrics, which have goroutines of their own
 
-	errands *errands
-	journal *journal
-	stats   *statLog
-	loop    *evloop.Loop
-	hub     *notify.Hub
-	pool    *pool.Pool
-	server  *server
-	starter *process.Starter
-	forks   *process.ForkServers // nil without --fork-server
-	doors   []*evloop.Listener
-	status  int
+	work      *workQueue
+	lines     *logQueue
+	stats     *statLog
+	loop      *evloop.Loop
+	hub       *notify.Hub
+	pool      *pool.Pool
+	server    *server
+	starter   *process.Starter
+	forks     *process.ForkServers // nil without --fork-server
+	listeners []*evloop.Listener
+	status    int
 
 	statusTimer evloop.Timer
 	reloading   bool // the service manager waits for the end of a reread
 }
 
-// live starts, serves and ends.
-func (d *multiplexor) live() int {
+// run starts, serves and ends.
+func (d *multiplexor) run() int {
 	// From now on a signal does not end the program half way: it is seen to when the loop turns.
 	signal.Ignore(syscall.SIGPIPE) // workers expect to inherit that
 	signal.Notify(d.signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGHUP)
@@ -180,11 +180,11 @@ func (d *multiplexor) live() int {
 	}
 	if err := d.assemble(); err != nil {
 		d.report.fail(err.Error(), false)
-		d.leave()
+		d.close()
 		return 1
 	}
 	d.serve()
-	d.leave()
+	d.close()
 	return d.status
 }
 
@@ -283,8 +283,8 @@ func (d *multiplexor) assemble() (err error) {
 	if d.loop, err = evloop.New(); err != nil {
 		return err
 	}
-	d.errands = newErrands()
-	d.journal = &journal{log: d.log, queue: d.logQueue, errands: d.errands, events: s.LogEvents}
+	d.work = newWorkQueue()
+	d.lines = &logQueue{log: d.log, queue: d.logQueue, work: d.work, events: s.LogEvents}
 	d.openStats()
 	if len(d.others["notify"]) > 0 {
 		letters := "BFRSUYZ"
@@ -303,10 +303,10 @@ func (d *multiplexor) assemble() (err error) {
 	d.starter = process.NewStarter(d.loop, pr, int(s.Max))
 	system := pool.Processes{Start: d.starter.Start, Wall: time.Now}
 	if s.Fork {
-		d.forks = process.NewForkServers(d.loop, pr, system.Start, d.journal, s.LogEvents)
+		d.forks = process.NewForkServers(d.loop, pr, system.Start, d.lines, s.LogEvents)
 		system = pool.Processes{Start: d.forks.Start, Forget: d.forks.Forget, Revert: d.forks.Revert, Wall: time.Now}
 	}
-	d.pool = pool.New(s.limits(), &d.loop.Timers, system, d.journal)
+	d.pool = pool.New(s.limits(), &d.loop.Timers, system, d.lines)
 	if d.stats != nil {
 		d.pool.Statistics = d.stats
 	}
@@ -316,7 +316,7 @@ func (d *multiplexor) assemble() (err error) {
 	}
 	if s.KeepPoison != "" {
 		d.pool.KeepPoison = poisonKeeper(s.Spool, s.KeepPoison, func(text string, err error) {
-			// The logger may be used by any goroutine; the journal is the loop's.
+			// The logger may be used by any goroutine; the log queue is the loop's.
 			if err != nil {
 				d.log.Error(err.Error())
 				return
@@ -324,17 +324,17 @@ func (d *multiplexor) assemble() (err error) {
 			d.log.Info(text)
 		})
 	}
-	d.server = &server{loop: d.loop, pool: d.pool, log: d.journal, name: s.versionName(), began: d.began,
-		timeout: time.Duration(s.Client), lookTimeout: time.Duration(s.Busy), maxLine: int(s.MaxRequestSize), commands: makeBuiltins(), reread: d.reread, emptier: newEmptier(s.Spool)}
+	d.server = &server{loop: d.loop, pool: d.pool, log: d.lines, name: s.versionName(), began: d.began,
+		timeout: time.Duration(s.Client), diskTimeout: time.Duration(s.Busy), maxLine: int(s.MaxRequestSize), commands: makeBuiltins(), reread: d.reread, usage: !s.likeOriginal(), emptier: newEmptier(s.Spool)}
 	if !s.likeOriginal() {
 		d.server.commands["health"] = healthCommand
 	}
 	if s.ScanBelow {
-		if d.server.guard, err = newScanGuard(s.Spool); err != nil {
+		if d.server.guard, err = newSpoolGuard(s.Spool); err != nil {
 			return err
 		}
 	}
-	return d.openDoors()
+	return d.openEndpoints()
 }
 
 // workerEnv is our environment as far as workers get it. What is withheld that
@@ -342,7 +342,7 @@ func (d *multiplexor) assemble() (err error) {
 func (d *multiplexor) workerEnv() []string {
 	env, withheld := process.Environ(os.Environ(), d.settings.likeOriginal())
 	if len(withheld) > 0 {
-		d.journal.Add(levelWarning, "not given to workers, because it could make them load foreign code: "+strings.Join(withheld, ", "))
+		d.lines.Add(levelWarning, "not given to workers, because it could make them load foreign code: "+strings.Join(withheld, ", "))
 	}
 	return env
 }
@@ -356,7 +356,7 @@ func (d *multiplexor) openStats() {
 	if s.Group {
 		mode = 0o640
 	}
-	d.stats = &statLog{path: s.StatsFile, mode: mode, flush: s.StatsFlush, toLog: s.StatsSyslog, journal: d.journal}
+	d.stats = &statLog{path: s.StatsFile, mode: mode, flush: s.StatsFlush, toLog: s.StatsSyslog, log: d.lines}
 	d.stats.openOrLog()
 }
 
@@ -368,7 +368,7 @@ func (d *multiplexor) serve() {
 	go d.manager.Watch(d.alive, ended)
 	go daemon.ReapOrphans(ended)
 	if len(d.others["metrics"]) > 0 {
-		figures := newFigures(d.loop, p, d.server, int(s.Max))
+		figures := newMetrics(d.loop, p, d.server, int(s.Max))
 		for _, l := range d.others["metrics"] {
 			go func() {
 				if err := figures.Serve(l); err != nil {
@@ -380,11 +380,11 @@ func (d *multiplexor) serve() {
 	for _, l := range d.others["notify"] {
 		go func() {
 			if err := d.hub.Serve(l); err != nil {
-				d.journal.Add(levelError, "notification socket: "+err.Error())
+				d.lines.Add(levelError, "notification socket: "+err.Error())
 			}
 		}()
 	}
-	d.journal.event(levelInfo, "started; minWorkers=%d, maxWorkers=%d, maxRequests=%d, maxLifetime=%d, maxIdleTime=%d, busyTimeout=%d, clientTimeout=%d",
+	d.lines.event(levelInfo, "started; minWorkers=%d, maxWorkers=%d, maxRequests=%d, maxLifetime=%d, maxIdleTime=%d, busyTimeout=%d, clientTimeout=%d",
 		s.Min, s.Max, s.MaxRequests, time.Duration(s.MaxLifetime)/time.Second, time.Duration(s.Idle)/time.Second, time.Duration(s.Busy)/time.Second, time.Duration(s.Client)/time.Second)
 	if d.forks != nil {
 		d.forks.Load()
@@ -407,11 +407,11 @@ func (d *multiplexor) serve() {
 // ready tells whoever waits that requests are answered from now on.
 func (d *multiplexor) ready() {
 	d.report.ready()
-	d.errands.must(d.manager.Ready)
+	d.work.must(d.manager.Ready)
 	if !d.settings.likeOriginal() {
-		d.journal.Add(levelInfo, fmt.Sprintf("ready, process %d", os.Getpid()))
-		if text := d.settings.quarantineLost(theirQuarantine); text != "" {
-			d.journal.Add(levelWarning, text)
+		d.lines.Add(levelInfo, fmt.Sprintf("ready, process %d", os.Getpid()))
+		if text := d.settings.quarantineLost(originalQuarantine); text != "" {
+			d.lines.Add(levelWarning, text)
 		}
 	}
 	d.tellStatus()
@@ -423,7 +423,7 @@ const statusInterval = 10 * time.Second
 // tellStatus tells the service manager in words what the workers do.
 func (d *multiplexor) tellStatus() {
 	text := d.pool.StatusText()
-	d.errands.add(func() { d.manager.Status(text) })
+	d.work.add(func() { d.manager.Status(text) })
 	d.statusTimer.Do = d.tellStatus
 	d.loop.Timers.Start(&d.statusTimer, statusInterval)
 }
@@ -443,8 +443,8 @@ func (d *multiplexor) alive() bool {
 // aliveWait is far more than the loop needs for one turn.
 const aliveWait = 5 * time.Second
 
-// leave frees everything, in the order in which the parts use each other.
-func (d *multiplexor) leave() {
+// close frees everything, in the order in which the parts use each other.
+func (d *multiplexor) close() {
 	if d.forks != nil {
 		d.forks.Close()
 	}
@@ -458,7 +458,7 @@ func (d *multiplexor) leave() {
 	if d.pool != nil && !d.settings.likeOriginal() {
 		d.log.Info("stopped")
 	}
-	if d.errands != nil && d.errands.Close() && d.stats != nil {
+	if d.work != nil && d.work.Close() && d.stats != nil {
 		d.stats.Close()
 	}
 	if d.server != nil && d.server.guard != nil {

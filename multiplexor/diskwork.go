@@ -1,14 +1,14 @@
 package main
 
-// look is work at the disk that a client waits for.
-type look struct{ c *client } // nil: it waits no more
+// diskWork is work at the disk that a client waits for.
+type diskWork struct{ c *client } // nil: it waits no more
 
 // atDisk has work done outside the loop, no more at a time than turns has room for. What it gives is called on the loop,
 // unless the client waits no more.
 func (c *client) atDisk(turns chan struct{}, work func() (then func())) {
-	l, loop := &look{c}, c.server.loop
-	c.look = l
-	c.server.loop.Timers.Start(&c.timer, c.server.lookTimeout)
+	l, loop := &diskWork{c}, c.server.loop
+	c.work = l
+	c.server.loop.Timers.Start(&c.timer, c.server.diskTimeout)
 	go func() {
 		turns <- struct{}{}
 		then := work()
@@ -18,12 +18,12 @@ func (c *client) atDisk(turns chan struct{}, work func() (then func())) {
 }
 
 // done goes on with what the client waited for.
-func (l *look) done(then func()) {
+func (l *diskWork) done(then func()) {
 	c := l.c
 	if c == nil {
 		return
 	}
-	c.endLook()
+	c.endWork()
 	if c.gone {
 		c.close()
 		return
@@ -31,8 +31,8 @@ func (l *look) done(then func()) {
 	then()
 }
 
-// endLook makes the client wait no more.
-func (c *client) endLook() {
-	c.look.c, c.look = nil, nil
+// endWork makes the client wait no more.
+func (c *client) endWork() {
+	c.work.c, c.work = nil, nil
 	c.server.loop.Timers.Stop(&c.timer)
 }

@@ -35,12 +35,12 @@ func (t *timings) Ended(kind string, took time.Duration) { t.requests.Observe(ki
 // Waited implements [pool.Timings].
 func (t *timings) Waited(d time.Duration) { t.waits.Observe(d.Seconds()) }
 
-// figureWait bounds how long a reader of the figures waits for the loop.
-const figureWait = 5 * time.Second
+// metricsWait bounds how long a reader of the metrics waits for the loop.
+const metricsWait = 5 * time.Second
 
-// newFigures makes the figures of a multiplexor; they are read on the loop when
+// newMetrics makes the metrics of a multiplexor; they are read on the loop when
 // somebody asks.
-func newFigures(l *evloop.Loop, p *pool.Pool, s *server, workers int) *metrics.Registry {
+func newMetrics(l *evloop.Loop, p *pool.Pool, s *server, workers int) *metrics.Registry {
 	r := metrics.New("multiplexor")
 	var workerNames []string
 	for i := range workers {
@@ -90,7 +90,7 @@ func newFigures(l *evloop.Loop, p *pool.Pool, s *server, workers int) *metrics.R
 			for _, v := range all {
 				put(v.name, v.label, v.v)
 			}
-		case <-time.After(figureWait):
+		case <-time.After(metricsWait):
 		}
 	})
 	return r

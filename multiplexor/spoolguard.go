@@ -51,20 +51,20 @@ func scanned(line []byte) (dir string, ok bool) {
 // perlSpace is what separates words for a Perl program.
 const perlSpace = " \t\n\v\f\r"
 
-// scanGuard refuses scans of directories that are not below the spool.
-type scanGuard struct {
+// spoolGuard refuses scans of directories that are not below the spool.
+type spoolGuard struct {
 	spool, real string // as it was given, and without symbolic links
 	dir         int    // the spool, open
-	looks       chan struct{}
+	turns       chan struct{}
 }
 
-// maxLooks bounds how many lookups may wait for the disk at a time: each has a
+// maxTurns bounds how many lookups may wait for the disk at a time: each has a
 // thread of its own.
-const maxLooks = 64
+const maxTurns = 64
 
 // refuses reports whether the line is a scan of a directory that is certainly not below
 // the spool, and unsure whether the disk has to be asked for dir.
-func (g *scanGuard) refuses(r *pool.Request) (refused bool, unsure string) {
+func (g *spoolGuard) refuses(r *pool.Request) (refused bool, unsure string) {
 	dir, ok := scanned(r.Bare())
 	if !ok {
 		return false, ""
@@ -95,7 +95,7 @@ func (c *client) guarded() {
 	case unsure == "":
 		s.pool.Submit(&c.req)
 	default:
-		c.atDisk(s.guard.looks, func() func() {
+		c.atDisk(s.guard.turns, func() func() {
 			if !reallyBelow(s.guard.real, unsure) {
 				return func() { c.outcome([]byte(textOutside)) }
 			}

@@ -15,12 +15,12 @@ import (
 	"postern/internal/testenv"
 )
 
-// TestErrandsEnd: an errand may have something to say after the end was asked
+// TestWorkQueueEnds: work may have something to say after the end was asked
 // for, and so may the statistics file, which is closed after that.
-func TestErrandsEnd(t *testing.T) {
-	e := newErrands()
+func TestWorkQueueEnds(t *testing.T) {
+	e := newWorkQueue()
 	log := &memoryLog{}
-	j := &journal{log: slog.New(log), errands: e}
+	j := &logQueue{log: slog.New(log), work: e}
 	hold := make(chan struct{})
 	e.add(func() { <-hold })
 	e.add(func() { j.Add(levelError, errors.New("disk full").Error()) })
@@ -33,7 +33,7 @@ func TestErrandsEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &statLog{path: filepath.Join(t.TempDir(), "stats"), journal: j, file: file, buf: []byte("line\n")}
+	s := &statLog{path: filepath.Join(t.TempDir(), "stats"), log: j, file: file, buf: []byte("line\n")}
 	s.Close()
 }
 
@@ -62,10 +62,10 @@ func (m *memoryLog) text() string {
 	return strings.Join(m.lines, "\n") + "\n"
 }
 
-// blocked returns errands whose goroutine waits until release is called, and which
+// blocked returns a work queue whose goroutine waits until release is called, and which
 // have no room.
-func blocked() (e *errands, release func()) {
-	e = newErrands()
+func blocked() (e *workQueue, release func()) {
+	e = newWorkQueue()
 	hold, holding := make(chan struct{}), make(chan struct{})
 	e.add(func() { close(holding); <-hold })
 	<-holding
@@ -75,9 +75,9 @@ func blocked() (e *errands, release func()) {
 	return e, sync.OnceFunc(func() { close(hold) })
 }
 
-// TestErrandsThatMustBeDone: what is no line is done although there is no room, and
+// TestWorkThatMustBeDone: what is no line is done although there is no room, and
 // in order.
-func TestErrandsThatMustBeDone(t *testing.T) {
+func TestWorkThatMustBeDone(t *testing.T) {
 	e, release := blocked()
 	did := ""
 	e.must(func() { did += "a" })
@@ -96,7 +96,7 @@ func TestReopenIsNeverLost(t *testing.T) {
 	e, release := blocked()
 	log := &memoryLog{}
 	path := filepath.Join(t.TempDir(), "stats")
-	s := &statLog{path: path, mode: 0o600, journal: &journal{log: slog.New(log), errands: e}}
+	s := &statLog{path: path, mode: 0o600, log: &logQueue{log: slog.New(log), work: e}}
 	s.openOrLog()
 	if err := os.Rename(path, path+".1"); err != nil {
 		t.Fatal(err)
@@ -104,8 +104,8 @@ func TestReopenIsNeverLost(t *testing.T) {
 	for range 1000 {
 		s.reopen()
 	}
-	if n := len(e.todo); n > errandRoom+1 {
-		t.Errorf("%d errands wait, want one more than %d at most", n, errandRoom)
+	if n := len(e.todo); n > workRoom+1 {
+		t.Errorf("%d calls wait, want one more than %d at most", n, workRoom)
 	}
 	release()
 	e.Close()
@@ -118,19 +118,19 @@ func TestReopenIsNeverLost(t *testing.T) {
 // TestStatisticsThatCannotBeWritten: the log says so once, whether or not it gets
 // the lines itself, and again after a line that could be written.
 func TestStatisticsThatCannotBeWritten(t *testing.T) {
-	e, log := newErrands(), &memoryLog{}
+	e, log := newWorkQueue(), &memoryLog{}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "stats")
 	if err := os.Symlink("/dev/full", path); err != nil {
 		t.Fatal(err)
 	}
-	s := &statLog{path: path, mode: 0o600, flush: true, journal: &journal{log: slog.New(log), errands: e}}
+	s := &statLog{path: path, mode: 0o600, flush: true, log: &logQueue{log: slog.New(log), work: e}}
 	s.openOrLog()
 	wantLines := func(n int) {
 		t.Helper()
 		done := make(chan struct{})
 		e.must(func() { close(done) })
-		testenv.Receive(t, "the end of the errands", done)
+		testenv.Receive(t, "the end of the work", done)
 		want := strings.Repeat("Could not write stats file "+path+": no space left on device\n", n)
 		if got := log.text(); strings.TrimSuffix(got, "\n") != strings.TrimSuffix(want, "\n") {
 			t.Errorf("log:\n%swant:\n%s", got, want)
@@ -149,18 +149,18 @@ func TestStatisticsThatCannotBeWritten(t *testing.T) {
 
 // TestStatisticsToAFIFO: they go to who reads it; without a reader nothing waits for one, at the start or at SIGHUP.
 func TestStatisticsToAFIFO(t *testing.T) {
-	e, log := newErrands(), &memoryLog{}
+	e, log := newWorkQueue(), &memoryLog{}
 	path := filepath.Join(t.TempDir(), "stats")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := &statLog{path: path, mode: 0o600, flush: true, journal: &journal{log: slog.New(log), errands: e}}
+	s := &statLog{path: path, mode: 0o600, flush: true, log: &logQueue{log: slog.New(log), work: e}}
 	s.openOrLog()
 	s.reopen()
 	s.Add("nobody", 0, 0, 0, "")
 	done := make(chan struct{})
 	e.must(func() { close(done) })
-	testenv.Receive(t, "the end of the errands", done)
+	testenv.Receive(t, "the end of the work", done)
 	if n := strings.Count(log.text(), "Could not open stats file "+path+": it is a FIFO that nobody reads"); n != 2 {
 		t.Errorf("%d lines, want 2:\n%s", n, log.text())
 	}
@@ -180,9 +180,9 @@ func TestStatisticsToAFIFO(t *testing.T) {
 
 // TestStatisticsFile looks at the form of a line, and at a file that was renamed: lines go to a new one after reopening.
 func TestStatisticsFile(t *testing.T) {
-	e := newErrands()
+	e := newWorkQueue()
 	path := filepath.Join(t.TempDir(), "stats")
-	s := &statLog{path: path, mode: 0o600, flush: true, journal: &journal{errands: e}}
+	s := &statLog{path: path, mode: 0o600, flush: true, log: &logQueue{work: e}}
 	if err := s.open(); err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestStatisticsFile(t *testing.T) {
 		t.Helper()
 		done := make(chan struct{})
 		e.must(func() { close(done) })
-		testenv.Receive(t, "the end of the errands", done)
+		testenv.Receive(t, "the end of the work", done)
 		text, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

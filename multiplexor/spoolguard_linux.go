@@ -10,13 +10,13 @@ import (
 // resolveCached is RESOLVE_CACHED of linux/openat2.h.
 const resolveCached = 0x20
 
-// newScanGuard makes a guard of spool, an absolute path.
-func newScanGuard(spool string) (*scanGuard, error) {
+// newSpoolGuard makes a guard of spool, an absolute path.
+func newSpoolGuard(spool string) (*spoolGuard, error) {
 	real, err := filepath.EvalSymlinks(spool)
 	if err != nil {
 		return nil, fmt.Errorf("look at the spool directory: %w", err)
 	}
-	g := &scanGuard{spool: filepath.Clean(spool), real: real, looks: make(chan struct{}, maxLooks)}
+	g := &spoolGuard{spool: filepath.Clean(spool), real: real, turns: make(chan struct{}, maxTurns)}
 	if g.dir, err = unix.Open(real, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("open the spool directory: %w", err)
 	}
@@ -26,7 +26,7 @@ func newScanGuard(spool string) (*scanGuard, error) {
 // quick reports whether the path below the spool is a directory, by what the system
 // knows without asking the disk, so that it does not block. False means that it is
 // not known. openat2(2)
-func (g *scanGuard) quick(path string) bool {
+func (g *spoolGuard) quick(path string) bool {
 	fd, err := unix.Openat2(g.dir, path, &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | resolveCached,
@@ -39,4 +39,4 @@ func (g *scanGuard) quick(path string) bool {
 }
 
 // Close frees the descriptor.
-func (g *scanGuard) Close() { _ = unix.Close(g.dir) }
+func (g *spoolGuard) Close() { _ = unix.Close(g.dir) }

@@ -7,16 +7,16 @@ import (
 
 // The original's options: those with a value, and those without.
 const (
-	theirValues   = "abcfFiILmMNoOpPqQrRsStUVwWxXyYz"
-	theirSwitches = "AdDEGhklTuvZ"
+	classicValues   = "abcfFiILmMNoOpPqQrRsStUVwWxXyYz"
+	classicSwitches = "AdDEGhklTuvZ"
 )
 
-// theirArguments reads a command line as getopt(3) did for the original and gives
+// classicArguments reads a command line as getopt(3) did for the original and gives
 // one with the same meaning for our parser: each option by itself, its value
 // attached to it, which may begin with a hyphen (-V -1). Of an option that is
 // repeated the last one counts, and what is no option is ignored. A command line
 // with long options is left as it is, and so is what the original did not know.
-func theirArguments(args []string) []string {
+func classicArguments(args []string) []string {
 	var out []string
 	add := func(option, value string) {
 		if value != "" {
@@ -36,10 +36,10 @@ func theirArguments(args []string) []string {
 				option := "-" + letters[:1]
 				letters = letters[1:]
 				switch {
-				case strings.Contains(theirSwitches, option[1:]):
+				case strings.Contains(classicSwitches, option[1:]):
 					add(option, "")
 					continue
-				case !strings.Contains(theirValues, option[1:]):
+				case !strings.Contains(classicValues, option[1:]):
 					return args
 				case letters == "" && (i+1 == len(args) || args[i+1] == ""):
 					return args // no value
@@ -73,5 +73,5 @@ func attachNegative(args []string) []string {
 // value, which is not there.
 func wantsValue(arg string) bool {
 	last := len(arg) - 1
-	return last > 0 && arg[0] == '-' && strings.Trim(arg[1:last], theirSwitches) == "" && strings.Contains(theirValues, arg[last:])
+	return last > 0 && arg[0] == '-' && strings.Trim(arg[1:last], classicSwitches) == "" && strings.Contains(classicValues, arg[last:])
 }
