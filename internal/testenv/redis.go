@@ -98,7 +98,7 @@ func StartSentinels(t testing.TB) *RedisSentinels {
 		dir := ShortDir(t)
 		conf := filepath.Join(dir, "sentinel.conf")
 		text := fmt.Sprintf("port %d\nbind 127.0.0.1\ndir %s\nsentinel myid %040d\nsentinel monitor mymaster 127.0.0.1 %d 2\n"+
-			"sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 4000\n"+
+			"sentinel down-after-milliseconds mymaster 2000\nsentinel failover-timeout mymaster 4000\n"+
 			"sentinel known-replica mymaster 127.0.0.1 %d\n", port, dir, i+1, master.Port, replica.Port)
 		for k, other := range r.Sentinels { // else they take seconds to find each other
 			if k != i {
@@ -125,6 +125,19 @@ func fieldAfter(text, name string) string {
 	_, rest, _ := strings.Cut(text, name+"\n")
 	value, _, _ := strings.Cut(rest, "\n")
 	return value
+}
+
+// Master is the server that Sentinels take for the master: on a busy machine that may not be the first one any more.
+func (r *RedisSentinels) Master(t testing.TB) *RedisServer {
+	t.Helper()
+	out := redisCLI(t, r.Sentinels[0], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")
+	for _, s := range r.Servers {
+		if strings.HasSuffix(out, "\n"+fmt.Sprint(s.Port)) {
+			return s
+		}
+	}
+	t.Fatalf("the master is %q, none of ours", out)
+	return nil
 }
 
 // URL is the store as a setting of ours.
