@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"postern/internal/config"
+	"postern/internal/netlist"
 	"postern/internal/percent"
 	"postern/internal/stamp"
 )
@@ -158,7 +159,7 @@ func (w *whose) each(ctx context.Context, p *place, f func(stamp.Stamp) error) e
 	}
 	network := netip.Prefix{}
 	if w.Client != "" {
-		nets, err := parseNetworks([]string{w.Client})
+		nets, err := netlist.Parse([]string{w.Client})
 		if err != nil || len(nets) != 1 {
 			return &config.UsageError{Err: fmt.Errorf("client %q is neither an address nor a network", w.Client)}
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"postern/internal/config"
 	"postern/internal/daemon"
 	"postern/internal/listen"
+	"postern/internal/netlist"
 	"postern/internal/notify"
 	"postern/internal/safedir"
 	"postern/internal/store"
@@ -75,7 +75,7 @@ type settings struct {
 
 	host      string // Hostname, or the host's
 	servers   []target
-	proxyNets []netip.Prefix
+	proxyNets netlist.List
 }
 
 // target is a server behind.
@@ -110,7 +110,7 @@ func (s *settings) Validate() error {
 		}
 		s.servers = append(s.servers, t)
 	}
-	nets, err := parseNetworks(s.ProxyFrom)
+	nets, err := netlist.Parse(s.ProxyFrom)
 	if err != nil {
 		return &config.Error{Key: "proxy-from", Err: err}
 	}

@@ -3,44 +3,17 @@ package main
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"net"
-	"net/netip"
-	"strings"
 	"time"
 
 	"postern/internal/proxyheader"
 )
 
-// parseNetworks reads networks and addresses, several on a line separated by spaces.
-func parseNetworks(lines []string) ([]netip.Prefix, error) {
-	var nets []netip.Prefix
-	for word := range strings.FieldsSeq(strings.Join(lines, " ")) {
-		prefix, err := netip.ParsePrefix(word)
-		if err != nil {
-			addr, err := netip.ParseAddr(word)
-			if err != nil {
-				return nil, fmt.Errorf("%q is neither a network nor an address", word)
-			}
-			prefix = netip.PrefixFrom(addr, addr.BitLen())
-		}
-		if prefix.Addr().Is4In6() && prefix.Bits() >= 96 {
-			prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
-		}
-		nets = append(nets, prefix.Masked())
-	}
-	return nets, nil
-}
-
 // identify finds out who the client is, if the connection comes from a load balancer. Without a header, or with a
 // broken one, nothing is sent. From anybody else a header is a line like any other.
 func (s *session) identify(ctx context.Context) bool {
 	peer := s.client.Addr()
-	trusted := false
-	for _, n := range s.conf.proxyNets {
-		trusted = trusted || n.Contains(peer)
-	}
-	if !trusted {
+	if !s.conf.proxyNets.Has(peer) {
 		return true
 	}
 	r := bufio.NewReaderSize(s.raw, proxyheader.MaxSize)

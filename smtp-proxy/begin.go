@@ -45,7 +45,7 @@ func (s *session) begin() outcome {
 // identify finds out who the client is, if a load balancer says so; if it is not ok, the session ends with
 // the outcome.
 func (s *session) identify() (o outcome, ok bool) {
-	if within(s.client.peer.Addr(), s.conf.proxyNets) {
+	if s.conf.proxyNets.Has(s.client.peer.Addr()) {
 		return s.readProxyHeader()
 	}
 	if len(s.conf.proxyNets) > 0 && s.conn.Pending() {
@@ -77,9 +77,9 @@ func (s *session) count() *gate.Refusal {
 func (s *session) strict() bool {
 	addr := s.client.addr.Addr()
 	switch {
-	case within(addr, s.conf.bareReject):
+	case s.conf.bareReject.Has(addr):
 		return true
-	case within(addr, s.conf.bareNormalize):
+	case s.conf.bareNormalize.Has(addr):
 		return false
 	}
 	return s.conf.BareNewline == "reject"

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"postern/internal/connlimit"
+	"postern/internal/netlist"
 	"postern/internal/smtp"
 	"postern/smtp-proxy/upstream"
 )
@@ -152,13 +153,13 @@ func (c *client) protocol(utf8 bool) string {
 
 // upstream returns what the next hop may be told about the client; connections of those who are exempt from
 // limits are not counted there.
-func (c *client) upstream(exempt []netip.Prefix) upstream.Client {
+func (c *client) upstream(exempt netlist.List) upstream.Client {
 	proto := "ESMTP"
 	if !c.esmtp {
 		proto = "SMTP"
 	}
 	origin := connlimit.Origin(c.addr.Addr())
-	if within(c.addr.Addr(), exempt) {
+	if exempt.Has(c.addr.Addr()) {
 		origin = netip.Prefix{}
 	}
 	return upstream.Client{Origin: origin, Addr: c.addr, Name: c.name, Helo: c.helo, Login: c.login, Proto: proto, ServerAddr: c.local}

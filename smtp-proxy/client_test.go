@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"postern/internal/netlist"
 	"postern/internal/smtp"
 	"postern/internal/testenv"
 )
@@ -127,7 +128,7 @@ func TestClientLogsInAndOut(t *testing.T) {
 		t.Errorf("logged in: %+v, %+v", c, up)
 	}
 	c.logOut()
-	if up := c.upstream([]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}); c.known() || c.protocol(false) != "ESMTP" || up.Login != "" || up.Origin.IsValid() {
+	if up := c.upstream(netlist.List{netip.MustParsePrefix("192.0.2.0/24")}); c.known() || c.protocol(false) != "ESMTP" || up.Login != "" || up.Origin.IsValid() {
 		t.Errorf("logged out: %+v, %+v", c, up)
 	}
 }

@@ -3,15 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"postern/internal/config"
 	"postern/internal/daemon"
 	"postern/internal/listen"
+	"postern/internal/netlist"
 	"postern/internal/notify"
 	"postern/internal/smtp"
 	"postern/internal/sockspec"
@@ -109,8 +108,8 @@ type GateSettings struct {
 	senders    gate.Senders
 	load       gate.LoadLimits
 	pressure   []gate.PressureLimit
-	exemptNets []netip.Prefix
-	relayNets  []netip.Prefix
+	exemptNets netlist.List
+	relayNets  netlist.List
 	local      gate.LocalDomains
 }
 
@@ -140,7 +139,7 @@ type LimitSettings struct {
 	WriteTimeout          time.Duration `name:"write-timeout" default:"1m" help:"How long a client may take to read a reply."`
 	GreetingDelay         time.Duration `name:"greeting-delay" default:"0s" help:"Wait so long before the greeting; clients that talk before it are refused."`
 
-	limitExemptNets []netip.Prefix
+	limitExemptNets netlist.List
 }
 
 // MessageSettings say what happens to messages.
@@ -152,7 +151,7 @@ type MessageSettings struct {
 	BareNewlineReject    []string      `name:"bare-newline-reject" sep:"none" placeholder:"NETWORK" help:"Networks for which bare-newline is reject."`
 	BareNewlineNormalize []string      `name:"bare-newline-normalize" sep:"none" placeholder:"NETWORK" help:"Networks for which bare-newline is normalize."`
 
-	bareReject, bareNormalize []netip.Prefix
+	bareReject, bareNormalize netlist.List
 }
 
 // TLSSettings are about TLS with clients, and about who may speak for others.
@@ -165,7 +164,7 @@ type TLSSettings struct {
 	XForwardFrom    []string       `name:"xforward-from" sep:"none" placeholder:"NETWORK" help:"Servers that may use XFORWARD to tell the filter and the log who their client is."`
 	XClientLogin    config.Switch  `name:"xclient-login" default:"no" help:"Believe the LOGIN attribute of XCLIENT."`
 
-	proxyNets, xclientNets, xforwardNets []netip.Prefix
+	proxyNets, xclientNets, xforwardNets netlist.List
 }
 
 // readSettings reads the settings as the daemon skeleton does.
@@ -295,7 +294,7 @@ func (s *settings) parseNetworks() error {
 	for _, list := range []struct {
 		key  string
 		text []string
-		nets *[]netip.Prefix
+		nets *netlist.List
 	}{
 		{"clientip-exempt", s.ClientipExempt, &s.exemptNets},
 		{"relay-clients", s.RelayClients, &s.relayNets},
@@ -306,46 +305,13 @@ func (s *settings) parseNetworks() error {
 		{"xclient-from", s.XClientFrom, &s.xclientNets},
 		{"xforward-from", s.XForwardFrom, &s.xforwardNets},
 	} {
-		nets, err := parseNetworks(list.text)
+		nets, err := netlist.Parse(list.text)
 		if err != nil {
 			return fmt.Errorf("%s: %w", list.key, err)
 		}
 		*list.nets = nets
 	}
 	return nil
-}
-
-// parseNetworks reads networks and single addresses, several to a line separated by spaces.
-func parseNetworks(lines []string) ([]netip.Prefix, error) {
-	var nets []netip.Prefix
-	for _, line := range lines {
-		for word := range strings.FieldsSeq(line) {
-			prefix, err := netip.ParsePrefix(word)
-			if err != nil {
-				addr, addrErr := netip.ParseAddr(word)
-				if addrErr != nil {
-					return nil, fmt.Errorf("%q is neither a network nor an address", word)
-				}
-				addr = addr.Unmap()
-				prefix = netip.PrefixFrom(addr, addr.BitLen())
-			}
-			if prefix.Addr().Is4In6() && prefix.Bits() >= 96 {
-				prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
-			}
-			nets = append(nets, prefix.Masked())
-		}
-	}
-	return nets, nil
-}
-
-// within says whether the address, in its canonical form, is in one of the networks.
-func within(addr netip.Addr, nets []netip.Prefix) bool {
-	for _, n := range nets {
-		if n.Contains(addr) {
-			return true
-		}
-	}
-	return false
 }
 
 // checkStamps looks at where stamps are and reads the files that say more.

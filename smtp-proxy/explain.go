@@ -107,7 +107,7 @@ func (e *explanation) note(gate, text string) { fmt.Fprintf(e.out, "%-14s %s\n",
 func (e *explanation) connect() {
 	s := e.s
 	e.note(gate.NameSessions, "known to the running proxy only")
-	if within(s.client.addr.Addr(), s.conf.proxyNets) {
+	if s.conf.proxyNets.Has(s.client.addr.Addr()) {
 		e.note(gateProxy, "a PROXY header is wanted")
 	}
 	s.srv.gates.Each(s.background(), s.client.forGates(), e.say)

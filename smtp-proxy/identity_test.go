@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"postern/internal/netlist"
 	"postern/internal/testenv"
 )
 
@@ -219,9 +220,9 @@ func TestPRX_07_ClaimedAddressesGainNothing(t *testing.T) {
 }
 
 func TestPRX_08_MappedPeerIsInItsNetwork(t *testing.T) {
-	nets, err := parseNetworks([]string{"10.0.0.0/8"})
+	nets, err := netlist.Parse([]string{"10.0.0.0/8"})
 	must(t, err)
-	if addr := addrPort(tcpAddr("::ffff:10.0.0.1", 25)); !within(addr.Addr(), nets) {
+	if addr := addrPort(tcpAddr("::ffff:10.0.0.1", 25)); !nets.Has(addr.Addr()) {
 		t.Errorf("%s is not in 10.0.0.0/8", addr)
 	}
 }

@@ -24,7 +24,7 @@ func isGuess(r smtp.Reply) bool {
 // is not asked.
 func (s *session) shutOut() bool {
 	addr := s.client.addr.Addr()
-	return !within(addr, s.conf.limitExemptNets) && s.srv.logins.ShutByAny(s.background(), addr)
+	return !s.conf.limitExemptNets.Has(addr) && s.srv.logins.ShutByAny(s.background(), addr)
 }
 
 // loginFailed notes that a login failed. The client's answer, which waits to be sent, waits longer each time.
@@ -38,7 +38,7 @@ func (s *session) loginFailed(mech, user string, r smtp.Reply) {
 	s.srv.publish(notify.LetterWrongLogin, s.id, addressText(addr), percent.Encode(mech), word)
 	s.srv.log.Info("login failed", "session", s.id, "listener", s.client.listener, "client", addressText(addr),
 		"mechanism", clip(mech), "user", clip(user), "reply", clip(r.String()))
-	if !addr.IsValid() || within(addr, s.conf.limitExemptNets) {
+	if !addr.IsValid() || s.conf.limitExemptNets.Has(addr) {
 		return
 	}
 	s.srv.pause(s.srv.logins.Failed(s.background(), addr, strings.ToLower(user)))

@@ -10,7 +10,7 @@ import (
 )
 
 // mayXClient reports whether the client is one that may speak for others.
-func (s *session) mayXClient() bool { return within(s.client.addr.Addr(), s.conf.xclientNets) }
+func (s *session) mayXClient() bool { return s.conf.xclientNets.Has(s.client.addr.Addr()) }
 
 // xclient holds the attributes of an XCLIENT command that count for us.
 type xclient struct {

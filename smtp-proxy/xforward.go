@@ -19,7 +19,7 @@ type forwarded struct {
 }
 
 // mayXForward reports whether the client may say for whom it speaks.
-func (s *session) mayXForward() bool { return within(s.client.addr.Addr(), s.conf.xforwardNets) }
+func (s *session) mayXForward() bool { return s.conf.xforwardNets.Has(s.client.addr.Addr()) }
 
 // doXForward is XFORWARD, as Postfix documents it: several commands add up, and the end of the transaction is
 // the end of what they said.

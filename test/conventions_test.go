@@ -86,6 +86,7 @@ var layers = map[string]layer{
 
 	"internal/connlimit":   leaf,
 	"internal/evloop":      leaf,
+	"internal/netlist":     leaf,
 	"internal/percent":     leaf,
 	"internal/proxyheader": leaf,
 	"internal/safedir":     leaf,

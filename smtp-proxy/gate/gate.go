@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"postern/internal/netlist"
 	"postern/internal/smtp"
 )
 
@@ -79,13 +80,13 @@ type Settings struct {
 	Pressure      []PressureLimit
 	PressureDir   string
 	RefuseFile    string
-	StampExempt   []netip.Prefix
+	StampExempt   netlist.List
 	StampToRelay  bool    // a stamp is needed to relay only; else to connect
 	StoreDownOpen bool    // while stamps cannot be looked up, clients may connect without
 	Senders       Senders // as whom each user may send; nil: as anybody
 	RefuseRelay   bool    // of all but those who are trusted
 	Local         LocalDomains
-	RelayClients  []netip.Prefix // who is trusted by its address
+	RelayClients  netlist.List // who is trusted by its address
 }
 
 // Gates are the gates of a server.
@@ -166,14 +167,4 @@ func (g *Gates) Sender(ctx context.Context, c Client, from smtp.Path) *Refusal {
 // Locks returns the locks that a session needs, by name.
 func (g *Gates) Locks() map[string]sync.Locker {
 	return map[string]sync.Locker{"load gate": &g.Load.mu, "pressure gate": &g.pressure.mu, "worker gate": &g.Workers.mu}
-}
-
-// within reports whether the address, in its canonical form, is in one of the networks.
-func within(addr netip.Addr, nets []netip.Prefix) bool {
-	for _, n := range nets {
-		if n.Contains(addr) {
-			return true
-		}
-	}
-	return false
 }

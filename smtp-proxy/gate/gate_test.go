@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"postern/internal/connlimit"
+	"postern/internal/netlist"
 	"postern/internal/smtp"
 	"postern/internal/stamp"
 )
@@ -117,7 +118,7 @@ func TestRefuseFile(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	limits := LimitSettings{SessionLimits: connlimit.SessionLimits{Total: 2, PerOrigin: 1}, Exempt: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	limits := LimitSettings{SessionLimits: connlimit.SessionLimits{Total: 2, PerOrigin: 1}, Exempt: netlist.List{netip.MustParsePrefix("10.0.0.0/8")}}
 	g := newGates(Config{Settings: Settings{Limits: limits}}).Limits
 	for i, want := range []string{"", "", NameSessions} {
 		r := g.Enter()
@@ -157,7 +158,7 @@ func TestRelay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	trusted := netlist.List{netip.MustParsePrefix("10.0.0.0/8")}
 	stamps := &fakeStore{fresh: []netip.Addr{stamped}}
 	for _, tt := range []struct {
 		name   string
@@ -235,7 +236,7 @@ func TestPOP_86_SenderOfTheStamp(t *testing.T) {
 		{"ann@x.test", "bob@x.test", 553}, {"ann@x.test", "any@sub.ann.test", 553}, {"ann@x.test", "x@notann.test", 553}, {"bob", "ann@x.test", 553},
 		{"bob", "guest@x.test", 553}, {"eve", "guest@x.test", 0}, {"", "guest@x.test", 0}, {"*", "guest@x.test", 0}, {"eve", "bob@x.test", 553}, {"", "bob@x.test", 553},
 	} {
-		g := newGates(Config{Stamps: &fakeStore{fresh: []netip.Addr{stamped}, user: tt.user}, Settings: Settings{Senders: senders, StampExempt: []netip.Prefix{netip.PrefixFrom(exempt, 32)}}})
+		g := newGates(Config{Stamps: &fakeStore{fresh: []netip.Addr{stamped}, user: tt.user}, Settings: Settings{Senders: senders, StampExempt: netlist.List{netip.PrefixFrom(exempt, 32)}}})
 		from, _, err := smtp.ParsePath("<"+tt.from+">", smtp.CheckRFC)
 		if err != nil {
 			t.Fatal(err)

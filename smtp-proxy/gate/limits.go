@@ -6,19 +6,20 @@ import (
 	"time"
 
 	"postern/internal/connlimit"
+	"postern/internal/netlist"
 )
 
 // LimitSettings are the limits for sessions.
 type LimitSettings struct {
 	connlimit.SessionLimits
-	Exempt []netip.Prefix // without limits per address
+	Exempt netlist.List // without limits per address
 }
 
 // Limits bounds the sessions, in all and of one address. Unlike the other gates it counts: who enters must
 // leave.
 type Limits struct {
 	sessions connlimit.Sessions
-	exempt   atomic.Pointer[[]netip.Prefix]
+	exempt   atomic.Pointer[netlist.List]
 }
 
 func newLimits(c Config) *Limits {
@@ -46,7 +47,7 @@ func (l *Limits) Leave() { l.sessions.LeaveTotal() }
 
 // EnterAddress counts a session for its client's address, or returns why it cannot be.
 func (l *Limits) EnterAddress(addr netip.Addr) *Refusal {
-	switch l.sessions.Enter(addr, within(addr, *l.exempt.Load()), time.Now()) {
+	switch l.sessions.Enter(addr, l.exempt.Load().Has(addr), time.Now()) {
 	case connlimit.Fits:
 		return nil
 	case connlimit.FullOrigin:

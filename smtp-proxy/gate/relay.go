@@ -2,9 +2,9 @@ package gate
 
 import (
 	"context"
-	"net/netip"
 	"sync/atomic"
 
+	"postern/internal/netlist"
 	"postern/internal/smtp"
 )
 
@@ -19,7 +19,7 @@ type relayRule struct {
 	refuse  bool // of all but those who are trusted
 	stamped bool // of all without a stamp
 	local   LocalDomains
-	clients []netip.Prefix // who is trusted by its address
+	clients netlist.List // who is trusted by its address
 }
 
 func (g *Relay) set(s Settings) {
@@ -30,7 +30,7 @@ func (g *Relay) set(s Settings) {
 func (g *Relay) check(ctx context.Context, c Client, to smtp.Path) *Refusal {
 	rule := g.rule.Load()
 	switch {
-	case !rule.refuse && !rule.stamped, rule.local.Has(to), c.LoggedIn, within(c.Addr, rule.clients):
+	case !rule.refuse && !rule.stamped, rule.local.Has(to), c.LoggedIn, rule.clients.Has(c.Addr):
 		return nil
 	}
 	if g.stamps.store != nil {

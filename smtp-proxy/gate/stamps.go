@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"postern/internal/netlist"
 	"postern/internal/smtp"
 	"postern/internal/stamp"
 	"postern/internal/store"
@@ -27,7 +28,7 @@ type Stamps struct {
 
 // stampRule says who needs a stamp, and for what.
 type stampRule struct {
-	exempt   []netip.Prefix
+	exempt   netlist.List
 	toRelay  bool    // only to relay; else to connect
 	downOpen bool    // while the store cannot be asked, clients may connect without
 	senders  Senders // which user may send as whom; nil: all as anybody
@@ -44,7 +45,7 @@ func (g *Stamps) Name() string { return NameStamp }
 // decide.
 func (g *Stamps) Check(ctx context.Context, c Client) *smtp.Reply {
 	rule := g.rule.Load()
-	if g.store == nil || rule.toRelay || within(c.Addr, rule.exempt) {
+	if g.store == nil || rule.toRelay || rule.exempt.Has(c.Addr) {
 		return nil
 	}
 	st, fresh, err := g.look(ctx, c.Addr)
@@ -63,7 +64,7 @@ func (g *Stamps) Check(ctx context.Context, c Client) *smtp.Reply {
 // allowsRelay reports whether the client may relay by its stamp. That it need not have one to connect does not let it,
 // nor does a store that cannot be asked.
 func (g *Stamps) allowsRelay(ctx context.Context, addr netip.Addr) (bool, error) {
-	if rule := g.rule.Load(); rule.toRelay && within(addr, rule.exempt) {
+	if rule := g.rule.Load(); rule.toRelay && rule.exempt.Has(addr) {
 		return true, nil
 	}
 	_, fresh, err := g.look(ctx, addr)
@@ -74,7 +75,7 @@ func (g *Stamps) allowsRelay(ctx context.Context, addr netip.Addr) (bool, error)
 // asked. The null sender names nobody.
 func (g *Stamps) checkSender(ctx context.Context, c Client, from smtp.Path) *smtp.Reply {
 	rule := g.rule.Load()
-	if g.store == nil || rule.senders == nil || c.LoggedIn || from.Null() || within(c.Addr, rule.exempt) {
+	if g.store == nil || rule.senders == nil || c.LoggedIn || from.Null() || rule.exempt.Has(c.Addr) {
 		return nil
 	}
 	st, fresh, err := g.look(ctx, c.Addr)
