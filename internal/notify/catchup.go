@@ -64,8 +64,8 @@ func (d *distributor) advance(l *listener) (more bool, err error) {
 		switch {
 		case l.sub != nil && l.next >= l.sub.from:
 			d.subscribe(l)
-		case l.picture != nil && l.next >= l.stands:
-			l.owed, l.picture, l.joining = l.picture, nil, false
+		case l.snapshot != nil && l.next >= l.stands:
+			l.owed, l.snapshot, l.joining = l.snapshot, nil, false
 		case l.next < d.view.first():
 			d.bridge(l)
 		case l.next < limit:
@@ -74,10 +74,10 @@ func (d *distributor) advance(l *listener) (more bool, err error) {
 				return false, nil
 			}
 			sent += n
-		case l.next > d.view.next || l.picture != nil:
+		case l.next > d.view.next || l.snapshot != nil:
 			return true, nil // what comes next is not in view yet
 		case l.joining:
-			d.portray(l)
+			d.takeSnapshot(l)
 		default:
 			d.join(l)
 			return false, nil
@@ -92,7 +92,7 @@ func (l *listener) limit(next uint64) uint64 {
 	if l.sub != nil {
 		next = min(next, l.sub.from)
 	}
-	if l.picture != nil {
+	if l.snapshot != nil {
 		next = min(next, l.stands)
 	}
 	return next
@@ -101,7 +101,7 @@ func (l *listener) limit(next uint64) uint64 {
 // piece writes the rest of the chunk that the listener is in, up to number
 // limit; n is how many bytes it took, if it took all.
 func (d *distributor) piece(l *listener, limit uint64) (n int, all bool) {
-	first, lines, end := d.draw(l.next, l.key)
+	first, lines, end := d.render(l.next, l.key)
 	end = min(end, limit)
 	from, to := lines.line(l.next-first), lines.line(end-first)
 	if from < to && !d.write(l, first, lines, from, to) {
@@ -130,7 +130,7 @@ func (d *distributor) bridge(l *listener) {
 	if l.sub != nil && l.sub.from < to {
 		to, total = l.sub.from, l.sub.before
 	}
-	if l.picture != nil && l.stands < to {
+	if l.snapshot != nil && l.stands < to {
 		to, total = l.stands, l.standsSeen
 	}
 	if lost := total - l.seen - g.left(l.key.letters, l.next, to); lost > 0 {
@@ -158,7 +158,7 @@ func (d *distributor) subscribe(l *listener) {
 	l.sub = nil
 	l.key = key{s.letters, s.extended}
 	l.next, l.seen = s.from, s.seen
-	l.joining, l.picture = s.extended, nil
+	l.joining, l.snapshot = s.extended, nil
 	if s.extended {
 		l.owed = appendControl(l.owed, lineExtended, s.from-1)
 		l.owed = append(l.owed[:len(l.owed)-1], ' ')
@@ -204,15 +204,15 @@ func (d *distributor) replay(l *listener, s *subscription) {
 	}
 }
 
-// portray takes the snapshot that a listener is due. The listener gets it when
+// takeSnapshot takes the snapshot that a listener is due. The listener gets it when
 // it has all that came before.
-func (d *distributor) portray(l *listener) {
+func (d *distributor) takeSnapshot(l *listener) {
 	h := d.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	l.stands, l.standsSeen = h.log.next, l.key.letters.count(&h.log.counts)
-	l.picture = h.state.snapshot(nil, l.key.letters&h.letters, l.stands-1)
-	l.picture = appendControl(l.picture, lineLive, l.stands-1)
+	l.snapshot = h.state.snapshot(nil, l.key.letters&h.letters, l.stands-1)
+	l.snapshot = appendControl(l.snapshot, lineLive, l.stands-1)
 }
 
 func appendControl(dst []byte, word string, n uint64) []byte {

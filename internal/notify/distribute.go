@@ -11,16 +11,16 @@ import (
 // history through a view taken under the hub's lock and does everything else
 // without it.
 type distributor struct {
-	hub    *Hub
-	groups []*group
-	fresh  []*listener        // have just subscribed, and may be written to
-	queue  []*listener        // not up to date, and may be written to
-	behind map[*listener]bool // not up to date
-	drawn  []*chunk           // chunks with drawings, in the order they were first drawn
-	pace   pace
-	view   view
-	closed bool
-	swept  time.Time
+	hub      *Hub
+	groups   []*group
+	fresh    []*listener        // have just subscribed, and may be written to
+	queue    []*listener        // not up to date, and may be written to
+	behind   map[*listener]bool // not up to date
+	rendered []*chunk           // chunks with rendered lines, in the order they were first asked for
+	pace     pace
+	view     view
+	closed   bool
+	swept    time.Time
 }
 
 // A group is the listeners with one key that have got everything up to next.
@@ -120,9 +120,9 @@ func (v *view) first() uint64 {
 	return v.chunks[0].first
 }
 
-// draw finds the chunk with message seq and its lines for a key; end is the
+// render finds the chunk with message seq and its lines for a key; end is the
 // number after the last message of that chunk.
-func (d *distributor) draw(seq uint64, k key) (first uint64, lines *drawing, end uint64) {
+func (d *distributor) render(seq uint64, k key) (first uint64, lines *rendered, end uint64) {
 	v := &d.view
 	i, found := slices.BinarySearchFunc(v.chunks, seq, func(c *chunk, seq uint64) int {
 		return cmp.Compare(c.first, seq)
@@ -135,10 +135,10 @@ func (d *distributor) draw(seq uint64, k key) (first uint64, lines *drawing, end
 	if i+1 < len(v.chunks) {
 		text, recs, end = c.text, c.recs, v.chunks[i+1].first
 	}
-	if c.drawn == nil {
-		d.drawn = append(d.drawn, c)
+	if c.rendered == nil {
+		d.rendered = append(d.rendered, c)
 	}
-	return c.first, c.draw(k, text, recs), end
+	return c.first, c.render(k, text, recs), end
 }
 
 // deliver sends what is new to the listeners that were up to date. Groups that
@@ -171,7 +171,7 @@ func (d *distributor) deliverGroup(g *group) {
 		return
 	}
 	for g.next < v.next {
-		first, lines, end := d.draw(g.next, g.key)
+		first, lines, end := d.render(g.next, g.key)
 		from := lines.line(g.next - first)
 		for i := 0; i < len(g.members) && from < len(lines.ends); {
 			l := g.members[i]
@@ -187,7 +187,7 @@ func (d *distributor) deliverGroup(g *group) {
 // write sends a listener lines from up to to, and says whether it took them
 // all. If not, it is in no group any more: what it took in part it is owed, and
 // the message after that is due.
-func (d *distributor) write(l *listener, first uint64, lines *drawing, from, to int) bool {
+func (d *distributor) write(l *listener, first uint64, lines *rendered, from, to int) bool {
 	start, end := lines.start(from), lines.start(to)
 	n, err := l.attempt(lines.text[start:end])
 	if err == nil && n == end-start {
@@ -270,24 +270,24 @@ func (d *distributor) remove(l *listener) {
 	close(l.done)
 }
 
-// trim gives up drawings: all but the newest when everyone is up to date, and
+// trim gives up rendered lines: all but the newest when everyone is up to date, and
 // the oldest when they take too much memory. Groups without members go too.
 func (d *distributor) trim() {
 	d.groups = slices.DeleteFunc(d.groups, func(g *group) bool { return len(g.members) == 0 })
 	keep := 0
-	for size := 0; keep < len(d.drawn); keep++ {
+	for size := 0; keep < len(d.rendered); keep++ {
 		size += chunkSize
-		for _, lines := range d.drawn[len(d.drawn)-1-keep].drawn {
+		for _, lines := range d.rendered[len(d.rendered)-1-keep].rendered {
 			size += lines.size()
 		}
-		if size > drawnMax || keep == 1 && len(d.behind) == 0 {
+		if size > renderedMax || keep == 1 && len(d.behind) == 0 {
 			break
 		}
 	}
-	for _, c := range d.drawn[:len(d.drawn)-keep] {
-		c.drawn = nil
+	for _, c := range d.rendered[:len(d.rendered)-keep] {
+		c.rendered = nil
 	}
-	d.drawn = slices.Delete(d.drawn, 0, len(d.drawn)-keep)
+	d.rendered = slices.Delete(d.rendered, 0, len(d.rendered)-keep)
 }
 
 // wait lets the distributor rest until there is something to do; it returns

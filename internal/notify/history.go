@@ -46,7 +46,7 @@ type chunk struct {
 	text   []byte     // extended lines
 	recs   []record
 
-	drawn []*drawing // the distributor's: lines chosen for groups of listeners
+	rendered []*rendered // the distributor's: lines chosen for groups of listeners
 }
 
 func newChunk() *chunk {
@@ -158,7 +158,7 @@ func (g *history) grow(reuse bool) {
 	}
 	c := newChunk
 	if old > 0 {
-		if last := g.chunks[old-1]; reuse && last.drawn == nil {
+		if last := g.chunks[old-1]; reuse && last.rendered == nil {
 			c = last.reset
 		}
 		// A copy: the distributor may be reading the list it was given.

@@ -2,10 +2,10 @@ package notify
 
 import "sort"
 
-// A drawing is the lines of a chunk that listeners with one key are sent,
+// rendered is the lines of a chunk that listeners with one key are sent,
 // ready to be written. It is made once for all of them. The distributor alone
 // uses it.
-type drawing struct {
+type rendered struct {
 	key  key
 	upto int // records of the chunk looked at
 	text []byte
@@ -13,14 +13,14 @@ type drawing struct {
 	recs []uint32 // its record in the chunk
 }
 
-// drawnMax bounds the memory of all drawings and of the chunks they belong
+// renderedMax bounds the memory of all that is rendered and of the chunks it belongs
 // to, in bytes.
-const drawnMax = 8 << 20
+const renderedMax = 8 << 20
 
-// draw brings the drawing of a chunk for a key up to date. text and recs are
+// render brings the lines of a chunk for a key up to date. text and recs are
 // the chunk's, as far as the distributor may read them.
-func (c *chunk) draw(k key, text []byte, recs []record) *drawing {
-	d := c.drawing(k)
+func (c *chunk) render(k key, text []byte, recs []record) *rendered {
+	d := c.renderedFor(k)
 	if k.extended && k.letters == allLetters {
 		d.text = text
 	}
@@ -47,33 +47,33 @@ func (c *chunk) draw(k key, text []byte, recs []record) *drawing {
 	return d
 }
 
-func (c *chunk) drawing(k key) *drawing {
-	for _, d := range c.drawn {
+func (c *chunk) renderedFor(k key) *rendered {
+	for _, d := range c.rendered {
 		if d.key == k {
 			return d
 		}
 	}
-	d := &drawing{key: k}
-	c.drawn = append(c.drawn, d)
+	d := &rendered{key: k}
+	c.rendered = append(c.rendered, d)
 	return d
 }
 
-// size is the memory of a drawing in bytes. That of a drawing which borrows
+// size is the memory of the lines in bytes. That of lines which borrow
 // the chunk's text is counted too; that errs on the safe side.
-func (d *drawing) size() int { return 96 + cap(d.text) + 4*cap(d.ends) + 4*cap(d.recs) }
+func (d *rendered) size() int { return 96 + cap(d.text) + 4*cap(d.ends) + 4*cap(d.recs) }
 
 // line finds the first line of record rec or a later one.
-func (d *drawing) line(rec uint64) int {
+func (d *rendered) line(rec uint64) int {
 	return sort.Search(len(d.recs), func(i int) bool { return uint64(d.recs[i]) >= rec })
 }
 
 // at finds the line that byte off of text belongs to.
-func (d *drawing) at(off int) int {
+func (d *rendered) at(off int) int {
 	return sort.Search(len(d.ends), func(i int) bool { return int(d.ends[i]) > off })
 }
 
 // start is where line i begins in text.
-func (d *drawing) start(i int) int {
+func (d *rendered) start(i int) int {
 	if i == 0 {
 		return 0
 	}
