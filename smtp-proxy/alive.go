@@ -16,7 +16,7 @@ func (srv *server) watchLocks(env *daemon.Env) {
 	env.Watchdog("lock of failed logins", func() { srv.logins.Shut(netip.Addr{}) })
 	env.Watchdog("lock of events", func() { srv.hub.Stats() })
 	env.Watchdog("lock of status files", srv.stats.Unlocked)
-	env.Watchdog("lock of servers behind", srv.ups.Unlocked)
+	env.Watchdog("lock of next hops", srv.ups.Unlocked)
 	if srv.holds != nil {
 		env.Watchdog("lock of held mail", srv.holds.Unlocked)
 	}

@@ -35,7 +35,7 @@ type listener struct {
 	seen       uint64 // messages of its letters before next, got or reported lost
 	owed       []byte // bytes to be sent before anything else, never more than a line or a snapshot
 	joining    bool   // a snapshot is due when it has caught up
-	snapshot   []byte // the snapshot
+	snapshot   []byte // the one that is due; nil: none
 	stands     uint64 // number of the message after the last that is in it
 	standsSeen uint64 // messages of its letters before that
 	queued     bool   // in the distributor's queue

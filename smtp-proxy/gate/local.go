@@ -73,7 +73,7 @@ const wideMarks = "\ufe57\ufe6a\ufe6b\uff01\uff05\uff20"
 // lookup makes A-labels as resolvers do: UTS #46. Underscores in names exist.
 var lookup = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.StrictDomainName(false))
 
-// normalDomain gives the one form that a domain is compared in: A-labels in small letters without the dot of the root,
+// normalDomain returns the one form that a domain is compared in: A-labels in small letters without the dot of the root,
 // or an address literal without choices of spelling. What is neither is no domain.
 func normalDomain(s string) (string, bool) {
 	if addr, ok := smtp.ParseLiteral(s); ok {

@@ -21,7 +21,7 @@ func (c Config) Silent(ctx context.Context) []string {
 		}
 		all.Go(func() {
 			if err := e.greets(ctx); err != nil {
-				said[i] = fmt.Sprintf("the server behind %s does not answer: %v", u, err)
+				said[i] = fmt.Sprintf("the next hop %s does not answer: %v", u, err)
 			} else if err := c.fits(ctx, u); err != nil {
 				said[i] = fmt.Sprintf("the next hop %s gets no mail with these settings: %v", u, err)
 			}
