@@ -252,7 +252,7 @@ func TestPop3StampCommands(t *testing.T) {
 	if _, _, status := testenv.Run(t, program, "--config", "/dev/null", "--clientip-store", "unix:///nonexistent/redis", "list"); status != 75 {
 		t.Errorf("no store: status %d, want 75", status)
 	}
-	if _, stderr, status := testenv.Run(t, program, "--config", "/dev/null", "--check", "--clientip-store", "unix:///nonexistent/redis"); status != 0 || !strings.Contains(stderr, "clientip-store does not answer") {
+	if _, stderr, status := testenv.Run(t, program, "--config", "/dev/null", "--check", "--pop3", "inet:10110", "--clientip-store", "unix:///nonexistent/redis"); status != 0 || !strings.Contains(stderr, "clientip-store does not answer") {
 		t.Errorf("--check without the store: status %d, %q", status, stderr)
 	}
 	if _, stderr, status := testenv.Run(t, program, "--config", "/dev/null", "--clientip-store", "redis://h", "--clientip-dir", dir, "list"); status != 78 {
