@@ -112,8 +112,9 @@ func (d *distributor) piece(l *listener, limit uint64) (n int, all bool) {
 	return lines.start(to) - lines.start(from), true
 }
 
-// bridge gives a listener what is left of the messages before the first chunk,
-// and tells it how many are missing.
+// bridge gives a listener what is left of the messages before the first chunk in
+// view, and tells it how many are missing. What the history has given up since the
+// view was taken still stands whole in the view, and is sent from there.
 func (d *distributor) bridge(l *listener) {
 	h := d.hub
 	h.mu.Lock()
@@ -126,7 +127,7 @@ func (d *distributor) bridge(l *listener) {
 		l.conn.SetWriteDeadline(time.Now().Add(goodbyeTime))
 		return
 	}
-	to, total := g.first(), l.key.letters.count(&g.chunks[0].before)
+	to, total := d.view.first(), d.view.before(l.key.letters)
 	if l.sub != nil && l.sub.from < to {
 		to, total = l.sub.from, l.sub.before
 	}
@@ -185,20 +186,21 @@ func (d *distributor) replay(l *listener, s *subscription) {
 		since = 0
 	}
 	l.next = since + 1
-	if l.next >= g.first() {
-		l.seen = g.countBefore(s.letters, l.next)
+	first := d.view.first()
+	if l.next >= first {
+		l.seen = d.view.countBefore(s.letters, l.next)
 		return
 	}
 	// How many of the missing had its letters is not known any more: all that
 	// are not kept count.
 	for i, seq := range g.forgotten {
 		if s.letters&(1<<i) != 0 {
-			l.next = max(l.next, seq+1)
+			l.next = min(max(l.next, seq+1), first)
 		}
 	}
-	kept := g.left(s.letters, l.next, g.first())
-	l.seen = s.letters.count(&g.chunks[0].before) - kept
-	if lost := g.first() - (since + 1) - kept; lost > 0 {
+	kept := g.left(s.letters, l.next, first)
+	l.seen = d.view.before(s.letters) - kept
+	if lost := first - (since + 1) - kept; lost > 0 {
 		d.hub.stats.Lost += lost
 		l.owed = appendControl(l.owed, lineLost, lost)
 	}

@@ -120,20 +120,58 @@ func (v *view) first() uint64 {
 	return v.chunks[0].first
 }
 
-// render finds the chunk with message seq and its lines for a key; end is the
-// number after the last message of that chunk.
-func (d *distributor) render(seq uint64, k key) (first uint64, lines *rendered, end uint64) {
-	v := &d.view
+// before returns how many messages of these letters were published before the first
+// that stands whole in the view.
+func (v *view) before(set letters) uint64 {
+	if len(v.chunks) == 0 {
+		return set.count(&v.counts)
+	}
+	return set.count(&v.chunks[0].before)
+}
+
+// countBefore returns how many messages of these letters have numbers below seq, which
+// stands whole in the view or is the next one.
+func (v *view) countBefore(set letters, seq uint64) uint64 {
+	if seq >= v.next {
+		return set.count(&v.counts)
+	}
+	i, recs := v.chunk(seq)
+	c := v.chunks[i]
+	n := set.count(&c.before)
+	for _, r := range recs {
+		if c.first+uint64(r.seq) >= seq {
+			break
+		}
+		if set.has(r.letter) {
+			n++
+		}
+	}
+	return n
+}
+
+// chunk finds the chunk with message seq, and what of it is in view.
+func (v *view) chunk(seq uint64) (i int, recs []record) {
 	i, found := slices.BinarySearchFunc(v.chunks, seq, func(c *chunk, seq uint64) int {
 		return cmp.Compare(c.first, seq)
 	})
 	if !found {
 		i--
 	}
-	c := v.chunks[i]
-	text, recs, end := v.text, v.recs, v.next
 	if i+1 < len(v.chunks) {
-		text, recs, end = c.text, c.recs, v.chunks[i+1].first
+		return i, v.chunks[i].recs
+	}
+	return i, v.recs
+}
+
+// render finds the chunk with message seq and its lines for a key; end is the
+// number after the last message of that chunk.
+func (d *distributor) render(seq uint64, k key) (first uint64, lines *rendered, end uint64) {
+	v := &d.view
+	i, recs := v.chunk(seq)
+	c := v.chunks[i]
+	text, end := v.text, v.next
+	if i+1 < len(v.chunks) {
+		text, end = c.text, v.chunks[i+1].first
 	}
 	if c.rendered == nil {
 		d.rendered = append(d.rendered, c)

@@ -299,25 +299,3 @@ func (g *history) oldEdges(set letters, from, to uint64) iter.Seq2[uint64, kept]
 		}
 	}
 }
-
-// countBefore says how many messages of these letters have numbers below seq,
-// which must not be older than the first chunk.
-func (g *history) countBefore(set letters, seq uint64) uint64 {
-	for i := len(g.chunks) - 1; i >= 0; i-- {
-		c := g.chunks[i]
-		if c.first > seq {
-			continue
-		}
-		n := set.count(&c.before)
-		for _, r := range c.recs {
-			if c.first+uint64(r.seq) >= seq {
-				break
-			}
-			if set.has(r.letter) {
-				n++
-			}
-		}
-		return n
-	}
-	return set.count(&g.counts)
-}
