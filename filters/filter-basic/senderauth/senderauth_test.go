@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -44,11 +45,11 @@ func startDNS(t *testing.T, zone string) *nameServer {
 	if err := parser.Err(); err != nil {
 		t.Fatal(err)
 	}
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+	s.address = fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t)) // the same for both
+	packets, err := net.ListenPacket("udp", s.address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.address = packets.LocalAddr().String()
 	listener, err := net.Listen("tcp", s.address) // for answers that are too long
 	if err != nil {
 		t.Fatal(err)
