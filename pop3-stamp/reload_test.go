@@ -24,14 +24,16 @@ func TestReload(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	connect := func() (net.Conn, string) {
+		t.Helper()
+		c := testenv.Dial(t, "unix", socket)
+		return c, newPeer(t, c).line()
+	}
 	greeting := func() string {
 		t.Helper()
-		c, err := net.Dial("unix", socket)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		return newPeer(t, c).line()
+		c, line := connect()
+		c.Close()
+		return line
 	}
 	write("hostname one.test\nmax-sessions 10\n")
 	w := startWhole(t, "--config", file, "--pop3", socket, "--upstream", backendAt(t, mailbox("")))
@@ -44,12 +46,19 @@ func TestReload(t *testing.T) {
 	testenv.Eventually(t, "what needs a restart is named, alone", func() bool {
 		return strings.Contains(w.log.String(), "not_in_force=clientip-maxage")
 	})
-	first, err := net.Dial("unix", socket)
-	if err != nil {
-		t.Fatal(err)
+	var first net.Conn
+	testenv.Eventually(t, "the only place, which those before have left", func() bool {
+		c, line := connect()
+		if strings.HasPrefix(line, "+OK") {
+			first = c
+			return true
+		}
+		c.Close()
+		return false
+	})
+	if got := greeting(); !strings.HasPrefix(got, "-ERR") {
+		t.Errorf("beside another session: %q, want the new limit", got)
 	}
-	defer first.Close()
-	testenv.Eventually(t, "the new limit", func() bool { return strings.HasPrefix(greeting(), "-ERR") })
 	write("hostname three.test\nmax-sessions -1\n")
 	w.send(syscall.SIGHUP)
 	testenv.Eventually(t, "the error is told", func() bool { return strings.Contains(w.log.String(), "settings are not reloaded") })

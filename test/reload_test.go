@@ -14,9 +14,9 @@ import (
 // TestReloadTellsItsOutcome: the status of --reload, as ExecReload has it, is that of the reload, and settings that are
 // wrong do not reach the daemon.
 func TestReloadTellsItsOutcome(t *testing.T) {
-	for _, tt := range []struct{ program, listener, tls, upstream, old, change string }{
-		{"smtp-proxy", "smtp", "smtps", "smtp://127.0.0.1:1", "smtp://127.0.0.1:2", "max-sessions 7"},
-		{"pop3-stamp", "pop3", "pop3s", "pop3://127.0.0.1:1", "pop3://127.0.0.1:2", ""},
+	for _, tt := range []struct{ program, listener, tls, upstream, fixed, change string }{
+		{"smtp-proxy", "smtp", "smtps", "smtp://127.0.0.1:1", "hostname other.test", "max-sessions 7"},
+		{"pop3-stamp", "pop3", "pop3s", "pop3://127.0.0.1:1", "clientip-maxage 1h", "max-sessions 7"},
 	} {
 		t.Run(tt.program, func(t *testing.T) {
 			noSettings(t)
@@ -59,7 +59,7 @@ func TestReloadTellsItsOutcome(t *testing.T) {
 				{"a typo", "no-such-setting yes", "no-such-setting", 78, false},
 				{"a bad value", "max-sessions many", "max-sessions", 78, false},
 				{"a missing key", implicit + "tls-cert " + dir + "/none", "none", 78, false},
-				{"what needs a restart", implicit + "upstream " + tt.old + pair, "not in force before a restart: upstream", 0, true},
+				{"what needs a restart", implicit + "upstream " + tt.upstream + pair + "\n" + tt.fixed, "not in force before a restart: " + strings.Fields(tt.fixed)[0], 0, true},
 				{"what the daemon refuses alone", "upstream " + tt.upstream, "settings are not reloaded: ", 1, true},
 				{"what can change", implicit + "upstream " + tt.upstream + pair + "\n" + tt.change, "", 0, true},
 			} {
