@@ -14,14 +14,14 @@ import (
 )
 
 // errProtocol is wrapped by errors about a server that does not keep to POP3. Such a connection is closed.
-var errProtocol = errors.New("protocol error of the server behind")
+var errProtocol = errors.New("protocol error of the upstream server")
 
 // errClient is wrapped by errors of the client while its server is asked.
 var errClient = errors.New("client")
 
 var errLeft = fmt.Errorf("%w left while the server was silent", errClient)
 
-// client is whom a server behind is asked for.
+// client is whom an upstream server is asked for.
 type client struct {
 	addr, local netip.AddrPort // not valid for clients without addresses
 	gone        func() parting
@@ -41,7 +41,7 @@ const (
 	partingTime = 4 * time.Second // how long the server is waited for when the client says nothing more
 )
 
-// backend is a connection to the server behind.
+// backend is a connection to the upstream server.
 type backend struct {
 	target
 	client

@@ -37,14 +37,14 @@ type settings struct {
 	Metrics    []string `name:"metrics" placeholder:"SPEC" help:"Serve Prometheus metrics here."`
 	Hostname   string   `name:"hostname" placeholder:"NAME" help:"Our name in the greeting. Default: the name of the host."`
 
-	Upstream       []string       `name:"upstream" placeholder:"URL" default:"pop3://localhost:10110" help:"The server behind: pop3://HOST:PORT or pop3s://HOST:PORT. Several: the next one when one is down."`
-	UpstreamTLS    string         `name:"upstream-tls" enum:"none,may,require,verify" default:"none" help:"TLS towards the server behind, with STLS: none, may, require or verify."`
+	Upstream       []string       `name:"upstream" placeholder:"URL" default:"pop3://localhost:10110" help:"The upstream server: pop3://HOST:PORT or pop3s://HOST:PORT. Several: the next one when one is down."`
+	UpstreamTLS    string         `name:"upstream-tls" enum:"none,may,require,verify" default:"none" help:"TLS towards the upstream server, with STLS: none, may, require or verify."`
 	UpstreamFiles  tlsconf.Client `embed:""` // for TLS with it
-	UpstreamTO     time.Duration  `name:"upstream-timeout" default:"2m" help:"How long the server behind may take for a reply, or be silent within one."`
-	UpstreamClient string         `name:"upstream-client-ip" enum:"none,xclient,proxy1,proxy2" default:"none" help:"How to tell the server behind who the client is: none, xclient, proxy1 or proxy2."`
-	ConnectTimeout time.Duration  `name:"connect-timeout" default:"30s" help:"How long connecting to the server behind may take."`
-	SASL           []string       `name:"sasl" placeholder:"MECHANISM" help:"SASL mechanism that the server behind knows, to be passed through: PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-1, SCRAM-SHA-256, XOAUTH2 or OAUTHBEARER."`
-	APOP           config.Switch  `name:"apop" default:"no" help:"Pass APOP through. The server behind is then connected to for each client at once, for its timestamp."`
+	UpstreamTO     time.Duration  `name:"upstream-timeout" default:"2m" help:"How long the upstream server may take for a reply, or be silent within one."`
+	UpstreamClient string         `name:"upstream-client-ip" enum:"none,xclient,proxy1,proxy2" default:"none" help:"How to tell the upstream server who the client is: none, xclient, proxy1 or proxy2."`
+	ConnectTimeout time.Duration  `name:"connect-timeout" default:"30s" help:"How long connecting to the upstream server may take."`
+	SASL           []string       `name:"sasl" placeholder:"MECHANISM" help:"SASL mechanism that the upstream server knows, to be passed through: PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-1, SCRAM-SHA-256, XOAUTH2 or OAUTHBEARER."`
+	APOP           config.Switch  `name:"apop" default:"no" help:"Pass APOP through. The upstream server is then connected to for each client at once, for its timestamp."`
 
 	ClientipDir        string         `name:"clientip-dir" placeholder:"DIR" help:"Write stamps here. smtp-proxy has a setting of the same name."`
 	Store              store.Settings `embed:""`
@@ -78,7 +78,7 @@ type settings struct {
 	proxyNets netlist.List
 }
 
-// target is a server behind.
+// target is an upstream server.
 type target struct {
 	name string // HOST:PORT, for stamps, status files and the log
 	host string // for the certificate
@@ -230,10 +230,10 @@ func (s *settings) check() error {
 	return err
 }
 
-// silentTime is how long a server behind may take to be no reason for a warning.
+// silentTime is how long an upstream server may take to be no reason for a warning.
 const silentTime = 5 * time.Second
 
-// warnings says what is most likely not meant, and for --check which servers behind cannot be connected to; what
+// warnings says what is most likely not meant, and for --check which upstream servers cannot be connected to; what
 // serves says so when it needs them.
 func (s *settings) warnings(ctx context.Context, listeners listen.Set) []string {
 	all := s.TLS.Warnings(listenPOP3, listenPOP3S)
@@ -249,7 +249,7 @@ func (s *settings) warnings(ctx context.Context, listeners listen.Set) []string 
 		var d net.Dialer
 		conn, err := d.DialContext(ctx, "tcp", t.name)
 		if err != nil {
-			all = append(all, fmt.Sprintf("the server behind %s does not answer: %v", t.name, err))
+			all = append(all, fmt.Sprintf("the upstream server %s does not answer: %v", t.name, err))
 			continue
 		}
 		_ = conn.Close()
@@ -270,5 +270,5 @@ func (s *settings) loadTLS() (*secrets, error) {
 // secrets is what TLS begins with, on both sides.
 type secrets struct {
 	clients map[string]*tlsconf.Listener // by the name of the listener
-	behind  *tls.Config                  // with the server behind
+	behind  *tls.Config                  // with the upstream server
 }

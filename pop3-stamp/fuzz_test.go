@@ -27,7 +27,7 @@ func (c deafConn) Read(p []byte) (int, error)       { return c.said.Read(p) }
 func (c deafConn) SetReadDeadline(time.Time) error  { return nil }
 func (c deafConn) SetWriteDeadline(time.Time) error { return nil }
 
-// FuzzReply has the server behind say anything: what clients are given of it is one line of printable text,
+// FuzzReply has the upstream server say anything: what clients are given of it is one line of printable text,
 // and no line but one that begins with +OK is a success.
 func FuzzReply(f *testing.F) {
 	for _, said := range []string{"+OK ready <1896.697170952@dbc.mtview.ca.us>\r\n", "-ERR [AUTH] no\r\n", "+ YWJj\r\n", "+OK\n+OK\n", "+OK \x00\x1b[2J\r\n", "+OKAY\r\n", "\r\n", ""} {
@@ -52,10 +52,10 @@ func FuzzReply(f *testing.F) {
 	})
 }
 
-// step separates, in the input of FuzzSession, what the server behind says after each line it hears.
+// step separates, in the input of FuzzSession, what the upstream server says after each line it hears.
 const step = '|'
 
-// FuzzSession has a client and a server behind both say anything. The session ends; the server hears nothing
+// FuzzSession has a client and an upstream server both say anything. The session ends; the server hears nothing
 // but commands in their right form; nobody gets a stamp without the server's consent to a password; and
 // everything is given back.
 func FuzzSession(f *testing.F) {
@@ -68,7 +68,7 @@ func FuzzSession(f *testing.F) {
 	} {
 		f.Add(seed[0], seed[1])
 	}
-	var said atomic.Value // of the server behind
+	var said atomic.Value // of the upstream server
 	var heard atomic.Value
 	url := backendAt(f, func(p *peer) {
 		text, _ := said.Load().(string)
@@ -112,7 +112,7 @@ func FuzzSession(f *testing.F) {
 	})
 }
 
-// passedOn are the lines that a server behind may hear from a client of any kind.
+// passedOn are the lines that an upstream server may hear from a client of any kind.
 var passedOn = regexp.MustCompile(`^(USER [^\x00-\x1f\x7f]+|PASS [^\x00-\x1f\x7f]+|AUTH (PLAIN|LOGIN)( [A-Za-z0-9+/=]+)?|[A-Za-z0-9+/=]*|\*|QUIT|STAT|LAST|NOOP|RSET|((LIST|UIDL)( \d+)?)|(DELE|RETR) \d+|TOP \d+ \d+)\r\n$`)
 
 func checkHeard(t *testing.T, lines []string) {

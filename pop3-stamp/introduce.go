@@ -9,7 +9,7 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-// How a server behind is told who the client is.
+// How an upstream server is told who the client is.
 const (
 	clientByXClient = "xclient"
 	clientByProxy1  = "proxy1"

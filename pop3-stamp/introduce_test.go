@@ -11,7 +11,7 @@ import (
 	"postern/internal/testenv"
 )
 
-// TestUpstreamClient has the server behind hear who the client is, in each way.
+// TestUpstreamClient has the upstream server hear who the client is, in each way.
 func TestUpstreamClient(t *testing.T) {
 	const four, six = "PROXY TCP4 192.0.2.7 192.0.2.25 4444 110\r\n", "PROXY TCP6 2001:db8::7 2001:db8::25 4444 110\r\n"
 	for _, tt := range []struct {

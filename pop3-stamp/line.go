@@ -11,7 +11,7 @@ const (
 	maxCommand = 512      // RFC 2449, 4 asks for 255
 	maxAuth    = 12288    // a challenge or response of a SASL exchange, RFC 4954, 4.3
 	maxFlood   = 64 << 10 // of a line that is too long, before the session ends
-	maxReply   = 4096     // of the server behind, where it is no challenge; RFC 1939, 3 says 512
+	maxReply   = 4096     // of the upstream server, where it is no challenge; RFC 1939, 3 says 512
 )
 
 var (
@@ -49,7 +49,7 @@ func hasControl(line string) bool {
 	return strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
-// printable makes a text of the server behind fit for a reply line: control bytes become '?', and it is cut so that
+// printable makes a text of the upstream server fit for a reply line: control bytes become '?', and it is cut so that
 // the line keeps within 512 bytes.
 func printable(s string) string {
 	b := []byte(s[:min(len(s), 490)])

@@ -67,7 +67,7 @@ func (s *session) doUser(arg string) {
 	}
 }
 
-// doPass logs in at the server behind.
+// doPass logs in at the upstream server.
 func (s *session) doPass(ctx context.Context, password string) {
 	switch {
 	case s.needTLS():
@@ -118,7 +118,7 @@ func (s *session) doAuth(ctx context.Context, arg string) {
 	s.login(ctx, mechanism, "-", func(b *backend) (answer, error) { return x.run(ctx, b, initial) })
 }
 
-// login has try log in at the server behind. Only the +OK that answers the password, digest or last response
+// login has try log in at the upstream server. Only the +OK that answers the password, digest or last response
 // makes a stamp. USER before counts no more.
 func (s *session) login(ctx context.Context, mechanism, user string, try func(*backend) (answer, error)) {
 	s.user, s.hasUser = user, false
@@ -137,7 +137,7 @@ func (s *session) login(ctx context.Context, mechanism, user string, try func(*b
 	case err != nil:
 		s.srv.meters.upstreamFault()
 		s.log.Error("login", "user", clip(s.user), "server", s.server.name, "error", err)
-		s.end("server behind failed", "-ERR [SYS/TEMP] mail server is not available")
+		s.end("upstream server failed", "-ERR [SYS/TEMP] mail server is not available")
 	case a.ok:
 		s.loggedIn, s.loginAt = true, time.Now()
 		s.errors = 0
@@ -160,7 +160,7 @@ func (s *session) known() string {
 	return strings.ToLower(s.user)
 }
 
-// refused answers a login that failed, with what the server says. The server behind is left, so that each try
+// refused answers a login that failed, with what the server says. The upstream server is left, so that each try
 // is the first it sees.
 func (s *session) refused(ctx context.Context, mechanism string, a answer) {
 	s.server.close()
@@ -210,7 +210,7 @@ func (s *session) doSTLS(ctx context.Context, arg string) {
 	}
 }
 
-// doCapa says what can be asked, RFC 2449. The list is ours; the server behind is not asked.
+// doCapa says what can be asked, RFC 2449. The list is ours; the upstream server is not asked.
 func (s *session) doCapa(arg string) {
 	if arg != "" {
 		s.mistake("syntax: CAPA")

@@ -26,7 +26,7 @@ func newMeters(srv *server) *meters {
 		stamps:      r.Counters("stamps_total", "Stamps that were written and removed.", "what", "written", "revoked", "expired"),
 		refusals:    r.Counter("refused_connections_total", "Clients that were over a limit."),
 		stampFaults: r.Counter("stamp_failures_total", "Stamps that could not be written."),
-		faults:      r.Counter("upstream_failures_total", "Failures of the server behind."),
+		faults:      r.Counter("upstream_failures_total", "Failures of the upstream server."),
 	}
 	r.Read([]metrics.Figure{{Name: "sessions", Help: "Sessions now."}}, func(put func(name, label string, v float64)) {
 		put("sessions", "", float64(srv.limits.count()))

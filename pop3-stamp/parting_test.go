@@ -11,11 +11,11 @@ import (
 	"postern/internal/testenv"
 )
 
-// TestClientLeaves has clients leave in many ways while the server behind is silent, at many points: the
+// TestClientLeaves has clients leave in many ways while the upstream server is silent, at many points: the
 // server gets its connection back long before upstream-timeout, and the session ends.
 func TestClientLeaves(t *testing.T) {
 	flags, conf := withTLS(t)
-	at := map[string]string{ // what the server behind says nothing to any more -> what the client sends
+	at := map[string]string{ // what the upstream server says nothing to any more -> what the client sends
 		"":       "USER bob\r\nPASS x\r\n",
 		"USER":   "USER bob\r\nPASS x\r\n",
 		"PASS":   "USER bob\r\nPASS x\r\n",

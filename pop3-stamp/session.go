@@ -285,7 +285,7 @@ func (s *session) handshake(ctx context.Context) bool {
 	return true
 }
 
-// greet says hello. With APOP the server behind is asked for its timestamp first.
+// greet says hello. With APOP the upstream server is asked for its timestamp first.
 func (s *session) greet(ctx context.Context) bool {
 	stampText := ""
 	if s.conf.APOP {
@@ -308,7 +308,7 @@ func timestamp(greeting string) string {
 	return " " + greeting[i:j+1]
 }
 
-// connect connects to the server behind.
+// connect connects to the upstream server.
 func (s *session) connect(ctx context.Context) bool {
 	if s.server != nil {
 		return true
@@ -321,8 +321,8 @@ func (s *session) connect(ctx context.Context) bool {
 	}
 	if err != nil {
 		s.srv.meters.upstreamFault()
-		s.log.Error("server behind is not available", "error", err)
-		s.end("no server behind", "-ERR [SYS/TEMP] mail server is not available")
+		s.log.Error("upstream server is not available", "error", err)
+		s.end("no upstream server", "-ERR [SYS/TEMP] mail server is not available")
 		return false
 	}
 	s.server = b

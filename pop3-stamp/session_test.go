@@ -92,7 +92,7 @@ func TestPipelined(t *testing.T) {
 	p.ended()
 }
 
-// TestBadCommands has lines that must not reach the server behind.
+// TestBadCommands has lines that must not reach the upstream server.
 // POP-08.
 func TestBadCommands(t *testing.T) {
 	seen := make(chan string, 100)
@@ -123,7 +123,7 @@ func TestBadCommands(t *testing.T) {
 		got = append(got, line)
 	}
 	if strings.Join(got, "|") != "USER bob|PASS x|DELE 1" {
-		t.Errorf("the server behind saw %q", got)
+		t.Errorf("the upstream server saw %q", got)
 	}
 }
 
@@ -146,7 +146,7 @@ func TestErrorsEndTheSession(t *testing.T) {
 	p.ended()
 }
 
-// TestNoStamp has servers behind that do not really say yes.
+// TestNoStamp has upstream servers that do not really say yes.
 // POP-01.
 func TestNoStamp(t *testing.T) {
 	script := func(replies ...string) backendFunc {
@@ -214,7 +214,7 @@ func TestServerDown(t *testing.T) {
 	r.login(t)
 }
 
-// TestReplyToNothing has the server behind say something while the client is silent. It must not be taken for
+// TestReplyToNothing has the upstream server say something while the client is silent. It must not be taken for
 // the answer to the next command. POP-01.
 func TestReplyToNothing(t *testing.T) {
 	loggedIn, sent := make(chan struct{}), make(chan struct{})
@@ -659,7 +659,7 @@ func TestSASL(t *testing.T) {
 	p.ask("no base64!", "-ERR [AUTH]")
 }
 
-// TestRefusals has the server behind refuse logins for reasons of all kinds: its text reaches the client, and
+// TestRefusals has the upstream server refuse logins for reasons of all kinds: its text reaches the client, and
 // only a refused name or password counts.
 func TestRefusals(t *testing.T) {
 	tests := []struct {

@@ -78,7 +78,7 @@ func TestClientCertificate(t *testing.T) {
 	}
 }
 
-// The server behind is checked against upstream-tls-ca, gets our certificate, and both are read again.
+// The upstream server is checked against upstream-tls-ca, gets our certificate, and both are read again.
 func TestUpstreamCertificates(t *testing.T) {
 	ca, other := testenv.NewAuthority(t), testenv.NewAuthority(t)
 	dir := t.TempDir()
@@ -182,7 +182,7 @@ func TestPOP3S(t *testing.T) {
 	newPeer(t, testenv.Dial(t, "tcp", r.addr)).ended()
 }
 
-// TLS-14: servers behind that mean TLS to different degrees.
+// TLS-14: upstream servers that mean TLS to different degrees.
 func TestTLS_14_ServersThatMeanTLSByHalves(t *testing.T) {
 	cert, key := testenv.Certificate(t, t.TempDir())
 	pair, err := tls.LoadX509KeyPair(cert, key)

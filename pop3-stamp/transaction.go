@@ -30,7 +30,7 @@ var shapes = map[string]shape{
 	"UIDL": {args: [][]uint64{{}, {1}}, lines: true, listOnly: true},
 }
 
-// canonical reads the numbers of a command and gives the line to be sent to the server behind.
+// canonical reads the numbers of a command and gives the line to be sent to the upstream server.
 func (h shape) canonical(c command) (line string, args int, ok bool) {
 	var words []string
 	if c.arg != "" {
@@ -164,10 +164,10 @@ func (s *session) broken(err error) {
 		return
 	}
 	s.srv.meters.upstreamFault()
-	s.log.Error("server behind failed", "server", s.server.name, "error", err)
-	reason := "server behind failed"
+	s.log.Error("upstream server failed", "server", s.server.name, "error", err)
+	reason := "upstream server failed"
 	if errors.Is(err, errProtocol) {
-		reason = "protocol error of the server behind"
+		reason = "protocol error of the upstream server"
 	}
 	s.end(reason, "-ERR [SYS/TEMP] mail server failed")
 }

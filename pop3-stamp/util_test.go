@@ -19,7 +19,7 @@ import (
 	"postern/internal/testenv"
 )
 
-// backendFunc plays the server behind for one connection.
+// backendFunc plays the upstream server for one connection.
 type backendFunc func(c *peer)
 
 // peer is one side of a dialog in a test.
@@ -79,7 +79,7 @@ func (p *peer) ended() {
 	}
 }
 
-// backend starts a server behind and returns its URL.
+// backend starts an upstream server and returns its URL.
 func backendAt(t testing.TB, f backendFunc) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -103,7 +103,7 @@ func backendAt(t testing.TB, f backendFunc) string {
 	return "pop3://" + l.Addr().String()
 }
 
-// mailbox is a server behind with the user bob, the password "secret word" and one message.
+// mailbox is an upstream server with the user bob, the password "secret word" and one message.
 func mailbox(message string) backendFunc {
 	return func(p *peer) {
 		p.send("+OK ready <1896.697170952@dbc.mtview.ca.us>\r\n")
@@ -177,7 +177,7 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-// start starts a server with the given flags before the server behind at url.
+// start starts a server with the given flags before the upstream server at url.
 func start(t testing.TB, url string, flags ...string) *running {
 	t.Helper()
 	return startWith(t, func(w io.Writer) *slog.Logger {

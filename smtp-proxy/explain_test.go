@@ -51,7 +51,7 @@ func TestExplain(t *testing.T) {
 		})
 	}
 	if n := transactions(b); n != 0 {
-		t.Errorf("the server behind saw %q", b.Commands())
+		t.Errorf("the upstream server saw %q", b.Commands())
 	}
 }
 

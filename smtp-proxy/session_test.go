@@ -117,7 +117,7 @@ func startProxyWith(t testing.TB, listener string, handler func(*lockedLog) slog
 	return &proxy{srv, l.Addr().String(), out}
 }
 
-// behind gives the argument that puts a server behind a proxy.
+// behind gives the argument that puts an upstream server a proxy.
 func behind(b *testenv.Backend) string { return "--upstream=smtp://" + b.Addr }
 
 // client is the other side of a session.

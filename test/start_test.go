@@ -130,7 +130,7 @@ func TestDrainAnswersNewClients(t *testing.T) {
 	next.Stop(syscall.SIGTERM)
 }
 
-// TestCheckWarnsOfWhatIsBehind: what the settings need, and do not find at the server behind or the multiplexor, is told before
+// TestCheckWarnsOfWhatIsBehind: what the settings need, and do not find at the upstream server or the multiplexor, is told before
 // mail comes.
 func TestCheckWarnsOfWhatIsBehind(t *testing.T) {
 	noSettings(t)

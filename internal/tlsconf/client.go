@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// Client are the settings of TLS with the server behind that need files. A daemon embeds them in its own, beside
+// Client are the settings of TLS with the upstream server that need files. A daemon embeds them in its own, beside
 // upstream-tls.
 type Client struct {
 	CA   string `name:"upstream-tls-ca" placeholder:"FILE" help:"Authorities (PEM) whose certificates are good for upstream-tls verify. Default: those of the system."`

@@ -142,7 +142,7 @@ func TestKeyFile(t *testing.T) {
 	}
 }
 
-// The authorities and the certificate of the settings are those that TLS with the server behind uses.
+// The authorities and the certificate of the settings are those that TLS with the upstream server uses.
 func TestClientLoad(t *testing.T) {
 	dir := testenv.ShortDir(t)
 	ca := testenv.NewAuthority(t)
