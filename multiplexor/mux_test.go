@@ -356,7 +356,10 @@ func TestMUX_08_InterestLines(t *testing.T) {
 				testenv.Impatient(conn)
 				more, err := in.ReadString('\n')
 				line += more
-				return err == nil
+				if err == nil && strings.HasPrefix(tt.send, "?*") && line[0] != 'F' {
+					line = "" // of the interest before, which was in force for a moment
+				}
+				return err == nil && line != ""
 			})
 			if line != tt.first && line != "F 1\n" && line != "Y\n" { // the first request may have come in between
 				t.Errorf("heard %q, want %q", line, tt.first)

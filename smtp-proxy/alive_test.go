@@ -81,6 +81,7 @@ func TestWatchdogOfLoops(t *testing.T) {
 	socket := filepath.Join(dir, "smtp")
 	w := startWhole(t, behind(b), "--smtp", socket)
 	srv := w.srv
+	limits := testenv.Locks("srv", srv)["srv.gates.Limits.sessions.mu"] // before there are sessions that change what it looks at
 
 	srv.mu.Lock()
 	c := testenv.Dial(t, "unix", socket)
@@ -89,7 +90,6 @@ func TestWatchdogOfLoops(t *testing.T) {
 	must(t, c.Close())
 
 	before := srv.conf.Load()
-	limits := testenv.Locks("srv", srv)["srv.gates.Limits.sessions.mu"]
 	limits.Lock()
 	w.send(syscall.SIGHUP)
 	testenv.Eventually(t, "a reload that has begun", func() bool { return srv.conf.Load() != before })

@@ -19,10 +19,22 @@ func (s *session) hold(tx *transaction, r *filter.Result) smtp.Reply {
 		return s.lost("hold", err)
 	}
 	// The next hop hears no more of this message; what the session has with it stays as it is.
-	holder := relay{owner: s, id: s.id, timeout: s.conf.UpstreamTimeout, hop: up, tx: tx}
+	holder := relay{owner: holdOwner{s}, id: s.id, timeout: s.conf.UpstreamTimeout, hop: up, tx: tx}
 	r.Envelope.Changed = true // the holder knows none
 	verdict := s.deliver(&holder, r)
 	tx.held = verdict.Positive()
 	holder.letGo(inOrder)
 	return verdict
+}
+
+// holdOwner is the session as the owner of a relay to where messages are held: when that connection is lost, the next
+// one is to the same place, and never to the next hop.
+type holdOwner struct{ *session }
+
+func (h holdOwner) dial() (nextHop, error) {
+	up, err := h.srv.holds.Get(h.background(), h.client.upstream(h.conf.limitExemptNets))
+	if err != nil {
+		return nil, err // not a nil *Conn in an interface
+	}
+	return up, nil
 }

@@ -81,3 +81,30 @@ func TestHoldFails(t *testing.T) {
 		t.Errorf("%d messages reached the server", n)
 	}
 }
+
+// TestHoldIsNotTheNextHop: where messages are held is lost before the envelope. They are held by another connection to
+// it, or not at all; the next hop gets none.
+func TestHoldIsNotTheNextHop(t *testing.T) {
+	for _, answer := range []string{"close", "450 4.3.0 Not now"} {
+		b, held := testenv.StartBackend(t), testenv.StartBackend(t)
+		held.Answer(func(a testenv.Asked) string {
+			if a.Verb == "RSET" {
+				return answer
+			}
+			return ""
+		})
+		m := startMultiplexor(t, scanWith(t, "Qlook\nF\n"))
+		p := startProxy(t, m.args(behind(b), "--hold=smtp://"+held.Addr)...)
+		c := greeted(t, p.addr)
+		c.envelope()
+		c.cmd("DATA", "354")
+		c.send(smallMessage)
+		r := c.expect("")
+		if n := len(held.Messages()); r.Code != 250 && r.Code != 451 || (r.Code == 250) != (n == 1) {
+			t.Errorf("%s: %q, and %d messages are held", answer, r, n)
+		}
+		if n := len(b.Messages()); n != 0 {
+			t.Errorf("%s: %d messages reached the next hop", answer, n)
+		}
+	}
+}

@@ -380,8 +380,7 @@ func (r *relay) settle(p *pendingReply) {
 			p.reply = *r.refused
 		case p.reply.Positive():
 			if no := r.owner.accept(p.rcpt); no != nil {
-				p.reply = *no
-				r.broken = &p.reply
+				p.reply, r.broken = *no, no
 			}
 		}
 	}

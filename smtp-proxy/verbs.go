@@ -160,7 +160,9 @@ func (s *session) doMail(arg string) outcome {
 	if r := s.srv.gates.Sender(s.background(), s.client.forGates(), path); r != nil {
 		tx.remove(s.srv)
 		s.logRefused(tx, r.Gate, "", r.Reply)
-		return refused(r.Reply)
+		o := deferred(r.Reply)
+		o.gate = r.Gate
+		return o
 	}
 	if r := s.askSenderok(tx); r != nil {
 		tx.remove(s.srv)
@@ -243,7 +245,7 @@ func (s *session) refuseRecipient(gate string, rcpt filter.Recipient, r smtp.Rep
 
 // mayRelay decides whether mail for a recipient is taken from the client; a nil reply means yes.
 func (s *session) mayRelay(to smtp.Path) *gate.Refusal {
-	return s.srv.gates.Relay(s.background(), s.client.forGates(), to)
+	return s.srv.gates.Relay(s.background(), s.client.forGates(), s.tx.from, to)
 }
 
 // doRset is RSET: RFC 5321, 4.1.1.5.

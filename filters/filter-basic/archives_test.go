@@ -190,6 +190,16 @@ func TestArchiveNames(t *testing.T) {
 	}
 }
 
+// TestTarOfAnotherKind has a packed archive that looks like tar as well, by the name in its header.
+func TestTarOfAnotherKind(t *testing.T) {
+	packed := gz(t, makeTar(t, "a.exe"))
+	name := strings.Repeat("a", 247) + "ustar" + strings.Repeat("b", 100) + "\x00"
+	both := slices.Concat(packed[:3], []byte{packed[3] | 8}, packed[4:10], []byte(name), packed[10:])
+	if err := examine(t, settings(t), zipPart(both)); !isFinding(err, "a.exe") {
+		t.Errorf("found %v", err)
+	}
+}
+
 // TestMarksDoNotHide has a message that is marked for one thing and has something worse behind it.
 func TestMarksDoNotHide(t *testing.T) {
 	message := zipPart(slices.Concat(flagged(t, "a.txt"), makeZip(t, "word/vbaProject.bin"), makeZip(t, "a.exe")))

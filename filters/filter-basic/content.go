@@ -131,6 +131,15 @@ func (s *sniffer) macros(b []byte) error {
 	return nil
 }
 
+// begins reports whether b is the beginning of an archive that has to be kept: what looks like tar may be another kind
+// as well.
+func (s *sniffer) begins(b []byte) bool {
+	if s.tar {
+		return packerOf(b) != nil || archive.OtherThanTar(b)
+	}
+	return isArchive(b)
+}
+
 // keep keeps the content if there is an archive in it.
 func (s *sniffer) keep(b []byte) {
 	switch {
@@ -138,7 +147,7 @@ func (s *sniffer) keep(b []byte) {
 		s.whole = false
 	case s.archive != nil:
 		s.archive = append(s.archive, b[s.fresh:]...)
-	case bytes.Contains(b, localEntry) || archive.Inside(b) || s.first && !s.tar && isArchive(b[:min(len(b), archive.Beginning)]):
+	case bytes.Contains(b, localEntry) || archive.Inside(b) || s.first && s.begins(b[:min(len(b), archive.Beginning)]):
 		s.archive = bytes.Clone(b)
 	}
 }

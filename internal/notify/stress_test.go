@@ -156,8 +156,8 @@ func visit(t *testing.T, like *peer, rng *rand.Rand) {
 	for range rng.IntN(4) {
 		interest := []string{"?YZ\n", "?*\n", "?*+\n", "?S+@5\n", "?F+@1/2\n?\n", "garbage\n?YZ+\n"}[rng.IntN(6)]
 		io.WriteString(conn, interest)
-		if !strings.Contains(interest, "+") {
-			continue
+		if !strings.Contains(interest, "+") || strings.HasSuffix(interest, "\n?\n") {
+			continue // nothing need come: an interest may be replaced before its snapshot
 		}
 		for range rng.IntN(50) {
 			line, err := r.ReadString('\n')

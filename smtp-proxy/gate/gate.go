@@ -151,9 +151,9 @@ func (g *Gates) Each(ctx context.Context, c Client, f func(gate string, r *smtp.
 	}
 }
 
-// Relay returns why mail of the client for a recipient is not taken, or nil.
-func (g *Gates) Relay(ctx context.Context, c Client, to smtp.Path) *Refusal {
-	return g.relay.check(ctx, c, to)
+// Relay returns why mail of the client from a sender for a recipient is not taken, or nil.
+func (g *Gates) Relay(ctx context.Context, c Client, from, to smtp.Path) *Refusal {
+	return g.relay.check(ctx, c, from, to)
 }
 
 // Sender decides whether the client may send as from: nil if it may.

@@ -197,7 +197,7 @@ func TestRelay(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := newGates(c).Relay(context.Background(), tt.client, to)
+			r := newGates(c).Relay(context.Background(), tt.client, smtp.Path{}, to)
 			if name(r) != tt.gate || r != nil && r.Reply.Code != tt.code {
 				t.Errorf("%+v, want %q %d", r, tt.gate, tt.code)
 			}
@@ -262,6 +262,21 @@ func TestPOP_86_SenderOfTheStamp(t *testing.T) {
 		if r := newGates(Config{Stamps: tt.s, Settings: Settings{Senders: senders}}).Sender(context.Background(), Client{Addr: stamped}, from); r == nil || r.Reply.Code != tt.code {
 			t.Errorf("%+v: %+v, want %d", tt.s, r, tt.code)
 		}
+	}
+	// A stamp that came after MAIL is for its user's mail alone.
+	late := &fakeStore{user: "ann@x.test"}
+	g := newGates(Config{Stamps: late, Settings: Settings{Senders: senders, StampToRelay: true}})
+	if r := g.Sender(context.Background(), Client{Addr: stamped}, from); r != nil {
+		t.Fatalf("without a stamp: %+v", r)
+	}
+	late.fresh = []netip.Addr{stamped}
+	ours, _, _ := smtp.ParsePath("<ann@x.test>", smtp.CheckRFC)
+	to, _, _ := smtp.ParsePath("<eve@outside.test>", smtp.CheckRFC)
+	if r := g.Relay(context.Background(), Client{Addr: stamped}, from, to); r == nil || r.Reply.Code != 553 {
+		t.Errorf("somebody else's sender: %+v, want 553", r)
+	}
+	if r := g.Relay(context.Background(), Client{Addr: stamped}, ours, to); r != nil {
+		t.Errorf("the user's own sender: %+v", r)
 	}
 	for _, bad := range []string{"ann\n", "ann x.test\n", "ann x@\n", "ann @\n"} {
 		if s, err := ReadSenders(write(t, "bad", bad)); err == nil {

@@ -27,19 +27,15 @@ func (g *Relay) set(s Settings) {
 }
 
 // check decides about a recipient. The refusal is nil if mail for it is taken, else the gate says which rule refused it.
-func (g *Relay) check(ctx context.Context, c Client, to smtp.Path) *Refusal {
+func (g *Relay) check(ctx context.Context, c Client, from, to smtp.Path) *Refusal {
 	rule := g.rule.Load()
 	switch {
 	case !rule.refuse && !rule.stamped, rule.local.Has(to), c.LoggedIn, rule.clients.Has(c.Addr):
 		return nil
 	}
 	if g.stamps.store != nil {
-		allowed, err := g.stamps.allowsRelay(ctx, c.Addr)
-		if err != nil {
-			return refuse(NameStamp, 451, "4.3.0", "Stamps cannot be looked up, try again later")
-		}
-		if allowed {
-			return nil
+		if allowed, no := g.stamps.allowsRelay(ctx, c.Addr, from); allowed || no != nil {
+			return no
 		}
 	}
 	switch {

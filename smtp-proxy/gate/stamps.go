@@ -61,15 +61,28 @@ func (g *Stamps) Check(ctx context.Context, c Client) *smtp.Reply {
 	return nil
 }
 
-// allowsRelay reports whether the client may relay by its stamp. That it need not have one to connect does not let it,
-// nor does a store that cannot be asked.
-func (g *Stamps) allowsRelay(ctx context.Context, addr netip.Addr) (bool, error) {
-	if rule := g.rule.Load(); rule.toRelay && rule.exempt.Has(addr) {
+// allowsRelay reports whether the client may relay by its stamp, as that sender: the stamp may be newer than MAIL was.
+// That the client need not have one to connect does not let it, nor does a store that cannot be asked.
+func (g *Stamps) allowsRelay(ctx context.Context, addr netip.Addr, from smtp.Path) (allowed bool, no *Refusal) {
+	rule := g.rule.Load()
+	if rule.toRelay && rule.exempt.Has(addr) {
 		return true, nil
 	}
-	_, fresh, err := g.look(ctx, addr)
-	return fresh, err
+	st, fresh, err := g.look(ctx, addr)
+	switch {
+	case err != nil:
+		return false, refuse(NameStamp, 451, "4.3.0", "Stamps cannot be looked up, try again later")
+	case !fresh:
+		return false, nil
+	case rule.senders != nil && !rule.exempt.Has(addr) && !from.Null() && !rule.senders.has(st.User, from):
+		g.log.Info("sender is not the one of the stamp", "client", addr.String(), "user", st.User, "from", from.Address)
+		return false, &Refusal{NameStamp, notTheUsers}
+	}
+	return true, nil
 }
+
+// notTheUsers is the reply to a sender that the user of the stamp may not be.
+var notTheUsers = smtp.NewReply(553, "5.7.1", "Sender address is not one of the user who has fetched mail")
 
 // checkSender refuses a sender that is not the one of the stamp's user. Who needs no stamp, or has logged in, is not
 // asked. The null sender names nobody.
@@ -88,7 +101,8 @@ func (g *Stamps) checkSender(ctx context.Context, c Client, from smtp.Path) *smt
 		return shut(450, "4.7.0", "Fetch your mail first")
 	case !rule.senders.has(st.User, from):
 		g.log.Info("sender is not the one of the stamp", "client", c.Addr.String(), "user", st.User, "from", from.Address)
-		return shut(553, "5.7.1", "Sender address is not one of the user who has fetched mail")
+		r := notTheUsers
+		return &r
 	}
 	return nil
 }

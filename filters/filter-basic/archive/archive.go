@@ -74,6 +74,16 @@ func Inside(b []byte) bool {
 // piece: pieces begin at a multiple of 512 bytes, and overlap by 66 KiB at least.
 func IsTar(b []byte) bool { return isTar(b) }
 
+// OtherThanTar reports whether b, the first bytes of a content, are those of an archive of another kind, too.
+func OtherThanTar(b []byte) bool {
+	for _, k := range Kinds {
+		if k.Name != "tar" && k.begins(b) {
+			return true
+		}
+	}
+	return false
+}
+
 // Tar looks into a piece of a tar archive.
 func Tar(b []byte, seen *Seen) error { return tar(b, seen) }
 
@@ -90,7 +100,8 @@ func Walk(b []byte, seen *Seen) error {
 	return nil
 }
 
-// all looks into all archives of the kind in b. One that cannot be read, behind others that can, is other data.
+// all looks into all archives of the kind in b. One that cannot be read is other data if another one can; but not where
+// b begins with it, as that is the one that programs open.
 func (k *Kind) all(b []byte, seen *Seen) error {
 	if !k.Inside {
 		if k.begins(b) {
@@ -98,7 +109,7 @@ func (k *Kind) all(b []byte, seen *Seen) error {
 		}
 		return nil
 	}
-	var unreadable error
+	var unreadable, first error
 	read := false
 	for n := 0; ; n++ {
 		i := bytes.Index(b, k.Magic)
@@ -114,13 +125,16 @@ func (k *Kind) all(b []byte, seen *Seen) error {
 			read = true
 		case errors.Is(err, ErrUnreadable):
 			unreadable = err
+			if n == 0 && i == 0 {
+				first = err
+			}
 		default:
 			return err
 		}
 		b = b[i+len(k.Magic):]
 	}
 	if read {
-		return nil
+		return first
 	}
 	return unreadable
 }

@@ -194,12 +194,13 @@ func TestWalk(t *testing.T) {
 func TestUnreadable(t *testing.T) {
 	b := fixture(t, "lzma.7z")
 	for name, broken := range map[string][]byte{
-		"7z without an end":            b[:len(b)-10],
-		"7z with a header of 4 GiB":    slices.Concat(b[:12], le32(0), le32(1), b[20:]),
-		"7z with a bad packed header":  append(slices.Clone(b[:32]), bytes.Repeat([]byte{0xff}, len(b)-32)...),
-		"RAR of an unknown version":    []byte("Rar!\x1a\x07\x07rest"),
-		"RAR without blocks":           []byte("Rar!\x1a\x07\x00" + strings.Repeat("\xff", 100)),
-		"64 signatures of 7z and more": bytes.Repeat([]byte("7z\xbc\xaf\x27\x1c"), 1000),
+		"7z without an end":                        b[:len(b)-10],
+		"7z with a header of 4 GiB":                slices.Concat(b[:12], le32(0), le32(1), b[20:]),
+		"7z with a bad packed header":              append(slices.Clone(b[:32]), bytes.Repeat([]byte{0xff}, len(b)-32)...),
+		"7z that cannot be read, and an empty one": slices.Concat(b[:12], le32(0), le32(1), b[20:], []byte("7z\xbc\xaf\x27\x1c"), make([]byte, 26)),
+		"RAR of an unknown version":                []byte("Rar!\x1a\x07\x07rest"),
+		"RAR without blocks":                       []byte("Rar!\x1a\x07\x00" + strings.Repeat("\xff", 100)),
+		"64 signatures of 7z and more":             bytes.Repeat([]byte("7z\xbc\xaf\x27\x1c"), 1000),
 	} {
 		if got := walk(broken); !errors.Is(got.err, ErrUnreadable) {
 			t.Errorf("%s: names %q, error %v", name, got.names, got.err)
