@@ -191,11 +191,11 @@ func startWith(t testing.TB, logger func(io.Writer) *slog.Logger, url string, fl
 	dir := t.TempDir()
 	s := &settings{}
 	p := config.Parser{Program: programName, DefaultFile: "/nonexistent", Vars: map[string]string{"syslog_tag": programName}}
-	args := append([]string{"--upstream", url, "--clientip-dir", dir, "--hostname", "pop.test", "--login-delay", "0s", "--expire-interval", "0s"}, flags...)
+	args := append([]string{"--config", os.DevNull, "--upstream", url, "--clientip-dir", dir, "--hostname", "pop.test", "--login-delay", "0s", "--expire-interval", "0s"}, flags...)
 	if _, err := p.Parse(s, args); err != nil {
 		t.Fatal(err)
 	}
-	r := &running{server: &server{conf: s}, stamp: dir, log: &syncBuffer{}, hangup: make(chan os.Signal, 1)}
+	r := &running{server: &server{conf: s, args: args}, stamp: dir, log: &syncBuffer{}, hangup: make(chan os.Signal, 1)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
