@@ -34,7 +34,7 @@ func (s *session) doBdat(arg string) outcome {
 		if out == nil {
 			return s.skipChunk(size, o.ending())
 		}
-		tx.chunks = &chunked{out: out, receiver: s.newReceiver(tx, out), decoder: smtp.DotDecoder{
+		tx.chunks = &chunked{out: out, receiver: s.newReceiver(out), decoder: smtp.DotDecoder{
 			Reject: s.strict(), MaxLine: s.conf.MaxLineLength, Chunks: true,
 		}}
 	}
@@ -103,7 +103,7 @@ func (s *session) readChunk(c *chunked, size int64) error {
 // skipChunk reads a chunk that nobody wants; it returns its outcome, with which the session ends if it did
 // not come.
 func (s *session) skipChunk(size int64, o outcome) outcome {
-	r := &receiver{pace: s.newReceiver(nil, nil).pace, refusal: &smtp.Reply{}}
+	r := &receiver{pace: newPace(s.conf, time.Now()), refusal: &smtp.Reply{}}
 	for size > 0 {
 		window, err := s.contentWindow(r)
 		n := min(int64(len(window)), size)

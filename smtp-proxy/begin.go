@@ -58,7 +58,7 @@ func (s *session) identify() (o outcome, ok bool) {
 	return o, true
 }
 
-// admit asks the gates that look at the client's address only, after XCLIENT changed it.
+// admit counts the client that XCLIENT has named, and asks the gates anew.
 func (s *session) admit() *gate.Refusal {
 	if r := s.count(); r != nil {
 		return r

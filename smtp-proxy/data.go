@@ -56,7 +56,7 @@ func (s *session) doData(arg string) outcome {
 		out.abort()
 		return gone
 	}
-	r := s.newReceiver(tx, out)
+	r := s.newReceiver(out)
 	if err := s.receive(r, &smtp.DotDecoder{Reject: s.strict(), MaxLine: s.conf.MaxLineLength}); err != nil {
 		return s.contentLost(tx, out, r, err)
 	}
@@ -125,7 +125,7 @@ type receiver struct {
 	noted    time.Time // when the status file was written
 }
 
-func (s *session) newReceiver(tx *transaction, out io.Writer) *receiver {
+func (s *session) newReceiver(out io.Writer) *receiver {
 	caps, _ := s.capabilities()
 	now := time.Now()
 	return &receiver{out: out, limit: s.conf.sizeLimit(caps.Size), pace: newPace(s.conf, now), noted: now}

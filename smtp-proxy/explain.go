@@ -133,11 +133,11 @@ func (e *explanation) envelope(from string, to []string) {
 		return
 	}
 	defer func() { tx.remove(s.srv) }()
-	r = s.askSenderok(tx)
-	e.say("sender", r)
-	if r != nil {
+	if no := s.maySend(tx); no != nil {
+		e.say("sender", &no.Reply)
 		return
 	}
+	e.say("sender", nil)
 	s.tx = tx
 	for _, address := range to {
 		of, r := e.recipient(address)

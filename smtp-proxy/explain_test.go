@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -21,6 +22,8 @@ func TestExplain(t *testing.T) {
 	})
 	stamps := t.TempDir()
 	stampAged(0)(t, filepath.Join(stamps, "192.0.2.1"))
+	senders := filepath.Join(t.TempDir(), "senders")
+	must(t, os.WriteFile(senders, []byte("ann ann@b.example\n"), 0o600))
 	for _, tt := range []struct {
 		name   string
 		args   []string
@@ -34,6 +37,7 @@ func TestExplain(t *testing.T) {
 			[]string{"               a%x.example@d.example: stamp, as the local part names another place", "               good@d.example: all gates\n"}},
 		{"recipient", []string{"--client=192.0.2.1", "--to=good@d.example", "--to=bad@d.example"}, 1, []string{"recipient      open", "recipient      shut   550 5.1.1 Unknown"}},
 		{"sender", []string{"--client=192.0.2.1", "--from=a@@b"}, 1, []string{"sender         shut   501"}},
+		{"sender of the stamp", []string{"--client=192.0.2.1", "--clientip-senders=" + senders, "--from=a@b.example"}, 1, []string{"sender         shut   553 5.7.1"}},
 		{"client", []string{"--client=x"}, 78, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -27,7 +27,7 @@ const (
 	gateForeign   = "foreign-protocol"
 )
 
-// allGates are the names of the gates in the order of smtp-proxy(8), which is the one they are asked in.
+// allGates are the names of the gates in the order of smtp-proxy(8).
 var allGates = []string{
 	gate.NameSessions, gateProxy, gate.NameAddress, gate.NameRate, gateHandshake, gate.NameRefuseFile, gate.NameLoad, gate.NamePressure,
 	gate.NameWorkers, gate.NameStamp, gate.NameRelay, gateEarly, gateFilter, gateLogins, gateErrors, gateRefusals, gateJunk, gateMany,

@@ -14,12 +14,13 @@ func (s *session) hold(tx *transaction, r *filter.Result) smtp.Reply {
 		log.Warn("filter wants the message held, and hold is not set")
 		return reply(451, "4.7.1", "Message is held back, try again later")
 	}
-	up, err := s.srv.holds.Get(s.background(), s.client.upstream(s.conf.limitExemptNets))
+	place := holdOwner{s}
+	up, err := place.dial()
 	if err != nil {
 		return s.lost("hold", err)
 	}
 	// The next hop hears no more of this message; what the session has with it stays as it is.
-	holder := relay{owner: holdOwner{s}, id: s.id, timeout: s.conf.UpstreamTimeout, hop: up, tx: tx}
+	holder := relay{owner: place, id: s.id, timeout: s.conf.UpstreamTimeout, hop: up, tx: tx}
 	r.Envelope.Changed = true // the holder knows none
 	verdict := s.deliver(&holder, r)
 	tx.held = verdict.Positive()
@@ -31,10 +32,4 @@ func (s *session) hold(tx *transaction, r *filter.Result) smtp.Reply {
 // one is to the same place, and never to the next hop.
 type holdOwner struct{ *session }
 
-func (h holdOwner) dial() (nextHop, error) {
-	up, err := h.srv.holds.Get(h.background(), h.client.upstream(h.conf.limitExemptNets))
-	if err != nil {
-		return nil, err // not a nil *Conn in an interface
-	}
-	return up, nil
-}
+func (h holdOwner) dial() (nextHop, error) { return h.dialTo(h.srv.holds) }

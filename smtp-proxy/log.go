@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"log/slog"
 	"strconv"
+	"strings"
 	"time"
 
 	"postern/internal/logging"
@@ -56,7 +58,7 @@ func (s *session) logMessage(tx *transaction, outcome string, r smtp.Reply, size
 	if tx.server != "" {
 		attrs = append(attrs, "server", tx.server)
 	}
-	if gate := firstOf(tx.gate, s.gate); gate != "" && !r.Positive() {
+	if gate := cmp.Or(tx.gate, s.gate); gate != "" && !r.Positive() {
 		attrs = append(attrs, "gate", gate)
 	}
 	ctx := s.srv.ctx
@@ -106,13 +108,6 @@ func (s *session) whose(tx *transaction) []any {
 	return attrs
 }
 
-func firstOf(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
-
 // clip shortens a text from outside for the log.
 func clip(text string) string {
 	const limit = 200
@@ -141,12 +136,11 @@ func maskArgument(cmd smtp.Command) string {
 	if cmd.Verb != smtp.Auth {
 		return clip(cmd.Arg)
 	}
-	for i := range len(cmd.Arg) {
-		if cmd.Arg[i] == ' ' {
-			return clip(cmd.Arg[:i]) + " ****"
-		}
+	mechanism, _, more := strings.Cut(cmd.Arg, " ")
+	if more {
+		return clip(mechanism) + " ****"
 	}
-	return clip(cmd.Arg)
+	return clip(mechanism)
 }
 
 func seconds(d time.Duration) string {

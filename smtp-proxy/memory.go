@@ -72,7 +72,7 @@ func availableMemory(root string) int64 {
 	return least
 }
 
-// reserve takes what the content of a message needs; a reply says that there is not so much.
+// reserve takes what the content of a message needs, and reports whether there was so much.
 func (s *session) reserve(tx *transaction) bool {
 	cost := int64(streamCost)
 	if tx.filtered != nil {

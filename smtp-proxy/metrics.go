@@ -42,7 +42,7 @@ var loginOutcomes = []string{loginAccepted, loginRefused, loginShutOut}
 
 func newCounters() *counters {
 	m := &counters{connections: map[string]*atomic.Uint64{}, gates: map[string]*atomic.Uint64{}, messages: map[string]*atomic.Uint64{}, logins: map[string]*atomic.Uint64{}}
-	for _, name := range []string{listenSMTP, listenSubmission, listenSMTPS} {
+	for _, name := range mailListeners {
 		m.connections[name] = new(atomic.Uint64)
 	}
 	for _, name := range allGates {
@@ -86,11 +86,10 @@ func count(set map[string]*atomic.Uint64, name string, n uint64) {
 // registry returns the metrics of the server.
 func (srv *server) registry() *metrics.Registry {
 	r := metrics.New("smtp_proxy")
-	listeners := []string{listenSMTP, listenSubmission, listenSMTPS}
 	classes := []string{"2xx", "3xx", "4xx", "5xx"}
 	r.Read([]metrics.Figure{
 		{Name: "sessions", Help: "Sessions now."},
-		{Name: "connections_total", Help: "Connections accepted.", Counter: true, Label: "listener", Values: listeners},
+		{Name: "connections_total", Help: "Connections accepted.", Counter: true, Label: "listener", Values: mailListeners},
 		{Name: "refused_total", Help: "Sessions, messages or recipients that a gate refused.", Counter: true, Label: "gate", Values: allGates},
 		{Name: "replies_total", Help: "Replies to clients.", Counter: true, Label: "class", Values: classes},
 		{Name: "messages_total", Help: "Messages answered.", Counter: true, Label: "outcome", Values: outcomes},

@@ -27,10 +27,13 @@ func (s *session) capabilities() (upstream.Capabilities, error) {
 const capabilitiesTimeout = 10 * time.Second
 
 // dial connects to the next hop for the client.
-func (s *session) dial() (nextHop, error) {
-	up, err := s.srv.ups.Get(s.background(), s.client.upstream(s.conf.limitExemptNets))
+func (s *session) dial() (nextHop, error) { return s.dialTo(s.srv.ups) }
+
+// dialTo connects to one of a set of servers for the client.
+func (s *session) dialTo(servers *upstream.Set) (nextHop, error) {
+	up, err := servers.Get(s.background(), s.client.upstream(s.conf.limitExemptNets))
 	if err != nil {
-		return nil, err
+		return nil, err // not a nil *Conn in an interface
 	}
 	return up, nil
 }

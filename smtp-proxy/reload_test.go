@@ -16,7 +16,7 @@ import (
 // atStart are the functions that look at settings once, at the start, or that only say something of them.
 var atStart = []string{
 	"Validate", "askServer", "askUpstream", "check", "checkNumbers", "checkPlaces", "checkStamps", "stamps", "directories", "execs", "explain", "followWorkers", "guarded", "holdConfig", "idleFilter", "listeners", "loadTLS",
-	"newGates", "newFilter", "newServer", "newSpool", "newUpstreams", "open", "program", "reachable", "relayWarnings", "runsProgram", "silent",
+	"newGates", "newFilter", "newServer", "newSpool", "newUpstreams", "open", "program", "reachable", "relayWarnings", "silent",
 	"start", "upstreamConfig", "upstreamShare", "uselessWarnings", "warnings",
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -111,13 +112,30 @@ func (p *program) directories() map[string]func(...safedir.Account) error {
 		}
 	}
 	for setting, urls := range map[string][]string{"upstream": s.Upstream, "hold": {s.Hold}} {
+		var paths []string
 		for _, url := range urls {
 			if path, ok := strings.CutPrefix(url, "maildir:"); ok {
-				all[setting] = func(also ...safedir.Account) error { return s.checkMaildir(path, also...) }
+				paths = append(paths, path)
 			}
+		}
+		if paths != nil {
+			all[setting] = func(also ...safedir.Account) error { return s.checkMaildirs(paths, also...) }
 		}
 	}
 	return all
+}
+
+// checkMaildirs looks at each of several Maildirs. That one is not there yet is the least that is said of them.
+func (s *settings) checkMaildirs(paths []string, also ...safedir.Account) error {
+	var missing error
+	for _, path := range paths {
+		err := s.checkMaildir(path, also...)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		missing = cmp.Or(missing, err)
+	}
+	return missing
 }
 
 // checkMaildir looks at a Maildir, or whether the user who serves can make it.
@@ -133,7 +151,7 @@ func (s *settings) checkMaildir(path string, also ...safedir.Account) error {
 		}
 		parent = filepath.Dir(parent)
 	}
-	var denied error
+	denied := errors.New("no such user")
 	for _, user := range []string{s.User, daemon.UnitUser} {
 		account, lookup := privdrop.Lookup(user)
 		if lookup != nil {

@@ -16,7 +16,6 @@ type transaction struct {
 	started time.Time
 	from    smtp.Path
 	params  []smtp.Param // of MAIL, as typed
-	size    int64        // announced; -1 if it was not
 	utf8    bool
 	eight   bool // BODY=8BITMIME
 	notify  bool // a recipient has a NOTIFY that the server must know
@@ -26,11 +25,11 @@ type transaction struct {
 	first    string // the first of them, in angle brackets
 
 	filtered *filter.Message // nil: not filtered
-	discard  bool            // the filter wants the message thrown away
 	chunks   *chunked        // BDAT has begun
 
 	memory int64 // what it has of the budget
 
+	discard   bool // the filter wants the message thrown away
 	discarded bool // and it was
 	held      bool // the filter has it held
 
@@ -62,7 +61,7 @@ func (s *session) newTransaction(from smtp.Path, rest string) (*transaction, *sm
 	if err != nil {
 		return nil, refusalOf(501, "5.5.4", err.Error())
 	}
-	tx := &transaction{qid: workdir.NewQueueID(), started: time.Now(), from: from, params: params, size: -1}
+	tx := &transaction{qid: workdir.NewQueueID(), started: time.Now(), from: from, params: params}
 	for _, p := range params {
 		if r := s.mailParam(tx, p); r != nil {
 			return nil, r
@@ -91,9 +90,9 @@ func (s *session) mailParam(tx *transaction, p smtp.Param) *smtp.Reply {
 	}
 	switch p.Key {
 	case smtp.ParamSize:
-		tx.size, _ = p.Size()
+		size, _ := p.Size()
 		caps, _ := s.capabilities()
-		if limit := s.conf.sizeLimit(caps.Size); limit > 0 && tx.size > limit {
+		if limit := s.conf.sizeLimit(caps.Size); limit > 0 && size > limit {
 			return refusalOf(552, "5.3.4", "Message is too large")
 		}
 	case smtp.ParamBody:

@@ -157,17 +157,14 @@ func (s *session) doMail(arg string) outcome {
 		return failed(*r)
 	}
 	s.status("MAIL " + path.String())
-	if r := s.srv.gates.Sender(s.background(), s.client.forGates(), path); r != nil {
+	if r := s.maySend(tx); r != nil {
 		tx.remove(s.srv)
 		s.logRefused(tx, r.Gate, "", r.Reply)
 		o := deferred(r.Reply)
-		o.gate = r.Gate
+		if r.Gate != gateFilter { // which was counted when it was asked
+			o.gate = r.Gate
+		}
 		return o
-	}
-	if r := s.askSenderok(tx); r != nil {
-		tx.remove(s.srv)
-		s.logRefused(tx, gateFilter, "", *r)
-		return deferred(*r)
 	}
 	s.tx = tx
 	s.relay.begin(tx)
@@ -243,6 +240,17 @@ func (s *session) refuseRecipient(gate string, rcpt filter.Recipient, r smtp.Rep
 	return o
 }
 
+// maySend decides whether the client may send as the sender of a transaction; nil means yes.
+func (s *session) maySend(tx *transaction) *gate.Refusal {
+	if r := s.srv.gates.Sender(s.background(), s.client.forGates(), tx.from); r != nil {
+		return r
+	}
+	if r := s.askSenderok(tx); r != nil {
+		return &gate.Refusal{Gate: gateFilter, Reply: *r}
+	}
+	return nil
+}
+
 // mayRelay decides whether mail for a recipient is taken from the client; a nil reply means yes.
 func (s *session) mayRelay(to smtp.Path) *gate.Refusal {
 	return s.srv.gates.Relay(s.background(), s.client.forGates(), s.tx.from, to)
@@ -290,7 +298,8 @@ func (s *session) greeting() []string {
 			lines = append(lines, word.text)
 		}
 	}
-	if mechs := s.authMechanisms(caps); mechs != "" {
+	mechs := s.authMechanisms(caps)
+	if mechs != "" {
 		lines = append(lines, "AUTH "+mechs)
 	}
 	most := s.conf.MaxRecipients
@@ -301,7 +310,7 @@ func (s *session) greeting() []string {
 	if s.conf.MaxTransactions > 0 {
 		limits += " MAILMAX=" + strconv.Itoa(s.conf.MaxTransactions)
 	}
-	s.offered = extensions{eight: caps.EightBitMIME, utf8: caps.SMTPUTF8, dsn: caps.DSN, auth: s.authMechanisms(caps) != ""}
+	s.offered = extensions{eight: caps.EightBitMIME, utf8: caps.SMTPUTF8, dsn: caps.DSN, auth: mechs != ""}
 	return append(lines, limits)
 }
 

@@ -22,7 +22,7 @@ const lookupTime = 2 * time.Second
 func (p *program) warnings(ctx context.Context, listeners listen.Set) []string {
 	s := &p.settings
 	all := append(s.relayWarnings(ctx, listeners), s.uselessWarnings()...)
-	if s.runsProgram() && noNewPrivileges() {
+	if s.execs() && noNewPrivileges() {
 		all = append(all, "exec: set-user-ID and set-group-ID have no effect here (no_new_privs), and a sendmail like that of Postfix needs them: "+
 			"see exec in smtp-proxy(8)")
 	}
@@ -92,23 +92,17 @@ func (s *settings) idleFilter(ctx context.Context) []string {
 	}
 	c := &mxproto.Client{Dial: spec.Dial, Persistent: true}
 	defer c.Close()
-	if _, err := c.Ask(ctx, "free"); err != nil {
+	if _, err := c.Ask(ctx, mxproto.VerbFree); err != nil {
 		return []string{"the multiplexor does not answer: " + err.Error()}
 	}
-	health, err := c.AskOurs(ctx, "health")
+	health, err := c.AskOurs(ctx, mxproto.VerbHealth)
 	if err != nil {
 		return nil // it is not ours
 	}
-	for line := range strings.Lines(health) {
-		if fault, ok := strings.CutPrefix(strings.TrimSpace(line), "Fault "); ok {
-			return []string{"the multiplexor's workers come to nothing: " + fault}
-		}
+	if h, _ := mxproto.ParseHealth(health); h.Fault != "" {
+		return []string{"the multiplexor's workers come to nothing: " + h.Fault}
 	}
 	return nil
-}
-
-func (s *settings) runsProgram() bool {
-	return slices.ContainsFunc(s.Upstream, func(u string) bool { return strings.HasPrefix(u, "exec:") })
 }
 
 // noNewPrivileges reports whether programs that we start get no rights by their files.

@@ -107,6 +107,11 @@ func (f *Filter) onFailure(session string) *smtp.Reply {
 	case OnFailureReject:
 		return refusal("554", "5.3.0", "Message cannot be checked ("+session+")")
 	}
+	return notNow(session)
+}
+
+// notNow is the reply to a message that a filter cannot judge at present.
+func notNow(session string) *smtp.Reply {
 	return refusal("451", "4.3.0", "Message cannot be checked now, try again later ("+session+")")
 }
 

@@ -52,7 +52,7 @@ func (r *Result) carryOut(results *workdir.Results) {
 		// Nor can the message go on unscanned: half of its changes would be lost.
 		no := r.message.filter.onFailure(r.message.client.Session)
 		if no == nil {
-			no = refusal("451", "4.3.0", "Message cannot be checked now, try again later")
+			no = notNow(r.message.client.Session)
 		}
 		r.failed(err, no)
 		return

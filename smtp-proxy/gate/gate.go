@@ -158,10 +158,7 @@ func (g *Gates) Relay(ctx context.Context, c Client, from, to smtp.Path) *Refusa
 
 // Sender decides whether the client may send as from: nil if it may.
 func (g *Gates) Sender(ctx context.Context, c Client, from smtp.Path) *Refusal {
-	if r := g.stamps.checkSender(ctx, c, from); r != nil {
-		return &Refusal{NameStamp, *r}
-	}
-	return nil
+	return g.stamps.checkSender(ctx, c, from)
 }
 
 // Locks returns the locks that a session needs, by name.

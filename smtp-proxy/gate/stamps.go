@@ -74,35 +74,41 @@ func (g *Stamps) allowsRelay(ctx context.Context, addr netip.Addr, from smtp.Pat
 		return false, refuse(NameStamp, 451, "4.3.0", "Stamps cannot be looked up, try again later")
 	case !fresh:
 		return false, nil
-	case rule.senders != nil && !rule.exempt.Has(addr) && !from.Null() && !rule.senders.has(st.User, from):
-		g.log.Info("sender is not the one of the stamp", "client", addr.String(), "user", st.User, "from", from.Address)
-		return false, &Refusal{NameStamp, notTheUsers}
+	case rule.binds(addr, from) && !rule.senders.has(st.User, from):
+		return false, g.notTheUsers(addr, st.User, from)
 	}
 	return true, nil
 }
 
-// notTheUsers is the reply to a sender that the user of the stamp may not be.
-var notTheUsers = smtp.NewReply(553, "5.7.1", "Sender address is not one of the user who has fetched mail")
+// binds reports whether a client without a login may send as from only if its stamp is of a user who may. The null
+// sender names nobody.
+func (r *stampRule) binds(addr netip.Addr, from smtp.Path) bool {
+	return r.senders != nil && !from.Null() && !r.exempt.Has(addr)
+}
+
+// notTheUsers refuses a sender that the user of the stamp may not be.
+func (g *Stamps) notTheUsers(addr netip.Addr, user string, from smtp.Path) *Refusal {
+	g.log.Info("sender is not the one of the stamp", "client", addr.String(), "user", user, "from", from.Address)
+	return refuse(NameStamp, 553, "5.7.1", "Sender address is not one of the user who has fetched mail")
+}
 
 // checkSender refuses a sender that is not the one of the stamp's user. Who needs no stamp, or has logged in, is not
-// asked. The null sender names nobody.
-func (g *Stamps) checkSender(ctx context.Context, c Client, from smtp.Path) *smtp.Reply {
+// asked.
+func (g *Stamps) checkSender(ctx context.Context, c Client, from smtp.Path) *Refusal {
 	rule := g.rule.Load()
-	if g.store == nil || rule.senders == nil || c.LoggedIn || from.Null() || rule.exempt.Has(c.Addr) {
+	if g.store == nil || c.LoggedIn || !rule.binds(c.Addr, from) {
 		return nil
 	}
 	st, fresh, err := g.look(ctx, c.Addr)
 	switch {
 	case err != nil:
-		return shut(451, "4.3.0", "Stamps cannot be looked up, try again later")
+		return refuse(NameStamp, 451, "4.3.0", "Stamps cannot be looked up, try again later")
 	case !fresh && rule.toRelay:
 		return nil // it can send to us alone
 	case !fresh:
-		return shut(450, "4.7.0", "Fetch your mail first")
+		return refuse(NameStamp, 450, "4.7.0", "Fetch your mail first")
 	case !rule.senders.has(st.User, from):
-		g.log.Info("sender is not the one of the stamp", "client", c.Addr.String(), "user", st.User, "from", from.Address)
-		r := notTheUsers
-		return &r
+		return g.notTheUsers(c.Addr, st.User, from)
 	}
 	return nil
 }

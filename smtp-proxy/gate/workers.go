@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postern/internal/mxproto"
+	"postern/internal/notify"
 	"postern/internal/smtp"
 )
 
@@ -36,13 +37,13 @@ func (g *Workers) Event(letter byte, text string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch letter {
-	case 'F':
+	case notify.LetterFree:
 		if n, err := strconv.Atoi(strings.TrimSpace(text)); err == nil {
 			g.free, g.heard = n, true
 		}
-	case 'Y':
+	case notify.LetterSome:
 		g.free, g.heard = max(g.free, 1), true
-	case 'Z':
+	case notify.LetterNone:
 		g.free, g.heard = 0, true
 	}
 }
@@ -104,7 +105,7 @@ func (g *Workers) full(ctx context.Context) (bool, error) {
 	if err != nil || free > 0 {
 		return false, err
 	}
-	if reply, err = g.ask(ctx, "status"); err != nil {
+	if reply, err = g.ask(ctx, mxproto.VerbStatus); err != nil {
 		return false, err
 	}
 	return parseQueueFull(reply)

@@ -25,7 +25,7 @@ func (r *Received) AppendTo(dst []byte) []byte {
 	dst = append(dst, heloToken(r.Helo)...)
 	dst = append(dst, " ("...)
 	if r.Name != "" && !strings.HasPrefix(r.Name, "[") {
-		dst = append(dst, safeToken(r.Name, 255)...)
+		dst = append(dst, safeToken(r.Name)...)
 		dst = append(dst, ' ')
 	}
 	dst = append(dst, addressLiteral(r.Client)...)
@@ -59,15 +59,16 @@ func heloToken(s string) string {
 	if s == "" {
 		return "unknown"
 	}
-	return safeToken(s, 255)
+	return safeToken(s)
 }
 
-// safeToken keeps letters, digits and the marks of host names and address literals (and what is beyond
-// ASCII, for SMTPUTF8, only if it is a letter of some script is not decided here: it becomes ?).
-func safeToken(s string, limit int) string {
-	if len(s) > limit {
-		s = s[:limit]
-	}
+// maxToken is the longest name of a client in the field, in bytes.
+const maxToken = 255
+
+// safeToken keeps letters, digits and the marks of host names and address literals; all else, what is beyond ASCII
+// too, becomes ?.
+func safeToken(s string) string {
+	s = s[:min(len(s), maxToken)]
 	out := []byte(s)
 	for i, b := range out {
 		ok := 'a' <= b|0x20 && b|0x20 <= 'z' || '0' <= b && b <= '9' || strings.IndexByte("-._[]:", b) >= 0
