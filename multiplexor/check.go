@@ -17,12 +17,12 @@ func (s *settings) check() error {
 		return &config.Error{Key: "min-workers", Err: errors.New("more than max-workers")}
 	}
 	taken := map[string]string{}
-	for name, specs := range map[string][]string{"requests": s.Requests, "status": s.Status, "map": s.Map, "notify": s.Notify, "metrics": s.Metrics} {
-		for _, spec := range specs {
+	for _, r := range s.listeners(0) {
+		for _, spec := range r.Specs {
 			if other := taken[spec]; other != "" {
-				return &config.Error{Key: name, Err: fmt.Errorf("%s is a socket already, for %s", spec, other)}
+				return &config.Error{Key: r.Name, Err: fmt.Errorf("%s is a socket already, for %s", spec, other)}
 			}
-			taken[spec] = name
+			taken[spec] = r.Name
 		}
 	}
 	st, err := os.Stat(s.Worker)

@@ -140,7 +140,7 @@ type settings struct {
 	DebugEvents    bool    `name:"debug-events" short:"d" hidden:"" help:"Taken and ignored."`
 	Facility       string  `name:"syslog-facility" short:"S" help:"Facility for syslog and journal." placeholder:"NAME" default:"mail"`
 	Tag            string  `name:"syslog-tag" short:"Y" help:"Name of the program in syslog and journal." placeholder:"TEXT" default:"${program}"`
-	Log            string  `help:"Where the log goes: stderr, journal, syslog, or auto (the journal if standard error is connected to it, else stderr)." enum:"auto,stderr,journal,syslog" placeholder:"TARGET" default:"${log}"`
+	Log            string  `help:"Where the log goes: stderr, journal, syslog, or auto (the journal if standard error is connected to it, syslog in the background, else stderr)." enum:"auto,stderr,journal,syslog" placeholder:"TARGET" default:"${log}"`
 	LogLevel       string  `help:"Least level that is logged: debug, info, notice, warn or error." enum:"debug,info,notice,warn,error" placeholder:"LEVEL" default:"${level}"`
 	LogFormat      string  `help:"Form of log records on standard error: text or json." enum:"text,json" placeholder:"FORMAT" default:"text"`
 	StatsFile      string  `name:"stats-file" short:"t" help:"File for a line on each start, scan and end." placeholder:"FILE"`
@@ -153,7 +153,7 @@ type settings struct {
 	changed func() ([]string, error) // gives the settings that are not what they were; nil if that cannot be known
 }
 
-// like reports whether the program was started under the original's name.
+// likeOriginal reports whether the program was started under the original's name.
 func (s *settings) likeOriginal() bool { return s.program == originalName }
 
 // parser returns the reader of settings for the name in argv[0].
@@ -212,8 +212,13 @@ func (s *settings) Validate() error {
 	if !s.likeOriginal() && (s.QueueSize < 0 || s.QueueSize > maxQueue) {
 		return &config.Error{Key: "queue-size", Err: fmt.Errorf("%d is not between 0 and %d", s.QueueSize, maxQueue)}
 	}
-	if s.MaxRequestSize < 1024 || s.MaxAnswerSize < 1024 || s.MaxRequestSize > maxLineSize || s.MaxAnswerSize > maxLineSize {
-		return &config.Error{Key: "max-request-size", Err: fmt.Errorf("request and answer size must be between 1k and %v", config.Bytes(maxLineSize))}
+	for _, line := range []struct {
+		key  string
+		size config.Bytes
+	}{{"max-request-size", s.MaxRequestSize}, {"max-answer-size", s.MaxAnswerSize}} {
+		if line.size < 1024 || line.size > maxLineSize {
+			return &config.Error{Key: line.key, Err: fmt.Errorf("%v is not between 1k and %v", line.size, config.Bytes(maxLineSize))}
+		}
 	}
 	if _, err := logging.Facility(s.Facility); err != nil {
 		return &config.Error{Key: "syslog-facility", Err: fmt.Errorf("Unknown syslog facility %s", s.Facility)}

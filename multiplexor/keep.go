@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -10,21 +11,21 @@ import (
 )
 
 // poisonKeeper returns a function that copies a working directory, which must be
-// below spool, into the directory keep. It returns at once; report gets the
-// outcome later, from another goroutine.
-func poisonKeeper(spool, keep string, report func(text string, err error)) func(dir string) {
+// below spool, into the directory keep. It returns at once; the
+// outcome is logged later.
+func poisonKeeper(spool, keep string, log *slog.Logger) func(dir string) {
 	return func(dir string) {
 		go func() {
 			if !reallyBelow(spool, dir) {
-				report(fmt.Sprintf("%s is not below %s: not kept", pool.LogPath(dir), spool), nil)
+				log.Info(fmt.Sprintf("%s is not below %s: not kept", pool.LogPath(dir), spool))
 				return
 			}
 			to := filepath.Join(keep, fmt.Sprintf("%s-%d", filepath.Base(dir), time.Now().UnixNano()))
 			if err := copyDir(dir, to); err != nil {
-				report("", fmt.Errorf("keep working directory %s: %w", pool.LogPath(dir), rootCause(err)))
+				log.Error(fmt.Sprintf("keep working directory %s: %v", pool.LogPath(dir), rootCause(err)))
 				return
 			}
-			report(fmt.Sprintf("working directory %s kept as %s", pool.LogPath(dir), pool.LogPath(to)), nil)
+			log.Info(fmt.Sprintf("working directory %s kept as %s", pool.LogPath(dir), pool.LogPath(to)))
 		}()
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +9,14 @@ import (
 
 	"postern/internal/testenv"
 )
+
+// lineTo is a writer of lines into a channel.
+type lineTo chan<- string
+
+func (c lineTo) Write(p []byte) (int, error) {
+	c <- string(p)
+	return len(p), nil
+}
 
 func TestPoisonKeeper(t *testing.T) {
 	spool, keep := t.TempDir(), t.TempDir()
@@ -19,12 +28,7 @@ func TestPoisonKeeper(t *testing.T) {
 		t.Fatal(err)
 	}
 	said := make(chan string, 1)
-	keeper := poisonKeeper(spool, keep, func(text string, err error) {
-		if err != nil {
-			text = "error: " + err.Error()
-		}
-		said <- text
-	})
+	keeper := poisonKeeper(spool, keep, slog.New(slog.NewTextHandler(lineTo(said), nil)))
 	keeper(dir)
 	if got := testenv.Receive(t, "the word of the keeper", said); !strings.Contains(got, " kept as "+keep) {
 		t.Fatal(got)

@@ -14,9 +14,9 @@ import (
 // are ours, so that a second instance leaves those of the first alone; both are given
 // up when the end begins, for the one that takes over.
 //
-// Those in a directory of root are written before privileges are dropped,
-// because only then they can be; those in anybody else's directory afterwards, because
-// root has no business there.
+// Those in a directory of root are made as root, because only root can; those in
+// anybody else's as the account that will serve, because root has no business there.
+// Both are made before the sockets are opened.
 type ownFiles struct {
 	pidPath   string // absolute; "" = none
 	pid, lock *pidfile.File

@@ -3,10 +3,9 @@ package main
 import (
 	"fmt"
 	"log/slog"
-	"runtime/debug"
-	"strings"
 
 	"postern/internal/logging"
+	"postern/internal/version"
 )
 
 // openLog opens the log. Under the original's name a machine without a syslog is
@@ -45,18 +44,10 @@ func (d *multiplexor) closeLog() {
 	_ = d.logQueue.Close() // nothing is left to report it to
 }
 
-// isTCP reports whether a socket specification names a network address.
-func isTCP(spec string) bool {
-	return strings.HasPrefix(spec, "inet") || strings.HasPrefix(spec, "tcp:")
-}
-
 // versionName is the answer to "version".
 func (s *settings) versionName() string {
 	if s.likeOriginal() {
 		return originalVersion
 	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return "postern " + info.Main.Version
-	}
-	return "postern"
+	return "postern " + version.Number()
 }

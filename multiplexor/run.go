@@ -21,6 +21,7 @@ import (
 	"postern/internal/evloop"
 	"postern/internal/listen"
 	"postern/internal/logging"
+	"postern/internal/mxproto"
 	"postern/internal/notify"
 	"postern/internal/privdrop"
 	"postern/multiplexor/pool"
@@ -214,7 +215,7 @@ func (d *multiplexor) prepare() (text string, early bool) {
 		if account == nil {
 			return f()
 		}
-		return privdrop.Meanwhile(*account, f)
+		return privdrop.As(*account, f)
 	}
 	if err := asUser(func() error { return os.Chdir(s.Spool) }); err != nil {
 		return fmt.Sprintf("%s: Unable to chdir(%s): %v", d.name, s.Spool, rootCause(err)), true
@@ -298,7 +299,7 @@ func (d *multiplexor) assemble() (err error) {
 		d.hub = notify.NewHub(options)
 		d.hub.Seed(notify.Message{Letter: notify.LetterFree, Text: strconv.Itoa(int(s.Max))}, notify.Message{Letter: notify.LetterWorking, Text: "0"})
 	}
-	pr := &process.Program{Path: s.Worker, Filter: s.Filter, StatusPipe: s.Pipe, Group: s.Group,
+	pr := &process.Program{Path: s.Worker, Filter: s.Filter, StatusPipe: s.Pipe,
 		AddressSpace: int64(s.MaxAS) * 1024, Resident: int64(s.MaxRSS) * 1024, Env: d.workerEnv()}
 	d.starter = process.NewStarter(d.loop, pr, int(s.Max))
 	system := pool.Processes{Start: d.starter.Start, Wall: time.Now}
@@ -315,19 +316,12 @@ func (d *multiplexor) assemble() (err error) {
 		d.pool.Events = d.hub
 	}
 	if s.KeepPoison != "" {
-		d.pool.KeepPoison = poisonKeeper(s.Spool, s.KeepPoison, func(text string, err error) {
-			// The logger may be used by any goroutine; the log queue is the loop's.
-			if err != nil {
-				d.log.Error(err.Error())
-				return
-			}
-			d.log.Info(text)
-		})
+		d.pool.KeepPoison = poisonKeeper(s.Spool, s.KeepPoison, d.log)
 	}
 	d.server = &server{loop: d.loop, pool: d.pool, log: d.lines, name: s.versionName(), began: d.began,
 		timeout: time.Duration(s.Client), diskTimeout: time.Duration(s.Busy), maxLine: int(s.MaxRequestSize), commands: makeBuiltins(), reread: d.reread, usage: !s.likeOriginal(), emptier: newEmptier(s.Spool)}
 	if !s.likeOriginal() {
-		d.server.commands["health"] = healthCommand
+		d.server.commands[mxproto.VerbHealth] = healthCommand
 	}
 	if s.ScanBelow {
 		if d.server.guard, err = newSpoolGuard(s.Spool); err != nil {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"postern/internal/config"
@@ -70,6 +71,11 @@ func (s *settings) listeners(mode os.FileMode) []listen.Request {
 		// Last: who can connect here finds all the others.
 		{Name: "requests", Specs: s.Requests, Mode: mode, Backlog: backlog},
 	})
+}
+
+// isTCP reports whether a socket specification names a network address.
+func isTCP(spec string) bool {
+	return strings.HasPrefix(spec, "inet") || strings.HasPrefix(spec, "tcp:")
 }
 
 func ownedBy(account *privdrop.Account, requests []listen.Request) {

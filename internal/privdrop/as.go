@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// As runs f on a thread that is the account, to learn what it may do; the process stays what it is, and the thread is
+// As runs f on a thread that is the account, to learn what it may do or to do it as the account; the process stays what it is, and the thread is
 // again what it was when As returns: system calls for all threads would end the process if one differed. What f
 // starts in goroutines of its own is not covered. Without the right to become another account, f runs as who is there.
 func As(a Account, f func() error) error {

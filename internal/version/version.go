@@ -13,19 +13,24 @@ var release string
 // Line returns what a program's --version prints: its name, the version and, if the
 // go command recorded it, the commit, and the Go release.
 func Line(program string) string {
-	v, commit := "(devel)", ""
+	commit := ""
 	if info, ok := debug.ReadBuildInfo(); ok {
-		if info.Main.Version != "" {
-			v = info.Main.Version
-		}
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
 				commit = " " + s.Value[:min(len(s.Value), 12)]
 			}
 		}
 	}
+	return fmt.Sprintf("%s (postern) %s%s %s", program, Number(), commit, runtime.Version())
+}
+
+// Number returns the version alone: that of the package, or of the module as the go command recorded it.
+func Number() string {
 	if release != "" {
-		v = release
+		return release
 	}
-	return fmt.Sprintf("%s (postern) %s%s %s", program, v, commit, runtime.Version())
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"postern/internal/mxproto"
 	"postern/internal/percent"
 )
 
@@ -33,11 +34,11 @@ func requestLine(words []string) string { return percent.Join(words...) }
 // exact holds the commands that are something else than their own name, or
 // whose reply is shown in another form. They have no arguments.
 var exact = map[string]command{
-	"status":     {"status", showStatus},
-	"barstatus":  {"status", showBar},
-	"jsonstatus": {"status", showJSONStatus},
-	"rawstatus":  {"status", showRaw},
-	"reread":     {"reread", showRaw},
+	"status":     {mxproto.VerbStatus, showStatus},
+	"barstatus":  {mxproto.VerbStatus, showBar},
+	"jsonstatus": {mxproto.VerbStatus, showJSONStatus},
+	"rawstatus":  {mxproto.VerbStatus, showRaw},
+	"reread":     {mxproto.VerbReread, showRaw},
 	"msgs":       {"msgs", showRaw},
 
 	"load":          {"load", tableOf(minutes, messages)},

@@ -49,7 +49,7 @@ func (t *terminal) enter() error {
 	return err
 }
 
-// leave returns everything back as it was before enter.
+// leave gives everything back as it was before enter.
 func (t *terminal) leave() {
 	io.WriteString(t.out, leaveScreen)
 	if t.saved != nil {

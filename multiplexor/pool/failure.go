@@ -41,7 +41,7 @@ func (f Failure) Text() string { return failureTexts[f] }
 // FailureText is the reply to a request that got no answer. Where a broken worker is
 // the reason, it says what is wrong with that.
 func (p *Pool) FailureText(why Failure) string {
-	text := failureTexts[why]
+	text := why.Text()
 	if p.limits.Original {
 		return text
 	}

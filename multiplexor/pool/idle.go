@@ -10,7 +10,6 @@ package pool
 type idleSet struct {
 	typed [kinds]workerHeap // by activation
 	fresh workerList        // kind none, least recently used first
-	len   int
 }
 
 func (s *idleSet) add(w *worker) {
@@ -20,7 +19,6 @@ func (s *idleSet) add(w *worker) {
 		s.typed[w.lastKind].push(w)
 	}
 	w.available = true
-	s.len++
 }
 
 func (s *idleSet) remove(w *worker) {
@@ -33,7 +31,6 @@ func (s *idleSet) remove(w *worker) {
 		s.typed[w.lastKind].remove(w)
 	}
 	w.available = false
-	s.len--
 }
 
 // take removes and gives the worker for a request of kind k, or nil.

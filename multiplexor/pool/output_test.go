@@ -45,7 +45,7 @@ func FuzzWorkerOutput(f *testing.F) {
 	})
 }
 
-// feed returns bytes to a worker as its stream does: what it does not take is offered
+// feed gives bytes to a worker as its stream does: what it does not take is offered
 // again.
 func feed(w *worker, more, rest []byte) []byte {
 	all := append(rest, more...)

@@ -327,8 +327,8 @@ func (p *Pool) begun(w *worker, c Process, err error, reason string) {
 	}
 }
 
-// requestLimit returns a new worker its share of requests. Workers started together
-// should not be replaced together.
+// requestLimit returns how many requests a new worker may have. Workers started together should not
+// be replaced together.
 func (p *Pool) requestLimit() int {
 	n := p.limits.MaxRequests
 	if span := n * p.limits.Jitter / 100; span > 0 {

@@ -37,7 +37,7 @@ type Owner interface {
 type Process interface {
 	Pid() int
 	// Send writes a line to standard input. What does not fit at once is written
-	// later and reported by inputFlushed; Waiting says whether that is so.
+	// later and reported by InputFlushed; Waiting says whether that is so.
 	Send(line []byte) error
 	Waiting() bool
 	// Unread reports whether there is something of the line that the process has not

@@ -132,7 +132,7 @@ func (p *Pool) Withdraw(r *Request) bool {
 	return true
 }
 
-// serveQueue returns what waits to whoever can take it. It is called whenever that
+// serveQueue gives what waits to whoever can take it. It is called whenever that
 // may have changed.
 func (p *Pool) serveQueue() {
 	for p.queue.head != nil && !p.stopping {

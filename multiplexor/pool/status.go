@@ -82,7 +82,7 @@ var (
 	hourWindows = [4]int{1, 4, 12, 24}
 )
 
-// AppendLoad appends the numbers of load (kindScan) or load-KIND.
+// AppendLoad appends the numbers of load (KindScan) or load-KIND.
 func (p *Pool) AppendLoad(b []byte, k Kind, uptime time.Duration) []byte {
 	var t [4]tally
 	var activations, reaped [4]int
@@ -135,7 +135,7 @@ func (p *Pool) AppendLoad1(b []byte, seconds int, uptime time.Duration) []byte {
 		running[KindScan], running[KindRelayok], running[KindSenderok], running[KindRecipok])
 }
 
-// AppendHours appends the numbers of hload (kindScan) or hload-KIND.
+// AppendHours appends the numbers of hload (KindScan) or hload-KIND.
 func (p *Pool) AppendHours(b []byte, k Kind) []byte {
 	var t [4]tally
 	var spans [4]int64

@@ -22,7 +22,6 @@ type child struct {
 	pidfd  int
 	parent bool        // it is our child, not the fork server's
 	keeper *forkServer // whose child it is otherwise
-	group  bool        // it leads a process group
 	told   bool        // it was sent a signal that ends it
 	pipes  *pipes
 
@@ -112,9 +111,7 @@ func (c *child) Signal(sig syscall.Signal) {
 
 func (c *child) Kill() {
 	c.told = true
-	if c.group {
-		_ = syscall.Kill(-c.pid, syscall.SIGKILL)
-	}
+	_ = syscall.Kill(-c.pid, syscall.SIGKILL) // its group, which it leads
 	_ = unix.PidfdSendSignal(c.pidfd, syscall.SIGKILL, nil, 0)
 }
 
@@ -186,7 +183,7 @@ func (e *childEnd) Ready(evloop.Events) {
 	if rest := c.err.Rest(); len(rest) > 0 {
 		c.owner.GotStderr(rest, true)
 	}
-	if c.told && c.group && (c.parent || c.keeper.keeps(c.pid)) {
+	if c.told && (c.parent || c.keeper.keeps(c.pid)) {
 		// Before the wait, as long as the number of the group is ours.
 		_ = syscall.Kill(-c.pid, syscall.SIGKILL)
 	}

@@ -39,7 +39,7 @@ func (s *forkServer) take(pid int, fds []int) (*child, error) {
 		s.children--
 		return nil, fmt.Errorf("process %d is no child of the fork server %d", pid, s.pid)
 	}
-	c := &child{pid: pid, group: true, keeper: s, pipes: &pipes{theirs: [4]int{-1, -1, -1, -1}}}
+	c := &child{pid: pid, keeper: s, pipes: &pipes{theirs: [4]int{-1, -1, -1, -1}}}
 	if c.pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 		s.reap(pid)

@@ -4,8 +4,9 @@ import (
 	_ "embed"
 	"fmt"
 	"path/filepath"
-	"postern/internal/namedfile"
 	"strings"
+
+	"postern/internal/namedfile"
 )
 
 //go:embed forkserver/mimedefang-forkserver.pl

@@ -1,7 +1,6 @@
 package process
 
 import (
-	_ "embed"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,7 +41,7 @@ type ForkServers struct {
 	ending  sync.WaitGroup
 }
 
-// startFunc is the type of processes.Start.
+// startFunc is the type of pool.Processes.Start.
 type startFunc func(o pool.Owner, probe bool, done func(pool.Process, error))
 
 // pendingStart is a worker that is to be started.
@@ -78,7 +77,7 @@ func NewForkServers(l *evloop.Loop, pr *Program, exec startFunc, log pool.Log, e
 	return f
 }
 
-// Start implements processes.Start.
+// Start implements pool.Processes.Start.
 func (f *ForkServers) Start(o pool.Owner, probe bool, done func(pool.Process, error)) {
 	st := pendingStart{o, probe, done}
 	switch {
@@ -117,7 +116,7 @@ func (f *ForkServers) Reread(failed func(error)) {
 	f.Load()
 }
 
-// Forget implements processes.Forget: the new rules work, or the old ones were
+// Forget implements pool.Processes.Forget: the new rules work, or the old ones were
 // not to be kept.
 func (f *ForkServers) Forget(int) {
 	f.certain = true
@@ -127,7 +126,7 @@ func (f *ForkServers) Forget(int) {
 	}
 }
 
-// Revert implements processes.Revert: the new rules do not work. Workers are
+// Revert implements pool.Processes.Revert: the new rules do not work. Workers are
 // forked with the old ones again, if there is a server that has them.
 func (f *ForkServers) Revert() {
 	if f.before == nil {

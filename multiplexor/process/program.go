@@ -12,7 +12,6 @@ type Program struct {
 	Path         string // absolute
 	Filter       string // "" or the argument of -f
 	StatusPipe   bool   // descriptor 3 and -serveru
-	Group        bool   // umask 027 is the process's, this is for the fork server
 	AddressSpace int64  // bytes, 0 = as it is
 	Resident     int64  // bytes, 0 = as it is
 	Env          []string

@@ -39,7 +39,7 @@ func (s *Starter) Close() {
 	<-s.done
 }
 
-// Start implements processes.Start. The room in todo is one place for each
+// Start implements pool.Processes.Start. The room in todo is one place for each
 // worker, so this does not block.
 func (s *Starter) Start(o pool.Owner, _ bool, done func(pool.Process, error)) {
 	s.todo <- func() {
@@ -127,7 +127,7 @@ func (s *Starter) fork() (*child, error) {
 		return nil, fmt.Errorf("run %s: %w", pr.Path, err)
 	}
 	p.closeTheirs()
-	c := &child{pid: pid, pidfd: pidfd, parent: true, group: true, pipes: p}
+	c := &child{pid: pid, pidfd: pidfd, parent: true, pipes: p}
 	if pidfd < 0 {
 		if c.pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
