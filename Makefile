@@ -1,6 +1,6 @@
 # make           builds all programs into bin/
 # make demo      shows the suite at work on three messages, in a minute
-# make check     formatting, vet (32-bit too), staticcheck, conventions, quick unit tests: a minute
+# make check     formatting, vet (32-bit too), staticcheck, govulncheck, conventions, quick unit tests
 # make test      checks and tests everything: ten minutes on two processors
 # make soak      chaos, load and fuzzing at length: make soak SOAK=30m
 #
@@ -52,7 +52,7 @@ SOURCES  = ./smtp-proxy ./multiplexor ./multiplexor/mx-ctrl ./pop3-stamp \
 all: build
 
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="$(LDFLAGS)" -o $(BIN)/ $(SOURCES)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="$(GO_LDFLAGS)" -o $(BIN)/ $(SOURCES)
 
 check:
 	@test/run.sh check

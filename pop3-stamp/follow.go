@@ -182,7 +182,8 @@ func (t *tailLines) read(f *os.File, take func(record)) error {
 // followJournal has journalctl read the journal, again when it ends.
 func followJournal(ctx context.Context, unit string, take func(record)) error {
 	for ctx.Err() == nil {
-		cmd := exec.CommandContext(ctx, "journalctl", "--unit="+unit, "--follow", "--lines=0", "--output=json", "--quiet")
+		cmd := exec.CommandContext(ctx, "journalctl", "--unit="+unit, "--follow", "--lines=0", "--output=json",
+			"--output-fields=SYSLOG_IDENTIFIER,MESSAGE", "--quiet")
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()
 		if err == nil {

@@ -20,8 +20,8 @@ const maxEventUser = 64
 // place is where stamps are.
 type place struct {
 	stamp.Store
-	watcher stamp.Watcher // nil where nobody but we tells what happens
-	client  *store.Client // nil for a directory
+	shared *stamp.Shared // nil for a directory, of which nobody but we tells what happens
+	client *store.Client // of shared
 }
 
 // openPlace opens the place for stamps; nil if there is none. options are those of the shared store, nil for a
@@ -63,7 +63,7 @@ func (srv *server) touch(ctx context.Context, addr netip.Addr, user, server stri
 	if srv.store == nil || !addr.IsValid() {
 		return nil
 	}
-	shared := srv.store.watcher != nil
+	shared := srv.store.shared != nil
 	if !shared {
 		srv.stamps.Lock()
 		defer srv.stamps.Unlock()
@@ -93,11 +93,11 @@ func (srv *server) tell(e stamp.Event) {
 
 // watch tells listeners what happens to stamps in a shared store, at whichever gateway.
 func (srv *server) watch(ctx context.Context) {
-	if srv.store == nil || srv.store.watcher == nil {
+	if srv.store == nil || srv.store.shared == nil {
 		return
 	}
 	heard := false
-	srv.store.watcher.Watch(ctx, srv.tell, func(hears bool) {
+	srv.store.shared.Watch(ctx, srv.tell, func(hears bool) {
 		switch {
 		case ctx.Err() != nil:
 		case !hears:
@@ -150,7 +150,7 @@ func (srv *server) revoked(ctx context.Context, addr netip.Addr, since time.Time
 // gone tells listeners that a stamp was removed. If somebody has logged in from there meanwhile, they have
 // heard of the new stamp, and must not take it for the one that is gone.
 func (srv *server) gone(addr netip.Addr) {
-	if srv.store.watcher != nil {
+	if srv.store.shared != nil {
 		return // the store tells it, in the order of what happened
 	}
 	srv.stamps.Lock()
@@ -158,7 +158,7 @@ func (srv *server) gone(addr netip.Addr) {
 	if _, fresh, err := srv.store.Look(context.Background(), addr); err == nil && fresh {
 		return
 	}
-	srv.tell(stamp.Event{Gone: true, Name: stamp.Name(addr)})
+	srv.tell(stamp.Event{Gone: true, Name: srv.store.Name(addr)})
 }
 
 // sweep removes stamps when they are not fresh any more, so that listeners hear of it.

@@ -33,10 +33,8 @@ LIMIT=30m
 PACKAGES=${PACKAGES:-./...}
 TESTFLAGS=${TESTFLAGS:-}
 
-# Those that take longest begin first, for the machine to be busy to the end. Many
-# wait for programs and clocks: more run at a time than there are processors.
+# Those that take longest begin first, for the machine to be busy to the end.
 LONGEST='./test ./smtp-proxy ./multiplexor ./smtp-proxy/upstream ./internal/notify'
-AT_ONCE=$(($(getconf _NPROCESSORS_ONLN) + 1))
 
 # Arguments of the report: -failed STAGE, -left-out WHAT:WHY and -note TEXT.
 set -- "${1:-all}"
@@ -96,10 +94,7 @@ if [ "$what" != check ]; then
 	# Once; the tests take what is there.
 	go build -trimpath -buildvcs=false -o "$tmp/bin/" $(go list ./... | grep -v '/test\>') || set -- "$@" -failed 'build the programs'
 fi
-if [ "$PACKAGES" = ./... ]; then
-	set -- "$@" -packages "$(go list ./... | wc -l)"
-	PACKAGES="$LONGEST ./..."
-fi
+[ "$PACKAGES" != ./... ] || PACKAGES="$LONGEST ./..."
 set -- "$@" -packages "$(go list $PACKAGES | wc -l)" ${FAILURES:+-failures "$FAILURES"} \
 	go test -json -vet=off -timeout="$LIMIT" $TESTFLAGS
 case $what in

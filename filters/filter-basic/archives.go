@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/bzip2"
 	"compress/gzip"
+	"encoding/binary"
 	"errors"
 	"hash/crc32"
 	"io"
@@ -83,7 +84,7 @@ func hasLargeDictionary(b []byte) bool {
 			n := (int(b[start]) + 1) * 4
 			if end := start + n; n >= 8 && end <= len(b) && end > at+3 {
 				sum := crc32.ChecksumIEEE(b[start : end-4])
-				if bytes.Equal(b[end-4:end], []byte{byte(sum), byte(sum >> 8), byte(sum >> 16), byte(sum >> 24)}) {
+				if binary.LittleEndian.Uint32(b[end-4:]) == sum {
 					return true
 				}
 			}

@@ -1,5 +1,5 @@
-// Command filter-basic is a filter worker: it refuses messages with attachments whose names are blocked, and the test
-// messages that exist for spam and virus filters, and adds a header field to the others.
+// Command filter-basic is a filter worker: it looks at a message as every mail reader might, refuses what is blocked, has
+// scanners look at it and finds out whom it is from, as the settings say.
 package main
 
 import (
@@ -14,7 +14,7 @@ import (
 )
 
 func main() {
-	// There is mail in its memory, and it starts nothing.
+	// There is mail in its memory, and what it starts (scan-command) needs no rights but its own.
 	if err := errors.Join(privdrop.Protect(), privdrop.NoNewPrivileges()); err != nil {
 		os.Exit(fail(err))
 	}

@@ -128,11 +128,41 @@ var passing = map[kind]bool{ambiguous: true, encrypted: true, macros: true}
 
 // policy returns what is set for findings of that kind.
 func (s *Settings) policy(k kind) string {
-	return map[kind]string{blocked: s.OnBlocked, tooComplex: s.OnComplex, ambiguous: s.OnAmbiguous, encrypted: s.OnEncrypted,
-		macros: s.OnMacros, virus: s.OnVirus, spam: s.OnSpam, refusedByScanner: "reject", deferredByScanner: "tempfail",
-		discardedByScanner: "discard", unscanned: s.OnScannerFailure, spfFailed: s.OnSPFFail, dmarcMarked: "mark",
-		dmarcRefused: "reject", uncheckedSender: s.OnDNSFailure}[k]
+	switch k {
+	case blocked:
+		return s.OnBlocked
+	case tooComplex:
+		return s.OnComplex
+	case ambiguous:
+		return s.OnAmbiguous
+	case encrypted:
+		return s.OnEncrypted
+	case macros:
+		return s.OnMacros
+	case virus:
+		return s.OnVirus
+	case spam:
+		return s.OnSpam
+	case refusedByScanner, dmarcRefused:
+		return "reject"
+	case deferredByScanner:
+		return "tempfail"
+	case discardedByScanner:
+		return "discard"
+	case unscanned:
+		return s.OnScannerFailure
+	case spfFailed:
+		return s.OnSPFFail
+	case dmarcMarked:
+		return "mark"
+	case uncheckedSender:
+		return s.OnDNSFailure
+	}
+	return ""
 }
+
+// delivers reports whether a message is delivered in spite of a finding with that policy.
+func delivers(policy string) bool { return policy == "none" || policy == "mark" }
 
 // limits returns those that are set for the structure of messages.
 func (s *Settings) limits() mime.Limits {
@@ -232,7 +262,7 @@ func (x *examiner) found(k kind, text string) error {
 		return nil
 	}
 	f := &finding{k, text}
-	if policy != "mark" && policy != "none" && !x.all {
+	if !delivers(policy) && !x.all {
 		return f
 	}
 	if !slices.ContainsFunc(x.findings, func(o *finding) bool { return *o == *f }) && len(x.findings) < maxFindings {

@@ -125,7 +125,7 @@ func (all *scanned) add(r scanner.Result) {
 // ends reports whether a message with these findings is not delivered.
 func (s *Settings) ends(findings []*finding) bool {
 	for _, f := range findings {
-		if p := s.policy(f.kind); p != "none" && p != "mark" {
+		if !delivers(s.policy(f.kind)) {
 			return true
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"postern/filters/filter-basic/senderauth"
 	"postern/filters/worker"
 	"postern/internal/config"
+	"postern/internal/netlist"
 )
 
 // SenderSettings are those of finding out whom a message is from.
@@ -27,7 +28,7 @@ type SenderSettings struct {
 	AuthTimeout     time.Duration `help:"How long that may take for a message." default:"20s" placeholder:"TIME"`
 	DNSServer       string        `name:"dns-server" help:"Name server to ask, HOST:PORT; those of the system if it is empty." placeholder:"ADDRESS"`
 
-	trusted  []netip.Prefix
+	trusted  netlist.List
 	resolver *senderauth.Resolver
 }
 
@@ -42,14 +43,11 @@ func (s *SenderSettings) validate() error {
 		if n == "none" && len(s.TrustedNetworks) == 1 {
 			continue
 		}
-		prefix, err := netip.ParsePrefix(n)
-		if address, err2 := netip.ParseAddr(n); err != nil && err2 == nil {
-			prefix, err = netip.PrefixFrom(address, address.BitLen()), nil
-		}
+		list, err := netlist.Parse([]string{n})
 		if err != nil {
-			return &config.Error{Key: "trusted-networks", Value: n, Err: fmt.Errorf("%q is no network", n)}
+			return &config.Error{Key: "trusted-networks", Value: n, Err: err}
 		}
-		s.trusted = append(s.trusted, prefix)
+		s.trusted = append(s.trusted, list...)
 	}
 	if s.AuthTimeout < time.Second {
 		return &config.Error{Key: "auth-timeout", Err: errors.New("must be at least 1s")}
@@ -66,15 +64,7 @@ func (s *SenderSettings) validate() error {
 // isTrusted reports whether a client is not checked.
 func (s *SenderSettings) isTrusted(ip string) bool {
 	address, err := netip.ParseAddr(ip)
-	if err != nil {
-		return false
-	}
-	for _, p := range s.trusted {
-		if p.Contains(address.Unmap()) || p.Contains(address) {
-			return true
-		}
-	}
-	return false
+	return err == nil && s.trusted.Has(address.Unmap())
 }
 
 // checkSender finds out whom a message is from, and replaces the fields that say so in our name.

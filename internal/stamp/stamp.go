@@ -58,12 +58,6 @@ type Event struct {
 	User string // "" if not known
 }
 
-// Watcher is a Store that tells what happens to stamps, also through others who use the same place.
-type Watcher interface {
-	// Watch calls each for every event until ctx ends, and hears whenever they begin, or end, to come.
-	Watch(ctx context.Context, each func(Event), hears func(bool))
-}
-
 // Name returns the name of the stamp for addr: dotted quad for IPv4, also when it is mapped into IPv6, and the form
 // of RFC 5952 without zone for IPv6. It is "" for the zero Addr. The name is made from the parsed value alone, so it
 // never has a slash and is never "." or "..".

@@ -56,14 +56,6 @@ func Open(o *Options, log *slog.Logger) *Client {
 var silence = sync.OnceFunc(func() { redis.SetLogger(&logging.VoidLogger{}) })
 
 func connect(o *Options) redis.UniversalClient {
-	if !o.Cluster && o.Master == "" {
-		return redis.NewClient(&redis.Options{
-			Network: o.Network, Addr: o.Addrs[0], DB: o.DB, Username: o.User, Password: o.Password, TLSConfig: o.TLS,
-			DialTimeout: o.Timeout, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout, PoolTimeout: o.Timeout, ContextTimeoutEnabled: true,
-			MaxRetries: 1, MinRetryBackoff: time.Millisecond, MaxRetryBackoff: time.Millisecond, DialerRetries: 1,
-			PoolSize: connections, DisableIdentity: true, MaintNotificationsConfig: noMaintenance(),
-		})
-	}
 	return redis.NewUniversalClient(&redis.UniversalOptions{
 		Addrs: o.Addrs, DB: o.DB, Username: o.User, Password: o.Password, TLSConfig: o.TLS,
 		SentinelUsername: o.User, SentinelPassword: o.Password, MasterName: o.Master, IsClusterMode: o.Cluster,

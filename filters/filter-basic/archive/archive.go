@@ -21,30 +21,31 @@ type Seen struct {
 // ErrUnreadable is the error for an archive whose list of names cannot be read.
 var ErrUnreadable = errors.New("archive whose names cannot be read")
 
-// Kind is a format.
-type Kind struct {
-	Name    string
-	Magic   []byte // what it begins with; nil for formats that are known by more
-	Inside  bool   // programs find it behind other data too
-	Matches func(b []byte) bool
-	Walk    func(b []byte, seen *Seen) error
+// kind is a format.
+type kind struct {
+	magic   []byte // what it begins with; nil for formats that are known by more
+	inside  bool   // programs find it behind other data too
+	matches func(b []byte) bool
+	walk    func(b []byte, seen *Seen) error
 }
 
-// Kinds are the formats that this package knows.
-var Kinds = []*Kind{
-	{Name: "7z", Magic: []byte("7z\xbc\xaf\x27\x1c"), Inside: true, Walk: sevenZip},
-	{Name: "RAR", Magic: []byte("Rar!\x1a\x07"), Inside: true, Walk: rar},
-	{Name: "TNEF", Magic: []byte("\x78\x9f\x3e\x22"), Walk: tnef},
-	{Name: "tar", Matches: isTar, Walk: tar},
-	{Name: "ISO", Matches: isImage, Walk: image},
+// kinds are the formats that this package knows.
+var kinds = []*kind{
+	{magic: []byte("7z\xbc\xaf\x27\x1c"), inside: true, walk: sevenZip},
+	{magic: []byte("Rar!\x1a\x07"), inside: true, walk: rar},
+	{magic: []byte("\x78\x9f\x3e\x22"), walk: tnef},
+	tarKind,
+	{matches: isImage, walk: image},
 }
+
+var tarKind = &kind{matches: IsTar, walk: Tar}
 
 // begins reports whether b is of the kind from its first byte on.
-func (k *Kind) begins(b []byte) bool {
-	if k.Magic != nil {
-		return bytes.HasPrefix(b, k.Magic)
+func (k *kind) begins(b []byte) bool {
+	if k.magic != nil {
+		return bytes.HasPrefix(b, k.magic)
 	}
-	return k.Matches(b)
+	return k.matches(b)
 }
 
 // Beginning is how many bytes of a content Known needs.
@@ -52,8 +53,8 @@ const Beginning = 36 << 10
 
 // Known reports whether an archive begins in b, the first bytes of a content.
 func Known(b []byte) bool {
-	for _, k := range Kinds {
-		if k.begins(b) || k.Inside && bytes.Contains(b, k.Magic) {
+	for _, k := range kinds {
+		if k.begins(b) || k.inside && bytes.Contains(b, k.magic) {
 			return true
 		}
 	}
@@ -62,37 +63,30 @@ func Known(b []byte) bool {
 
 // Inside reports whether an archive that may stand behind other data begins in b.
 func Inside(b []byte) bool {
-	for _, k := range Kinds {
-		if k.Inside && bytes.Contains(b, k.Magic) {
+	for _, k := range kinds {
+		if k.inside && bytes.Contains(b, k.magic) {
 			return true
 		}
 	}
 	return false
 }
-
-// IsTar reports whether b, the first bytes of a content, are those of a tar archive, which Tar can look into piece by
-// piece: pieces begin at a multiple of 512 bytes, and overlap by 66 KiB at least.
-func IsTar(b []byte) bool { return isTar(b) }
 
 // OtherThanTar reports whether b, the first bytes of a content, are those of an archive of another kind, too.
 func OtherThanTar(b []byte) bool {
-	for _, k := range Kinds {
-		if k.Name != "tar" && k.begins(b) {
+	for _, k := range kinds {
+		if k != tarKind && k.begins(b) {
 			return true
 		}
 	}
 	return false
 }
-
-// Tar looks into a piece of a tar archive.
-func Tar(b []byte, seen *Seen) error { return tar(b, seen) }
 
 // maxPlaces bounds the places of a content at which an archive seems to begin.
 const maxPlaces = 64
 
 // Walk looks into all archives in b.
 func Walk(b []byte, seen *Seen) error {
-	for _, k := range Kinds {
+	for _, k := range kinds {
 		if err := k.all(b, seen); err != nil {
 			return err
 		}
@@ -102,24 +96,24 @@ func Walk(b []byte, seen *Seen) error {
 
 // all looks into all archives of the kind in b. One that cannot be read is other data if another one can; but not where
 // b begins with it, as that is the one that programs open.
-func (k *Kind) all(b []byte, seen *Seen) error {
-	if !k.Inside {
+func (k *kind) all(b []byte, seen *Seen) error {
+	if !k.inside {
 		if k.begins(b) {
-			return k.Walk(b, seen)
+			return k.walk(b, seen)
 		}
 		return nil
 	}
 	var unreadable, first error
 	read := false
 	for n := 0; ; n++ {
-		i := bytes.Index(b, k.Magic)
+		i := bytes.Index(b, k.magic)
 		if i < 0 {
 			break
 		}
 		if n == maxPlaces {
 			return ErrUnreadable
 		}
-		err := k.Walk(b[i:], seen)
+		err := k.walk(b[i:], seen)
 		switch {
 		case err == nil:
 			read = true
@@ -131,7 +125,7 @@ func (k *Kind) all(b []byte, seen *Seen) error {
 		default:
 			return err
 		}
-		b = b[i+len(k.Magic):]
+		b = b[i+len(k.magic):]
 	}
 	if read {
 		return first

@@ -8,8 +8,9 @@ import (
 
 const tarBlock = 512
 
-// isTar reports whether b begins with the header of a file in a tar archive.
-func isTar(b []byte) bool { return len(b) >= tarBlock && isTarHeader(b[:tarBlock]) }
+// IsTar reports whether b, the first bytes of a content, are those of a tar archive, which Tar can look into piece by
+// piece: pieces begin at a multiple of 512 bytes, and overlap by 66 KiB at least.
+func IsTar(b []byte) bool { return len(b) >= tarBlock && isTarHeader(b[:tarBlock]) }
 
 // isTarHeader tells a header by its magic or, in the oldest form, by its checksum.
 func isTarHeader(b []byte) bool {
@@ -34,9 +35,9 @@ func octal(b []byte) (int64, bool) {
 	return n, err == nil && n >= 0
 }
 
-// tar looks into a tar archive. Every block that is a header counts, wherever it stands: programs differ in what they
+// Tar looks into a tar archive, or a piece of one. Every block that is a header counts, wherever it stands: programs differ in what they
 // do behind a damaged one.
-func tar(b []byte, seen *Seen) error {
+func Tar(b []byte, seen *Seen) error {
 	for ; len(b) >= tarBlock; b = b[tarBlock:] {
 		header, data := b[:tarBlock], b[tarBlock:]
 		if !isTarHeader(header) {
