@@ -46,10 +46,7 @@ func (s *Settings) explainFile(out io.Writer, file string) (passes bool, err err
 		return false, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.IsDir() {
-		return false, fmt.Errorf("%s is a directory; name the files of messages", file)
-	}
-	message, done, err := mapFile(f)
+	message, done, err := load(f)
 	if err != nil {
 		return false, err
 	}
@@ -64,6 +61,21 @@ func (s *Settings) explainFile(out io.Writer, file string) (passes bool, err err
 		e.line(0, "readers differ: %s", strings.Join(ambiguities, ", "))
 	}
 	return e.verdict(), nil
+}
+
+// load gives what is in a file: mapped, or of what has no size, such as a pipe, all that can be read.
+func load(f *os.File) (message []byte, done func(), err error) {
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case info.IsDir():
+		return nil, nil, fmt.Errorf("%s is a directory; name the files of messages", f.Name())
+	case info.Mode().IsRegular():
+		return mapFile(f)
+	}
+	message, err = io.ReadAll(f)
+	return message, func() {}, err
 }
 
 // line prints a line about a part; what came with the message is made fit to be printed.

@@ -10,8 +10,13 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
+
+	"postern/internal/testenv"
 )
+
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // settings are the defaults changed by flags.
 func settings(t testing.TB, flags ...string) *Settings {
@@ -483,6 +488,15 @@ func TestExplain(t *testing.T) {
 	}
 	clean := write("clean.eml", attachment("Content-Disposition: attachment; filename=a.txt"))
 	bad := write("bad.eml", "Content-Type: multipart/mixed; boundary=x; boundary=b\n\n--b\nContent-Type: a/b; name=\"a\x1b.exe\"\n\nx\n--x\nA: b\n\ny\n--b--\n")
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(bad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	testenv.Go(t, "the writer of the pipe", func() error { return os.WriteFile(pipe, text, 0) })
 	tests := []struct {
 		args   []string
 		status int
@@ -493,6 +507,7 @@ func TestExplain(t *testing.T) {
 		{[]string{"--on-blocked=mark", bad, clean}, 0, []string{"mark: attachment", "passes\n"}},
 		{[]string{clean, filepath.Join(dir, "none")}, exitUnread, []string{"passes\n"}},
 		{[]string{dir}, exitUnread, nil},
+		{[]string{pipe}, 1, []string{"reject: attachment name not allowed: a?.exe\n"}},
 	}
 	for _, tt := range tests {
 		s := &Settings{}

@@ -228,6 +228,9 @@ func mapFile(f *os.File) (b []byte, done func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if !info.Mode().IsRegular() { // its size would say nothing
+		return nil, nil, fmt.Errorf("%s is not a regular file", f.Name())
+	}
 	size := info.Size()
 	if size == 0 {
 		return nil, func() {}, nil
