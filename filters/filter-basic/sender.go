@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/emersion/go-msgauth/authres"
@@ -20,9 +22,10 @@ import (
 
 // SenderSettings are those of finding out whom a message is from.
 type SenderSettings struct {
-	Authenticate    config.Switch `help:"Check SPF, DKIM and DMARC, and add an Authentication-Results field." default:"no"`
+	Authenticate    config.Switch `help:"Check SPF, DKIM, ARC and DMARC, and add an Authentication-Results field." default:"no"`
 	OnSPFFail       string        `name:"on-spf-fail" help:"What to do with a message from a host that the sender's domain does not allow." enum:"none,mark,reject" default:"none"`
 	OnDMARCFail     string        `name:"on-dmarc-fail" help:"What to do with a message that fails DMARC, where the author's domain asks for something." enum:"none,mark,reject" default:"none"`
+	TrustedSealers  []string      `help:"Domain of a list or forwarder: what it has sealed by ARC counts against a failure of DMARC. May be given several times." placeholder:"DOMAIN"`
 	OnDNSFailure    string        `name:"on-dns-failure" help:"What to do with a message whose sender cannot be checked now." enum:"none,tempfail" default:"none"`
 	TrustedNetworks []string      `help:"Clients of these networks, and those who have logged in, are not checked. May be given several times; none checks all. By default this host itself." placeholder:"NETWORK"`
 	AuthTimeout     time.Duration `help:"How long that may take for a message." default:"20s" placeholder:"TIME"`
@@ -67,6 +70,11 @@ func (s *SenderSettings) isTrusted(ip string) bool {
 	return err == nil && s.trusted.Has(address.Unmap())
 }
 
+// isSealer reports whether what a domain has sealed is believed.
+func (s *SenderSettings) isSealer(name string) bool {
+	return slices.ContainsFunc(s.TrustedSealers, func(trusted string) bool { return strings.EqualFold(trusted, name) })
+}
+
 // checkSender finds out whom a message is from, and replaces the fields that say so in our name.
 func (s *Settings) checkSender(m *worker.Message, content []byte, c *changes) ([]*finding, error) {
 	if !s.Authenticate {
@@ -104,14 +112,15 @@ func (s *Settings) judgeSender(r *senderauth.Results) []*finding {
 	if r.SPF == authres.ResultFail && r.DMARC != authres.ResultPass {
 		found = append(found, &finding{spfFailed, show("host may not send for " + r.SPFDomain)})
 	}
-	if r.DMARC == authres.ResultFail && r.Policy != dmarc.PolicyNone && s.OnDMARCFail != "none" {
+	unsure := len(s.TrustedSealers) > 0 && r.ARC.Value == authres.ResultTempError
+	if r.DMARC == authres.ResultFail && r.Policy != dmarc.PolicyNone && s.OnDMARCFail != "none" && !r.ARC.Vouched(r.From, s.isSealer) {
 		kind := dmarcMarked
-		if r.Policy == dmarc.PolicyReject && s.OnDMARCFail == "reject" {
+		if !unsure && r.Policy == dmarc.PolicyReject && s.OnDMARCFail == "reject" {
 			kind = dmarcRefused
 		}
 		found = append(found, &finding{kind, show("message is not from " + r.From + ", by that domain's policy")})
 	}
-	if r.DMARC == authres.ResultTempError || r.SPF == authres.ResultTempError && r.DMARC != authres.ResultPass {
+	if unsure && r.DMARC == authres.ResultFail || r.DMARC == authres.ResultTempError || r.SPF == authres.ResultTempError && r.DMARC != authres.ResultPass {
 		found = append(found, &finding{uncheckedSender, "sender could not be checked, please try again later"})
 	}
 	return found

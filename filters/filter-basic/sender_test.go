@@ -45,6 +45,33 @@ func TestJudgeSender(t *testing.T) {
 	}
 }
 
+// TestSealers has a failure of DMARC, and a chain of ARC.
+func TestSealers(t *testing.T) {
+	failed := senderauth.Results{SPF: "none", DMARC: "fail", Policy: "reject", From: "a.test"}
+	for _, tt := range []struct {
+		name, flags string
+		arc         authres.ResultValue
+		want        string
+	}{
+		{"chain is broken", "--trusted-sealers=list.test", "fail", "reject"},
+		{"chain cannot be checked now", "--trusted-sealers=list.test --on-dns-failure=tempfail", "temperror", "mark tempfail"},
+		{"chain of nobody who is trusted", "--on-dns-failure=tempfail", "temperror", "reject"},
+	} {
+		s := settings(t, append(strings.Fields(tt.flags), "--on-dmarc-fail=reject")...)
+		failed.ARC = senderauth.ARC{Value: tt.arc}
+		var got []string
+		for _, f := range s.judgeSender(&failed) {
+			got = append(got, s.policy(f.kind))
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+	if s := settings(t, "--trusted-sealers=list.test", "--trusted-sealers=Other.test"); !s.isSealer("other.test") || s.isSealer("x.list.test") {
+		t.Errorf("sealers %q", s.TrustedSealers)
+	}
+}
+
 // TestForgedAuthenticationResults has fields that claim to be of this host, and of others.
 func TestForgedAuthenticationResults(t *testing.T) {
 	headers := "Authentication-Results: MX.example.org; spf=pass\nFrom: a@b\nauthentication-results: other.test; spf=pass\n" +

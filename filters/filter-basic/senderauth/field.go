@@ -18,6 +18,9 @@ func (r *Results) Field(host string, m *Message) string {
 	if len(r.DKIM) == 0 {
 		results = append(results, &authres.DKIMResult{Value: authres.ResultNone})
 	}
+	if r.ARC.Value != "" {
+		results = append(results, &authres.GenericResult{Method: "arc", Value: r.ARC.registered()})
+	}
 	results = append(results, &authres.DMARCResult{Value: r.DMARC, From: harmless(r.From)})
 	lines := strings.Split(authres.Format(host, results), "; ")
 	for i, line := range lines {
@@ -76,9 +79,21 @@ func (r *Results) String() string {
 	for _, d := range r.DKIM {
 		part := "dkim=" + string(d.Value) + " (" + harmless(d.Domain) + ")"
 		if d.Reason != "" {
-			part += " " + strings.ReplaceAll(harmless(strings.ReplaceAll(d.Reason, " ", "_")), "_", " ")
+			part += " " + words(d.Reason)
 		}
 		parts = append(parts, part)
 	}
-	return strings.Join(append(parts, "dmarc="+string(r.DMARC)+" ("+harmless(r.From)+")"), "; ")
+	arc := "arc=" + string(r.ARC.Value)
+	if r.ARC.Reason != "" {
+		arc += " " + words(r.ARC.Reason)
+	}
+	if len(r.ARC.Sealers) > 0 {
+		arc += " (" + harmless(strings.Join(r.ARC.Sealers, ",")) + ")"
+	}
+	return strings.Join(append(parts, arc, "dmarc="+string(r.DMARC)+" ("+harmless(r.From)+")"), "; ")
+}
+
+// words are a reason in a line of the log.
+func words(reason string) string {
+	return strings.ReplaceAll(harmless(strings.ReplaceAll(reason, " ", "_")), "_", " ")
 }

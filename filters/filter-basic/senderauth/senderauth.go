@@ -1,5 +1,5 @@
-// Package senderauth finds out whom a message is from: SPF (RFC 7208), DKIM (RFC 6376) and DMARC (RFC 7489), with their
-// results as an Authentication-Results field (RFC 8601).
+// Package senderauth finds out whom a message is from: SPF (RFC 7208), DKIM (RFC 6376), ARC (RFC 8617) and DMARC
+// (RFC 7489), with their results as an Authentication-Results field (RFC 8601).
 package senderauth
 
 import (
@@ -35,6 +35,7 @@ type Results struct {
 	SPFDomain  string
 	SPFSender  bool // SPFDomain is the sender's, not that of the greeting
 	DKIM       []DKIM
+	ARC        ARC
 	From       string // the domain of the author
 	Policy     dmarc.Policy
 }
@@ -55,6 +56,7 @@ func Check(ctx context.Context, r *Resolver, m *Message) Results {
 	var out Results
 	out.spf(ctx, r, m)
 	out.dkim(ctx, r, m.Content)
+	out.arc(ctx, r, m.Content)
 	out.dmarc(ctx, r, m.From)
 	return out
 }

@@ -228,7 +228,7 @@ func TestCheck(t *testing.T) {
 			if dkim := strings.Join(signatures, " "); string(got.SPF) != tt.spf || dkim != tt.dkim || string(got.DMARC) != tt.dmarc || string(got.Policy) != tt.policy {
 				t.Errorf("spf=%s dkim=%s dmarc=%s policy %s (%s); want %s, %s, %s, %s", got.SPF, dkim, got.DMARC, got.Policy, got.String(), tt.spf, tt.dkim, tt.dmarc, tt.policy)
 			}
-			if _, results, err := authres.Parse(got.Field("mx.test", m)); err != nil || len(results) != 2+max(1, len(got.DKIM)) {
+			if _, results, err := authres.Parse(got.Field("mx.test", m)); err != nil || len(results) != 3+max(1, len(got.DKIM)) {
 				t.Errorf("field %q: %d results, %v", got.Field("mx.test", m), len(results), err)
 			}
 		})

@@ -1,0 +1,124 @@
+package senderauth
+
+import (
+	"bytes"
+	"errors"
+	"regexp"
+	"strings"
+)
+
+// A field is one of the header.
+type field struct {
+	name  string // in lower case
+	value string // without the line ends of folding
+	raw   string // as it is signed: whole, with CR LF
+	tags  map[string]string
+}
+
+// split divides a message into fields and body, with CR LF. A line of the header that belongs to no field is left out.
+func split(content []byte) (fields []*field, body []byte) {
+	var raw strings.Builder
+	flush := func() {
+		if name, value, ok := strings.Cut(raw.String(), ":"); ok {
+			name = strings.ToLower(strings.TrimRight(name, " \t"))
+			fields = append(fields, &field{name: name, value: strings.ReplaceAll(value, "\r\n", ""), raw: raw.String()})
+		}
+		raw.Reset()
+	}
+	for len(content) > 0 {
+		line, rest, _ := bytes.Cut(content, []byte("\n"))
+		content = rest
+		line = bytes.TrimSuffix(line, []byte("\r"))
+		if len(line) == 0 {
+			break
+		}
+		if line[0] != ' ' && line[0] != '\t' {
+			flush()
+		}
+		raw.Write(line)
+		raw.WriteString("\r\n")
+	}
+	flush()
+	return fields, content
+}
+
+// parseTags reads a list of tags (RFC 6376, 3.2); none may come twice.
+func parseTags(list string) (map[string]string, error) {
+	tags := map[string]string{}
+	for part := range strings.SplitSeq(list, ";") {
+		name, value, ok := strings.Cut(part, "=")
+		name = strings.TrimSpace(name)
+		switch _, twice := tags[name]; {
+		case !ok && name == "": // after the last ;
+		case !ok || name == "":
+			return nil, errors.New("not a list of tags")
+		case twice:
+			return nil, errors.New("a tag comes twice")
+		default:
+			tags[name] = strings.TrimSpace(value)
+		}
+	}
+	return tags, nil
+}
+
+// compact is a value without white space, which may be anywhere in base64.
+func compact(s string) string { return strings.Join(strings.Fields(s), "") }
+
+var signatureTag = regexp.MustCompile(`(^|[;:])(\s*b\s*=)[^;]+`)
+
+// withoutSignature is a field as it was when it was signed: its tag b is empty (RFC 6376, 3.5).
+func withoutSignature(raw string) string {
+	end := ""
+	if strings.HasSuffix(raw, "\r\n") {
+		raw, end = raw[:len(raw)-2], "\r\n"
+	}
+	return signatureTag.ReplaceAllString(raw, "$1$2") + end
+}
+
+// ownPart is what a signature signs of the field that it stands in: all but the last line end.
+func ownPart(raw string) string { return strings.TrimSuffix(raw, "\r\n") }
+
+// relaxed is a field in the canonical form that is called so (RFC 6376, 3.4.2).
+func relaxed(raw string) string {
+	name, value, _ := strings.Cut(raw, ":")
+	return strings.ToLower(strings.TrimRight(name, " \t")) + ":" + strings.Join(strings.FieldsFunc(value, isBlank), " ") + "\r\n"
+}
+
+func isBlank(r rune) bool { return r == ' ' || r == '\t' || r == '\r' || r == '\n' }
+
+// canonicalBody is a body with CR LF, in one of the canonical forms of RFC 6376, 3.4.3 and 3.4.4.
+func canonicalBody(body []byte, relaxed bool) []byte {
+	out := make([]byte, 0, len(body)+len(body)/32)
+	whole := 0 // how much of out ends in a line that is not empty
+	for len(body) > 0 {
+		line, rest, _ := bytes.Cut(body, []byte("\n"))
+		body = rest
+		start := len(out)
+		if line = bytes.TrimSuffix(line, []byte("\r")); relaxed {
+			out = appendRelaxed(out, line)
+		} else {
+			out = append(out, line...)
+		}
+		empty := len(out) == start
+		if out = append(out, "\r\n"...); !empty {
+			whole = len(out)
+		}
+	}
+	if out = out[:whole]; whole == 0 && !relaxed {
+		out = append(out, "\r\n"...)
+	}
+	return out
+}
+
+// appendRelaxed appends a line whose blanks are one space each, and none at its end.
+func appendRelaxed(out, line []byte) []byte {
+	line = bytes.TrimRight(line, " \t")
+	for i, b := range line {
+		if b != ' ' && b != '\t' {
+			out = append(out, b)
+		} else if i == 0 || line[i-1] != ' ' && line[i-1] != '\t' {
+			out = append(out, ' ')
+		}
+	}
+	return out
+}
