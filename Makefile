@@ -11,11 +11,16 @@
 GO      ?= go
 # Where the programs are built, and installed from.
 BIN     ?= bin
+COMPLETIONS ?= $(BIN)/completions
 PREFIX  ?= /usr/local
 BINDIR  ?= $(PREFIX)/bin
 SBINDIR ?= $(PREFIX)/sbin
 MANDIR  ?= $(PREFIX)/share/man
 DOCDIR  ?= $(PREFIX)/share/doc/postern
+# What shells read to complete command lines.
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR  ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 # Filter workers, which only a multiplexor starts.
 LIBEXECDIR ?= $(PREFIX)/libexec/postern
 # Settings, units and the like are looked for in fixed places.
@@ -45,14 +50,25 @@ DAEMONS  = smtp-proxy multiplexor pop3-stamp
 TOOLS    = notify-cat notify-exec notify-wait
 SBIN     = $(DAEMONS) mx-ctrl
 WORKERS  = filter-basic
+PROGRAMS = $(TOOLS) $(SBIN) $(WORKERS)
 SOURCES  = ./smtp-proxy ./multiplexor ./multiplexor/mx-ctrl ./pop3-stamp \
            ./filters/filter-basic ./notify-tools/notify-cat \
            ./notify-tools/notify-exec ./notify-tools/notify-wait
 
 all: build
 
-build:
+build: programs completions
+
+programs:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="$(GO_LDFLAGS)" -o $(BIN)/ $(SOURCES)
+
+# Each program writes its own. Programs for another machine cannot be asked: COMPLETIONS is where those of this one did.
+completions: programs
+	@mkdir -p $(COMPLETIONS)
+	@for program in $(PROGRAMS); do \
+	  $(BIN)/$$program --completion bash >$(COMPLETIONS)/$$program && $(BIN)/$$program --completion zsh >$(COMPLETIONS)/_$$program && \
+	  $(BIN)/$$program --completion fish >$(COMPLETIONS)/$$program.fish || exit 1; \
+	done
 
 check:
 	@test/run.sh check
@@ -98,7 +114,7 @@ PLACES = sed -e 's|/usr/libexec/postern|$(LIBEXECDIR)|g' -e 's|/usr/share/doc/po
          -e 's|^\# *\(worker $(LIBEXECDIR)/\)|\1|'
 
 # What is built is installed: root need not have a Go compiler for it, nor build files that are root's.
-BUILT = $(addprefix $(BIN)/,$(TOOLS) $(SBIN) $(WORKERS))
+BUILT = $(addprefix $(BIN)/,$(PROGRAMS)) $(addprefix $(COMPLETIONS)/,$(PROGRAMS))
 
 $(BUILT):
 	@command -v $(GO) >/dev/null || { echo 'install: nothing is built: run make first, as a user who has Go' >&2; exit 1; }
@@ -115,6 +131,10 @@ install: $(BUILT)
 	  to=$(DESTDIR)$(MANDIR)/man$${page##*.}; \
 	  install -d $$to && $(PLACES) $$page | install -m 644 /dev/stdin $$to/$${page##*/} || exit 1; \
 	done
+	install -d $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(FISHDIR)
+	install -m 644 $(addprefix $(COMPLETIONS)/,$(PROGRAMS)) $(DESTDIR)$(BASHDIR)/
+	install -m 644 $(addprefix $(COMPLETIONS)/_,$(PROGRAMS)) $(DESTDIR)$(ZSHDIR)/
+	install -m 644 $(patsubst %,$(COMPLETIONS)/%.fish,$(PROGRAMS)) $(DESTDIR)$(FISHDIR)/
 	for conf in etc/*.conf; do \
 	  to=$(DESTDIR)$(SYSCONFDIR)/$${conf##*/}; \
 	  if [ -e $$to ]; then to=$$to.sample; fi; \
@@ -136,6 +156,8 @@ uninstall:
 	  $(addprefix $(DESTDIR)$(LIBEXECDIR)/,$(WORKERS) pop3-stamp-postlogin) $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(wildcard etc/systemd/*))) \
 	  $(addprefix $(DESTDIR)$(DOCDIR)/examples/,$(notdir $(wildcard etc/examples/*))) \
 	  $(foreach page,$(notdir $(wildcard man/*.[1-9])),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page)) \
+	  $(addprefix $(DESTDIR)$(BASHDIR)/,$(PROGRAMS)) $(addprefix $(DESTDIR)$(ZSHDIR)/_,$(PROGRAMS)) \
+	  $(patsubst %,$(DESTDIR)$(FISHDIR)/%.fish,$(PROGRAMS)) \
 	  $(DESTDIR)$(SYSUSERSDIR)/postern.conf $(DESTDIR)$(TMPFILESDIR)/postern.conf
 	-rmdir $(DESTDIR)$(DOCDIR)/examples $(DESTDIR)$(DOCDIR) $(DESTDIR)$(LIBEXECDIR)
 
@@ -147,4 +169,4 @@ packages:
 clean:
 	rm -rf bin
 
-.PHONY: all build check test cover soak strain bare fuzz bench boot demo run install uninstall packages clean
+.PHONY: all build programs completions check test cover soak strain bare fuzz bench boot demo run install uninstall packages clean

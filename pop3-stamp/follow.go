@@ -21,7 +21,7 @@ import (
 type following struct {
 	File    string `help:"Log file to follow, also when it is rotated; - for standard input." placeholder:"FILE" env:"-"`
 	Journal string `help:"Follow what this unit says in the journal." placeholder:"UNIT" env:"-"`
-	Pattern string `help:"How logins look: dovecot, courier, cyrus, or an expression with groups named client and user." default:"dovecot" env:"-"`
+	Pattern string `help:"How logins look: dovecot, courier, cyrus, or an expression with groups named client and user." default:"dovecot" complete:"dovecot courier cyrus" env:"-"`
 }
 
 const (

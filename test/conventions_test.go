@@ -84,6 +84,7 @@ var layers = map[string]layer{
 	"internal/rawio":     system,
 	"internal/namedfile": system,
 
+	"internal/completion":  leaf,
 	"internal/connlimit":   leaf,
 	"internal/evloop":      leaf,
 	"internal/netlist":     leaf,
@@ -126,7 +127,7 @@ var beside = map[string][]string{
 // doors names, for each library from outside, the packages that may import it
 // in what is not a test.
 var doors = map[string][]string{
-	"github.com/alecthomas/kong":          {"internal/config", "multiplexor/mx-ctrl", "notify-tools/notify-cat", "notify-tools/notify-exec", "notify-tools/notify-wait"},
+	"github.com/alecthomas/kong":          {"internal/config", "internal/completion", "multiplexor/mx-ctrl", "notify-tools/notify-cat", "notify-tools/notify-exec", "notify-tools/notify-wait"},
 	"github.com/coreos/go-systemd/v22":    {"internal/listen", "internal/daemon", "internal/logging"},
 	"github.com/emersion/go-message":      {},
 	"github.com/emersion/go-smtp":         {"smtp-proxy/upstream"},

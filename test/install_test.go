@@ -45,6 +45,9 @@ func TestInstall(t *testing.T) {
 			dir = "sbin"
 		}
 		want["opt/postern/"+dir+"/"+program] = 0o755
+		for _, script := range []string{"bash-completion/completions/" + program, "zsh/site-functions/_" + program, "fish/vendor_completions.d/" + program + ".fish"} {
+			want["opt/postern/share/"+script] = 0o644
+		}
 		want["opt/postern/share/man/man"+section+"/"+program+"."+section] = 0o644
 	}
 	for _, program := range daemons {

@@ -37,6 +37,9 @@ chrooted id -u postern-filter >/dev/null || fail 'no account for workers'
 for program in smtp-proxy multiplexor pop3-stamp notify-cat mx-ctrl; do
 	chrooted "$program" --version || fail "$program does not run"
 done
+for script in bash-completion/completions/pop3-stamp zsh/vendor-completions/_pop3-stamp fish/vendor_completions.d/pop3-stamp.fish; do
+	[ -s "$root/usr/share/$script" ] || fail "no $script"
+done
 chrooted man -w smtp-proxy >/dev/null || fail 'no manual page'
 
 # Settings that were changed are kept, at an upgrade and at a removal.

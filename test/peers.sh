@@ -14,9 +14,9 @@
 set -u
 
 PACKAGES='
-	ca-certificates clamav-daemon curl dovecot-lmtpd dovecot-pop3d gcc haproxy iproute2 libc6-dev libnet-dns-perl
+	bash ca-certificates clamav-daemon curl dovecot-lmtpd dovecot-pop3d fish gcc haproxy iproute2 libc6-dev libnet-dns-perl
 	libnet-ssleay-perl make mandoc mimedefang msmtp netcat-openbsd nftables openssl perl postfix procps
-	python3 python3-dkim redis-server rspamd spamd swaks systemd util-linux'
+	python3 python3-dkim redis-server rspamd spamd swaks systemd util-linux zsh'
 
 # Mail servers that exclude Postfix as packages, or want one of their own.
 UNPACKED='exim4-daemon-light mailutils-pop3d opensmtpd'

@@ -25,6 +25,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"postern/internal/completion"
 	"postern/internal/version"
 )
 
@@ -68,6 +69,11 @@ func (p *Parser) Parse(settings any, args []string) (*Result, error) {
 	k, err := p.model(settings)
 	if err != nil {
 		return nil, fmt.Errorf("settings of %s: %w", p.Program, err)
+	}
+	if asked, err := completion.Print(k.Stdout, k, args); err != nil {
+		return nil, &UsageError{err}
+	} else if asked {
+		return nil, ErrDone
 	}
 	ctx, err := kong.Trace(k, args)
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"postern/internal/mxproto"
@@ -60,6 +62,14 @@ var exact = map[string]command{
 	"rawhload-relayok":  {"hload-relayok", showRaw},
 	"rawhload-senderok": {"hload-senderok", showRaw},
 	"rawhload-recipok":  {"hload-recipok", showRaw},
+}
+
+// passed are commands that a multiplexor knows by the names they have here, and those with an argument.
+var passed = []string{"load1", "rawload1", "jsonload1", "free", "health", "version", "help", "workers", "busyworkers", "workerinfo", "histo", "top"}
+
+// allCommands are those of commandsHelp.
+func allCommands() []string {
+	return slices.Sorted(slices.Values(slices.AppendSeq(slices.Clone(passed), maps.Keys(exact))))
 }
 
 // interpret finds the command in a line. A line that is none of ours goes to the

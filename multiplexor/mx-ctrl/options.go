@@ -10,6 +10,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"postern/internal/completion"
 	"postern/internal/sockspec"
 )
 
@@ -78,6 +79,11 @@ func parse(args []string) (*settings, error) {
 		kong.ConfigureHelp(kong.HelpOptions{NoAppSummary: true, WrapUpperBound: 100}))
 	if err != nil {
 		return nil, err
+	}
+	if asked, err := completion.Print(help, k, args, allCommands()...); err != nil {
+		return nil, err
+	} else if asked {
+		return nil, &helpAsked{help.String()}
 	}
 	ctx, err := k.Parse(args)
 	if err != nil {

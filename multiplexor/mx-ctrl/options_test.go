@@ -190,3 +190,20 @@ func TestOriginalUsage(t *testing.T) {
 		t.Errorf("no socket: got %v, want %v", got, want)
 	}
 }
+
+// TestAllCommands: those that shells complete are those of the help, where some are told by their beginnings.
+func TestAllCommands(t *testing.T) {
+	told := strings.Fields(strings.NewReplacer(",", " ", ";", " ").Replace(commandsHelp))
+	var all []string
+	for _, name := range allCommands() {
+		if short := strings.TrimPrefix(name, "raw"); !slices.Contains(told, name) && !slices.Contains(told, short) {
+			t.Errorf("%s is not in the help", name)
+		}
+		all = append(all, name)
+	}
+	for _, word := range told {
+		if _, known := exact[word]; known && !slices.Contains(all, word) {
+			t.Errorf("%s is in the help alone", word)
+		}
+	}
+}

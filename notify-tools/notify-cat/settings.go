@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -11,15 +12,16 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"postern/internal/completion"
 	"postern/internal/notify"
 	"postern/internal/version"
 )
 
 type settings struct {
-	Sockets []string `arg:"" optional:"" name:"socket" help:"Notification sockets: paths, or inet:PORT, inet6:PORT, tcp:HOST:PORT, each with NAME= before it if wanted (${default})." default:"${socket}"`
+	Sockets []string `arg:"" optional:"" name:"socket" placeholder:"SPEC" help:"Notification sockets: paths, or inet:PORT, inet6:PORT, tcp:HOST:PORT, each with NAME= before it if wanted (${default})." default:"${socket}"`
 
 	Types          string        `short:"t" default:"*" placeholder:"LETTERS" help:"Message types to print (all)."`
-	Format         string        `short:"f" default:"line" help:"raw, line, json, or a template as with --template (${default})."`
+	Format         string        `short:"f" default:"line" complete:"raw line json" help:"raw, line, json, or a template as with --template (${default})."`
 	Template       string        `placeholder:"TEXT" help:"Print each event by this Go template, such as '{{.Type}} {{.Free}}'."`
 	Raw            bool          `help:"The same as --format raw."`
 	Count          int           `short:"n" placeholder:"N" help:"Leave after N messages."`
@@ -50,6 +52,9 @@ func parse(args []string, stdout io.Writer) (*settings, error) {
 		kong.Vars{"socket": notify.DefaultSocket, "version": version.Line(name)}, kong.Exit(func(int) { helped = true }))
 	if err != nil {
 		return nil, err
+	}
+	if asked, err := completion.Print(stdout, k, args); asked {
+		return nil, cmp.Or(err, errHelp)
 	}
 	_, err = k.Parse(args)
 	if helped {

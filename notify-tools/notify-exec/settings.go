@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -11,12 +12,13 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"postern/internal/completion"
 	"postern/internal/notify"
 	"postern/internal/version"
 )
 
 type settings struct {
-	Socket string `arg:"" optional:"" default:"${socket}" help:"Notification socket: a path, or inet:PORT, inet6:PORT, tcp:HOST:PORT (${default})."`
+	Socket string `arg:"" optional:"" default:"${socket}" placeholder:"SPEC" help:"Notification socket: a path, or inet:PORT, inet6:PORT, tcp:HOST:PORT (${default})."`
 
 	// On and Undo are taken off the command line before kong sees it: their
 	// values go up to a lone semicolon.
@@ -62,6 +64,9 @@ func parse(args []string, stdout io.Writer) (*settings, error) {
 		kong.Vars{"socket": notify.DefaultSocket, "version": version.Line(name)}, kong.Exit(func(int) { helped = true }))
 	if err != nil {
 		return nil, err
+	}
+	if asked, err := completion.Print(stdout, k, rest); asked {
+		return nil, cmp.Or(err, errHelp)
 	}
 	_, err = k.Parse(rest)
 	if helped {

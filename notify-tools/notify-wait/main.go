@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"postern/internal/completion"
 	"postern/internal/logging"
 	"postern/internal/notify"
 	"postern/internal/version"
@@ -22,8 +24,8 @@ import (
 const name = "notify-wait"
 
 type settings struct {
-	Condition string `arg:"" help:"What to wait for: 'free>=2' (also > <= < = !=), idle, no-workers, or the letter of a message."`
-	Socket    string `arg:"" optional:"" default:"${socket}" help:"Notification socket: a path, or inet:PORT, inet6:PORT, tcp:HOST:PORT (${default})."`
+	Condition string `arg:"" complete:"idle no-workers" help:"What to wait for: 'free>=2' (also > <= < = !=), idle, no-workers, or the letter of a message."`
+	Socket    string `arg:"" optional:"" default:"${socket}" placeholder:"SPEC" help:"Notification socket: a path, or inet:PORT, inet6:PORT, tcp:HOST:PORT (${default})."`
 
 	Timeout     time.Duration `placeholder:"TIME" help:"Leave with status 124 after this time, such as 30s."`
 	NoReconnect bool          `help:"Leave with status 1 when the connection is lost or cannot be made."`
@@ -73,6 +75,9 @@ func parse(args []string, stdout io.Writer) (*settings, error) {
 		kong.Vars{"socket": notify.DefaultSocket, "version": version.Line(name)}, kong.Exit(func(int) { helped = true }))
 	if err != nil {
 		return nil, err
+	}
+	if asked, err := completion.Print(stdout, k, args); asked {
+		return nil, cmp.Or(err, errHelp)
 	}
 	_, err = k.Parse(args)
 	if helped {
