@@ -271,13 +271,3 @@ func (srv *server) watchLocks(env *daemon.Env) {
 	env.Watchdog("lock of events", func() { srv.hub.Stats() })
 	env.Watchdog("lock of status files", srv.stats.Unlocked)
 }
-
-// address is the IP address and port in a net.Addr; the zero value for UNIX sockets.
-func address(a net.Addr) netip.AddrPort {
-	t, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
-	}
-	ap := t.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"postern/internal/logging"
+	"postern/internal/sockspec"
 	"postern/internal/statfile"
 	"postern/internal/tlsconf"
 )
@@ -50,7 +51,7 @@ type session struct {
 
 func newSession(srv *server, listener string, conn net.Conn) *session {
 	s := &session{srv: srv, conf: srv.inForce.Load(), listener: listener, id: srv.number.Add(1), raw: conn,
-		client: address(conn.RemoteAddr()), local: address(conn.LocalAddr())}
+		client: sockspec.AddrPort(conn.RemoteAddr()), local: sockspec.AddrPort(conn.LocalAddr())}
 	s.log = srv.log.With("session", s.id, "client", s.clientText())
 	s.use(conn)
 	return s

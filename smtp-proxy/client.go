@@ -215,16 +215,6 @@ func hasAddress(ctx context.Context, r resolver, name string, addr netip.Addr) b
 	return false
 }
 
-// addrPort returns an address in its canonical form; that of a UNIX socket is not valid.
-func addrPort(a net.Addr) netip.AddrPort {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
-	}
-	ap := tcp.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
-}
-
 // addressText returns an address for events; that of a UNIX socket is "local".
 func addressText(addr netip.Addr) string {
 	if !addr.IsValid() {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"postern/internal/netlist"
+	"postern/internal/sockspec"
 	"postern/internal/testenv"
 )
 
@@ -222,7 +223,7 @@ func TestPRX_07_ClaimedAddressesGainNothing(t *testing.T) {
 func TestPRX_08_MappedPeerIsInItsNetwork(t *testing.T) {
 	nets, err := netlist.Parse([]string{"10.0.0.0/8"})
 	must(t, err)
-	if addr := addrPort(tcpAddr("::ffff:10.0.0.1", 25)); !nets.Has(addr.Addr()) {
+	if addr := sockspec.AddrPort(tcpAddr("::ffff:10.0.0.1", 25)); !nets.Has(addr.Addr()) {
 		t.Errorf("%s is not in 10.0.0.0/8", addr)
 	}
 }

@@ -222,7 +222,7 @@ func (srv *server) accept(nc net.Conn, name string) {
 		srv.turnAway(nc, name, r)
 		return
 	}
-	s := srv.newSession(nc, name, addrPort(nc.RemoteAddr()), addrPort(nc.LocalAddr()))
+	s := srv.newSession(nc, name, sockspec.AddrPort(nc.RemoteAddr()), sockspec.AddrPort(nc.LocalAddr()))
 	if !srv.register(s) {
 		srv.gates.Limits.Leave()
 		srv.turnAway(nc, name, &gate.Refusal{Gate: gateDrain, Reply: goingDown})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"time"
 
 	"postern/smtp-proxy/upstream"
@@ -58,14 +59,9 @@ func (s *settings) holdConfig() upstream.Config {
 
 // serverName returns the name of the next hop for status files: what a URL has behind its scheme.
 func serverName(url string) string {
-	for i := range len(url) {
-		if url[i] == ':' {
-			rest := url[i+1:]
-			for len(rest) > 1 && rest[0] == '/' && rest[1] == '/' {
-				rest = rest[2:]
-			}
-			return rest
-		}
+	_, name, found := strings.Cut(url, ":")
+	if !found {
+		return url
 	}
-	return url
+	return strings.TrimPrefix(name, "//")
 }

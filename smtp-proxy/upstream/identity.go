@@ -13,6 +13,7 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"postern/internal/smtp"
+	"postern/internal/sockspec"
 )
 
 // sendProxyHeader tells the server who the client is in front of everything else. A connection without a
@@ -28,11 +29,11 @@ func (c *Conn) sendProxyHeader(client Client) error {
 		return nil
 	}
 	nc := c.stream.nc
-	from, to := addrPortOf(nc.LocalAddr()), addrPortOf(nc.RemoteAddr())
+	from, to := sockspec.AddrPort(nc.LocalAddr()), sockspec.AddrPort(nc.RemoteAddr())
 	if client.Addr.IsValid() {
-		from = unmap(client.Addr)
+		from = sockspec.Plain(client.Addr)
 		if client.ServerAddr.IsValid() {
-			to = unmap(client.ServerAddr)
+			to = sockspec.Plain(client.ServerAddr)
 		}
 	}
 	if !from.IsValid() {
@@ -50,17 +51,6 @@ func (c *Conn) sendProxyHeader(client Client) error {
 		return fmt.Errorf("write PROXY header: %w", err)
 	}
 	return nil
-}
-
-func addrPortOf(a net.Addr) netip.AddrPort {
-	if tcp, ok := a.(*net.TCPAddr); ok {
-		return unmap(tcp.AddrPort())
-	}
-	return netip.AddrPort{}
-}
-
-func unmap(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }
 
 // sameFamily gives this host's address in the family of a.
