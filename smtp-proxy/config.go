@@ -41,6 +41,7 @@ type settings struct {
 
 	Serve   struct{}       `cmd:"" default:"1" hidden:""`
 	Explain ExplainCommand `cmd:"" help:"Say what each gate makes of a client, without sending anything."`
+	Held    HeldCommand    `cmd:"" help:"List, show, release or drop messages that the filter wants held."`
 
 	host string // Hostname, or the host's
 }

@@ -318,7 +318,7 @@ func (s *session) finishMessage(tx *transaction, out sink, r *receiver) outcome 
 		switch queueID = upstream.QueueID(verdict); {
 		case tx.discarded:
 			queueID, name = "", outcomeDiscarded
-		case tx.held:
+		case tx.held != "":
 			name = outcomeHeld
 		}
 		s.srv.publish(notify.LetterAccepted, s.id, tx.qid, strconv.FormatInt(r.size, 10), strconv.Itoa(len(tx.accepted)))

@@ -1,8 +1,13 @@
 package main
 
 import (
+	"sync"
+	"time"
+
+	"postern/internal/notify"
 	"postern/internal/smtp"
 	"postern/smtp-proxy/filter"
+	"postern/smtp-proxy/held"
 )
 
 // hold puts a message where those are kept that the filter wants held, as the server would get it. There is no
@@ -23,7 +28,10 @@ func (s *session) hold(tx *transaction, r *filter.Result) smtp.Reply {
 	holder := relay{owner: place, id: s.id, timeout: s.conf.UpstreamTimeout, hop: up, tx: tx}
 	r.Envelope.Changed = true // the holder knows none
 	verdict := s.deliver(&holder, r)
-	tx.held = verdict.Positive()
+	if verdict.Positive() {
+		tx.held = r.Hold
+		s.srv.publish(notify.LetterHeld, s.id, tx.qid, r.Hold)
+	}
 	holder.letGo(inOrder)
 	return verdict
 }
@@ -33,3 +41,34 @@ func (s *session) hold(tx *transaction, r *filter.Result) smtp.Reply {
 type holdOwner struct{ *session }
 
 func (h holdOwner) dial() (nextHop, error) { return h.dialTo(h.srv.holds) }
+
+// heldGauge knows how much is held in a Maildir.
+type heldGauge struct {
+	path string
+
+	mu    sync.Mutex
+	until time.Time // it is not counted again
+	n     int
+	bytes int64
+}
+
+// heldFresh is how long a count is good: with some hundred thousand messages it takes a second.
+const heldFresh = 10 * time.Second
+
+// count returns the number of messages and their bytes; ok is false while that cannot be known.
+func (g *heldGauge) count(now time.Time) (n int, bytes int64, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if now.Before(g.until) {
+		return g.n, g.bytes, true
+	}
+	box, err := held.Open(g.path)
+	if err == nil {
+		defer box.Close()
+		g.n, g.bytes, err = box.Count()
+	}
+	if err == nil {
+		g.until = now.Add(heldFresh)
+	}
+	return g.n, g.bytes, err == nil
+}

@@ -27,6 +27,7 @@ func TestHold(t *testing.T) {
 	})
 	dir := filepath.Join(t.TempDir(), "held")
 	p := startProxyWith(t, listenSMTP, jsonLog, m.args(behind(b), "--hold=maildir:"+dir, "--auth-requires-tls=no")...)
+	events := listenTo(t, p)
 	c := greeted(t, p.addr)
 	c.cmd("AUTH PLAIN AGZyZWQAeA==", "235")
 	c.envelope()
@@ -50,7 +51,16 @@ func TestHold(t *testing.T) {
 	if n := len(b.Messages()); n != 0 {
 		t.Errorf("%d messages reached the server", n)
 	}
-	checkRecord(t, logged(t, p, "message", 1)[0], map[string]any{"outcome": "held", "server": "maildir:" + dir, "queue": files[0].Name(), "gate": ""})
+	checkRecord(t, logged(t, p, "message", 1)[0], map[string]any{"outcome": "held", "server": "maildir:" + dir, "queue": files[0].Name(), "reason": "look at it", "gate": ""})
+	events.expect("F .*")
+	events.expect("C .*")
+	events.expect(`H \S+ \S+ look at it`)
+	events.expect("A .*")
+	figures := map[string]float64{}
+	p.readMetrics(func(name, label string, v float64) { figures[name+label] = v })
+	if figures["held_messages"] != 1 || figures["held_bytes"] != float64(len(text)) || figures["messages_totalheld"] != 1 {
+		t.Errorf("metrics %v", figures)
+	}
 	// The session goes on, authenticated as it was.
 	hold = false
 	c.envelope()

@@ -55,6 +55,9 @@ func (s *session) logMessage(tx *transaction, outcome string, r smtp.Reply, size
 	if queueID != "" {
 		attrs = append(attrs, "queue", clip(queueID))
 	}
+	if tx.held != "" {
+		attrs = append(attrs, "reason", clip(tx.held))
+	}
 	if tx.server != "" {
 		attrs = append(attrs, "server", tx.server)
 	}

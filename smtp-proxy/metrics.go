@@ -3,6 +3,7 @@ package main
 import (
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"postern/internal/metrics"
 )
@@ -102,6 +103,8 @@ func (srv *server) registry() *metrics.Registry {
 		{Name: "upstream_reused_total", Help: "Times a kept connection was used again.", Counter: true},
 		{Name: "filter_faults_total", Help: "Times the filter failed.", Counter: true},
 		{Name: "load_faults_total", Help: "Times the load averages could not be read.", Counter: true},
+		{Name: "held_messages", Help: "Messages in the Maildir of hold, counted at most every ten seconds."},
+		{Name: "held_bytes", Help: "Their bytes."},
 		{Name: "listeners", Help: "Listeners to events."},
 	}, srv.readMetrics)
 	r.LogDropped(srv.logDropped)
@@ -134,6 +137,12 @@ func (srv *server) readMetrics(put func(name, label string, v float64)) {
 		put("upstream_idle_connections", "", float64(s.Idle))
 		put("upstream_dialed_total", "", float64(s.Dialed))
 		put("upstream_reused_total", "", float64(s.Reused))
+	}
+	if srv.held != nil {
+		if n, bytes, ok := srv.held.count(time.Now()); ok {
+			put("held_messages", "", float64(n))
+			put("held_bytes", "", float64(bytes))
+		}
 	}
 	put("listeners", "", float64(srv.hub.Stats().Listeners))
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -54,9 +55,16 @@ func (p *program) program() daemon.Program {
 		},
 		Warnings: p.warnings,
 		Reloads:  notify.Reloads,
-		Commands: map[string]func(io.Writer, io.Writer) int{"explain": p.explain},
-		AsUser:   []string{"explain"},
+		Commands: p.commands(),
+		AsUser:   slices.Collect(maps.Keys(p.commands())),
 	}
+}
+
+// commands are what is done instead of serving, by name. Each is about what the user who serves has, or may.
+func (p *program) commands() map[string]func(stdout, stderr io.Writer) int {
+	all := p.heldCommands()
+	all["explain"] = p.explain
+	return all
 }
 
 // execs reports whether a next hop is a program.

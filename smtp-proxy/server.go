@@ -79,6 +79,7 @@ type server struct {
 	logins  failures.Logins // that failed
 	ups     *upstream.Set
 	holds   *upstream.Set   // where messages go that the filter wants held; nil: nowhere
+	held    *heldGauge      // nil: it is no Maildir
 	filter  *filter.Filter  // nil: nothing is filtered
 	mx      *mxproto.Client // of the filter
 	untend  func()          // ends what keeps the spool tidy
@@ -100,7 +101,7 @@ type server struct {
 func newServer(ctx context.Context, s *settings, conf map[string]*tlsconf.Listener, log *slog.Logger) (*server, error) {
 	srv := &server{log: log, debug: log.Enabled(ctx, slog.LevelDebug), ctx: ctx, sessions: make(map[*session]struct{}), metrics: newCounters(), memory: newBudget(int64(s.MaxMemory)), drain: drain{stopping: make(chan struct{}), drainGrace: 5 * time.Second}}
 	srv.conf.Store(&live{settings: s, tls: conf})
-	options, err := s.Access.Options("CDAJTWLFYZR", log)
+	options, err := s.Access.Options("CDAHJTWLFYZR", log)
 	if err != nil {
 		return nil, err
 	}
@@ -128,6 +129,9 @@ func (srv *server) open(behind *tls.Config) error {
 		c.Log = srv.log
 		if srv.holds, err = upstream.New(c); err != nil {
 			return fmt.Errorf("hold: %w", err)
+		}
+		if path, ok := s.heldMaildir(); ok {
+			srv.held = &heldGauge{path: path}
 		}
 	}
 	srv.upName = serverName(s.Upstream[0])

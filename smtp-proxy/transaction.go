@@ -29,9 +29,9 @@ type transaction struct {
 
 	memory int64 // what it has of the budget
 
-	discard   bool // the filter wants the message thrown away
-	discarded bool // and it was
-	held      bool // the filter has it held
+	discard   bool   // the filter wants the message thrown away
+	discarded bool   // and it was
+	held      string // why the filter has it held; "": it has not
 
 	gate   string // that refused the message
 	server string // that answered it

@@ -48,6 +48,7 @@ var layers = map[string]layer{
 	"smtp-proxy/filter":        part,
 	"smtp-proxy/gate":          part,
 	"smtp-proxy/header":        part,
+	"smtp-proxy/held":          part,
 	"smtp-proxy/upstream":      part,
 	"multiplexor":              program,
 	"multiplexor/mx-ctrl":      program,
@@ -121,6 +122,7 @@ var below = map[layer][]layer{
 // beside names, for a part of a program, the other parts that it may import.
 var beside = map[string][]string{
 	"smtp-proxy/filter":   {"smtp-proxy/header"},
+	"smtp-proxy/held":     {"smtp-proxy/filter"},
 	"multiplexor/process": {"multiplexor/pool"},
 }
 

@@ -187,7 +187,7 @@ func (p *Parser) fill(k *kong.Kong, ctx *kong.Context, settings any) (*Result, e
 			given[path.Flag] = true
 		}
 	}
-	result := &Result{Program: p.Program, Command: ctx.Command()}
+	result := &Result{Program: p.Program, Command: commandName(ctx.Command())}
 	lines, err := p.readFile(k, file, given, result)
 	if err != nil {
 		return nil, err
@@ -204,6 +204,12 @@ func (p *Parser) fill(k *kong.Kong, ctx *kong.Context, settings any) (*Result, e
 		return nil, &UsageError{err}
 	}
 	return result, validate(settings, result)
+}
+
+// commandName is kong's name of a command without its arguments, "<id>" and the like.
+func commandName(command string) string {
+	name, _, _ := strings.Cut(command, " <")
+	return name
 }
 
 // readFile reads the settings file, if there is one: a named one must be

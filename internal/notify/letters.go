@@ -9,6 +9,7 @@ const (
 	LetterFault        = 'E' // E text: why workers come to nothing, E: they work again
 	LetterFree         = 'F' // F n: so many free workers or slots
 	LetterRejected     = 'J' // refused for good
+	LetterHeld         = 'H' // a message, as the filter wants
 	LetterGate         = 'L' // L 0 or L 1: the load gate
 	LetterWorking      = 'N' // N n: so many workers have answered and not ended since
 	LetterStamp        = 'P' // a stamp was written
