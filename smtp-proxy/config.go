@@ -42,6 +42,7 @@ type settings struct {
 	Serve   struct{}       `cmd:"" default:"1" hidden:""`
 	Explain ExplainCommand `cmd:"" help:"Say what each gate makes of a client, without sending anything."`
 	Held    HeldCommand    `cmd:"" help:"List, show, release or drop messages that the filter wants held."`
+	Replay  ReplayCommand  `cmd:"" help:"Have copies of messages that were kept, or are in files, scanned again, and compare."`
 
 	host string // Hostname, or the host's
 }
@@ -69,7 +70,15 @@ type FilterSettings struct {
 	MultiplexorNotify string        `name:"multiplexor-notify" placeholder:"SPEC" help:"Notification socket of the multiplexor, to know without asking whether a worker is free."`
 	Spool             string        `name:"spool" default:"/var/spool/postern" placeholder:"DIR" help:"Where working directories are made."`
 	SpoolGroup        string        `name:"spool-group" placeholder:"GROUP" help:"Group of the workers, if they run as another account: working directories become setgid and group-writable."`
-	KeepFailed        config.Switch `name:"keep-failed" default:"no" help:"Keep the working directory of a message whose scan failed."`
+	KeepFailed        config.Switch `name:"keep-failed" default:"no" help:"Keep a copy of the working directory of a message whose scan failed."`
+	KeepSlow          time.Duration `name:"keep-slow" default:"0s" placeholder:"TIME" help:"Keep that of a message whose scan took so long; 0 for none."`
+	KeepSample        config.Share  `name:"keep-sample" default:"0%" placeholder:"PERCENT" help:"Keep that of some messages, by chance: so many of a hundred."`
+	KeepDir           string        `name:"keep-dir" placeholder:"DIR" help:"Where they are kept. Default: the directory kept in the spool."`
+	KeepMax           int           `name:"keep-max" default:"100" placeholder:"N" help:"Most messages that are kept; the oldest go."`
+	KeepMaxSize       config.Bytes  `name:"keep-max-size" default:"100M" placeholder:"SIZE" help:"Most bytes that are kept; the oldest go."`
+	ShadowMultiplexor string        `name:"shadow-multiplexor" placeholder:"SPEC" help:"Request socket of a second multiplexor, whose verdicts about copies of some messages are compared with those of the first, and never used."`
+	ShadowShare       config.Share  `name:"shadow-share" default:"100%" placeholder:"PERCENT" help:"How many of a hundred messages it sees, by chance."`
+	ShadowIgnore      []string      `name:"shadow-ignore" sep:"none" placeholder:"FIELD" help:"Header field that may differ. May be given several times."`
 	Relayok           config.Switch `name:"relayok" default:"no" help:"Ask the filter at connect."`
 	Helook            config.Switch `name:"helook" default:"no" help:"Ask the filter at HELO and EHLO."`
 	Senderok          config.Switch `name:"senderok" default:"no" help:"Ask the filter at MAIL."`
@@ -212,6 +221,9 @@ func (s *settings) Validate() error {
 	if err := s.checkPlaces(); err != nil {
 		return err
 	}
+	if err := s.checkKept(); err != nil {
+		return err
+	}
 	if s.local, err = gate.ParseLocalDomains(s.LocalDomains); err != nil {
 		return fmt.Errorf("local-domains: %w", err)
 	}
@@ -252,6 +264,8 @@ func (s *settings) checkNumbers() error {
 		{"upstream-timeout", int64(s.UpstreamTimeout), int64(time.Second)},
 		{"connect-timeout", int64(s.ConnectTimeout), int64(time.Second)},
 		{"filter-timeout", int64(s.FilterTimeout), int64(time.Second)},
+		{"keep-max", int64(s.KeepMax), 1},
+		{"keep-max-size", int64(s.KeepMaxSize), 1024},
 		{"filter-max-delay", int64(s.FilterMaxDelay), 0},
 		{"clientip-maxage", int64(s.ClientipMaxage), int64(time.Second)},
 		{"greeting-delay", int64(s.GreetingDelay), 0},
@@ -276,7 +290,7 @@ func (s *settings) checkPlaces() error {
 			return fmt.Errorf("hold: %w", err)
 		}
 	}
-	for _, place := range []struct{ key, spec string }{{"multiplexor", s.Multiplexor}, {"multiplexor-notify", s.MultiplexorNotify}} {
+	for _, place := range []struct{ key, spec string }{{"multiplexor", s.Multiplexor}, {"multiplexor-notify", s.MultiplexorNotify}, {"shadow-multiplexor", s.ShadowMultiplexor}} {
 		if place.spec == "" {
 			continue
 		}

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
+
 	"postern/internal/smtp"
+	"postern/internal/workdir"
 	"postern/smtp-proxy/filter"
 	"postern/smtp-proxy/header"
 )
@@ -176,6 +179,7 @@ func (k *filterSink) finish() smtp.Reply {
 	}
 	r := m.Scan(s.background(), k.tx.envelope())
 	defer r.Close()
+	s.scanned(k.tx, r)
 	return s.carryOut(k.tx, r)
 }
 
@@ -218,6 +222,9 @@ func (s *session) deliver(next *relay, r *filter.Result) smtp.Reply {
 	}
 	if err := r.WriteContent(next.content(), received, drop); err != nil {
 		next.letGo(broken)
+		if errors.Is(err, workdir.ErrChanged) && bool(s.conf.KeepFailed) {
+			s.keep(next.tx, "failed: "+err.Error())
+		}
 		return *s.contentRefusal(err)
 	}
 	return next.endContent()

@@ -103,6 +103,8 @@ func (srv *server) registry() *metrics.Registry {
 		{Name: "upstream_reused_total", Help: "Times a kept connection was used again.", Counter: true},
 		{Name: "filter_faults_total", Help: "Times the filter failed.", Counter: true},
 		{Name: "load_faults_total", Help: "Times the load averages could not be read.", Counter: true},
+		{Name: "kept_total", Help: "Messages whose working directory was to be kept.", Counter: true, Label: "outcome", Values: keptOutcomes},
+		{Name: "shadow_total", Help: "Messages that the shadow filter was to see.", Counter: true, Label: "outcome", Values: shadowOutcomes},
 		{Name: "held_messages", Help: "Messages in the Maildir of hold, counted at most every ten seconds."},
 		{Name: "held_bytes", Help: "Their bytes."},
 		{Name: "listeners", Help: "Listeners to events."},
@@ -137,6 +139,17 @@ func (srv *server) readMetrics(put func(name, label string, v float64)) {
 		put("upstream_idle_connections", "", float64(s.Idle))
 		put("upstream_dialed_total", "", float64(s.Dialed))
 		put("upstream_reused_total", "", float64(s.Reused))
+	}
+	if srv.kept != nil {
+		c := srv.kept.Counts()
+		put("kept_total", keptOutcomes[0], float64(c.Kept.Load()))
+		put("kept_total", keptOutcomes[1], float64(c.Dropped.Load()))
+		put("kept_total", keptOutcomes[2], float64(c.Failed.Load()))
+	}
+	if srv.shadow != nil {
+		for outcome, n := range srv.shadow.counts {
+			put("shadow_total", outcome, float64(n.Load()))
+		}
 	}
 	if srv.held != nil {
 		if n, bytes, ok := srv.held.count(time.Now()); ok {

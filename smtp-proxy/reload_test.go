@@ -15,9 +15,9 @@ import (
 
 // atStart are the functions that look at settings once, at the start, or that only say something of them.
 var atStart = []string{
-	"Validate", "askServer", "askUpstream", "check", "checkNumbers", "checkPlaces", "checkStamps", "stamps", "directories", "execs", "explain", "followWorkers", "guarded", "holdConfig", "idleFilter", "listeners", "loadTLS",
-	"newGates", "newFilter", "newServer", "newSpool", "newUpstreams", "open", "program", "reachable", "relayWarnings", "silent",
-	"start", "upstreamConfig", "upstreamShare", "uselessWarnings", "warnings",
+	"Validate", "askServer", "askUpstream", "check", "checkKept", "checkNumbers", "checkPlaces", "checkStamps", "stamps", "directories", "execs", "explain", "followWorkers", "guarded", "heldMaildir", "holdConfig", "idleFilter", "keeps", "listeners", "loadTLS",
+	"newGates", "newFilter", "newKept", "newReplay", "newServer", "newShadow", "newSpool", "newUpstreams", "open", "program", "reachable", "relayWarnings", "release", "silent",
+	"start", "upstreamConfig", "upstreamShare", "uselessWarnings", "warnings", "withHeld",
 }
 
 // What sessions do not look at under the name of the setting.

@@ -64,6 +64,7 @@ func (p *program) program() daemon.Program {
 func (p *program) commands() map[string]func(stdout, stderr io.Writer) int {
 	all := p.heldCommands()
 	all["explain"] = p.explain
+	all["replay"] = p.replay
 	return all
 }
 
@@ -110,6 +111,9 @@ func (p *program) directories() map[string]func(...safedir.Account) error {
 	all := map[string]func(...safedir.Account) error{}
 	if s.Multiplexor != "" {
 		all["spool"] = newSpool(s).Check
+		if s.keeps() {
+			all["keep-dir"] = newKept(s, nil).Check
+		}
 	}
 	if s.Statdir != "" {
 		all["statdir"] = func(also ...safedir.Account) error { return safedir.Check(s.Statdir, also...) }
@@ -327,18 +331,20 @@ var fixed = []string{
 	"connect-timeout", "lmtp-recipients", "hold", "statdir", "clientip-dir", "clientip-maxage", "clientip-owner",
 	"clientip-store", "clientip-store-auth", "clientip-store-ca", "clientip-store-cert", "clientip-store-key", "clientip-store-timeout", "clientip-ipv6-prefix", "cluster-limits",
 	"multiplexor", "multiplexor-notify", "spool", "spool-group", "worker-gate", "relayok", "helook", "senderok", "recipok", "scan",
-	"filter-timeout", "filter-max-delay", "on-failure", "scanned-by", "keep-failed", "max-header-size", "max-memory", "upstream-share",
+	"filter-timeout", "filter-max-delay", "on-failure", "scanned-by", "keep-dir", "keep-max", "keep-max-size", "shadow-multiplexor", "shadow-ignore", "max-header-size", "max-memory", "upstream-share",
 }
 
-// tend keeps the spool tidy until close, while sessions drain as well.
+// tend does what goes on beside the messages until close, while sessions drain as well: it keeps the spool tidy, keeps
+// messages, and has the shadow filter look at some.
 func (srv *server) tend(ctx context.Context) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	ended := make(chan struct{})
-	srv.untend = func() { cancel(); <-ended }
-	go func() {
-		defer close(ended)
-		srv.filter.Spool.Tend(ctx, srv.log)
-	}()
+	var beside sync.WaitGroup
+	srv.untend = func() { cancel(); beside.Wait() }
+	beside.Go(func() { srv.filter.Spool.Tend(ctx, srv.log) })
+	beside.Go(func() { srv.kept.Run(ctx) })
+	if srv.shadow != nil {
+		srv.shadow.start(ctx, &beside)
+	}
 }
 
 // followWorkers listens to the multiplexor.
@@ -386,6 +392,6 @@ func newFilter(s *settings) (*filter.Filter, *mxproto.Client, error) {
 // newSpool returns the directory for working directories.
 func newSpool(s *settings) *workdir.Spool {
 	return &workdir.Spool{
-		Dir: s.Spool, Group: s.SpoolGroup, KeepFailed: bool(s.KeepFailed), MaxHeader: int64(s.MaxHeaderSize),
+		Dir: s.Spool, Group: s.SpoolGroup, MaxHeader: int64(s.MaxHeaderSize),
 	}
 }

@@ -82,6 +82,8 @@ type server struct {
 	held    *heldGauge      // nil: it is no Maildir
 	filter  *filter.Filter  // nil: nothing is filtered
 	mx      *mxproto.Client // of the filter
+	kept    *workdir.Kept   // what was filtered and is kept
+	shadow  *shadow         // nil: there is no second filter
 	untend  func()          // ends what keeps the spool tidy
 	hub     *notify.Hub
 	stats   *statfile.Dir // nil: no status files
@@ -111,6 +113,12 @@ func newServer(ctx context.Context, s *settings, conf map[string]*tlsconf.Listen
 	if s.Multiplexor != "" {
 		if srv.filter, srv.mx, err = newFilter(s); err != nil {
 			return nil, err
+		}
+		srv.kept = newKept(s, log)
+		if s.ShadowMultiplexor != "" {
+			if srv.shadow, err = newShadow(s, srv.filter, log); err != nil {
+				return nil, err
+			}
 		}
 	}
 	srv.gates, err = newGates(srv, s)
@@ -179,6 +187,7 @@ func (srv *server) close() {
 	}
 	if srv.filter != nil {
 		srv.mx.Close()
+		srv.shadow.close()
 		_ = srv.filter.Spool.Close()
 	}
 	if srv.shared != nil {

@@ -45,6 +45,23 @@ func (b Bytes) String() string {
 	return strconv.FormatInt(int64(b), 10) + unit
 }
 
+// Share is a part of a whole, from 0 to 1, written in percent: 1%, 0.5%.
+type Share float64
+
+// UnmarshalText reads the text of a setting.
+func (s *Share) UnmarshalText(text []byte) error {
+	number, ok := strings.CutSuffix(string(text), "%")
+	percent, err := strconv.ParseFloat(number, 64)
+	if !ok || err != nil || !(0 <= percent && percent <= 100) {
+		return fmt.Errorf("expected a percentage such as 5%% or 0.1%% but got %q", text)
+	}
+	*s = Share(percent / 100)
+	return nil
+}
+
+// String gives the percentage.
+func (s Share) String() string { return strconv.FormatFloat(100*float64(s), 'g', 6, 64) + "%" }
+
 // Switch is yes or no, also written on and off, true and false, 1 and 0. On the
 // command line --flag alone means yes, --flag=no means no.
 type Switch bool

@@ -61,3 +61,18 @@ func TestDuration(t *testing.T) {
 		}
 	}
 }
+
+func TestShare(t *testing.T) {
+	for in, want := range map[string]Share{"0%": 0, "1%": 0.01, "0.1%": 0.001, "100%": 1} {
+		var got Share
+		if err := got.UnmarshalText([]byte(in)); err != nil || got != want || got.String() != in {
+			t.Errorf("%q: %v (%s), %v; want %v", in, float64(got), got, err, float64(want))
+		}
+	}
+	for _, in := range []string{"", "%", "1", "-1%", "101%", "NaN%", "x%", "1 %"} {
+		var got Share
+		if err := got.UnmarshalText([]byte(in)); err == nil {
+			t.Errorf("%q read as %v, want an error", in, got)
+		}
+	}
+}

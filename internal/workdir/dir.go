@@ -27,7 +27,6 @@ type Dir struct {
 	finished bool
 	removed  bool
 	aside    bool
-	keep     string
 }
 
 // Path returns the directory's absolute path, as it is handed to workers.

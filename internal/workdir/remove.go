@@ -1,28 +1,17 @@
 package workdir
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
-
-// Keep has Remove move the directory to the name kept-QID instead, with the reason in a file KEPT, for an
-// administrator to look into. It is for faults of ours and of workers, and has no effect unless the spool keeps such
-// directories.
-func (d *Dir) Keep(reason string) {
-	if d.spool.KeepFailed && d.keep == "" {
-		d.keep = reason
-	}
-}
 
 // Abandon has Remove move the directory aside instead of deleting it, because a worker may still be at work in it;
 // Spool.Tend deletes it later.
@@ -35,12 +24,6 @@ func (d *Dir) Remove() error {
 		return nil
 	}
 	d.removed = true
-	if d.keep != "" && d.root != nil {
-		if f, err := d.create(fileKeptNote); err == nil {
-			_, _ = f.WriteString(plain(d.keep) + "\n")
-			_ = f.Close()
-		}
-	}
 	d.closeFiles()
 	err := d.remove()
 	if err != nil {
@@ -53,13 +36,7 @@ func (d *Dir) remove() error {
 	if _, err := d.parent.Lstat(fileKeepAll); err == nil {
 		return nil
 	}
-	switch {
-	case d.keep != "":
-		if _, err := d.spool.moveAside(d.parent, d.name, keptPrefix); err != nil {
-			return err
-		}
-		return d.spool.pruneKept(d.parent)
-	case d.aside:
+	if d.aside {
 		_, err := d.spool.moveAside(d.parent, d.name, asidePrefix)
 		return err
 	}
@@ -93,7 +70,7 @@ func (s *Spool) removeOrLeave(root *os.Root, name string) error {
 // moveAside renames the working directory name to one with another prefix.
 func (s *Spool) moveAside(root *os.Root, name, prefix string) (string, error) {
 	now := time.Now()
-	// The time of the move counts for Sweep and pruneKept, not that of the last file made.
+	// The time of the move counts for Sweep, not that of the last file made.
 	_ = root.Chtimes(name, now, now)
 	to := prefix + strings.TrimPrefix(name, dirPrefix)
 	if _, err := root.Lstat(to); err == nil {
@@ -244,26 +221,4 @@ func ignoreMissing(err error) error {
 		return nil
 	}
 	return err
-}
-
-// pruneKept removes the oldest kept directories when there are too many.
-func (s *Spool) pruneKept(root *os.Root) error {
-	type kept struct {
-		name string
-		when time.Time
-	}
-	var all []kept
-	err := eachDir(root, keptPrefix, func(name string, info fs.FileInfo) {
-		all = append(all, kept{name, info.ModTime()})
-	})
-	if err != nil || len(all) <= s.maxKept() {
-		return err
-	}
-	slices.SortFunc(all, func(a, b kept) int { return cmp.Or(a.when.Compare(b.when), strings.Compare(a.name, b.name)) })
-	for _, k := range all[:len(all)-s.maxKept()] {
-		if err := s.removeOrLeave(root, k.name); err != nil {
-			return err
-		}
-	}
-	return nil
 }

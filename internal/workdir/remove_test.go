@@ -73,38 +73,6 @@ func TestRemoveReplaced(t *testing.T) {
 	}
 }
 
-func TestKeep(t *testing.T) {
-	s := newSpool(t)
-	d := newDir(t, s)
-	d.Keep("not wanted")
-	_ = d.Remove()
-	if left := names(t, s.Dir); len(left) != 0 {
-		t.Fatalf("kept %q though the spool does not keep", left)
-	}
-	s.KeepFailed, s.MaxKept = true, 2
-	for i, qid := range []string{"one", "two", "three"} {
-		d, err := s.Create(qid)
-		if err != nil {
-			t.Fatal(err)
-		}
-		d.Keep("scan failed:\n" + qid)
-		if err := d.Remove(); err != nil {
-			t.Fatal(err)
-		}
-		when := time.Now().Add(time.Duration(i-10) * time.Minute)
-		_ = os.Chtimes(filepath.Join(s.Dir, "kept-"+qid), when, when)
-	}
-	if got := strings.Join(names(t, s.Dir), " "); got != "kept-three kept-two" {
-		t.Errorf("kept %q", got)
-	}
-	if got := read(t, filepath.Join(s.Dir, "kept-two", "KEPT")); got != "scan failed: two\n" {
-		t.Errorf("note %q", got)
-	}
-	if d, err := s.Create("two"); err != nil || filepath.Base(d.Path()) != "mdefang-two" {
-		t.Errorf("a kept directory is in the way of %v: %v", d, err)
-	}
-}
-
 func TestDoNotDelete(t *testing.T) {
 	s := newSpool(t)
 	d := newDir(t, s)

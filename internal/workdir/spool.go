@@ -28,12 +28,10 @@ type Spool struct {
 	Dir   string // absolute path; must exist, belong to this account, and not be writable for everybody
 	Group string // name or number of the workers' group when they run as another account; "" = same account
 
-	KeepFailed bool          // Keep has effect
-	MaxKept    int           // kept directories at most, oldest removed first; 0 = 100
-	MaxHeader  int64         // bytes of a message's header; 0 = 1 MiB
-	MaxFields  int           // fields of a message's header; 0 = 10000
-	AsideAge   time.Duration // how long a directory put aside stays; 0 = 10 minutes
-	Insecure   bool          // do not check the rights of Dir and the directories above it
+	MaxHeader int64         // bytes of a message's header; 0 = 1 MiB
+	MaxFields int           // fields of a message's header; 0 = 10000
+	AsideAge  time.Duration // how long a directory put aside stays; 0 = 10 minutes
+	Insecure  bool          // do not check the rights of Dir and the directories above it
 
 	// Empty has the workers' account remove what is in a directory of that name in Dir, put aside, which this account
 	// cannot: see the function of the same name. nil where workers run as this account.
@@ -45,13 +43,6 @@ type Spool struct {
 	counter uint32
 	started bool
 	left    chan string
-}
-
-func (s *Spool) maxKept() int {
-	if s.MaxKept > 0 {
-		return s.MaxKept
-	}
-	return 100
 }
 
 func (s *Spool) maxHeader() int64 {
@@ -129,6 +120,14 @@ func (s *Spool) check() (gid int, err error) {
 		return -1, fmt.Errorf("open spool %q: %w", s.Dir, err)
 	}
 	return gid, nil
+}
+
+// Workers returns the workers' group as an account that is trusted in and above the spool.
+func (s *Spool) Workers() []safedir.Account {
+	if gid, err := s.check(); err == nil && gid >= 0 {
+		return []safedir.Account{{UID: -1, GID: gid}}
+	}
+	return nil
 }
 
 func lookupGroup(name string) (int, error) {
@@ -216,7 +215,7 @@ func checkQueueID(qid string) error {
 }
 
 // Create makes the working directory for the message qid (letters, digits, at most 31), with an empty HEADERS and
-// COMMANDS in it. If a directory of that name is there already (kept ones, another process), the name gets a random
+// COMMANDS in it. If a directory of that name is there already (another process), the name gets a random
 // ending: nothing depends on it. The caller must call Remove.
 func (s *Spool) Create(qid string) (*Dir, error) {
 	if err := checkQueueID(qid); err != nil {

@@ -17,11 +17,9 @@ const (
 
 // Names in the spool directory.
 const (
-	dirPrefix    = "mdefang-" // a working directory in use
-	keptPrefix   = "kept-"    // one kept for the administrator
-	asidePrefix  = "aside-"   // one whose worker may still be busy in it; or which could not be removed; removed by Tend
-	fileKeepAll  = "DO-NOT-DELETE-WORK-DIRS"
-	fileKeptNote = "KEPT" // in a kept directory: why
+	dirPrefix   = "mdefang-" // a working directory in use
+	asidePrefix = "aside-"   // one whose worker may still be busy in it; or which could not be removed; removed by Tend
+	fileKeepAll = "DO-NOT-DELETE-WORK-DIRS"
 )
 
 // headersPiece is how much of HEADERS is gathered before it is written.

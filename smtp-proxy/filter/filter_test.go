@@ -52,7 +52,7 @@ func (m *multiplexor) AskOurs(ctx context.Context, request string) (string, erro
 
 func newFilter(t *testing.T, m *multiplexor) *Filter {
 	t.Helper()
-	spool := &workdir.Spool{Dir: testenv.ShortDir(t), Insecure: true, KeepFailed: true}
+	spool := &workdir.Spool{Dir: testenv.ShortDir(t), Insecure: true}
 	t.Cleanup(func() { _ = spool.Close() })
 	return &Filter{
 		Multiplexor: m, Spool: spool, Stages: Stages{Relayok: true, Helook: true, Senderok: true, Recipok: true, Scan: true},

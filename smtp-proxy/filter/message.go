@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"postern/internal/mxproto"
 	"postern/internal/smtp"
@@ -114,7 +115,9 @@ func (m *Message) Scan(ctx context.Context, env Envelope) *Result {
 	if !m.filter.Stages.Scan {
 		return r
 	}
+	began := time.Now()
 	results, err := m.scan(ctx)
+	r.Took = time.Since(began)
 	if err != nil {
 		return r.failed(err, m.filter.onFailure(m.client.Session))
 	}
@@ -136,6 +139,9 @@ func (m *Message) scan(ctx context.Context) (*workdir.Results, error) {
 	}
 	return m.dir.Results()
 }
+
+// Snapshot opens the files of the working directory, after Finish; RESULTS is among them after Scan.
+func (m *Message) Snapshot() (*workdir.Snapshot, error) { return m.dir.Snapshot() }
 
 // Remove removes the working directory.
 func (m *Message) Remove() error { return m.dir.Remove() }

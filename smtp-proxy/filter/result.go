@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"postern/internal/smtp"
 	"postern/internal/workdir"
@@ -16,13 +17,14 @@ const HoldField = "X-Postern-Hold"
 
 // Result is what became of a message: it is refused, thrown away, or goes on, as the filter made it.
 type Result struct {
-	Refusal  *smtp.Reply // the message is refused
-	Discard  bool        // it is taken, and goes to nobody
-	Hold     string      // why it is to be held back; "" if it is not
-	Envelope Envelope    // with which it goes on
-	Err      error       // the filter failed; what is done then was decided by OnFailure
-	Unknown  []string    // what was not understood of the filter's wishes
-	Ignored  []string    // what was understood, and cannot be
+	Refusal  *smtp.Reply   // the message is refused
+	Discard  bool          // it is taken, and goes to nobody
+	Hold     string        // why it is to be held back; "" if it is not
+	Envelope Envelope      // with which it goes on
+	Err      error         // the filter failed; what is done then was decided by OnFailure
+	Took     time.Duration // the scan
+	Unknown  []string      // what was not understood of the filter's wishes
+	Ignored  []string      // what was understood, and cannot be
 
 	message   *Message
 	body      io.Reader
@@ -32,7 +34,6 @@ type Result struct {
 
 // failed is the result when the filter did not do its part: refused, or as it was without the filter.
 func (r *Result) failed(err error, refusal *smtp.Reply) *Result {
-	r.message.dir.Keep(err.Error())
 	r.Err, r.Refusal = err, refusal
 	return r
 }
@@ -133,11 +134,7 @@ func (r *Result) WriteContent(w io.Writer, received []byte, dropReceived bool) e
 	if _, err := w.Write(h.AppendTo(make([]byte, 0, 4096))); err != nil {
 		return err
 	}
-	err := copyBody(w, r.body)
-	if errors.Is(err, workdir.ErrChanged) {
-		r.message.dir.Keep(err.Error())
-	}
-	return err
+	return copyBody(w, r.body)
 }
 
 // pieces has buffers for bodies on their way.

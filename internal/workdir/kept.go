@@ -1,0 +1,251 @@
+package workdir
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"postern/internal/safedir"
+)
+
+// Kept is a directory where copies of working directories are kept for an administrator, each under its queue id, with a
+// file KEPT that says why. It is bounded: the oldest go. Nothing waits for it, and it does no harm to a message. Set the
+// exported fields before the first call.
+type Kept struct {
+	Dir      string            // absolute path; made if it is missing
+	Trusted  []safedir.Account // who else may write above it
+	Max      int               // directories at most; 0 = 100
+	MaxBytes int64             // of their files at most; 0 = 100 MiB
+	Log      *slog.Logger
+
+	queue  chan keeping
+	sizes  map[string]int64 // of the directories, by name
+	counts KeptCounts
+}
+
+// KeptCounts are what became of what was to be kept.
+type KeptCounts struct {
+	Kept    atomic.Uint64
+	Dropped atomic.Uint64 // too many were waiting
+	Failed  atomic.Uint64 // could not be copied, or is too large
+}
+
+// keeping is a message to be kept.
+type keeping struct {
+	files       *Snapshot
+	qid, reason string
+}
+
+// maxKeeping is how many messages wait to be copied at most: each has five descriptors.
+const maxKeeping = 16
+
+const (
+	fileKeptNote = "KEPT" // in a kept directory: why
+	newPrefix    = ".new-"
+)
+
+// NewKept makes it ready.
+func NewKept(dir string, log *slog.Logger) *Kept {
+	return &Kept{Dir: dir, Log: log, queue: make(chan keeping, maxKeeping), sizes: map[string]int64{}}
+}
+
+// Counts returns what became of what was to be kept so far.
+func (k *Kept) Counts() *KeptCounts { return &k.counts }
+
+// Put has a message kept; its files are closed once that is done. It never waits: while too many others do, the message
+// is not kept, and false is returned.
+func (k *Kept) Put(files *Snapshot, qid, reason string) bool {
+	select {
+	case k.queue <- keeping{files, qid, reason}:
+		return true
+	default:
+		files.Close()
+		k.counts.Dropped.Add(1)
+		return false
+	}
+}
+
+// Run keeps what comes until ctx ends, and then what is waiting. One goroutine runs it.
+func (k *Kept) Run(ctx context.Context) {
+	for {
+		select {
+		case m := <-k.queue:
+			k.keep(m)
+		case <-ctx.Done():
+			for len(k.queue) > 0 {
+				k.keep(<-k.queue)
+			}
+			return
+		}
+	}
+}
+
+// keep copies one message.
+func (k *Kept) keep(m keeping) {
+	defer m.files.Close()
+	name, err := k.copy(m)
+	if err != nil {
+		k.counts.Failed.Add(1)
+		k.Log.Warn("message is not kept", "qid", m.qid, "reason", m.reason, "error", err)
+		return
+	}
+	k.counts.Kept.Add(1)
+	k.Log.Info("message is kept", "qid", m.qid, "reason", m.reason, "directory", filepath.Join(k.Dir, name))
+}
+
+// Check returns what is wrong with the directory; one that is not there can be made.
+func (k *Kept) Check(also ...safedir.Account) error {
+	return safedir.Check(k.Dir, append(also, k.Trusted...)...)
+}
+
+func (k *Kept) open() (*os.Root, error) {
+	root, err := safedir.Open(k.Dir, k.Trusted...)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = os.Mkdir(k.Dir, 0o700); err == nil || errors.Is(err, fs.ErrExist) {
+			root, err = safedir.Open(k.Dir, k.Trusted...)
+		}
+	}
+	return root, err
+}
+
+// copy copies a message to a new directory and returns its name.
+func (k *Kept) copy(m keeping) (name string, err error) {
+	size := m.files.Size()
+	if size > k.maxBytes() {
+		return "", fmt.Errorf("its %d bytes are more than may be kept at all", size)
+	}
+	root, err := k.open()
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	if err := k.prune(root, size); err != nil {
+		return "", err
+	}
+	unfinished := newPrefix + strings.ToLower(rand.Text())
+	defer func() {
+		if err != nil {
+			_ = removeTree(root, unfinished)
+		}
+	}()
+	if err := m.writeTo(root, unfinished); err != nil {
+		return "", err
+	}
+	name = m.qid
+	if _, err := root.Lstat(name); err == nil {
+		name += "." + strings.ToLower(rand.Text()[:6])
+	}
+	return name, root.Rename(unfinished, name)
+}
+
+// writeTo writes the files of a message, which nobody else may read.
+func (m keeping) writeTo(root *os.Root, name string) error {
+	if err := root.Mkdir(name, 0o700); err != nil {
+		return err
+	}
+	dir, err := root.OpenRoot(name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	write := func(name string, copy func(w io.Writer) error) error {
+		f, err := safedir.CreateFile(dir, name, 0o600)
+		if err != nil {
+			return err
+		}
+		return errors.Join(copy(f), f.Close())
+	}
+	for i, name := range snapshotFiles {
+		if m.files.files[i] == nil {
+			continue
+		}
+		if err := write(name, func(w io.Writer) error { return m.files.copyTo(w, i) }); err != nil {
+			return err
+		}
+	}
+	return write(fileKeptNote, func(w io.Writer) error {
+		_, err := io.WriteString(w, plain(m.reason)+"\n")
+		return err
+	})
+}
+
+// keptAge is how old a directory is that somebody who was killed did not finish.
+const keptAge = time.Hour
+
+// prune removes the oldest directories, so that there is room for one more of that size. What was not kept by us is not
+// counted, and stays.
+func (k *Kept) prune(root *os.Root, size int64) error {
+	type kept struct {
+		name string
+		when time.Time
+		size int64
+	}
+	var all []kept
+	n, bytes, sizes := 0, int64(0), map[string]int64{}
+	err := eachDir(root, "", func(name string, info fs.FileInfo) {
+		if strings.HasPrefix(name, newPrefix) {
+			if time.Since(info.ModTime()) > keptAge {
+				_ = removeTree(root, name)
+			}
+			return
+		}
+		size, known := k.sizes[name]
+		if !known {
+			if size, known = keptSize(root, name); !known {
+				return
+			}
+		}
+		sizes[name] = size
+		all = append(all, kept{name, info.ModTime(), size})
+		n, bytes = n+1, bytes+size
+	})
+	k.sizes = sizes
+	slices.SortFunc(all, func(a, b kept) int { return cmp.Or(a.when.Compare(b.when), strings.Compare(a.name, b.name)) })
+	for _, old := range all {
+		if err != nil || n < k.max() && bytes+size <= k.maxBytes() {
+			break
+		}
+		err = removeTree(root, old.name)
+		n, bytes = n-1, bytes-old.size
+	}
+	return err
+}
+
+// keptSize returns the bytes of the files in a directory; ok is false if it is not one that was kept.
+func keptSize(root *os.Root, name string) (n int64, ok bool) {
+	if info, err := root.Lstat(path.Join(name, fileKeptNote)); err != nil || !info.Mode().IsRegular() {
+		return 0, false
+	}
+	for _, file := range snapshotFiles {
+		if info, err := root.Lstat(path.Join(name, file)); err == nil {
+			n += info.Size()
+		}
+	}
+	return n, true
+}
+
+func (k *Kept) max() int {
+	if k.Max > 0 {
+		return k.Max
+	}
+	return 100
+}
+
+func (k *Kept) maxBytes() int64 {
+	if k.MaxBytes > 0 {
+		return k.MaxBytes
+	}
+	return 100 << 20
+}

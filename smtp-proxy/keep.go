@@ -1,0 +1,96 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"time"
+
+	"postern/internal/config"
+	"postern/internal/workdir"
+	"postern/smtp-proxy/filter"
+)
+
+// keptOutcomes are what became of messages that were to be kept, as a label of the metrics.
+var keptOutcomes = []string{"kept", "dropped", "failed"}
+
+// keeps reports whether messages are kept.
+func (s *settings) keeps() bool {
+	return bool(s.KeepFailed) || s.KeepSlow > 0 || s.KeepSample > 0
+}
+
+// checkKept looks at where messages are kept: not among those that are in work.
+func (s *settings) checkKept() error {
+	switch {
+	case s.KeepDir == "":
+	case !filepath.IsAbs(s.KeepDir):
+		return &config.Error{Key: "keep-dir", Err: fmt.Errorf("%q is no absolute path", s.KeepDir)}
+	case filepath.Clean(s.KeepDir) == filepath.Clean(s.Spool):
+		return &config.Error{Key: "keep-dir", Err: errors.New("is the spool; name another directory, which may be in it")}
+	}
+	return nil
+}
+
+// newKept returns the directory where messages are kept.
+func newKept(s *settings, log *slog.Logger) *workdir.Kept {
+	dir := s.KeepDir
+	if dir == "" {
+		dir = filepath.Join(s.Spool, "kept")
+	}
+	k := workdir.NewKept(dir, log)
+	k.Max, k.MaxBytes = s.KeepMax, int64(s.KeepMaxSize)
+	k.Trusted = newSpool(s).Workers()
+	return k
+}
+
+// byChance reports whether a message is one of a share of all.
+func byChance(share config.Share) bool { return share > 0 && rand.Float64() < float64(share) }
+
+// scanned has a copy of a message that was scanned kept, or shown to the shadow filter, if the settings say so. Nothing of
+// that holds up the message.
+func (s *session) scanned(tx *transaction, r *filter.Result) {
+	if !s.srv.filter.Stages.Scan {
+		return
+	}
+	if why := s.conf.keepReason(r); why != "" {
+		s.keep(tx, why)
+	}
+	if s.srv.shadow == nil || r.Err != nil || !byChance(s.conf.ShadowShare) {
+		return
+	}
+	if files := s.filesOf(tx, "message is not shown to the shadow filter"); files != nil {
+		s.srv.shadow.offer(tx.qid, files)
+	}
+}
+
+// keepReason says why a message is kept; "" if it is not.
+func (c *live) keepReason(r *filter.Result) string {
+	switch {
+	case bool(c.KeepFailed) && r.Err != nil:
+		return "failed: " + r.Err.Error()
+	case c.KeepSlow > 0 && r.Took >= c.KeepSlow:
+		return "slow: " + r.Took.Round(time.Millisecond).String()
+	case byChance(c.KeepSample):
+		return "sample"
+	}
+	return ""
+}
+
+// keep has a message kept.
+func (s *session) keep(tx *transaction, why string) {
+	if files := s.filesOf(tx, "message is not kept"); files != nil && !s.srv.kept.Put(files, tx.qid, why) {
+		s.note(slog.LevelWarn, "message is not kept", "error", "too many are waiting")
+	}
+}
+
+// filesOf returns the files of a message, or logs why there are none.
+func (s *session) filesOf(tx *transaction, lacking string) *workdir.Snapshot {
+	files, err := tx.filtered.Snapshot()
+	if err != nil {
+		s.note(slog.LevelWarn, lacking, "error", err)
+		return nil
+	}
+	return files
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"postern/internal/mxproto"
+	"postern/internal/sockspec"
+	"postern/internal/workdir"
+	"postern/smtp-proxy/filter"
+)
+
+// What came of messages that the shadow filter was to see, as a label of the metrics.
+const (
+	shadowSame    = "same"
+	shadowDiffers = "differs"
+	shadowFailed  = "failed"  // it gave no verdict
+	shadowDropped = "dropped" // too many were waiting
+)
+
+var shadowOutcomes = []string{shadowSame, shadowDiffers, shadowFailed, shadowDropped}
+
+// Bounds of what the shadow filter has to do: it sees so many messages at a time, and so many wait for it. Each that
+// waits has five descriptors.
+const (
+	shadowAtOnce  = 4
+	shadowWaiting = 16
+)
+
+// shadow is a second filter. It is shown copies of messages that the first one has judged; its verdicts are compared, and
+// never used. Nothing waits for it.
+type shadow struct {
+	filter  *filter.Filter
+	mx      *mxproto.Client
+	ignored []string // fields
+	log     *slog.Logger
+	queue   chan shadowed
+	counts  map[string]*atomic.Uint64 // by outcome
+}
+
+// shadowed is a message that waits.
+type shadowed struct {
+	qid   string
+	files *workdir.Snapshot // with what the first filter wants
+}
+
+// newShadow makes the shadow of the filter first, which has the same spool.
+func newShadow(s *settings, first *filter.Filter, log *slog.Logger) (*shadow, error) {
+	spec, err := sockspec.Parse(s.ShadowMultiplexor)
+	if err != nil {
+		return nil, fmt.Errorf("shadow-multiplexor: %w", err)
+	}
+	h := &shadow{ignored: s.ShadowIgnore, log: log, queue: make(chan shadowed, shadowWaiting), counts: map[string]*atomic.Uint64{}}
+	h.mx = &mxproto.Client{Dial: spec.Dial, Persistent: true}
+	h.filter = &filter.Filter{Multiplexor: h.mx, Spool: first.Spool, Timeout: s.FilterTimeout}
+	for _, outcome := range shadowOutcomes {
+		h.counts[outcome] = new(atomic.Uint64)
+	}
+	return h, nil
+}
+
+// offer shows the filter a message as soon as it can, or not at all. It does not wait; the files are closed in the end.
+func (h *shadow) offer(qid string, files *workdir.Snapshot) {
+	select {
+	case h.queue <- shadowed{qid, files}:
+	default:
+		files.Close()
+		h.counts[shadowDropped].Add(1)
+	}
+}
+
+// start has the filter look at what is offered, until ctx ends.
+func (h *shadow) start(ctx context.Context, running *sync.WaitGroup) {
+	for range shadowAtOnce {
+		running.Go(func() {
+			for {
+				select {
+				case m := <-h.queue:
+					h.look(ctx, m)
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+	}
+}
+
+// look shows the filter one message.
+func (h *shadow) look(ctx context.Context, m shadowed) {
+	defer m.files.Close()
+	differences, err := h.compare(ctx, m)
+	switch {
+	case ctx.Err() != nil: // the proxy ends
+	case err != nil:
+		h.counts[shadowFailed].Add(1)
+		h.log.Warn("shadow filter failed", "qid", m.qid, "error", err)
+	case len(differences) > 0:
+		h.counts[shadowDiffers].Add(1)
+		h.log.Warn("shadow filter differs", "qid", m.qid, "differences", strings.Join(differences, "; "))
+	default:
+		h.counts[shadowSame].Add(1)
+	}
+}
+
+// compare says in what the filter's wishes are others than those of the first one.
+func (h *shadow) compare(ctx context.Context, m shadowed) ([]string, error) {
+	first, err := filter.WishesOf(m.files, h.ignored)
+	if err != nil {
+		return nil, err
+	}
+	files, _, err := h.filter.Rescan(ctx, m.qid, m.files)
+	if err != nil {
+		return nil, err
+	}
+	defer files.Close()
+	wishes, err := filter.WishesOf(files, h.ignored)
+	if err != nil {
+		return nil, err
+	}
+	return wishes.Differences(first), nil
+}
+
+// close gives back what the filter has, once nothing runs.
+func (h *shadow) close() {
+	if h == nil {
+		return
+	}
+	h.mx.Close()
+	for len(h.queue) > 0 {
+		(<-h.queue).files.Close()
+	}
+}
