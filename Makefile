@@ -46,12 +46,12 @@ BENCH ?=
 # Checks and flags of the boot test, such as BOOT='-journal in-front'; all checks by default.
 BOOT ?=
 
-DAEMONS  = smtp-proxy multiplexor pop3-stamp
+DAEMONS  = smtp-proxy multiplexor pop3-stamp postern-board
 TOOLS    = notify-cat notify-exec notify-wait
 SBIN     = $(DAEMONS) mx-ctrl
 WORKERS  = filter-basic
 PROGRAMS = $(TOOLS) $(SBIN) $(WORKERS)
-SOURCES  = ./smtp-proxy ./multiplexor ./multiplexor/mx-ctrl ./pop3-stamp \
+SOURCES  = ./smtp-proxy ./multiplexor ./multiplexor/mx-ctrl ./pop3-stamp ./postern-board \
            ./filters/filter-basic ./notify-tools/notify-cat \
            ./notify-tools/notify-exec ./notify-tools/notify-wait
 

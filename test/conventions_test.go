@@ -55,6 +55,8 @@ var layers = map[string]layer{
 	"multiplexor/pool":         part,
 	"multiplexor/process":      part,
 	"pop3-stamp":               program,
+	"postern-board":            program,
+	"postern-board/watch":      part,
 	"notify-tools/notify-cat":  program,
 	"notify-tools/notify-exec": program,
 	"notify-tools/notify-wait": program,
@@ -129,6 +131,8 @@ var beside = map[string][]string{
 // doors names, for each library from outside, the packages that may import it
 // in what is not a test.
 var doors = map[string][]string{
+	"github.com/chromedp/cdproto":         {},
+	"github.com/chromedp/chromedp":        {},
 	"github.com/alecthomas/kong":          {"internal/config", "internal/completion", "multiplexor/mx-ctrl", "notify-tools/notify-cat", "notify-tools/notify-exec", "notify-tools/notify-wait"},
 	"github.com/coreos/go-systemd/v22":    {"internal/listen", "internal/daemon", "internal/logging"},
 	"github.com/emersion/go-message":      {},
@@ -136,6 +140,8 @@ var doors = map[string][]string{
 	"github.com/google/go-cmp":            {},
 	"github.com/pires/go-proxyproto":      {"pop3-stamp", "smtp-proxy/upstream"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
+	"github.com/prometheus/common":        {"postern-board/watch"},
+	"golang.org/x/crypto":                 {"postern-board"},
 	"golang.org/x/net":                    {"smtp-proxy/gate", "filters/filter-basic/senderauth"},
 	"github.com/redis/go-redis/v9":        {"internal/store"},
 	"golang.org/x/sys":                    {"internal/safedir", "internal/listen", "internal/daemon", "internal/privdrop", "internal/pidfile", "internal/evloop", "internal/rawio", "internal/statfile", "multiplexor", "multiplexor/mx-ctrl", "multiplexor/process", "notify-tools/notify-cat", "test/bench", "test/boot", "pop3-stamp"},

@@ -34,7 +34,7 @@ chrooted() { chroot "$root" "$@"; }
 chrooted dpkg -i --force-depends /run/postern.deb >"$root/run/log" 2>&1 || { cat "$root/run/log"; fail 'does not install'; }
 chrooted id -u postern-filter >/dev/null || fail 'no account for workers'
 [ "$(chrooted stat -c '%a %U %G' /var/spool/postern)" = '750 postern postern-filter' ] || fail 'spool directory'
-for program in smtp-proxy multiplexor pop3-stamp notify-cat mx-ctrl; do
+for program in smtp-proxy multiplexor pop3-stamp postern-board notify-cat mx-ctrl; do
 	chrooted "$program" --version || fail "$program does not run"
 done
 for script in bash-completion/completions/pop3-stamp zsh/vendor-completions/_pop3-stamp fish/vendor_completions.d/pop3-stamp.fish; do

@@ -13,18 +13,19 @@ import (
 
 // programs lists every program of the suite with the section of its page.
 var programs = map[string]string{
-	"smtp-proxy":   "8",
-	"multiplexor":  "8",
-	"mx-ctrl":      "8",
-	"pop3-stamp":   "8",
-	"filter-basic": "8",
-	"notify-cat":   "1",
-	"notify-exec":  "1",
-	"notify-wait":  "1",
+	"smtp-proxy":    "8",
+	"multiplexor":   "8",
+	"mx-ctrl":       "8",
+	"pop3-stamp":    "8",
+	"postern-board": "8",
+	"filter-basic":  "8",
+	"notify-cat":    "1",
+	"notify-exec":   "1",
+	"notify-wait":   "1",
 }
 
 // daemons have a settings file and a unit.
-var daemons = []string{"smtp-proxy", "multiplexor", "pop3-stamp"}
+var daemons = []string{"smtp-proxy", "multiplexor", "pop3-stamp", "postern-board"}
 
 // notSettings are flags that mean something on the command line only.
 var notSettings = []string{"help", "config", "check", "reload", "version"}

@@ -14,9 +14,10 @@ import (
 
 // listenerNames are the names under which each daemon takes listeners.
 var listenerNames = map[string][]string{
-	"smtp-proxy":  {"smtp", "submission", "smtps", "notify", "metrics"},
-	"multiplexor": {"requests", "status", "notify", "map", "metrics"},
-	"pop3-stamp":  {"pop3", "pop3s", "stamps", "notify", "metrics"},
+	"smtp-proxy":    {"smtp", "submission", "smtps", "notify", "metrics"},
+	"multiplexor":   {"requests", "status", "notify", "map", "metrics"},
+	"pop3-stamp":    {"pop3", "pop3s", "stamps", "notify", "metrics"},
+	"postern-board": {"http", "https", "notify", "metrics"},
 }
 
 // unit is a systemd unit: the values of each key, in their order.
@@ -152,7 +153,7 @@ func TestConventionWrongSettingsStopAService(t *testing.T) {
 
 // TestConventionUnitsOfDaemons: what every daemon is given.
 func TestConventionUnitsOfDaemons(t *testing.T) {
-	accounts := map[string]string{"smtp-proxy": "postern", "pop3-stamp": "postern", "multiplexor": "postern-filter"}
+	accounts := map[string]string{"smtp-proxy": "postern", "pop3-stamp": "postern", "postern-board": "postern", "multiplexor": "postern-filter"}
 	sysusers := readTree(t, "etc/sysusers.d/postern.conf")
 	for _, program := range daemons {
 		u := readUnit(t, program+".service")

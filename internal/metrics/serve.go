@@ -6,10 +6,11 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"postern/internal/connlimit"
 )
 
 // Limits of the listener: whoever can reach it may ask, but neither stay nor
@@ -41,42 +42,9 @@ func (r *Registry) Serve(l net.Listener) error {
 		ErrorLog:       log.New(io.Discard, "", 0), // strangers' mistakes
 	}
 	defer server.Close() // ends connections that are still open
-	err := server.Serve(&limitedListener{Listener: l, slots: make(chan struct{}, maxConnections)})
+	err := server.Serve(connlimit.Listen(l, maxConnections))
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return err
-}
-
-// limitedListener closes connections beyond its slots at once.
-type limitedListener struct {
-	net.Listener
-	slots chan struct{}
-}
-
-// Accept gives the next connection for which there is room.
-func (l *limitedListener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case l.slots <- struct{}{}:
-			return &limitedConn{Conn: c, free: sync.OnceFunc(func() { <-l.slots })}, nil
-		default:
-			c.Close()
-		}
-	}
-}
-
-type limitedConn struct {
-	net.Conn
-	free func()
-}
-
-// Close ends the connection and makes room for another.
-func (c *limitedConn) Close() error {
-	defer c.free()
-	return c.Conn.Close()
 }

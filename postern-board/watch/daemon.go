@@ -1,0 +1,185 @@
+package watch
+
+import (
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"postern/internal/notify"
+)
+
+// Bounds of what is kept of one daemon.
+const (
+	maxWorkers  = 4096    // slots of a multiplexor
+	maxSessions = 1 << 16 // open sessions whose client is known
+	maxTag      = 120     // bytes of what a worker says it does
+)
+
+// A Link is one of the ways to a daemon.
+type Link struct {
+	Up    bool
+	Since time.Time // of this state
+	Error string    // why it is not up, "" before the first attempt is through
+}
+
+// set notes what came of the last attempt.
+func (l *Link) set(err error, now time.Time) {
+	if up := err == nil; up != l.Up || l.Since.IsZero() {
+		l.Up, l.Since = up, now
+	}
+	l.Error = ""
+	if err != nil {
+		l.Error = printable(err.Error())
+	}
+}
+
+// A Worker is what is known of a slot of a multiplexor.
+type Worker struct {
+	Slot  int
+	State string
+	Since time.Time
+	Tag   string // what it does, in its own words
+}
+
+// A standing is a state that has a beginning.
+type standing struct {
+	Text  string
+	Since time.Time
+}
+
+func (s *standing) set(text string, at time.Time) {
+	if s.Text != text {
+		s.Text, s.Since = text, at
+	}
+}
+
+// daemon is all that is known of one.
+type daemon struct {
+	target Target
+
+	mu     sync.Mutex
+	events Link
+	total  uint64 // messages
+	lost   uint64
+	rates  rates
+
+	free    int // -1: not known
+	working int // -1: not known
+	full    standing
+	fault   standing
+	load    standing
+	reload  standing // why the last one has failed, or what it left for a restart
+	workers map[int]*Worker
+	clients map[string]string // address, by session
+
+	metrics Link
+	scrapes []*scrape // the last minute, oldest first
+	status  Link
+	pool    *Pool
+}
+
+func newDaemon(t Target) *daemon {
+	return &daemon{target: t, free: -1, working: -1, workers: map[int]*Worker{}, clients: map[string]string{}}
+}
+
+// take takes an event into account. It returns the line to be kept, if there is one.
+func (d *daemon) take(e *notify.Event, now time.Time) (l Line, keep bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch e.Kind {
+	case notify.Up:
+		d.events.set(nil, now)
+	case notify.Down:
+		d.events.set(e.Err, now)
+	case notify.Lost:
+		d.lost += e.Lost
+	case notify.State:
+		d.apply(e.Message, e.Time)
+	case notify.Happened:
+		if e.Letter < 'A' || e.Letter > 'Z' {
+			return l, false
+		}
+		d.total++
+		d.rates.add(e.Letter, now.Unix())
+		d.apply(e.Message, e.Time)
+		return d.line(e), strings.IndexByte(passing, e.Letter) < 0
+	}
+	return l, false
+}
+
+// line makes the line of a message.
+func (d *daemon) line(e *notify.Event) Line {
+	m := notify.Message{Letter: e.Letter, Text: short(e.Text, maxText)}
+	l := Line{Time: e.Time, Target: &d.target, Message: m}
+	l.Session, l.Address = parties(m)
+	switch {
+	case l.Session == "":
+	case e.Letter == notify.LetterConnected:
+		if len(d.clients) >= maxSessions { // of many the end was missed
+			clear(d.clients)
+		}
+		d.clients[l.Session] = l.Address
+	case e.Letter == notify.LetterDisconnected:
+		delete(d.clients, l.Session)
+	case l.Address == "":
+		l.Address = d.clients[l.Session]
+	}
+	return l
+}
+
+// apply takes into account what a message says of how things stand.
+func (d *daemon) apply(m notify.Message, at time.Time) {
+	switch m.Letter {
+	case notify.LetterFree:
+		d.free = number(m.Text)
+	case notify.LetterWorking:
+		d.working = number(m.Text)
+	case notify.LetterNone:
+		d.full.set("full", at)
+	case notify.LetterSome:
+		d.full.set("", at)
+	case notify.LetterFault:
+		d.fault.set(printable(m.Text), at)
+	case notify.LetterGate:
+		d.load.set(strings.Trim(m.Text, "0"), at)
+	case notify.LetterReread:
+		d.reload = standing{printable(m.Text), at}
+	case notify.LetterStatus:
+		d.applyWorker(m, at)
+	}
+}
+
+// applyWorker takes what an S message says of a worker.
+func (d *daemon) applyWorker(m notify.Message, at time.Time) {
+	slot := m.Worker()
+	if slot < 0 {
+		return
+	}
+	w := d.workers[slot]
+	if w == nil {
+		if len(d.workers) >= maxWorkers {
+			return
+		}
+		w = &Worker{Slot: slot}
+		d.workers[slot] = w
+	}
+	if state, ok := m.WorkerState(); ok {
+		w.State, w.Since, w.Tag = strings.ToLower(state), at, ""
+		return
+	}
+	_, tag, _ := strings.Cut(m.Text, " ")
+	w.Tag = notify.Printable(short(tag, maxTag))
+}
+
+// number reads a count; -1 is none.
+func number(text string) int {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return -1
+	}
+	return n
+}
+
+// short cuts a text to so many bytes.
+func short(s string, most int) string { return strings.Clone(s[:min(len(s), most)]) }
