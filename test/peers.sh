@@ -21,8 +21,15 @@ PACKAGES='
 # Mail servers that exclude Postfix as packages, or want one of their own.
 UNPACKED='exim4-daemon-light mailutils-pop3d opensmtpd'
 
+# Some releases have it: the tests of the store run with both.
+if command -v apt-cache >/dev/null && apt-cache show valkey-server >/dev/null 2>&1; then
+	PACKAGES="$PACKAGES valkey-server"
+else
+	echo 'peers: no valkey-server in this release: the store is tested with redis-server alone'
+fi
+
 if [ "${1:-}" = bench ]; then
-	PACKAGES='gcc haproxy libc6-dev libnginx-mod-mail make mimedefang nginx postfix proxsmtp'
+	PACKAGES='gcc haproxy libc6-dev libnginx-mod-mail make mimedefang nginx postfix proxsmtp redis-server'
 	UNPACKED=
 fi
 

@@ -110,9 +110,9 @@ func TestStores(t *testing.T) {
 		}
 		behaves(t, d)
 	})
-	t.Run("server", func(t *testing.T) { behaves(t, shared(t, testenv.StartRedis(t).URL(), 0, 0)) })
-	t.Run("Cluster", func(t *testing.T) {
-		s := shared(t, testenv.StartCluster(t).URL(), 0, 0)
+	testenv.EachStore(t, func(t *testing.T, program string) {
+		behaves(t, shared(t, testenv.StartStore(t, program).URL(), 0, 0))
+		s := shared(t, testenv.StartCluster(t, program).URL(), 0, 0)
 		behaves(t, s)
 		hears(t, s, s)
 	})
@@ -221,8 +221,10 @@ func TestPOP_82_ForeignValuesInTheStore(t *testing.T) {
 }
 
 // TestPOP_83_StoreFailsOver: the master dies, Sentinels make the replica the master, and stamps are found and made there.
-func TestPOP_83_StoreFailsOver(t *testing.T) {
-	r := testenv.StartSentinels(t)
+func TestPOP_83_StoreFailsOver(t *testing.T) { testenv.EachStore(t, failsOver) }
+
+func failsOver(t *testing.T, program string) {
+	r := testenv.StartSentinels(t, program)
 	s := shared(t, r.URL(), 0, 0)
 	touch(t, s, "192.0.2.1", "ann")
 	for _, server := range r.Servers {

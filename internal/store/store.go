@@ -34,13 +34,15 @@ type Client struct {
 	guard  guard
 	log    *slog.Logger
 
-	answered, failed, skipped atomic.Uint64
+	answered, refused, failed, skipped atomic.Uint64
+	complained                         atomic.Int64 // when a refusal was logged last, in Unix seconds
 }
 
-// Counts are what became of requests since the start, and whether the server answers.
+// Counts are what became of requests since the start, and whether the server answers. Refused ones were answered with an
+// error, such as one of rights.
 type Counts struct {
-	Answered, Failed, Skipped uint64
-	Down                      bool
+	Answered, Refused, Failed, Skipped uint64
+	Down                               bool
 }
 
 // Open makes a client. It connects when there is something to ask.
@@ -84,7 +86,7 @@ func (c *Client) Key(name string) string { return c.prefix + name }
 
 // Counts returns what became of requests so far.
 func (c *Client) Counts() Counts {
-	return Counts{c.answered.Load(), c.failed.Load(), c.skipped.Load(), c.guard.isDown()}
+	return Counts{c.answered.Load(), c.refused.Load(), c.failed.Load(), c.skipped.Load(), c.guard.isDown()}
 }
 
 // Close ends all connections.
@@ -100,8 +102,12 @@ func (c *Client) ask(ctx context.Context, do func(context.Context) error) error 
 	defer cancel()
 	err := do(within)
 	var said redis.Error
-	answered := err == nil || errors.As(err, &said) && !passing(said)
+	answered := err == nil || errors.Is(err, redis.Nil) || errors.As(err, &said) && !passing(said)
 	switch {
+	case err != nil && answered:
+		c.refused.Add(1)
+		c.guard.done(nil)
+		c.complain(said)
 	case answered:
 		c.answered.Add(1)
 		c.guard.done(nil)
@@ -112,6 +118,14 @@ func (c *Client) ask(ctx context.Context, do func(context.Context) error) error 
 		c.guard.done(err)
 	}
 	return err
+}
+
+// complain logs what the server has against a request: once a minute at most, as the next one is likely to fare no better.
+func (c *Client) complain(said redis.Error) {
+	now := c.guard.now().Unix()
+	if last := c.complained.Load(); now-last >= 60 && c.complained.CompareAndSwap(last, now) {
+		c.log.Error("store refuses requests", "error", said)
+	}
 }
 
 // passing reports whether a server says that it cannot work for now: it starts, has lost its master, or has no

@@ -44,8 +44,10 @@ func says(t *testing.T, c *Client, text string) bool {
 	return err == nil && got == text
 }
 
-func TestRun(t *testing.T) {
-	s := testenv.StartRedis(t, "--requirepass", "", "--user", "ann", "on", ">secret", "~mx:*", "&mx:*", "+@all", "-@admin")
+func TestRun(t *testing.T) { testenv.EachStore(t, runs) }
+
+func runs(t *testing.T, program string) {
+	s := testenv.StartStore(t, program, "--requirepass", "", "--user", "ann", "on", ">secret", "~mx:*", "&mx:*", "+@all", "-@admin")
 	auth := filepath.Join(t.TempDir(), "auth")
 	if err := os.WriteFile(auth, []byte("ann:secret\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -113,8 +115,10 @@ func (l *logged) count(text string) int {
 // TestPOP_81_StoreThatHangs: many callers ask a server that takes connections and answers nothing. None of them waits
 // longer than the time-out, connections have a bound, nothing goes on behind the answers, and it is said once. When the
 // server goes on, so do we.
-func TestPOP_81_StoreThatHangs(t *testing.T) {
-	s := testenv.StartRedis(t)
+func TestPOP_81_StoreThatHangs(t *testing.T) { testenv.EachStore(t, hangs) }
+
+func hangs(t *testing.T, program string) {
+	s := testenv.StartStore(t, program)
 	said := &logged{}
 	c := open(t, Settings{StoreURL: s.URL(), StoreTimeout: 300 * time.Millisecond}, slog.New(slog.NewTextHandler(said, nil)))
 	testenv.Eventually(t, "an answer", func() bool { return says(t, c, "hello") })
@@ -173,8 +177,10 @@ func TestRestart(t *testing.T) {
 }
 
 // TestListen: messages come, and come again after a restart; each change is told.
-func TestListen(t *testing.T) {
-	s := testenv.StartRedis(t)
+func TestListen(t *testing.T) { testenv.EachStore(t, listens) }
+
+func listens(t *testing.T, program string) {
+	s := testenv.StartStore(t, program)
 	c := open(t, Settings{StoreURL: s.URL(), StoreTimeout: 500 * time.Millisecond}, quietLog())
 	within, cancel := context.WithCancel(ctx)
 	messages, states, ended := make(chan string, 100), make(chan bool, 100), make(chan struct{})

@@ -10,29 +10,50 @@ import (
 	"testing"
 )
 
-// RedisServer is a real redis-server with settings of its own, on 127.0.0.1, that keeps nothing on disk.
+// RedisServer is a real redis-server or valkey-server with settings of its own, on 127.0.0.1, that keeps nothing on disk.
 type RedisServer struct {
 	Port    int
 	Dir     string
 	Process *Process
 
-	t    testing.TB
-	args []string
+	t       testing.TB
+	program string
+	args    []string
+}
+
+const redis, valkey = "redis-server", "valkey-server"
+
+// EachStore runs a test with each program that serves as shared store: redis-server, and valkey-server where there is one.
+// Not every release of Debian has that; test/peers.sh says so.
+func EachStore(t *testing.T, run func(t *testing.T, program string)) {
+	programs := []string{redis}
+	if _, err := Find(valkey); err == nil {
+		programs = append(programs, valkey)
+	}
+	for _, program := range programs {
+		t.Run(program, func(t *testing.T) { run(t, program) })
+	}
+}
+
+// StartStore is StartRedis for one of these programs.
+func StartStore(t testing.TB, program string, more ...string) *RedisServer {
+	t.Helper()
+	s := newStore(t, program, more...)
+	s.Start()
+	return s
 }
 
 // StartRedis starts a redis-server on a free port, with more settings as arguments, such as "--requirepass", "secret".
 func StartRedis(t testing.TB, more ...string) *RedisServer {
 	t.Helper()
-	s := NewRedis(t, more...)
-	s.Start()
-	return s
+	return StartStore(t, redis, more...)
 }
 
-// NewRedis is StartRedis, but for the start.
-func NewRedis(t testing.TB, more ...string) *RedisServer {
+// newStore is StartStore, but for the start.
+func newStore(t testing.TB, program string, more ...string) *RedisServer {
 	t.Helper()
-	Need(t, "redis-server as shared store", "redis-server", "redis-cli")
-	s := &RedisServer{Port: FreePort(t), Dir: ShortDir(t), t: t}
+	Need(t, program+" as shared store", program, "redis-cli")
+	s := &RedisServer{Port: FreePort(t), Dir: ShortDir(t), t: t, program: program}
 	s.args = append([]string{"--port", fmt.Sprint(s.Port), "--bind", "127.0.0.1", "--dir", s.Dir, "--save", "", "--appendonly", "no",
 		"--unixsocket", s.Socket(), "--loglevel", "notice"}, more...)
 	return s
@@ -41,7 +62,7 @@ func NewRedis(t testing.TB, more ...string) *RedisServer {
 // Start starts the server again after its end, with nothing in it.
 func (s *RedisServer) Start() {
 	s.t.Helper()
-	s.Process = Start(s.t, exec.Command(Path(s.t, "redis-server as shared store", "redis-server"), s.args...))
+	s.Process = Start(s.t, exec.Command(Path(s.t, s.program+" as shared store", s.program), s.args...))
 	s.Process.WaitOutput("eady to accept connections")
 }
 
@@ -85,10 +106,10 @@ type RedisSentinels struct {
 }
 
 // StartSentinels starts them, and waits until they know of each other.
-func StartSentinels(t testing.TB) *RedisSentinels {
+func StartSentinels(t testing.TB, program string) *RedisSentinels {
 	t.Helper()
-	master := StartRedis(t, "--repl-diskless-sync-delay", "0")
-	replica := StartRedis(t, "--replicaof", "127.0.0.1 "+fmt.Sprint(master.Port))
+	master := StartStore(t, program, "--repl-diskless-sync-delay", "0")
+	replica := StartStore(t, program, "--replicaof", "127.0.0.1 "+fmt.Sprint(master.Port))
 	r := &RedisSentinels{Servers: []*RedisServer{master, replica}}
 	Eventually(t, "the replica follows the master", func() bool { return strings.Contains(replica.Do("INFO", "replication"), "master_link_status:up") })
 	for range 3 {
@@ -108,7 +129,7 @@ func StartSentinels(t testing.TB) *RedisSentinels {
 		if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		p := Start(t, exec.Command(Path(t, "redis-server as Sentinel", "redis-server"), conf, "--sentinel"))
+		p := Start(t, exec.Command(Path(t, program+" as Sentinel", program), conf, "--sentinel"))
 		p.WaitOutput("+monitor")
 	}
 	for _, port := range r.Sentinels {
@@ -149,13 +170,13 @@ func (r *RedisSentinels) URL() string {
 type RedisCluster struct{ Nodes []*RedisServer }
 
 // StartCluster starts one, and waits until all its slots are served.
-func StartCluster(t testing.TB) *RedisCluster {
+func StartCluster(t testing.TB, program string) *RedisCluster {
 	t.Helper()
 	c := &RedisCluster{}
 	var table string
 	for i, slots := range []string{"0-5460", "5461-10922", "10923-16383"} {
 		bus := FreePort(t)
-		node := NewRedis(t, "--cluster-enabled", "yes", "--cluster-port", fmt.Sprint(bus), "--cluster-node-timeout", "5000")
+		node := newStore(t, program, "--cluster-enabled", "yes", "--cluster-port", fmt.Sprint(bus), "--cluster-node-timeout", "5000")
 		c.Nodes = append(c.Nodes, node)
 		table += fmt.Sprintf("%040d 127.0.0.1:%d@%d master - 0 0 %d connected %s\n", i+1, node.Port, bus, i+1, slots)
 	}

@@ -2,8 +2,10 @@ package testenv
 
 import "testing"
 
-func TestRedis(t *testing.T) {
-	s := StartRedis(t)
+func TestRedis(t *testing.T) { EachStore(t, testStore) }
+
+func testStore(t *testing.T, program string) {
+	s := StartStore(t, program)
 	if got := s.Do("SET", "a", "b"); got != "OK" {
 		t.Errorf("SET: %q", got)
 	}
@@ -14,6 +16,10 @@ func TestRedis(t *testing.T) {
 	}
 }
 
-func TestSentinels(t *testing.T) { StartSentinels(t) }
+func TestSentinels(t *testing.T) {
+	EachStore(t, func(t *testing.T, program string) { StartSentinels(t, program) })
+}
 
-func TestRedisCluster(t *testing.T) { StartCluster(t) }
+func TestRedisCluster(t *testing.T) {
+	EachStore(t, func(t *testing.T, program string) { StartCluster(t, program) })
+}
