@@ -58,7 +58,7 @@ type settings struct {
 	MaxSessionsPerAddress int           `name:"max-sessions-per-address" default:"20" placeholder:"N" help:"Most sessions at a time from one address (IPv6: from one /64); 0 for no limit."`
 	MaxLoginTries         int           `name:"max-login-tries" default:"3" placeholder:"N" help:"Session ends after so many failed logins."`
 	MaxLoginFailures      int           `name:"max-login-failures" default:"20" placeholder:"N" help:"Failed logins from one address within ten minutes after which it may not connect; 0 for no limit."`
-	ClusterLimits         config.Switch `name:"cluster-limits" default:"no" help:"Count failed logins over all gateways, in clientip-store."`
+	ClusterLimits         config.Switch `name:"cluster-limits" default:"no" help:"Count sessions and failed logins over all gateways, in clientip-store."`
 	LoginDelay            time.Duration `name:"login-delay" default:"1s" help:"How long the answer to the first failed login from an address waits; twice as long for each further one, up to 30s."`
 	MaxErrors             int           `name:"max-errors" default:"5" placeholder:"N" help:"Session ends after so many commands in error."`
 	LoginTimeout          time.Duration `name:"login-timeout" default:"1m" help:"How long a client may take to log in."`

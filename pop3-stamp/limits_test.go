@@ -16,7 +16,7 @@ func TestLimitsInAllAndOfAnAddress(t *testing.T) {
 		addr netip.Addr
 		want refusal
 	}{{a, ""}, {b, ""}, {a, tooManyFrom}, {x, ""}, {y, tooMany}} {
-		if got := l.enter(tt.addr); got != tt.want {
+		if got := l.enter(t.Context(), tt.addr); got != tt.want {
 			t.Errorf("%v: %q, want %q", tt.addr, got, tt.want)
 		}
 	}
@@ -26,7 +26,7 @@ func TestLimitsInAllAndOfAnAddress(t *testing.T) {
 		addr netip.Addr
 		want refusal
 	}{{y, ""}, {x, tooManyFrom}, {z, ""}, {a, tooMany}} {
-		if got := l.enter(tt.addr); got != tt.want {
+		if got := l.enter(t.Context(), tt.addr); got != tt.want {
 			t.Errorf("%v: %q, want %q", tt.addr, got, tt.want)
 		}
 	}
@@ -45,11 +45,11 @@ func TestLimitsOfALocalSocket(t *testing.T) {
 	l.logins.Set(1, 0)
 	for range 10 {
 		l.logins.Failed(t.Context(), netip.Addr{}, "bob")
-		if got := l.enter(netip.Addr{}); got != "" {
+		if got := l.enter(t.Context(), netip.Addr{}); got != "" {
 			t.Fatalf("refused: %s", got)
 		}
 	}
-	if got := l.enter(netip.Addr{}); got != tooMany {
+	if got := l.enter(t.Context(), netip.Addr{}); got != tooMany {
 		t.Errorf("eleventh session of ten: %q, want %q", got, tooMany)
 	}
 	for range 10 {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"slices"
 
-	"postern/internal/connlimit"
 	"postern/internal/daemon"
 	"postern/internal/notify"
 )
@@ -20,8 +19,7 @@ var fixed = []string{
 // use puts settings into force for sessions that begin from now on.
 func (srv *server) use(s *settings) {
 	srv.inForce.Store(s)
-	srv.limits.sessions.Set(connlimit.SessionLimits{Total: s.MaxSessions, PerOrigin: s.MaxSessionsPerAddress})
-	srv.limits.logins.Set(s.MaxLoginFailures, s.LoginDelay)
+	srv.limits.set(s)
 }
 
 // reload reads settings, lists and certificates again. What cannot change while running stays as it is, and is named; if

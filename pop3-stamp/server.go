@@ -88,7 +88,8 @@ func (srv *server) prepare(log *slog.Logger) error {
 		return err
 	}
 	if bool(s.ClusterLimits) {
-		srv.limits.logins.Share(srv.store.client)
+		srv.limits.share(srv.store.client)
+		srv.limits.set(s)
 	}
 	if srv.store == nil {
 		log.Warn("no stamps are written, because neither clientip-dir nor clientip-store is set")
@@ -118,6 +119,7 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 	}
 	srv.meters.registry.Store(srv.store.counts())
 	defer srv.store.close()
+	defer srv.limits.cluster.Close()
 	srv.wg.Go(func() { srv.sweep(ctx) })
 	srv.wg.Go(func() { srv.watch(ctx) })
 	srv.watchLocks(env)

@@ -77,7 +77,7 @@ func (s *session) run(ctx context.Context) {
 		return
 	}
 	addr := s.client.Addr()
-	if why := s.srv.limits.enter(addr); why != "" {
+	if why := s.srv.limits.enter(ctx, addr); why != "" {
 		s.srv.meters.refused()
 		s.log.Debug("refused", "reason", string(why))
 		s.deadline = time.Now().Add(5 * time.Second)

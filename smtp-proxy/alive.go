@@ -13,6 +13,7 @@ func (srv *server) watchLocks(env *daemon.Env) {
 	env.WatchLocks(map[string]sync.Locker{"sessions": &srv.mu})
 	env.WatchLocks(srv.gates.Locks())
 	env.Watchdog("lock of connection limits", func() { srv.gates.Limits.Stats() })
+	env.Watchdog("lock of refusals", func() { srv.gates.Limits.Refusals.Shut(netip.Addr{}) })
 	env.Watchdog("lock of failed logins", func() { srv.logins.Shut(netip.Addr{}) })
 	env.Watchdog("lock of events", func() { srv.hub.Stats() })
 	env.Watchdog("lock of status files", srv.stats.Unlocked)

@@ -67,9 +67,8 @@ func (s *session) admit() *gate.Refusal {
 }
 
 // count counts the session with others from its address.
-func (s *session) count() *gate.Refusal {
-	r := s.srv.gates.Limits.EnterAddress(s.client.addr.Addr())
-	s.counted = r == nil
+func (s *session) count() (r *gate.Refusal) {
+	s.uncount, r = s.srv.gates.Limits.EnterAddress(s.background(), s.client.addr.Addr())
 	return r
 }
 

@@ -135,7 +135,8 @@ type LimitSettings struct {
 	MaxRefusals           int           `name:"max-refusals" default:"20" placeholder:"N" help:"Session ends after so many senders, recipients and messages were refused for good."`
 	ErrorDelay            time.Duration `name:"error-delay" default:"1s" placeholder:"TIME" help:"Wait so long after each error and each refusal beyond half of max-errors or max-refusals."`
 	MaxLoginFailures      int           `name:"max-login-failures" default:"20" placeholder:"N" help:"Failed logins from one address within ten minutes after which AUTH is refused there; 0 for no limit."`
-	ClusterLimits         config.Switch `name:"cluster-limits" default:"no" help:"Count failed logins over all gateways, in clientip-store."`
+	MaxRefusalsPerAddress int           `name:"max-refusals-per-address" default:"0" placeholder:"N" help:"Senders, recipients and messages refused for good to one address within ten minutes after which it may not connect; 0 for no limit."`
+	ClusterLimits         config.Switch `name:"cluster-limits" default:"no" help:"Count sessions, their rate, refusals and failed logins over all gateways, in clientip-store."`
 	LoginDelay            time.Duration `name:"login-delay" default:"1s" placeholder:"TIME" help:"How long the answer to the first failed login from an address waits; twice as long for each further one, up to 30s."`
 	MaxJunk               int           `name:"max-junk" default:"100" placeholder:"N" help:"Session ends after so many commands without use (NOOP, RSET, VRFY, HELP)."`
 	MaxMessageSize        config.Bytes  `name:"max-message-size" default:"100M" placeholder:"SIZE" help:"Largest message; 0 for no limit of our own."`
@@ -243,6 +244,7 @@ func (s *settings) checkNumbers() error {
 		{"max-errors", int64(s.MaxErrors), 1},
 		{"max-refusals", int64(s.MaxRefusals), 1},
 		{"error-delay", int64(s.ErrorDelay), 0},
+		{"max-refusals-per-address", int64(s.MaxRefusalsPerAddress), 0},
 		{"max-login-failures", int64(s.MaxLoginFailures), 0},
 		{"login-delay", int64(s.LoginDelay), 0},
 		{"max-junk", int64(s.MaxJunk), 1},

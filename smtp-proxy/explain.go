@@ -110,6 +110,9 @@ func (e *explanation) connect() {
 	if s.conf.proxyNets.Has(s.client.addr.Addr()) {
 		e.note(gateProxy, "a PROXY header is wanted")
 	}
+	if s.srv.gates.Limits.Refusals.Limited() {
+		e.say(gate.NameRefusals, s.srv.gates.Limits.Banned(s.background(), s.client.addr.Addr()))
+	}
 	s.srv.gates.Each(s.background(), s.client.forGates(), e.say)
 	if f := s.filtering(); f == nil {
 		e.note(gateFilter, "none")

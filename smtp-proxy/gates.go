@@ -16,7 +16,7 @@ const (
 	gateFilter    = "filter"
 	gateLogins    = "logins"
 	gateErrors    = "errors"
-	gateRefusals  = "refusals"
+	gateRefusals  = gate.NameRefusals
 	gateJunk      = "junk"
 	gateMany      = "transactions"
 	gateTimeout   = "timeout"
@@ -45,6 +45,7 @@ func newGates(srv *server, s *settings) (*gate.Gates, error) {
 		srv.shared = store.Open(s.shared, srv.log)
 		if bool(s.ClusterLimits) {
 			srv.logins.Share(srv.shared)
+			c.Shared = srv.shared
 		}
 		c.Stamps = stamp.NewShared(srv.shared, s.ClientipMaxage, s.ClientipIPv6Prefix)
 	case s.ClientipDir != "":
@@ -63,6 +64,7 @@ func (s *settings) gates() gate.Settings {
 	return gate.Settings{
 		Limits: gate.LimitSettings{
 			SessionLimits: connlimit.SessionLimits{Total: s.MaxSessions, PerOrigin: s.MaxSessionsPerAddress, Rate: s.MaxRatePerAddress},
+			Refusals:      s.MaxRefusalsPerAddress,
 			Exempt:        s.limitExemptNets,
 		},
 		Load: s.load, LoadFile: s.LoadavgFile, Pressure: s.pressure, PressureDir: s.PressureDir, RefuseFile: s.RefuseFile,

@@ -83,7 +83,7 @@ func (s *session) answer(o outcome) {
 		}
 	case classAccepted:
 		s.sayVerdict(o.reply)
-		s.limits.forgive()
+		s.forgive()
 	case classBarred:
 		s.say(o.reply)
 		s.gate, s.state = gateFilter, max(s.state, stateBarred)
@@ -153,9 +153,21 @@ func (s *session) addRefusal(r smtp.Reply) {
 	if !r.Permanent() || s.state == stateSilent {
 		return
 	}
+	if !s.client.known() {
+		s.srv.gates.Limits.Refused(s.background(), s.client.addr.Addr())
+	}
 	if s.limits.addRefusal() && (s.tx == nil || len(s.tx.accepted) == 0) {
 		s.endRefused()
 	}
+}
+
+// forgive takes back what was held against a client that has delivered a message: all of this session, and one refusal more
+// of its address, so that a busy server of which some recipients are always unknown is not shut out.
+func (s *session) forgive() {
+	if !s.client.known() {
+		s.srv.gates.Limits.Refusals.Forgive(s.background(), s.client.addr.Addr(), s.limits.refusals+1)
+	}
+	s.limits.forgive()
 }
 
 // endRefused ends a session that was refused too often.

@@ -75,8 +75,8 @@ type server struct {
 	ctx     context.Context // ends when sessions have no more time
 	conf    atomic.Pointer[live]
 	gates   *gate.Gates
-	shared  *store.Client   // nil: stamps, if any, are in a directory
-	logins  failures.Logins // that failed
+	shared  *store.Client    // nil: stamps, if any, are in a directory
+	logins  failures.Counter // that failed
 	ups     *upstream.Set
 	holds   *upstream.Set   // where messages go that the filter wants held; nil: nowhere
 	held    *heldGauge      // nil: it is no Maildir
@@ -189,6 +189,9 @@ func (srv *server) close() {
 		srv.mx.Close()
 		srv.shadow.close()
 		_ = srv.filter.Spool.Close()
+	}
+	if srv.gates != nil {
+		srv.gates.Limits.Close()
 	}
 	if srv.shared != nil {
 		_ = srv.shared.Close()

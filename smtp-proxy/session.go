@@ -26,9 +26,9 @@ type session struct {
 	relay     relay
 	limits    errorLimits
 	messages  int
-	open      bool // filter accepted the client's address: no more filtering on this connection
-	openName  bool // filter accepted the name in HELO: no more filtering until the client says another
-	counted   bool // the address is counted by the limits
+	open      bool   // filter accepted the client's address: no more filtering on this connection
+	openName  bool   // filter accepted the name in HELO: no more filtering until the client says another
+	uncount   func() // gives back the place among the sessions of the address; nil without one
 	state     state
 	gate      string // that ended it, or barred it
 	announced bool   // listeners were told that it began
@@ -181,8 +181,8 @@ func (s *session) leave() {
 	if s.stat != nil {
 		s.stat.Remove()
 	}
-	if s.counted {
-		s.srv.gates.Limits.LeaveAddress(s.client.addr.Addr())
+	if s.uncount != nil {
+		s.uncount()
 	}
 	if s.gate == gateProxy && s.client.addr == s.client.peer {
 		return // health checks of load balancers: counted, not logged

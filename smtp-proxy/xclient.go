@@ -42,9 +42,9 @@ func (s *session) doXClient(arg string) outcome {
 // commands of one row say goes together: not all of it may fit into one line.
 func (s *session) become(x xclient) outcome {
 	s.forgetLogin()
-	if s.counted {
-		s.srv.gates.Limits.LeaveAddress(s.client.addr.Addr())
-		s.counted = false
+	if s.uncount != nil {
+		s.uncount()
+		s.uncount = nil
 	}
 	if !bool(s.conf.XClientLogin) {
 		x.login = ""

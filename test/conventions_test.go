@@ -77,6 +77,7 @@ var layers = map[string]layer{
 	"internal/logging":  plumbing,
 	"internal/metrics":  plumbing,
 
+	"internal/cluster":  format,
 	"internal/failures": format,
 	"internal/mxproto":  format,
 	"internal/notify":   format,

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"bufio"
 	"fmt"
 	"os"
 	"os/exec"
@@ -110,4 +111,116 @@ func TestStampAcrossGateways(t *testing.T) {
 	away()
 	redis.Start()
 	back()
+}
+
+// heldSession keeps a session open whose greeting begins with a code.
+type heldSession struct {
+	greeting string
+	close    func()
+}
+
+// hold connects, reads the greeting and stays.
+func hold(t *testing.T, port int) heldSession {
+	t.Helper()
+	c := testenv.Dial(t, "tcp", "127.0.0.1:"+strconv.Itoa(port))
+	line, _ := bufio.NewReader(c).ReadString('\n')
+	return heldSession{strings.TrimSpace(line), func() { _ = c.Close() }}
+}
+
+// TestLimitsAcrossGateways: sessions of an address are counted over gateways, and who was refused too much at one, or has failed to
+// log in too often, does not get into the other; while the store hangs, each gateway's own limits hold.
+func TestLimitsAcrossGateways(t *testing.T) {
+	redis := testenv.StartRedis(t)
+	maildir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "Maildir"))
+	store := []string{"--clientip-store", redis.URL(), "--clientip-store-timeout", "2s", "--cluster-limits=yes", "--max-sessions-per-address", "3"}
+	args := append([]string{"--upstream", "maildir:" + maildir, "--client-lookup=no", "--maxloadavg", "0", "--clientip-scope", "relay",
+		"--refuse-relay=yes", "--local-domains", "example.org", "--max-refusals-per-address", "4", "--error-delay", "0s"}, store...)
+	one, _ := listening(t, "smtp-proxy", "--smtp", args...)
+	two, _ := listening(t, "smtp-proxy", "--smtp", args...)
+
+	first, second, third := hold(t, one), hold(t, two), hold(t, one)
+	for _, h := range []heldSession{first, second, third} {
+		if !strings.HasPrefix(h.greeting, "220") {
+			t.Errorf("within the limit: %q", h.greeting)
+		}
+	}
+	for _, port := range []int{one, two} {
+		if h := hold(t, port); h.greeting != "421 4.7.0 Too many sessions from your address" {
+			t.Errorf("one too many: %q", h.greeting)
+		}
+	}
+	free := func() {
+		t.Helper()
+		testenv.Eventually(t, "those who left have made room", func() bool {
+			h := hold(t, one)
+			h.close()
+			return strings.HasPrefix(h.greeting, "220")
+		})
+	}
+	first.close()
+	third.close()
+	free()
+
+	redis.Hang()
+	for range 2 { // besides the one that there is
+		if h := hold(t, two); !strings.HasPrefix(h.greeting, "220") {
+			t.Errorf("while the store hangs: %q", h.greeting)
+		}
+	}
+	if h := hold(t, two); !strings.HasPrefix(h.greeting, "421") {
+		t.Errorf("while the store hangs the gateway's own limit does not hold: %q", h.greeting)
+	}
+	redis.Resume()
+	testenv.Eventually(t, "the other gateway hears of all", func() bool {
+		h := hold(t, one)
+		h.close()
+		return strings.HasPrefix(h.greeting, "421")
+	})
+}
+
+// TestBansAcrossGateways: who was refused too much at one gateway, or has failed to log in too often there, does not get into the
+// other.
+func TestBansAcrossGateways(t *testing.T) {
+	redis := testenv.StartRedis(t)
+	maildir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "Maildir"))
+	store := []string{"--clientip-store", redis.URL(), "--clientip-store-timeout", "5s", "--cluster-limits=yes"}
+	args := append([]string{"--upstream", "maildir:" + maildir, "--client-lookup=no", "--maxloadavg", "0", "--clientip-scope", "relay",
+		"--refuse-relay=yes", "--local-domains", "example.org", "--max-refusals-per-address", "4", "--error-delay", "0s"}, store...)
+	one, _ := listening(t, "smtp-proxy", "--smtp", args...)
+	two, _ := listening(t, "smtp-proxy", "--smtp", args...)
+	guess := []string{"EHLO x.example", "MAIL FROM:<a@example.net>", "RCPT TO:<b@example.com>", "RCPT TO:<c@example.com>"}
+	accepted := append(guess, "RCPT TO:<d@example.org>", "DATA", "Subject: x\r\n\r\nx\r\n.")
+	for i, port := range []int{one, one, two} {
+		if got := lines(t, port, accepted...); len(got) != 8 || !strings.HasPrefix(got[7], "250") {
+			t.Errorf("message %d with unknown recipients: %q", i, got)
+		}
+	}
+	if got := redis.Do("EXISTS", "postern:refusals:{127.0.0.1/32}"); got != "0" {
+		t.Errorf("refusals of who delivers count: %s", got)
+	}
+	for _, port := range []int{one, two} {
+		if got := lines(t, port, guess...); len(got) != 5 || !strings.HasPrefix(got[4], "55") {
+			t.Errorf("guesses: %q", got)
+		}
+	}
+	const banned = "421 4.7.0 Too much was refused to your address, try again later"
+	for _, port := range []int{one, two} {
+		if h := hold(t, port); h.greeting != banned {
+			t.Errorf("after four refusals: %q", h.greeting)
+		}
+	}
+	out, _, status := testenv.Run(t, testenv.Binary(t, "smtp-proxy"), append(append([]string{"explain", "--config", "/dev/null"}, args...), "--client", "127.0.0.1")...)
+	if status != 75 || !strings.Contains(out, banned) {
+		t.Errorf("explain: status %d\n%s", status, out)
+	}
+
+	pop := append([]string{"--upstream", "pop3://" + pop3Backend(t), "--login-delay", "0s", "--max-login-failures", "2"}, store...)
+	pop1, _ := listening(t, "pop3-stamp", "--pop3", pop...)
+	pop2, _ := listening(t, "pop3-stamp", "--pop3", pop...)
+	_ = lines(t, pop1, "USER alice", "PASS bad", "USER alice", "PASS bad")
+	for _, port := range []int{pop1, pop2} {
+		if h := hold(t, port); h.greeting != "-ERR [SYS/TEMP] too many failed logins from this address" {
+			t.Errorf("after two failed logins: %q", h.greeting)
+		}
+	}
 }

@@ -93,6 +93,21 @@ func (l *Logins) Succeeded(addr netip.Addr, user string) {
 	}
 }
 
+// Forgive takes back so many failures of the client's origin, and reports whether there were any.
+func (l *Logins) Forgive(addr netip.Addr, n int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	origin := Origin(addr)
+	r := l.seen[origin]
+	if r == nil {
+		return false
+	}
+	if r.failures -= n; r.failures <= 0 {
+		delete(l.seen, origin)
+	}
+	return true
+}
+
 func (l *Logins) now() time.Time {
 	if l.Now != nil {
 		return l.Now()

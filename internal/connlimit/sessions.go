@@ -46,6 +46,7 @@ const (
 	FullTotal                  // sessions in all
 	FullOrigin                 // sessions from the origin
 	FullRate                   // new sessions per second from the origin
+	Banned                     // failures of the origin; not a limit of [Sessions]
 )
 
 // Set puts limits into force. It may be called at any time.

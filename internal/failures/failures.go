@@ -1,8 +1,9 @@
-// Package failures counts failed logins over all gateways, in the store that they share: who guesses passwords at one
-// of them is shut out at all, over SMTP and POP3 alike.
+// Package failures counts what clients guess wrongly over all gateways, in the store that they share: who guesses
+// passwords at one of them is shut out at all, over SMTP and POP3 alike, and so is who guesses addresses.
 package failures
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"sync/atomic"
@@ -12,9 +13,11 @@ import (
 	"postern/internal/store"
 )
 
-// Logins are failed logins by origin, of this gateway and, once it is shared, of all. While the store does not answer,
+// Counter counts failures by origin, of this gateway and, once it is shared, of all. While the store does not answer,
 // this gateway's count holds alone; it holds beside that of all in any case. It is ready for use by its literal.
-type Logins struct {
+type Counter struct {
+	Of string // what failed, in the names of keys; "" for logins
+
 	local  connlimit.Logins
 	most   atomic.Int64
 	shared atomic.Pointer[store.Client]
@@ -44,25 +47,34 @@ var (
 		redis.call('HDEL', KEYS[1], name)
 		if redis.call('HINCRBY', KEYS[1], '=', -n) <= 0 then redis.call('DEL', KEYS[1]) end
 		return n`)
+	// KEYS: origin. ARGV: failures.
+	forgiveScript = store.NewScript(`
+		local n = tonumber(redis.call('HGET', KEYS[1], '=') or '0') - ARGV[1]
+		if n <= 0 then return redis.call('DEL', KEYS[1]) end
+		redis.call('HSET', KEYS[1], '=', string.format('%.0f', n))
+		return 1`)
 	// KEYS: origin.
 	countScript = store.NewScript(`return tonumber(redis.call('HGET', KEYS[1], '=') or '0')`)
 )
 
 // Share has failures counted in a store as well.
-func (l *Logins) Share(c *store.Client) { l.shared.Store(c) }
+func (l *Counter) Share(c *store.Client) { l.shared.Store(c) }
 
 // Set puts limits into force, as connlimit's does. It may be called at any time.
-func (l *Logins) Set(most int, delay time.Duration) {
+func (l *Counter) Set(most int, delay time.Duration) {
 	l.most.Store(int64(most))
 	l.local.Set(most, delay)
 }
 
-// Shut reports whether this gateway alone has shut the client out. It asks nobody.
-func (l *Logins) Shut(addr netip.Addr) bool { return l.local.Shut(addr) }
+// Limited reports whether failures shut anybody out.
+func (l *Counter) Limited() bool { return l.most.Load() > 0 }
 
-// ShutByAny reports whether the client may not try to log in, for its failures here or at all gateways together. It takes
+// Shut reports whether this gateway alone has shut the client out. It asks nobody.
+func (l *Counter) Shut(addr netip.Addr) bool { return l.local.Shut(addr) }
+
+// ShutByAny reports whether the client may not try again, for its failures here or at all gateways together. It takes
 // one round trip, and the store's time-out at most.
-func (l *Logins) ShutByAny(ctx context.Context, addr netip.Addr) bool {
+func (l *Counter) ShutByAny(ctx context.Context, addr netip.Addr) bool {
 	if l.local.Shut(addr) {
 		return true
 	}
@@ -70,30 +82,50 @@ func (l *Logins) ShutByAny(ctx context.Context, addr netip.Addr) bool {
 	if c == nil || most <= 0 || !addr.IsValid() {
 		return false
 	}
-	n, err := c.Run(ctx, countScript, key(c, addr))
+	n, err := c.Run(ctx, countScript, l.keys(c, addr))
 	count, _ := n.(int64)
 	return err == nil && count >= most
 }
 
 // Failed counts a failed login and returns how long the answer is to wait, which depends on the failures here alone.
-func (l *Logins) Failed(ctx context.Context, addr netip.Addr, user string) time.Duration {
+func (l *Counter) Failed(ctx context.Context, addr netip.Addr, user string) time.Duration {
 	if c := l.shared.Load(); c != nil && addr.IsValid() {
 		// Where the store does not answer, it has said so itself.
-		_, _ = c.Run(ctx, failedScript, key(c, addr), short(user), connlimit.LoginWindow.Milliseconds(), namesPerOrigin)
+		_, _ = c.Run(ctx, failedScript, l.keys(c, addr), short(user), connlimit.LoginWindow.Milliseconds(), namesPerOrigin)
 	}
 	return l.local.Failed(addr, user)
 }
 
 // Succeeded forgets the failures that were for that name.
-func (l *Logins) Succeeded(ctx context.Context, addr netip.Addr, user string) {
+func (l *Counter) Succeeded(ctx context.Context, addr netip.Addr, user string) {
 	l.local.Succeeded(addr, user)
 	if c := l.shared.Load(); c != nil && addr.IsValid() && user != "" {
-		_, _ = c.Run(ctx, succeededScript, key(c, addr), short(user))
+		_, _ = c.Run(ctx, succeededScript, l.keys(c, addr), short(user))
 	}
 }
 
-func key(c *store.Client, addr netip.Addr) []string {
-	return []string{c.Key("logins:" + connlimit.Origin(addr).String())}
+// Forgive takes back so many failures, whatever they were for, if this gateway knows of any.
+func (l *Counter) Forgive(ctx context.Context, addr netip.Addr, n int) {
+	if !l.local.Forgive(addr, n) {
+		return
+	}
+	if c := l.shared.Load(); c != nil && addr.IsValid() {
+		_, _ = c.Run(ctx, forgiveScript, l.keys(c, addr), n)
+	}
+}
+
+// Shared returns where the store counts the failures of the client, and how many shut it out; 0 if none do.
+func (l *Counter) Shared(addr netip.Addr) (key string, most int) {
+	c := l.shared.Load()
+	if c == nil || !addr.IsValid() {
+		return "", 0
+	}
+	return l.keys(c, addr)[0], int(l.most.Load())
+}
+
+// keys are those of an origin. What is in braces decides of the node of a Cluster.
+func (l *Counter) keys(c *store.Client, addr netip.Addr) []string {
+	return []string{c.Key(cmp.Or(l.Of, "logins") + ":{" + connlimit.Origin(addr).String() + "}")}
 }
 
 // short bounds what a client calls itself.

@@ -17,9 +17,9 @@ import (
 var ctx = context.Background()
 
 // gateways makes counters that share a store.
-func gateways(t *testing.T, r *testenv.RedisServer, n, most int) []*Logins {
+func gateways(t *testing.T, r *testenv.RedisServer, n, most int) []*Counter {
 	t.Helper()
-	var all []*Logins
+	var all []*Counter
 	for range n {
 		set := store.Settings{StoreURL: r.URL(), StoreTimeout: 5 * time.Second}
 		o, err := set.Load()
@@ -28,7 +28,7 @@ func gateways(t *testing.T, r *testenv.RedisServer, n, most int) []*Logins {
 		}
 		c := store.Open(o, slog.New(slog.DiscardHandler))
 		t.Cleanup(func() { c.Close() })
-		l := &Logins{}
+		l := &Counter{}
 		l.Set(most, time.Second)
 		l.Share(c)
 		all = append(all, l)
@@ -67,13 +67,13 @@ func TestPOP_88_GuessingOverGateways(t *testing.T) {
 	if g[2].ShutByAny(ctx, addr(0)) {
 		t.Error("the failures of who found the password count at the others")
 	}
-	if ttl := r.Do("PTTL", "postern:logins:2001:db8::/64"); ttl == "-1" || ttl == "-2" {
+	if ttl := r.Do("PTTL", "postern:logins:{2001:db8::/64}"); ttl == "-1" || ttl == "-2" {
 		t.Errorf("time to live %s: want one that ends", ttl)
 	}
 	for i := range 2 * namesPerOrigin {
 		g[0].Failed(ctx, netip.MustParseAddr("192.0.2.1"), fmt.Sprint(i))
 	}
-	if n := r.Do("HLEN", "postern:logins:192.0.2.1/32"); n != fmt.Sprint(namesPerOrigin+1) {
+	if n := r.Do("HLEN", "postern:logins:{192.0.2.1/32}"); n != fmt.Sprint(namesPerOrigin+1) {
 		t.Errorf("%s names of one origin are kept, want %d", n, namesPerOrigin+1)
 	}
 }

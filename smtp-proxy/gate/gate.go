@@ -11,6 +11,7 @@ import (
 
 	"postern/internal/netlist"
 	"postern/internal/smtp"
+	"postern/internal/store"
 )
 
 // Names of the gates, in the log and as label of the metrics.
@@ -18,6 +19,7 @@ const (
 	NameSessions   = "sessions"
 	NameAddress    = "address"
 	NameRate       = "rate"
+	NameRefusals   = "refusals"
 	NameRefuseFile = "refuse-file"
 	NameLoad       = "load"
 	NamePressure   = "pressure"
@@ -69,6 +71,7 @@ type Config struct {
 	LoadFault   func()                                                    // hears of each reading of the load averages that failed
 	Ask         func(ctx context.Context, request string) (string, error) // asks the multiplexor; nil: workers do not matter
 	Stamps      StampStore                                                // nil: nobody needs a stamp
+	Shared      *store.Client                                             // where sessions and refusals of all gateways are counted; nil: nowhere
 	Settings    Settings
 }
 

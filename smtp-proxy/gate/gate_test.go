@@ -130,18 +130,24 @@ func TestLimits(t *testing.T) {
 		addr netip.Addr
 		want string
 	}{{stranger, ""}, {stranger, NameAddress}, {exempt, ""}, {exempt, ""}, {stamped, ""}} {
-		if got := name(g.EnterAddress(tt.addr)); got != tt.want {
+		leave, r := g.EnterAddress(t.Context(), tt.addr)
+		if got := name(r); got != tt.want {
 			t.Errorf("%d: %v: %q, want %q", i, tt.addr, got, tt.want)
 		}
+		if i == 0 {
+			defer leave()
+		}
 	}
-	g.LeaveAddress(stranger)
 	limits.Rate = 1
 	g.set(limits)
 	for i, want := range []string{"", NameRate} {
-		if got := name(g.EnterAddress(stranger)); got != want {
+		leave, r := g.EnterAddress(t.Context(), exempt.Next())
+		if got := name(r); got != want {
 			t.Errorf("session %d of a second: %q, want %q", i+1, got, want)
 		}
-		g.LeaveAddress(stranger)
+		if leave != nil {
+			leave()
+		}
 	}
 }
 

@@ -1,0 +1,104 @@
+package cluster
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"postern/internal/store"
+)
+
+// tell says to the store what has changed, and from time to time what has not, until ctx ends. It is the only one to do so:
+// a store that hangs holds up nobody else.
+func (s *Sessions) tell(ctx context.Context) {
+	defer close(s.ended)
+	renew := time.NewTicker(renewal)
+	defer renew.Stop()
+	for wake, again := s.wake, (<-chan time.Time)(nil); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-renew.C:
+			s.due(now)
+		case <-wake:
+		case <-again:
+		}
+		wake, again = s.wake, nil
+		if s.flush(ctx) != nil {
+			wake, again = nil, time.After(retry)
+		}
+	}
+}
+
+// due marks the origins whose lease must be renewed, and forgets those that have left for so long that the store has, too.
+func (s *Sessions) due(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for origin, e := range s.seats {
+		switch age := now.Sub(e.said); {
+		case e.empty() && age >= Lease:
+			delete(s.seats, origin)
+			delete(s.stale, origin)
+		case e.sessions > 0 && s.limits.PerOrigin > 0 && age >= renewal/2:
+			s.stale[origin] = struct{}{}
+		}
+	}
+}
+
+// flush tells the store of all that it does not know.
+func (s *Sessions) flush(ctx context.Context) error {
+	for {
+		origins, steps := s.take()
+		if len(steps) == 0 {
+			return nil
+		}
+		_, err := s.client.RunAll(ctx, steps...)
+		s.told(origins, err == nil)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// take takes a batch of what is to be told.
+func (s *Sessions) take() (origins []netip.Prefix, steps []store.Step) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for origin := range s.stale {
+		if len(steps) == batch {
+			break
+		}
+		delete(s.stale, origin)
+		e := s.seats[origin]
+		if e == nil || e.said.IsZero() && s.limits.PerOrigin == 0 {
+			continue
+		}
+		sure := 0
+		if e.asked == 0 {
+			sure = 1
+		}
+		s.last++
+		origins = append(origins, origin)
+		steps = append(steps, store.Step{Script: tellScript, Keys: []string{s.key(origin)}, Args: []any{s.gateway, s.last, e.sessions, sure, e.left, Lease.Microseconds()}})
+		e.left, e.said = 0, time.Now()
+	}
+	return origins, steps
+}
+
+// told notes that a batch was told: those of it that have no session are forgotten; or that it may not have been, and is to be
+// told again.
+func (s *Sessions) told(origins []netip.Prefix, done bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, origin := range origins {
+		e := s.seats[origin]
+		_, stale := s.stale[origin]
+		switch {
+		case e == nil:
+		case !done:
+			s.stale[origin] = struct{}{}
+		case e.empty() && !stale:
+			delete(s.seats, origin)
+		}
+	}
+}
