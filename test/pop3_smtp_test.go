@@ -26,27 +26,30 @@ func pop3Backend(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_ = testenv.Patient(c)
-				_, _ = io.WriteString(c, "+OK\r\n")
-				for s := bufio.NewScanner(c); s.Scan(); {
-					if strings.HasPrefix(s.Text(), "PASS ") && s.Text() != "PASS good" {
-						_, _ = io.WriteString(c, "-ERR\r\n")
-						continue
-					}
-					_, _ = io.WriteString(c, "+OK\r\n")
-				}
-			}()
-		}
-	}()
+	go acceptPOP3(l)
 	return l.Addr().String()
+}
+
+// acceptPOP3 serves everybody who knows the password, until the listener is closed.
+func acceptPOP3(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			_ = testenv.Patient(c)
+			_, _ = io.WriteString(c, "+OK\r\n")
+			for s := bufio.NewScanner(c); s.Scan(); {
+				if strings.HasPrefix(s.Text(), "PASS ") && s.Text() != "PASS good" {
+					_, _ = io.WriteString(c, "-ERR\r\n")
+					continue
+				}
+				_, _ = io.WriteString(c, "+OK\r\n")
+			}
+		}()
+	}
 }
 
 // lines sends lines to a server and returns the first line of each answer, that to nothing (the greeting) first.
