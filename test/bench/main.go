@@ -14,6 +14,7 @@
 //	large      one message of 10 GiB
 //	storm      what many listeners cost the pool
 //	latency    how soon listeners hear of a change
+//	store      a check of a stamp, and mail with limits over all gateways
 //
 // and all of them without an argument. At the end there is a table of what was
 // aimed at and what was reached; the exit status says only whether everything
@@ -57,6 +58,7 @@ var parts = []struct {
 	{"large", (*bench).large},
 	{"storm", (*bench).storm},
 	{"latency", (*bench).latency},
+	{"store", (*bench).store},
 }
 
 func main() {
