@@ -141,7 +141,7 @@ func TestLimits(t *testing.T) {
 	limits.Rate = 1
 	g.set(limits)
 	for i, want := range []string{"", NameRate} {
-		leave, r := g.EnterAddress(t.Context(), exempt.Next())
+		leave, r := g.EnterAddress(t.Context(), stamped.Next())
 		if got := name(r); got != want {
 			t.Errorf("session %d of a second: %q, want %q", i+1, got, want)
 		}
