@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 
+	"postern/filters/filter-basic/scanner"
+	"postern/filters/filter-basic/senderauth"
 	"postern/filters/mime"
 )
 
@@ -14,7 +16,10 @@ const exitUnread = 75
 
 // ExplainCommand is the command explain.
 type ExplainCommand struct {
-	Files []string `arg:"" placeholder:"FILE" help:"Messages as they are on disk or wire."`
+	Client string   `help:"Address of the client that the message is from: its sender is checked, as settings say." placeholder:"IP"`
+	Helo   string   `help:"What the client has greeted with." placeholder:"NAME"`
+	Sender string   `help:"Sender of the envelope." placeholder:"ADDRESS"`
+	Files  []string `arg:"" placeholder:"FILE" help:"Messages as they are on disk or wire."`
 }
 
 // explain reads messages and prints what is seen in them, by which view, and what would happen. The exit status is 0
@@ -60,7 +65,40 @@ func (s *Settings) explainFile(out io.Writer, file string) (passes bool, err err
 	if len(ambiguities) > 0 {
 		e.line(0, "readers differ: %s", strings.Join(ambiguities, ", "))
 	}
+	if !s.ends(e.findings) {
+		e.sender(message)
+	}
+	if !s.ends(e.findings) {
+		e.scanners(message)
+	}
 	return e.verdict(), nil
+}
+
+// sender finds out whom the message is from, if that is set and it is known where it came from.
+func (e *explanation) sender(content []byte) {
+	if !e.Authenticate {
+		return
+	}
+	x := &e.Explain
+	if x.Client == "" {
+		e.line(0, "sender is not checked: no --client is given")
+		return
+	}
+	about := &senderauth.Message{ClientIP: x.Client, Helo: x.Helo, Sender: address(x.Sender), From: senderauth.Values(content, "From"), Content: content}
+	results, findings := e.identify(about)
+	e.long("sender: " + results.String())
+	e.findings = append(e.findings, findings...)
+}
+
+// scanners asks those that are set.
+func (e *explanation) scanners(content []byte) {
+	var all scanned
+	x := &e.Explain
+	e.askScanners(&scanner.Message{Content: content, QueueID: "explain", ClientIP: x.Client, Helo: x.Helo, Sender: address(x.Sender)}, &all)
+	for _, result := range all.results {
+		e.long("scanner: " + result)
+	}
+	e.findings = append(e.findings, all.findings...)
 }
 
 // load gives what is in a file: mapped, or of what has no size, such as a pipe, all that can be read.
@@ -87,6 +125,9 @@ func (e *explanation) line(depth int, format string, args ...any) {
 	}
 	_, _ = fmt.Fprintf(e.out, "%s"+format+"\n", append([]any{strings.Repeat("  ", depth+1)}, args...)...)
 }
+
+// long prints a line about the message that may be longer than those about parts.
+func (e *explanation) long(text string) { _, _ = fmt.Fprintf(e.out, "  %s\n", printable(text)) }
 
 func (e *explanation) part(p *mime.Part) error {
 	types := strings.Join(p.Types, " or ")

@@ -507,6 +507,11 @@ func TestExplain(t *testing.T) {
 		{[]string{"--on-blocked=mark", bad, clean}, 0, []string{"mark: attachment", "passes\n"}},
 		{[]string{clean, filepath.Join(dir, "none")}, exitUnread, []string{"passes\n"}},
 		{[]string{dir}, exitUnread, nil},
+		{[]string{"--scan-command=/bin/true", clean}, 0, []string{"scanner: true=clean\n", "passes\n"}},
+		{[]string{"--scan-command=/bin/false", clean}, 1, []string{"scanner: false=virus", "reject: message contains a virus"}},
+		{[]string{"--scan-command=/bin/false", bad}, 1, []string{"reject: attachment name not allowed"}},
+		{[]string{"--authenticate", clean}, 0, []string{"sender is not checked: no --client is given\n", "passes\n"}},
+		{[]string{"--authenticate", "--dns-server=127.0.0.1:1", "--client=192.0.2.7", "--helo=x.test", "--sender=<a@b.test>", clean}, 0, []string{"sender: spf=temperror", "dmarc="}},
 		{[]string{pipe}, 1, []string{"reject: attachment name not allowed: a?.exe\n"}},
 	}
 	for _, tt := range tests {

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 
@@ -49,6 +50,11 @@ func runExplain(args []string) int {
 	var s Settings
 	if _, err := s.parse(args); err != nil {
 		return fail(err)
+	}
+	if client := s.Explain.Client; client != "" {
+		if _, err := netip.ParseAddr(client); err != nil {
+			return fail(&config.UsageError{Err: fmt.Errorf("--client: %q is no IP address", client)})
+		}
 	}
 	return s.explain(os.Stdout, os.Stderr)
 }

@@ -49,16 +49,21 @@ const (
 // show makes a name fit to be told: short, without control bytes.
 func show(name string) string {
 	const most = 80
-	name = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 {
-			return '?'
-		}
-		return r
-	}, name)
+	name = printable(name)
 	if len(name) > most {
 		name = name[:most/2] + "..." + name[len(name)-most/2:]
 	}
 	return name
+}
+
+// printable is a text without control bytes, and what is not ASCII.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f {
+			return '?'
+		}
+		return r
+	}, text)
 }
 
 // scan judges a message.

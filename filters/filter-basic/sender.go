@@ -97,17 +97,23 @@ func (s *Settings) checkSender(m *worker.Message, content []byte, c *changes) ([
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.AuthTimeout)
-	defer cancel()
 	about := &senderauth.Message{ClientIP: m.ClientIP, Helo: m.Helo, Sender: address(m.Sender), From: from, Content: content}
-	results := senderauth.Check(ctx, s.resolver, about)
+	results, findings := s.identify(about)
 	s.logf("%s: %s", m.QueueID, results.String())
 	c.add = append(c.add, scanner.Field{Name: senderauth.FieldName, Value: results.Field(host, about)})
-	return s.judgeSender(&results), nil
+	return findings, nil
+}
+
+// identify finds out whom a message is from, and says what is against that.
+func (s *SenderSettings) identify(about *senderauth.Message) (senderauth.Results, []*finding) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.AuthTimeout)
+	defer cancel()
+	results := senderauth.Check(ctx, s.resolver, about)
+	return results, s.judgeSender(&results)
 }
 
 // judgeSender says what is against the sender.
-func (s *Settings) judgeSender(r *senderauth.Results) []*finding {
+func (s *SenderSettings) judgeSender(r *senderauth.Results) []*finding {
 	var found []*finding
 	if r.SPF == authres.ResultFail && r.DMARC != authres.ResultPass {
 		found = append(found, &finding{spfFailed, show("host may not send for " + r.SPFDomain)})

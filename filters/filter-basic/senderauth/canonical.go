@@ -42,6 +42,17 @@ func split(content []byte) (fields []*field, body []byte) {
 	return fields, content
 }
 
+// Values returns the values of the fields of a name, in any case of letters, from the top.
+func Values(content []byte, name string) (values []string) {
+	fields, _ := split(content)
+	for _, f := range fields {
+		if strings.EqualFold(f.name, name) {
+			values = append(values, strings.TrimSpace(f.value))
+		}
+	}
+	return values
+}
+
 // parseTags reads a list of tags (RFC 6376, 3.2); none may come twice.
 func parseTags(list string) (map[string]string, error) {
 	tags := map[string]string{}
