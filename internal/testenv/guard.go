@@ -137,14 +137,14 @@ func reap(pid int) (ended <-chan int, alone <-chan struct{}) {
 	return status, none
 }
 
-// leaveWithin is how long programs may still run when the tests have passed: those that end by themselves, because
-// their parent is gone. Nobody waits for that time but a run with a program that stays.
-const leaveWithin = 20 * time.Second
+// LeaveWithin is how long programs may still run when the tests have passed: those that end by themselves, because
+// their parent is gone. Nobody waits for that time but a run with a program that stays. Set before Main.
+var LeaveWithin = 20 * time.Second
 
 // sweep ends all descendants and gives the exit status of the run.
 func sweep(status int, alone <-chan struct{}, cut <-chan struct{}) int {
 	if status == 0 {
-		limit := time.NewTimer(leaveWithin)
+		limit := time.NewTimer(LeaveWithin)
 		defer limit.Stop()
 		select {
 		case <-alone:

@@ -13,7 +13,10 @@ import (
 	"postern/internal/testenv"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) {
+	testenv.LeaveWithin = time.Second // nothing here ends by itself
+	testenv.Main(m)
+}
 
 func TestSound(t *testing.T) {
 	k := testenv.Go(t, "the task", func() error { return nil })
