@@ -34,6 +34,7 @@ func daemonArgs(t *testing.T, program, dir string) []string {
 // TestTypoInSettings gives every daemon a settings file with a key that there
 // is not, and one with a value that is none.
 func TestTypoInSettings(t *testing.T) {
+	t.Parallel()
 	for _, program := range daemons {
 		for name, line := range map[string]string{"key": "pidfiel /nowhere", "value": "log-level lout"} {
 			t.Run(program+"/"+name, func(t *testing.T) {
@@ -56,7 +57,7 @@ func TestTypoInSettings(t *testing.T) {
 // TestSocketInUse has every daemon find a live process on one of its sockets:
 // the daemon must end, and the other process keep its socket.
 func TestSocketInUse(t *testing.T) {
-	noSettings(t)
+	t.Parallel()
 	for _, program := range daemons {
 		t.Run(program, func(t *testing.T) {
 			dir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))

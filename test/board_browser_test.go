@@ -184,6 +184,7 @@ func tell(h *notify.Hub, lines ...string) {
 // TestBoardInABrowser shows the board in Chromium: it keeps itself up to date, the focus stays, all can be done by the
 // keyboard, a screen reader finds its way, colours can be told apart, and it works without JavaScript.
 func TestBoardInABrowser(t *testing.T) {
+	t.Parallel()
 	base, proxy, pool := board(t)
 	b := open(t, base)
 	b.visit("/")
@@ -336,6 +337,7 @@ const poorContrast = `(() => {
 
 // TestBoardPictures makes the pictures of the documentation, if that is asked for.
 func TestBoardPictures(t *testing.T) {
+	t.Parallel()
 	if *screenshots == "" {
 		t.Skip("no pictures are wanted: -screenshots says where to")
 	}

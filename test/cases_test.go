@@ -30,6 +30,7 @@ var (
 // TestConventionCases holds the catalogue and the tests together: every case has a sentence and a test, every
 // test belongs to a case that is in the catalogue, and its name says more than the id.
 func TestConventionCases(t *testing.T) {
+	t.Parallel()
 	c, err := parseCatalogue(readTree(t, casesFile))
 	if err != nil {
 		t.Fatal(err)
@@ -200,6 +201,7 @@ func (c *catalogue) insert(e *entry) {
 }
 
 func TestConventionCatalogueKeepsWhatIsWritten(t *testing.T) {
+	t.Parallel()
 	const text = "# head\n\nAB-01 One thing is\n    attacked.\n\tp.TestAB_01_OneThing\nAB-02 Another.\n\tnone: there is nothing to attack\n\n# next kind\n\nXYZ-01 A third.\n\tp.TestGone\n"
 	tests := map[string][]string{"AB-01": {"p.TestAB_01_OneThing"}, "XYZ-01": {"p.TestOther"}}
 	for _, tt := range []struct {

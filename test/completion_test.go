@@ -108,6 +108,7 @@ var completionCases = []struct {
 
 // TestCompletion asks the shells themselves.
 func TestCompletion(t *testing.T) {
+	t.Parallel()
 	var lines []string
 	for _, c := range completionCases {
 		lines = append(lines, c.line)
@@ -148,6 +149,7 @@ func TestCompletion(t *testing.T) {
 
 // TestConventionCompletionsKnowEveryFlag: whatever --help shows is in the script for each shell.
 func TestConventionCompletionsKnowEveryFlag(t *testing.T) {
+	t.Parallel()
 	for program := range programs {
 		for _, shell := range completionShells {
 			text, err := os.ReadFile(completionScript(t, program, shell, t.TempDir()))

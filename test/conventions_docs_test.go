@@ -22,6 +22,7 @@ var fileReference = regexp.MustCompile("`([a-z0-9_.-]+/[A-Za-z0-9_./-]*)[:`]")
 // TestConventionDocsNameWhatIsThere: the plan of the tree names every package, and
 // no file or function that is gone.
 func TestConventionDocsNameWhatIsThere(t *testing.T) {
+	t.Parallel()
 	root := testenv.Root(t)
 	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil || len(pages) == 0 {
@@ -84,6 +85,7 @@ func declarations(t *testing.T) map[string][]string {
 
 // TestConventionDoorsAreUsed: a package that is said to be the door of a library uses it.
 func TestConventionDoorsAreUsed(t *testing.T) {
+	t.Parallel()
 	imports := map[string][]string{}
 	for _, file := range sources(t) {
 		if !file.test {

@@ -244,6 +244,7 @@ func packages(t *testing.T) map[string][]*source {
 }
 
 func TestConventionEveryPackageHasALayer(t *testing.T) {
+	t.Parallel()
 	there := packages(t)
 	there["test"] = nil // has only tests
 	for pkg := range there {
@@ -266,6 +267,7 @@ func TestConventionEveryPackageHasALayer(t *testing.T) {
 }
 
 func TestConventionImportsPointDown(t *testing.T) {
+	t.Parallel()
 	for _, file := range sources(t) {
 		for _, imported := range file.imports() {
 			if err := mayImport(file, imported); err != nil {
@@ -319,6 +321,7 @@ func mayImportOurs(file *source, imported string) error {
 }
 
 func TestConventionEveryPackageSaysWhatItIs(t *testing.T) {
+	t.Parallel()
 	for pkg, files := range packages(t) {
 		documented := slices.ContainsFunc(files, func(f *source) bool { return f.syntax.Doc.Text() != "" })
 		if !documented {
@@ -328,6 +331,7 @@ func TestConventionEveryPackageSaysWhatItIs(t *testing.T) {
 }
 
 func TestConventionExportedNamesAreDocumented(t *testing.T) {
+	t.Parallel()
 	for _, file := range sources(t) {
 		if file.test {
 			continue
@@ -388,6 +392,7 @@ func satisfiesKnownInterface(d *ast.FuncDecl) bool {
 }
 
 func TestConventionOutsideLibrariesAreTheListedOnes(t *testing.T) {
+	t.Parallel()
 	gomod, err := os.ReadFile(filepath.Join(testenv.Root(t), "go.mod"))
 	if err != nil {
 		t.Fatal(err)
@@ -404,6 +409,7 @@ func TestConventionOutsideLibrariesAreTheListedOnes(t *testing.T) {
 // the machine of whoever runs the test, and for notes that only the authors of
 // the tree could follow.
 func TestConventionNothingNamesThisMachine(t *testing.T) {
+	t.Parallel()
 	root := testenv.Root(t)
 	foreign := []string{"/wo" + "rk/", "/tmp/" + "postern/"}
 	if home, err := os.UserHomeDir(); err == nil && home != "/" {

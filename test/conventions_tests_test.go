@@ -14,6 +14,7 @@ import (
 // TestConventionTestsWaitSafely: what depends on the machine's speed, waits for ever or outlives its test has one
 // helper in testenv with which it cannot happen; its old form is refused where it can be seen from the source.
 func TestConventionTestsWaitSafely(t *testing.T) {
+	t.Parallel()
 	fatal := fatalFunctions(sources(t))
 	for _, file := range testFiles(t) {
 		scan := &testScan{file: file, fatal: fatal[file.pkg]}
@@ -30,6 +31,7 @@ func TestConventionTestsWaitSafely(t *testing.T) {
 
 // TestConventionTestsHaveAGuardian: whatever a package's tests start ends with them.
 func TestConventionTestsHaveAGuardian(t *testing.T) {
+	t.Parallel()
 	uses, guarded := make(map[string]bool), make(map[string]bool)
 	for _, file := range testFiles(t) {
 		for _, imported := range file.imports() {

@@ -19,6 +19,7 @@ import (
 // TestDialogs plays the dialogs of dialogs/*.txt against the real smtp-proxy in
 // front of a Maildir. dialogs/README says what a line means.
 func TestDialogs(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob("dialogs/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no dialogs: %v", err)
@@ -125,7 +126,6 @@ func (d *dialog) start(args []string) *gateway {
 	if d.filter {
 		return startGateway(d.t, args...)
 	}
-	noSettings(d.t)
 	g := &gateway{dir: testenv.ShortDir(d.t), port: testenv.FreePort(d.t)}
 	g.maildir = testenv.DaemonDir(d.t, filepath.Join(g.dir, "Maildir"))
 	args = append([]string{"--maxloadavg", "0", "--smtp", "tcp:" + g.address()}, args...)

@@ -15,6 +15,7 @@ import (
 // TestFS_22_UnsafeDirectories: no daemon starts with a directory in which, or on the way to which, somebody else could
 // put something, and --check says so as well.
 func TestFS_22_UnsafeDirectories(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t)
 	kinds := map[string]func(dir string) error{
 		"sticky, as a tmpfs is": func(dir string) error { return os.Chmod(dir, os.ModeSticky|0o777) },
@@ -68,6 +69,7 @@ func TestFS_22_UnsafeDirectories(t *testing.T) {
 
 // TestMissingDirectoriesAreSaid: --check says which directory is not there yet.
 func TestMissingDirectoriesAreSaid(t *testing.T) {
+	t.Parallel()
 	dir := testenv.ShortDir(t) + "/none"
 	for program, args := range map[string][]string{
 		"smtp-proxy": {"--upstream=smtp://127.0.0.1:1", "--smtp=tcp:127.0.0.1:1", "--statdir=" + dir, "--clientip-dir=" + dir, "--notify=" + dir + "/s"},

@@ -11,8 +11,8 @@ import (
 
 // TestExplainJudgesAsWhoServes: what root may look into says nothing of the proxy, so that explain becomes its user.
 func TestExplainJudgesAsWhoServes(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t)
-	noSettings(t)
 	account, _ := testenv.DaemonAccount()
 	outer := testenv.ShortDir(t)
 	locked := filepath.Join(outer, "locked")

@@ -36,6 +36,7 @@ func askOnce(socket, request string) (string, error) {
 // TestFilterBasicUnderRealMultiplexor has Debian's mimedefang-multiplexor drive filter-basic, with working
 // directories of ours.
 func TestFilterBasicUnderRealMultiplexor(t *testing.T) {
+	t.Parallel()
 	program := testenv.Path(t, "filter-basic driven by mimedefang-multiplexor", "mimedefang-multiplexor")
 	testenv.NeedRoot(t)
 	account, err := user.Lookup("defang")
@@ -128,6 +129,7 @@ func TestFilterBasicUnderRealMultiplexor(t *testing.T) {
 
 // TestFilterBasicCommandLine runs the program as a shell does.
 func TestFilterBasicCommandLine(t *testing.T) {
+	t.Parallel()
 	program := testenv.Binary(t, "filter-basic")
 	bad := filepath.Join(t.TempDir(), "bad.conf")
 	if err := os.WriteFile(bad, []byte("# a typo\nmax-dept 3\n"), 0o600); err != nil {
@@ -169,6 +171,7 @@ func TestFilterBasicCommandLine(t *testing.T) {
 
 // TestFilterAsAnotherAccount has a worker of another account scan a directory that is made for its group.
 func TestFilterAsAnotherAccount(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t)
 	const uid, gid = 12345, 12346
 	spool := filepath.Join(testenv.ShortDir(t), "spool")

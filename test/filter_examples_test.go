@@ -20,6 +20,7 @@ var exampleWorkers = map[string]string{"filter.sh": "sh", "filter.py": "python3"
 // TestFilterExamples asks the example workers of each language the same: their answers, and what they do to messages,
 // are the same too.
 func TestFilterExamples(t *testing.T) {
+	t.Parallel()
 	for name, interpreter := range exampleWorkers {
 		t.Run(name, func(t *testing.T) {
 			program := testenv.Path(t, "the example "+name, interpreter)
@@ -85,6 +86,7 @@ func spooled(t *testing.T, spool *workdir.Spool, subject string) *workdir.Dir {
 
 // TestFilterExamplesEncode has the helpers for percent-encoding in the examples take every byte there and back.
 func TestFilterExamplesEncode(t *testing.T) {
+	t.Parallel()
 	var all strings.Builder
 	for b := 1; b < 256; b++ {
 		all.WriteByte(byte(b))
@@ -118,6 +120,7 @@ func TestFilterExamplesEncode(t *testing.T) {
 
 // TestFilterPageGoExample has the compiler see the worker in Go that postern-filter(7) shows.
 func TestFilterPageGoExample(t *testing.T) {
+	t.Parallel()
 	_, source, ok := strings.Cut(readTree(t, "man/postern-filter.7"), "\npackage main\n")
 	source, _, ended := strings.Cut(source, ".Ed\n")
 	if !ok || !ended {

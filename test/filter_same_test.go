@@ -39,10 +39,10 @@ var own = regexp.MustCompile(`^(i|Q|=(client_port|daemon_name|daemon_port|i|if_a
 // TestFilterIsShownTheSame has the same clients speak to a Postfix with the mimedefang milter and to smtp-proxy: the same
 // filter, mimedefang.pl behind our multiplexor, is asked and told the same.
 func TestFilterIsShownTheSame(t *testing.T) {
+	t.Parallel()
 	const what = "the mimedefang milter and smtp-proxy, side by side"
 	milter, worker := testenv.Path(t, what, "mimedefang"), testenv.Path(t, what, "mimedefang.pl")
 	testenv.NeedRoot(t)
-	noSettings(t)
 	dir := testenv.ShortDir(t)
 	notes := filepath.Join(testenv.DaemonDir(t, filepath.Join(dir, "notes")), "notes")
 	filter := filepath.Join(dir, "filter")

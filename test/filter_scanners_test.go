@@ -147,6 +147,7 @@ func scanCases(t *testing.T, cases []scanCase, flags ...string) {
 
 // TestFilterBasicWithClamd has Debian's clamd, with a signature of our own, by both kinds of socket.
 func TestFilterBasicWithClamd(t *testing.T) {
+	t.Parallel()
 	socket := startScanner(t, "clamd", map[string]string{"clamd.conf": clamdSettings, "test.ndb": clamdSignatures}, "-c", "DIR/clamd.conf")
 	large := strings.Repeat(strings.Repeat("x", 70)+"\n", 2<<20/71)
 	cases := []scanCase{
@@ -191,6 +192,7 @@ func portFor(t *testing.T, socket string) string {
 
 // TestFilterBasicWithRspamd has Debian's rspamd, with rules of our own.
 func TestFilterBasicWithRspamd(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t) // rspamd becomes another user
 	socket := startScanner(t, "rspamd", map[string]string{"rspamd.conf": rspamdSettings, "rules.lua": rspamdRules, "tlds": "com\norg\n"},
 		"-f", "-c", "DIR/rspamd.conf", "-u", "_rspamd", "-g", "_rspamd")
@@ -205,6 +207,7 @@ func TestFilterBasicWithRspamd(t *testing.T) {
 
 // TestFilterBasicWithSpamd has Debian's spamd, with rules of our own.
 func TestFilterBasicWithSpamd(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t) // spamd becomes another user
 	socket := startScanner(t, "spamd", map[string]string{"rules/local.cf": spamdSettings, "site/init.pre": spamdPlugins, "home/x": ""},
 		"-L", "-x", "-m", "1", "--socketpath=DIR/spamd", "-C", "DIR/rules", "--siteconfigpath=DIR/site", "-H", "DIR/home", "-u", "nobody", "-s", "stderr")

@@ -33,6 +33,7 @@ func nameServer(t *testing.T, texts map[string]string) (address string) {
 
 // TestFilterBasicAuthenticates has filter-basic find out whom messages are from, with a name server of the test.
 func TestFilterBasicAuthenticates(t *testing.T) {
+	t.Parallel()
 	server := nameServer(t, map[string]string{
 		"example.org.": "v=spf1 ip4:192.0.2.0/24 -all", "_dmarc.example.org.": "v=DMARC1; p=reject",
 		"bank.test.": "v=spf1 -all", "_dmarc.bank.test.": "v=DMARC1; p=reject",

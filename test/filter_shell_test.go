@@ -14,6 +14,7 @@ import (
 
 // TestFilterPageExample runs the worker that postern-filter(7) shows.
 func TestFilterPageExample(t *testing.T) {
+	t.Parallel()
 	page := readTree(t, "man/postern-filter.7")
 	_, script, ok := strings.Cut(page, "#!/bin/sh\n")
 	script, _, ended := strings.Cut(script, ".Ed\n")

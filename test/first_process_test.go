@@ -29,6 +29,7 @@ func childStates(pid int) (states string) {
 // TestDaemonsAsFirstProcess has each daemon be the first process of a container: it takes note of the end of processes
 // that are left to it, from outside or by a server program of its own, and ends as ever.
 func TestDaemonsAsFirstProcess(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t)
 	enter := testenv.Path(t, "process in a container", "nsenter")
 	dir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))
@@ -43,7 +44,6 @@ func TestDaemonsAsFirstProcess(t *testing.T) {
 	server := script("server", "(sleep 0.1) & (exec sleep 1000) &\necho 220 server.example\nread -r helo\necho 250 server.example\nread -r quit\n")
 	worker := script("worker", "exec cat\n")
 	account, _ := testenv.DaemonAccount()
-	noSettings(t)
 	daemons := []struct {
 		name string
 		args []string

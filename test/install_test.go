@@ -15,6 +15,7 @@ import (
 // TestInstall installs below a directory of its own, twice, and looks at what
 // is there.
 func TestInstall(t *testing.T) {
+	t.Parallel()
 	mk := testenv.Path(t, "make install", "make")
 	dest := t.TempDir()
 	run := func(args ...string) {

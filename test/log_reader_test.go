@@ -94,6 +94,7 @@ func endsAtOnce(t *testing.T, p *testenv.Process) {
 
 // TestLOG_16_UnreadLogOfSMTPProxy: each message is answered, and delivered once, whoever reads the log or does not.
 func TestLOG_16_UnreadLogOfSMTPProxy(t *testing.T) {
+	t.Parallel()
 	for _, reader := range badReaders {
 		t.Run(reader.name, func(t *testing.T) {
 			b := testenv.StartBackend(t)
@@ -165,6 +166,7 @@ func (c *lineClient) want(want string) {
 
 // TestLOG_16_UnreadLogOfPop3Stamp is the same for sessions that cause lines.
 func TestLOG_16_UnreadLogOfPop3Stamp(t *testing.T) {
+	t.Parallel()
 	for _, reader := range badReaders {
 		t.Run(reader.name, func(t *testing.T) {
 			port := testenv.FreePort(t)
@@ -195,6 +197,7 @@ func TestLOG_16_UnreadLogOfPop3Stamp(t *testing.T) {
 
 // TestLOG_16_UnreadLogOfMultiplexor is the same for workers that say a lot.
 func TestLOG_16_UnreadLogOfMultiplexor(t *testing.T) {
+	t.Parallel()
 	worker := filepath.Join(testenv.ShortDir(t), "worker")
 	text := "#!/usr/bin/perl\n$| = 1;\nwhile (<STDIN>) { print STDERR (('x' x 100) . \"\\n\") for 1 .. 100; print \"ok\\n\"; }\n"
 	if err := os.WriteFile(worker, []byte(text), 0o755); err != nil {

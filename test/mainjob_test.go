@@ -57,6 +57,7 @@ const gtube = "XJS*C4JDBQADN1.NSBN3*2IDNEN*" + "GTUBE-STANDARD-ANTI-UBE-TEST-EMA
 // TestMainJob sends the three messages that the suite is shown with, from real
 // clients through the real programs.
 func TestMainJob(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t)
 	head := "From: Ann <ann@example.org>\nTo: Bob <bob@example.net>\nSubject: subject\nMessage-ID: <1@example.org>\nDate: Sun, 22 Nov 2026 10:00:00 +0000\n"
 	messages := []struct {
@@ -123,6 +124,7 @@ func TestMainJob(t *testing.T) {
 
 // TestDemo runs what `make demo` runs.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	bin := testenv.ShortDir(t)
 	for _, program := range []string{"smtp-proxy", "multiplexor", "mx-ctrl", "filter-basic", "notify-cat", "demo"} {
 		if err := os.Symlink(testenv.Binary(t, program), filepath.Join(bin, program)); err != nil {
@@ -162,6 +164,7 @@ func TestDemo(t *testing.T) {
 // TestDemoSeesAWrongOutcome makes sure that the demo can fail: with a filter
 // that passes everything it must.
 func TestDemoSeesAWrongOutcome(t *testing.T) {
+	t.Parallel()
 	bin := testenv.ShortDir(t)
 	for _, program := range []string{"smtp-proxy", "multiplexor", "mx-ctrl", "notify-cat", "demo"} {
 		if err := os.Symlink(testenv.Binary(t, program), filepath.Join(bin, program)); err != nil {

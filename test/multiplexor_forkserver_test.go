@@ -177,6 +177,7 @@ func (p *perlPool) scan(name string) (results string) {
 // TestForkServerMIMEDefang is Debian's default configuration: -E with the real
 // mimedefang.pl.
 func TestForkServerMIMEDefang(t *testing.T) {
+	t.Parallel()
 	p := startPerlPool(t, "-E", "-Z", "-G", "-x", "3", "-w", "1", "-O", "events")
 	rules, pid, dice := p.relay("host.example.org")
 	server := parentOf(pid)
@@ -325,6 +326,7 @@ func TestForkServerMIMEDefang(t *testing.T) {
 
 // TestForkServerPerl: other programs in Perl than MIMEDefang's.
 func TestForkServerPerl(t *testing.T) {
+	t.Parallel()
 	testenv.Need(t, "workers in Perl", "perl")
 	const loop = "sub do_main_loop { $| = 1; while (<STDIN>) { print \"$$ \", getppid(), \"\\n\" } exit 0 }\n"
 	const mode = "my $mode = pop @ARGV; do_main_loop() if $mode =~ /^-server/; "
@@ -398,6 +400,7 @@ func startPlainPool(t *testing.T, program string, files ...string) *perlPool {
 
 // TestForkServerExample runs the example of the manual page.
 func TestForkServerExample(t *testing.T) {
+	t.Parallel()
 	testenv.Need(t, "a worker in Python", "python3")
 	_, page, _ := strings.Cut(readTree(t, "man/multiplexor-forkserver.7"), "\n.Sh EXAMPLES\n")
 	_, page, _ = strings.Cut(page, "\n.Bd -literal -offset indent\n")
@@ -495,6 +498,7 @@ func privateMemory(t *testing.T, pid int) (kib int) {
 
 // TestForkServerPays: what -E is for.
 func TestForkServerPays(t *testing.T) {
+	t.Parallel()
 	with, without := fifthWorker(t, 15, "-E"), fifthWorker(t, 5)
 	t.Logf("first answer of the fifth worker after %v with -E, %v without; memory of its own %d KiB, %d KiB", with.start, without.start, with.memory, without.memory)
 	if with.start*10 > without.start {

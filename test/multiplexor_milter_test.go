@@ -26,6 +26,7 @@ sub filter_end { action_add_header('X-Seen-By-Filter', 'yes') }
 // TestMilterThroughOurMultiplexor is a MIMEDefang installation as it is, with our
 // multiplexor in the middle: Postfix, the mimedefang milter, mimedefang.pl.
 func TestMilterThroughOurMultiplexor(t *testing.T) {
+	t.Parallel()
 	milter := testenv.Path(t, "the mimedefang milter with our multiplexor", "mimedefang")
 	worker := testenv.Path(t, "the mimedefang milter with our multiplexor", "mimedefang.pl")
 	testenv.NeedRoot(t)

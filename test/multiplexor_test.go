@@ -149,6 +149,7 @@ func masked(s string) string {
 
 // TestMultiplexorAnswersAsDebians has the same dialog with both.
 func TestMultiplexorAnswersAsDebians(t *testing.T) {
+	t.Parallel()
 	theirs := testenv.Path(t, "the multiplexor beside Debian's", theirMultiplexor)
 	worker := writeWorker(t, echoWorker)
 	dialog := func(program string) (lines []string) {
@@ -182,6 +183,7 @@ func TestMultiplexorAnswersAsDebians(t *testing.T) {
 
 // TestMultiplexorEventsAsDebians compares what listeners hear.
 func TestMultiplexorEventsAsDebians(t *testing.T) {
+	t.Parallel()
 	theirs := testenv.Path(t, "the multiplexor beside Debian's", theirMultiplexor)
 	worker := writeWorker(t, echoWorker)
 	dialog := func(program string) (events []string) {
@@ -273,6 +275,7 @@ sub filter_end { action_add_header('X-Seen', 'yes') }
 // TestMultiplexorRunsMimedefangPl has Debian's mimedefang.pl as worker, with and
 // without the fork server, under both names.
 func TestMultiplexorRunsMimedefangPl(t *testing.T) {
+	t.Parallel()
 	worker := testenv.Path(t, "mimedefang.pl as a worker", "mimedefang.pl")
 	control := testenv.Path(t, "md-mx-ctrl at our socket", "md-mx-ctrl")
 	filter := filepath.Join(testenv.ShortDir(t), "filter")

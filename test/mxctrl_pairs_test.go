@@ -197,6 +197,7 @@ func sameBytes(t *testing.T, p *pool, theirs, ours string, commands []string) {
 }
 
 func TestMxCtrlOnTheOriginalMultiplexor(t *testing.T) {
+	t.Parallel()
 	theirMx := testenv.Path(t, "mx-ctrl on the original multiplexor", "mimedefang-multiplexor")
 	theirs, ours := controls(t)
 	p := startPool(t, theirMx)
@@ -264,6 +265,7 @@ func steady(command, output string) string {
 // TestMxCtrlFourPairs asks Debian's multiplexor and ours, under the same load,
 // through Debian's tool and ours: all four pairs say the same.
 func TestMxCtrlFourPairs(t *testing.T) {
+	t.Parallel()
 	theirMx := testenv.Path(t, "four pairs of multiplexor and control tool", "mimedefang-multiplexor")
 	theirs, ours := controls(t)
 	ourMx := filepath.Join(testenv.ShortDir(t), "mimedefang-multiplexor")

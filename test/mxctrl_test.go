@@ -130,6 +130,7 @@ func differs(t *testing.T, what string, want, got any) {
 // TestMxCtrlShowsAnyReplyAsTheOriginal gives both tools the same replies, good and
 // bad, to commands of every kind.
 func TestMxCtrlShowsAnyReplyAsTheOriginal(t *testing.T) {
+	t.Parallel()
 	theirs, ours := controls(t)
 	replies := []string{"", "\n", "\r\n", "x", "x\n", "a\nb\n", "error: No free workers\n", "ERR No response from worker\n", "ERROR x", "ok 1 a%20b%0Ac%zz%4\n", "%0A", "x%0a", "a%00b\n", "a\x00b\n",
 		"\xff\x1b[31m%1B\n", strings.Repeat("abc%41 ", 500) + "\n",
@@ -154,6 +155,7 @@ func TestMxCtrlShowsAnyReplyAsTheOriginal(t *testing.T) {
 // TestMxCtrlTakesTheOriginalsCommandLine compares output, standard error, status
 // and what was sent, for command lines of every kind.
 func TestMxCtrlTakesTheOriginalsCommandLine(t *testing.T) {
+	t.Parallel()
 	theirs, ours := controls(t)
 	lines := [][]string{{}, {"status"}, {"-h"}, {"status", "-h"}, {"-z"}, {"--help"}, {"--timeout", "5", "x"}, {"-i"}, {"status", "-i"}, {"-is"}, {"-i", "status"},
 		{"foo", "-x"}, {"--", "-x"}, {"-"}, {"-", "-"}, {"foo", "--", "-x", "--"}, {""}, {"", ""}, {"load1 60"}, {"load1", "60"}, {"rawload1", "60", "x y"}, {"load1"}, {"load1", ""},
@@ -177,6 +179,7 @@ func TestMxCtrlTakesTheOriginalsCommandLine(t *testing.T) {
 // TestMxCtrlRoundsAsTheOriginal gives both tools many replies with numbers of all
 // sizes, and every bar of a pool or queue that is not too large.
 func TestMxCtrlRoundsAsTheOriginal(t *testing.T) {
+	t.Parallel()
 	theirs, ours := controls(t)
 	r := rand.New(rand.NewPCG(1, 2))
 	var lines, replies []string

@@ -72,6 +72,7 @@ func namedFiles(t *testing.T, program string) (files map[string]string, args []s
 // TestFS_24_NamedFilesAtTheStart: what is no small regular file is refused at the start and by --check at once, with a
 // line that names it.
 func TestFS_24_NamedFilesAtTheStart(t *testing.T) {
+	t.Parallel()
 	for _, program := range daemons {
 		files, named := namedFiles(t, program)
 		args := append(daemonArgs(t, program, testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))), named...)
@@ -114,6 +115,7 @@ func tlsGreeting(address string) []byte {
 
 // TestFS_25_NamedFilesAtReload: a reload that finds one is refused, and service goes on with what was read before.
 func TestFS_25_NamedFilesAtReload(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	for _, program := range []string{"smtp-proxy", "pop3-stamp"} {
 		t.Run(program, func(t *testing.T) {

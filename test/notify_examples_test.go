@@ -27,6 +27,7 @@ func example(t *testing.T, name string, args ...string) *exec.Cmd {
 // TestExampleShutPort25 shuts the port with real nftables, in a network
 // namespace of its own.
 func TestExampleShutPort25(t *testing.T) {
+	t.Parallel()
 	testenv.Need(t, "example shut-port-25", "ip", "nft", "nc")
 	testenv.NeedRoot(t)
 	ip := testenv.Path(t, "example shut-port-25", "ip")
@@ -74,6 +75,7 @@ func TestExampleShutPort25(t *testing.T) {
 }
 
 func TestExampleSlowScans(t *testing.T) {
+	t.Parallel()
 	p := startNotifyPool(t, testenv.Binary(t, "multiplexor"), "")
 	ex := testenv.Start(t, example(t, "slow-scans", "200", p.notify))
 	hold := filepath.Join(p.dir, "hold")
@@ -98,6 +100,7 @@ func TestExampleSlowScans(t *testing.T) {
 }
 
 func TestExampleAlert(t *testing.T) {
+	t.Parallel()
 	p := startNotifyPool(t, testenv.Binary(t, "multiplexor"), "")
 	mails := filepath.Join(testenv.ShortDir(t), "mails")
 	cmd := example(t, "alert", "--debounce=50ms", "--min-hold=100ms", p.notify)
@@ -117,6 +120,7 @@ func TestExampleAlert(t *testing.T) {
 // TestNotifyOverTCP has one notify-cat read the events of two daemons, one of
 // them over TCP as from another host.
 func TestNotifyOverTCP(t *testing.T) {
+	t.Parallel()
 	port := testenv.FreePort(t)
 	far := startNotifyPool(t, testenv.Binary(t, "multiplexor"), fmt.Sprintf("inet:%d", port))
 	near := startNotifyPool(t, testenv.Binary(t, "multiplexor"), "")

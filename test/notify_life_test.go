@@ -81,6 +81,7 @@ func unread(t *testing.T) *os.File {
 
 // TestNotifyDeadStandardError has the tools say something that nobody reads: that alone ends none of them.
 func TestNotifyDeadStandardError(t *testing.T) {
+	t.Parallel()
 	t.Run("notify-exec", func(t *testing.T) {
 		h := startNotifyHub(t)
 		cmd := h.notifyExec(t)
@@ -124,6 +125,7 @@ func TestNotifyDeadStandardError(t *testing.T) {
 // TestNotifyFullStandardError has the tools say something that does not fit into the pipe at standard error: it holds
 // up none of them.
 func TestNotifyFullStandardError(t *testing.T) {
+	t.Parallel()
 	full := func(t *testing.T) *os.File {
 		r, w, err := os.Pipe()
 		if err != nil {
@@ -183,6 +185,7 @@ func TestNotifyFullStandardError(t *testing.T) {
 
 // TestNotifyExecSignals: what is ignored when notify-exec starts stays so, everything else undoes.
 func TestNotifyExecSignals(t *testing.T) {
+	t.Parallel()
 	shell := func(trap string) []string {
 		return []string{"sh", "-c", trap + `; exec "$0" "$@"`}
 	}
@@ -221,6 +224,7 @@ func TestNotifyExecSignals(t *testing.T) {
 
 // TestNotifyFirstProcess has the tools be the first process of a container, to which processes are left.
 func TestNotifyFirstProcess(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t)
 	inside := func(cmd *exec.Cmd) *testenv.Process {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
@@ -267,6 +271,7 @@ func TestNotifyFirstProcess(t *testing.T) {
 
 // TestNotifyCatUnread has the reader of notify-cat go away while nothing happens.
 func TestNotifyCatUnread(t *testing.T) {
+	t.Parallel()
 	pair := func(t *testing.T) (r, w *os.File) {
 		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 		if err != nil {

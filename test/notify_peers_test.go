@@ -130,6 +130,7 @@ func multiplexors(t *testing.T, test func(t *testing.T, program string)) {
 // offers for copying, with nothing changed but the port and the firewall
 // command.
 func TestNotifyPerlScript(t *testing.T) {
+	t.Parallel()
 	testenv.Need(t, "the Perl script of mimedefang-notify(7)", "perl")
 	script := perlScript(t)
 	multiplexors(t, func(t *testing.T, program string) {
@@ -197,6 +198,7 @@ func perlScript(t *testing.T) string {
 // TestNotifyNetcat has netcat listen. One that has closed its sending side gets
 // its messages from ours only.
 func TestNotifyNetcat(t *testing.T) {
+	t.Parallel()
 	nc := testenv.Path(t, "netcat as a listener", "nc")
 	listen := func(t *testing.T, p *notifyPool, flags, lines string) *testenv.Process {
 		cmd := exec.Command("sh", "-c", `(printf "$3"; sleep 60) | exec "$0" $1 "$2"`, nc, flags, p.notify, lines)
@@ -241,6 +243,7 @@ print("end", flush=True)
 `
 
 func TestNotifyPython(t *testing.T) {
+	t.Parallel()
 	python := testenv.Path(t, "Python as a listener", "python3")
 	multiplexors(t, func(t *testing.T, program string) {
 		p := startNotifyPool(t, program, "")
@@ -260,6 +263,7 @@ func TestNotifyPython(t *testing.T) {
 // TestNotifyTools runs the three tools on both multiplexors; the original does
 // not know the extended form.
 func TestNotifyTools(t *testing.T) {
+	t.Parallel()
 	cat, wait, run := testenv.Binary(t, "notify-cat"), testenv.Binary(t, "notify-wait"), testenv.Binary(t, "notify-exec")
 	multiplexors(t, func(t *testing.T, program string) {
 		p := startNotifyPool(t, program, "")
@@ -312,6 +316,7 @@ func TestNotifyTools(t *testing.T) {
 
 // TestNotifyCatPipe is EVT-06: nobody reads notify-cat's output any more.
 func TestNotifyCatPipe(t *testing.T) {
+	t.Parallel()
 	p := startNotifyPool(t, testenv.Binary(t, "multiplexor"), "")
 	cmd := exec.Command("sh", "-c", `{ "$0" --raw -t YZ "$1"; echo "status $?" >&2; } | head -1`, testenv.Binary(t, "notify-cat"), p.notify)
 	l := testenv.Start(t, cmd)
@@ -327,6 +332,7 @@ func TestNotifyCatPipe(t *testing.T) {
 // TestNotifyAccess is MUX-07 and MUX-10 with the real multiplexor: places for
 // listeners and who may have one are settings.
 func TestNotifyAccess(t *testing.T) {
+	t.Parallel()
 	cat := testenv.Binary(t, "notify-cat")
 	refused := func(t *testing.T, p *notifyPool, why string) {
 		t.Helper()

@@ -29,6 +29,7 @@ done
 // TestOperatingFilters: what administrators do with a filter, with the real programs. A message is kept, shown to a shadow
 // filter and replayed; one that is held is released.
 func TestOperatingFilters(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t) // its multiplexor is the shadow
 	second := filepath.Join(g.dir, "run", "second")
 	args := []string{"-D", "-s", second, "-z", g.spool, "-f", writeWorker(t, holdingWorker)}

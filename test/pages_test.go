@@ -70,6 +70,7 @@ var (
 )
 
 func TestConventionEveryFlagIsInItsPage(t *testing.T) {
+	t.Parallel()
 	for program, section := range programs {
 		t.Run(program, func(t *testing.T) {
 			page := readTree(t, "man/"+program+"."+section)
@@ -102,6 +103,7 @@ func TestConventionEveryFlagIsInItsPage(t *testing.T) {
 }
 
 func TestConventionEverySettingIsInTheSample(t *testing.T) {
+	t.Parallel()
 	for _, program := range daemons {
 		t.Run(program, func(t *testing.T) {
 			sample := readTree(t, "etc/"+program+".conf")
@@ -136,6 +138,7 @@ func TestConventionEverySettingIsInTheSample(t *testing.T) {
 }
 
 func TestConventionPagesAreWellFormed(t *testing.T) {
+	t.Parallel()
 	mandoc := testenv.Path(t, "check of the manual pages", "mandoc")
 	pages, err := filepath.Glob(filepath.Join(testenv.Root(t), "man", "*.[1-9]"))
 	if err != nil || len(pages) == 0 {
@@ -150,6 +153,7 @@ func TestConventionPagesAreWellFormed(t *testing.T) {
 }
 
 func TestConventionMakefileBuildsEveryProgram(t *testing.T) {
+	t.Parallel()
 	makefile := readTree(t, "Makefile")
 	_, sources, _ := strings.Cut(makefile, "SOURCES  =")
 	sources, _, _ = strings.Cut(sources, "\n\n")

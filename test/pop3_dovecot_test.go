@@ -34,6 +34,7 @@ func pageBlocks(t *testing.T, page, behind string) []string {
 // and within its limit of the address space: who has logged in has a stamp by the daemon, and who could not be stamped
 // reads mail all the same. What Dovecot logs about these logins makes the same stamps.
 func TestStampByDovecot(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t)
 	blocks := pageBlocks(t, "man/pop3-stamp.8", "Let users send who read their mail with Dovecot")
 	dir := testenv.ShortDir(t)
@@ -95,6 +96,7 @@ func TestStampByDovecot(t *testing.T) {
 // TestPOP_87_StampSocket: who may not ask gets no stamp, nor does what is no request; each has an answer, and the daemon
 // goes on.
 func TestPOP_87_StampSocket(t *testing.T) {
+	t.Parallel()
 	dir := testenv.ShortDir(t)
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)

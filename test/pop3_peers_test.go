@@ -48,6 +48,7 @@ func (d *pop3Dialog) ask(line, prefix string) {
 
 // TestPop3StampTellsDovecot has Dovecot learn, and log, who the client is.
 func TestPop3StampTellsDovecot(t *testing.T) {
+	t.Parallel()
 	dovecot := testenv.StartDovecot(t)
 	behind := fmt.Sprintf("pop3://127.0.0.1:%d", dovecot.Behind)
 	tests := []struct{ how, upstream, more string }{
@@ -61,6 +62,7 @@ func TestPop3StampTellsDovecot(t *testing.T) {
 	for i, tt := range tests {
 		for family, addr := range map[string]string{"TCP4": fmt.Sprintf("192.0.2.%d", i+1), "TCP6": fmt.Sprintf("2001:db8::%d", i+1)} {
 			t.Run(fmt.Sprintf("%d %s %s", i, tt.how, family), func(t *testing.T) {
+				t.Parallel()
 				port := testenv.FreePort(t)
 				stamps := t.TempDir()
 				startPop3Stamp(t, port, fmt.Sprintf("upstream %s\nupstream-client-ip %s\n%s\nclientip-dir %s\nproxy-from 127.0.0.2\nsasl PLAIN", tt.upstream, tt.how, tt.more, stamps))
@@ -100,6 +102,7 @@ func TestPop3StampTellsDovecot(t *testing.T) {
 
 // TestPop3StampLongResponses has a token's length of password accepted by Dovecot, however it comes.
 func TestPop3StampLongResponses(t *testing.T) {
+	t.Parallel()
 	dovecot := testenv.StartDovecot(t)
 	port := testenv.FreePort(t)
 	p := startPop3Stamp(t, port, fmt.Sprintf("upstream pop3://%s\nclientip-dir %s\nsasl PLAIN\nsasl LOGIN", dovecot.Address(), t.TempDir()))
@@ -154,6 +157,7 @@ p.quit()
 // TestPop3StampBeforeMailutils has Python fetch mail from a GNU pop3d, which gives the mailbox to one session
 // at a time: that it is in use is told, and held against nobody.
 func TestPop3StampBeforeMailutils(t *testing.T) {
+	t.Parallel()
 	python := testenv.Path(t, "Python's poplib as a client", "python3")
 	server := testenv.StartMailutils(t, "From a@b Sat Nov 28 11:00:00 2026\nSubject: x\n\nhello\n.dot\n\n")
 	port := testenv.FreePort(t)

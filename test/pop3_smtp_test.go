@@ -81,6 +81,7 @@ func lines(t *testing.T, port int, send ...string) []string {
 // TestPopBeforeSMTP has a client refused by smtp-proxy until it has fetched mail through pop3-stamp, and again when
 // its stamp is old; and the daemons tell listeners. As root, both give it up.
 func TestPopBeforeSMTP(t *testing.T) {
+	t.Parallel()
 	dir := testenv.ShortDir(t)
 	stamps, maildir := filepath.Join(dir, "stamps"), filepath.Join(dir, "Maildir")
 	for _, d := range []string{dir, stamps, maildir} {

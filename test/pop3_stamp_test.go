@@ -49,6 +49,7 @@ func startPop3Stamp(t *testing.T, port int, settings string) *testenv.Process {
 
 // TestPop3StampBeforeDovecot has curl fetch mail from a real Dovecot through pop3-stamp.
 func TestPop3StampBeforeDovecot(t *testing.T) {
+	t.Parallel()
 	curl := testenv.Path(t, "curl as POP3 client", "curl")
 	dovecot := testenv.StartDovecot(t)
 	message := []byte("Subject: x\r\n\r\n.a line with a dot\r\n..\r\n" + strings.Repeat("y", 50000) + "\r\n")
@@ -130,6 +131,7 @@ func TestPop3StampBeforeDovecot(t *testing.T) {
 
 // TestPop3StampUpstreamTLS has pop3-stamp talk TLS with a real Dovecot.
 func TestPop3StampUpstreamTLS(t *testing.T) {
+	t.Parallel()
 	dovecot := testenv.StartDovecot(t)
 	plain, secure := "upstream pop3://"+dovecot.Address()+"\n", fmt.Sprintf("upstream pop3s://127.0.0.1:%d\n", dovecot.TLSPort)
 	tests := []struct {
@@ -168,6 +170,7 @@ func TestPop3StampUpstreamTLS(t *testing.T) {
 
 // TestPop3StampCommands runs the commands for stamps, with stamps in a directory and in a shared store.
 func TestPop3StampCommands(t *testing.T) {
+	t.Parallel()
 	program := testenv.Binary(t, "pop3-stamp")
 	dir := t.TempDir()
 	places := map[string][]string{"directory": {"--clientip-dir", dir}}
@@ -262,6 +265,7 @@ func TestPop3StampCommands(t *testing.T) {
 
 // TestPop3StampOldStamps: the commands for a directory go by the age of the files, and by who may write there.
 func TestPop3StampOldStamps(t *testing.T) {
+	t.Parallel()
 	program := testenv.Binary(t, "pop3-stamp")
 	dir := t.TempDir()
 	run := func(wantStatus int, args ...string) (string, string) {

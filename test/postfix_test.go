@@ -29,6 +29,7 @@ func messageFile(t *testing.T, format, subject string) string {
 // TestInFrontOfPostfix is the example of postern(7): Postfix behind the
 // gateway learns by XCLIENT who the client is.
 func TestInFrontOfPostfix(t *testing.T) {
+	t.Parallel()
 	m := testenv.StartPostfix(t, "smtpd_authorized_xclient_hosts = 127.0.0.0/8", "")
 	g := startGatewayTo(t, "smtp://"+m.Address(), testenv.FreePort(t), "--upstream-client-ip", "xclient")
 
@@ -50,6 +51,7 @@ func TestInFrontOfPostfix(t *testing.T) {
 // TestBehindPostfix is the other example: Postfix has the gateway look at each
 // message before it takes it, and gets the message back at another port.
 func TestBehindPostfix(t *testing.T) {
+	t.Parallel()
 	port, front, back := testenv.FreePort(t), testenv.FreePort(t), testenv.FreePort(t)
 	m := testenv.StartPostfix(t, "",
 		fmt.Sprintf("127.0.0.1:%d inet n - n - - smtpd\n -o smtpd_proxy_filter=\n", back)+

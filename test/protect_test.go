@@ -41,8 +41,8 @@ func intrude(pid int) (ways []string) {
 // was started; nothing it starts gains rights, unless it is to start a sendmail; nobody writes a core. The multiplexor has
 // a test of its own.
 func TestMemoryIsProtected(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t)
-	noSettings(t)
 	const nobody = 65534
 	account := &syscall.Credential{Uid: nobody, Gid: nobody}
 	outer := testenv.ShortDir(t)

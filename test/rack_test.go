@@ -190,6 +190,7 @@ type shelf struct {
 // dies: what was acknowledged is delivered, and delivered twice only where the client never heard the answer. One listener
 // hears what happens everywhere.
 func TestRack(t *testing.T) {
+	t.Parallel()
 	clients, messages := testenv.Load(5, 20), testenv.Load(300, 10_000)
 	s := startShelf(t, clients)
 	first := clientAddr(0)
@@ -240,7 +241,6 @@ func startShelf(t *testing.T, clients int) *shelf {
 	for _, program := range []string{"haproxy", "redis-server", "redis-cli"} {
 		testenv.Need(t, "a rack", program)
 	}
-	noSettings(t)
 	s := &shelf{rack: newRack(t, clients)}
 	lb := s.host("balancer", balancer)
 	s.gateways = [2]*host{s.host("gateway1", gateway1), s.host("gateway2", gateway2)}

@@ -14,12 +14,12 @@ import (
 // TestReloadTellsItsOutcome: the status of --reload, as ExecReload has it, is that of the reload, and settings that are
 // wrong do not reach the daemon.
 func TestReloadTellsItsOutcome(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ program, listener, tls, upstream, fixed, change string }{
 		{"smtp-proxy", "smtp", "smtps", "smtp://127.0.0.1:1", "hostname other.test", "max-sessions 7"},
 		{"pop3-stamp", "pop3", "pop3s", "pop3://127.0.0.1:1", "clientip-maxage 1h", "max-sessions 7"},
 	} {
 		t.Run(tt.program, func(t *testing.T) {
-			noSettings(t)
 			dir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))
 			cert, key := testenv.Certificate(t, t.TempDir())
 			for _, file := range []string{cert, key} {
@@ -75,10 +75,12 @@ func TestReloadTellsItsOutcome(t *testing.T) {
 					reloads++
 				}
 			}
-			if n := strings.Count(p.Output(), "reloaded"); n != reloads {
+			reached := func() int { return strings.Count(p.Output(), "reloaded") }
+			testenv.Eventually(t, "the last reload in the log", func() bool { return reached() >= reloads })
+			p.Kill()
+			if n := reached(); n != reloads {
 				t.Errorf("%d reloads reached the daemon, want %d:\n%s", n, reloads, p.Output())
 			}
-			p.Kill()
 			if said, status := reload(p.Pid()); status != 1 || !strings.Contains(said, dir+"/n") {
 				t.Errorf("without a daemon: status %d\n%s", status, said)
 			}

@@ -39,8 +39,9 @@ type outcome struct {
 // in half. Each attempt to send one is told from the others: it may be at the server without the client's knowing only
 // if the connection broke between the server's 250 and the client, by the proxy's or the server's end.
 func TestChaos(t *testing.T) {
+	t.Parallel()
 	const clients = 20
-	each := testenv.Load(200, 500)
+	each := testenv.Load(100, 500)
 	backend := newFlakyServer(t)
 	socket := testenv.Activate(t, "smtp")
 	args := []string{"--config", "/dev/null", "--maxloadavg", "0", "--upstream", "smtp://" + backend.address,

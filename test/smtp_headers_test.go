@@ -63,11 +63,12 @@ func swallow(c net.Conn) {
 // TestRES_70_UnfinishedHeaders has many sessions stop within a header of short lines, twice as many as the budget for bytes
 // held for clients has room for: it holds, those beyond are told to come again, and as soon as some leave others are served.
 func TestRES_70_UnfinishedHeaders(t *testing.T) {
+	t.Parallel()
 	const (
 		each     = 68 << 10 // of the budget, for a message that is passed on
 		overhead = 32 << 10 // a session with its connection, as long as it does not only wait
 	)
-	sessions := testenv.Load(200, 8000) // two descriptors each, here as there
+	sessions := testenv.Load(100, 8000) // two descriptors each, here as there
 	size := testenv.Load(256<<10, 64<<10)
 	budget := sessions / 2 * each
 	address, p := startProxyTo(t, "smtp://"+startSwallower(t), "--max-sessions-per-address", "0", "--max-sessions", "0", "--upstream-share", "20000",

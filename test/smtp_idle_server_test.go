@@ -10,6 +10,7 @@ import (
 // TestIdleClientsAndAFewProcesses has more clients idle behind RCPT than a real Postfix has processes: whoever comes then is
 // served at once, and so is each of the others when it goes on.
 func TestIdleClientsAndAFewProcesses(t *testing.T) {
+	t.Parallel()
 	m := testenv.StartPostfix(t, "default_process_limit = 2\n", "")
 	address, _ := startProxyTo(t, "smtp://"+m.Address(), "--upstream-idle", "100ms", "--connect-timeout", "1m")
 	deliver := func(c *smtpClient, mark string) {

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -56,8 +55,9 @@ var leakClients = []func(c *smtpClient, secure func() *smtpClient){
 // TestLoadLeavesNothing has clients of all kinds come to the real program, with and without a filter, and looks whether
 // its goroutines and descriptors go back to what they were: INV-07, RES-10.
 func TestLoadLeavesNothing(t *testing.T) {
+	t.Parallel()
 	for _, filtered := range []bool{false, true} {
-		t.Run(fmt.Sprintf("filter %v", filtered), func(t *testing.T) { leavesNothing(t, filtered) })
+		t.Run(fmt.Sprintf("filter %v", filtered), func(t *testing.T) { t.Parallel(); leavesNothing(t, filtered) })
 	}
 }
 
@@ -151,7 +151,7 @@ func (c *smtpClient) secured() *smtpClient {
 // figure reads one of the proxy's metrics.
 func figure(t *testing.T, address, name string) int {
 	t.Helper()
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: testenv.Patience}
 	r, err := client.Get("http://" + address + "/metrics")
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 
 // TestTermLetsMessagesEnd ends the real proxy while one client is idle and another sends a message.
 func TestTermLetsMessagesEnd(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	pidfile := filepath.Join(testenv.ShortDir(t), "pid")
 	address, p := startProxyTo(t, "smtp://"+b.Addr, "--pidfile", pidfile, "--hostname", "proxy.example")
@@ -42,6 +43,7 @@ func TestTermLetsMessagesEnd(t *testing.T) {
 
 // TestHangupChangesLimits has the real proxy read its settings again.
 func TestHangupChangesLimits(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	conf := filepath.Join(testenv.ShortDir(t), "smtp-proxy.conf")
 	write := func(text string) {
@@ -73,6 +75,7 @@ func TestHangupChangesLimits(t *testing.T) {
 
 // TestLoadGateIsHeardOf listens to the real proxy while the load rises and falls and no client comes.
 func TestLoadGateIsHeardOf(t *testing.T) {
+	t.Parallel()
 	dir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))
 	load, socket := filepath.Join(dir, "load"), filepath.Join(dir, "n")
 	setLoad := func(text string) {
@@ -107,6 +110,7 @@ func TestLoadGateIsHeardOf(t *testing.T) {
 // TestWorkerGateBesideMultiplexor: while a real multiplexor has no worker for anybody the proxy greets nobody, and it does
 // again once there is one, whether it asks or is told.
 func TestWorkerGateBesideMultiplexor(t *testing.T) {
+	t.Parallel()
 	pool := startNotifyPool(t, testenv.Binary(t, "multiplexor"), "", "-q", "0")
 	spool := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "spool"))
 	for _, more := range [][]string{nil, {"--multiplexor-notify", pool.notify}} {
@@ -127,6 +131,7 @@ func TestWorkerGateBesideMultiplexor(t *testing.T) {
 
 // TestCheckFindsWhatIsWrong: settings with which the proxy could not start do not pass --check.
 func TestCheckFindsWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ flag, value string }{
 		{"upstream", "bogus://x"}, {"upstream", "smtp://localhost:99999"}, {"upstream-source", "nonsense"}, {"hold", "foo:"}, {"multiplexor", "inet:x"},
 		{"multiplexor-notify", "tcp:x"}, {"clientip-owner", "no-such-user"}, {"notify-users", "no-such-user"}, {"smtp", "inet:x"}, {"upstream-helo", "a b"},
@@ -146,6 +151,7 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 // TestNoDescriptorLeft has the real proxy run out of descriptors: RES-06. It goes on serving who is there, does not
 // spin, and takes new clients once others have left.
 func TestNoDescriptorLeft(t *testing.T) {
+	t.Parallel()
 	port := testenv.FreePort(t)
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	user := ""
@@ -207,6 +213,7 @@ func processorTime(t *testing.T, pid int) time.Duration {
 // TestStartWhileAnotherProxyDrains: a proxy that takes over while another still has a message to take keeps its pid
 // file and sockets when that one ends.
 func TestStartWhileAnotherProxyDrains(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	// Not a directory that root owns alone, or nobody could remove anything once root is given up.
 	dir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))

@@ -94,6 +94,7 @@ var peerClients = []peerClient{
 
 // TestRealClients has every client send a message in each of its ways, to a server that records it.
 func TestRealClients(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "SIZE 100000000", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "AUTH PLAIN LOGIN")
 	b.Answer(answerAuth)
@@ -127,6 +128,7 @@ func TestRealClients(t *testing.T) {
 
 // TestRealClientFiltered has a message go by way of a working directory and a filter worker: its body must not change.
 func TestRealClientFiltered(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	port := testenv.FreePort(t)
 	startGatewayTo(t, "smtp://"+b.Addr, port, "--hostname", "proxy.example.org")
@@ -150,6 +152,7 @@ func TestRealClientFiltered(t *testing.T) {
 
 // TestRealClientXClient has swaks speak for another client, which only those may do who are trusted.
 func TestRealClientXClient(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	d := startFrontDoor(t, "smtp://"+b.Addr, "--xclient-from", "127.0.0.2").await()
 	message := peerMessage("xclient", 900)

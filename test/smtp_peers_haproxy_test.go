@@ -14,6 +14,7 @@ import (
 
 // TestBehindHAProxy has clients come through a real HAProxy, which tells the proxy who they are by a PROXY header.
 func TestBehindHAProxy(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	// HAProxy's health checks are sessions of its own address.
 	d := startFrontDoor(t, "smtp://"+b.Addr, "--proxy-from", "127.0.0.1", "--max-sessions-per-address", "1", "--limit-exempt", "127.0.0.1", "--log-format", "json")

@@ -45,6 +45,7 @@ var foreign = []string{
 // TestRLY_02_SampleIsNoRelay puts the sample settings in front of a Postfix that relays for its own host: mail of a stranger
 // for strangers comes through neither the proxy nor, if that is told to let it, the Postfix.
 func TestRLY_02_SampleIsNoRelay(t *testing.T) {
+	t.Parallel()
 	m := startTrustingPostfix(t)
 	sample := filepath.Join(testenv.Root(t), "etc", "smtp-proxy.conf")
 	for _, tt := range []struct {
@@ -72,6 +73,7 @@ func TestRLY_02_SampleIsNoRelay(t *testing.T) {
 // TestRLY_03_OpenRelayIsSeen shows what the sample is there to prevent, that --check and the start warn of it, and that explain
 // finds it without a message.
 func TestRLY_03_OpenRelayIsSeen(t *testing.T) {
+	t.Parallel()
 	m := startTrustingPostfix(t)
 	args := []string{"--upstream", "smtp://" + m.Address(), "--config", "/dev/null"}
 	address, p := startProxyTo(t, "smtp://"+m.Address(), "--xclient-from", "127.0.0.0/8")

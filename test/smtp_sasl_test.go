@@ -10,7 +10,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -27,6 +26,7 @@ func b64(text string) string { return base64.StdEncoding.EncodeToString([]byte(t
 
 // TestAuthWithPostfixAndDovecot passes AUTH through to real servers, in all forms of its dialog.
 func TestAuthWithPostfixAndDovecot(t *testing.T) {
+	t.Parallel()
 	sasl := testenv.StartDovecot(t)
 	m := testenv.StartPostfix(t, fmt.Sprintf(saslBehind, sasl.Auth), "")
 	d := startFrontDoor(t, "smtp://"+m.Address()).await()
@@ -123,7 +123,7 @@ func TestAuthWithPostfixAndDovecot(t *testing.T) {
 // secureSMTP connects within TLS, says EHLO, and sees that AUTH is offered.
 func secureSMTP(t *testing.T, d *frontDoor) *smtpClient {
 	t.Helper()
-	nc, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp4", fmt.Sprintf("127.0.0.1:%d", d.smtps), &tls.Config{InsecureSkipVerify: true})
+	nc, err := tls.DialWithDialer(&net.Dialer{Timeout: testenv.Patience}, "tcp4", fmt.Sprintf("127.0.0.1:%d", d.smtps), &tls.Config{InsecureSkipVerify: true})
 	if err != nil {
 		t.Fatal(err)
 	}

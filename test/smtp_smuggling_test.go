@@ -80,6 +80,7 @@ func startProxyTo(t *testing.T, upstream string, args ...string) (address string
 // TestSmugglingToPostfix sends messages with odd ends of data within to a real Postfix behind the proxy.
 // It is the table of security cases SMG-01 to SMG-15, seen from the mailbox.
 func TestSmugglingToPostfix(t *testing.T) {
+	t.Parallel()
 	m := testenv.StartPostfix(t, "", "")
 	for _, mode := range []string{"reject", "normalize"} {
 		address, _ := startProxyTo(t, "smtp://"+m.Address(), "--bare-newline", mode)

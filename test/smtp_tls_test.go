@@ -23,6 +23,7 @@ func readable(t *testing.T, file string) {
 // TestHangupReadsCertificates has the real proxy read again what TLS begins with on both sides: the certificates it shows
 // to clients, that it shows to the next hop, and the authorities whose servers it trusts.
 func TestHangupReadsCertificates(t *testing.T) {
+	t.Parallel()
 	ca, other := testenv.NewAuthority(t), testenv.NewAuthority(t)
 	shown := make(chan string, 100)
 	l, err := net.Listen("tcp4", "127.0.0.1:0")

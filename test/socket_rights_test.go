@@ -15,8 +15,8 @@ import (
 // TestSocketRights has every daemon make its sockets, in a directory of root's, for a group, and wants its members let in and
 // nobody else, whatever account serves.
 func TestSocketRights(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t)
-	noSettings(t)
 	const group, others = 60001, 60002
 	programs := map[string]string{
 		"smtp-proxy":  "--user=nobody --maxloadavg=0 --upstream=smtp://127.0.0.1:1 --smtp=inet:PORT",

@@ -70,7 +70,6 @@ type twoAccounts struct {
 func newTwoAccounts(t *testing.T) *twoAccounts {
 	t.Helper()
 	testenv.NeedRoot(t)
-	noSettings(t)
 	const nobody, daemon = 65534, 1 // of base-passwd
 	a := &twoAccounts{t: t, dir: testenv.ShortDir(t), backend: testenv.StartBackend(t), port: testenv.FreePort(t),
 		front:   syscall.Credential{Uid: nobody, Gid: nobody, Groups: []uint32{daemon}},
@@ -158,21 +157,24 @@ func (a *twoAccounts) untidyWorker() string {
 	return writeWorker(a.t, strings.Replace(untidyWorker, "OUTSIDE", a.outside, 1))
 }
 
-// TestSpoolGroupLeavesNothing has workers of another account leave what only they can remove, hundreds of times.
+// TestSpoolGroupLeavesNothing has workers of another account leave what only they can remove, many times.
 // FS-09.
 func TestSpoolGroupLeavesNothing(t *testing.T) {
+	t.Parallel()
 	a := newTwoAccounts(t)
 	a.startWorkers("-f", a.untidyWorker())
 	a.startProxy()
-	a.send(300, "Subject: x\r\n\r\nhello\r\n")
+	messages := testenv.Load(100, 300)
+	a.send(messages, "Subject: x\r\n\r\nhello\r\n")
 	a.awaitSpool()
-	if n := len(a.backend.Messages()); n != 300 {
+	if n := len(a.backend.Messages()); n != messages {
 		t.Errorf("%d messages arrived", n)
 	}
 }
 
 // TestSpoolGroupWithMimedefang has MIMEDefang's own worker take messages apart.
 func TestSpoolGroupWithMimedefang(t *testing.T) {
+	t.Parallel()
 	worker := testenv.Path(t, "MIMEDefang's workers as another account", "mimedefang.pl")
 	a := newTwoAccounts(t)
 	filter := filepath.Join(a.dir, "filter")
@@ -194,6 +196,7 @@ func TestSpoolGroupWithMimedefang(t *testing.T) {
 // TestKilledProxyIsSweptAfter kills a proxy in the middle of messages, in all stages: the next one removes what it left, and
 // nothing that was kept on purpose.
 func TestKilledProxyIsSweptAfter(t *testing.T) {
+	t.Parallel()
 	a := newTwoAccounts(t)
 	kept := filepath.Join(a.spool, "kept-x")
 	old := filepath.Join(kept, "COMMANDS")

@@ -16,6 +16,7 @@ import (
 
 // TestStartRefuses: what cannot serve does not start, and --check says so too; nobody tries it again.
 func TestStartRefuses(t *testing.T) {
+	t.Parallel()
 	account, drops := testenv.DaemonAccount()
 	tests := []struct{ name, program, args, want string }{
 		{"no listener for mail", "smtp-proxy", "", "nothing to listen on: set smtp or submission or smtps"},
@@ -35,7 +36,6 @@ func TestStartRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			noSettings(t)
 			args := strings.Fields(tt.args)
 			if drops {
 				args = append(args, "--user", account)
@@ -52,6 +52,7 @@ func TestStartRefuses(t *testing.T) {
 
 // TestStartRefusesPlaces: a place that is missing is a wrong setting, for the start as for --check.
 func TestStartRefusesPlaces(t *testing.T) {
+	t.Parallel()
 	missing := filepath.Join(testenv.ShortDir(t), "missing")
 	account, drops := testenv.DaemonAccount()
 	for _, args := range []string{
@@ -62,7 +63,6 @@ func TestStartRefusesPlaces(t *testing.T) {
 		"pop3-stamp --pop3 inet:%d --notify-users no-such-user",
 	} {
 		t.Run(args, func(t *testing.T) {
-			noSettings(t)
 			words := strings.Fields(fmt.Sprintf(args, testenv.FreePort(t)))
 			program, words := words[0], words[1:]
 			if drops {
@@ -80,8 +80,8 @@ func TestStartRefusesPlaces(t *testing.T) {
 
 // TestCheckReadsAsTheUser: a key that only root can read is found by root's --check.
 func TestCheckReadsAsTheUser(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t)
-	noSettings(t)
 	dir := testenv.ShortDir(t)
 	certificate, key := testenv.NewAuthority(t).Files(dir, "mail.example")
 	for _, tt := range []struct {
@@ -104,7 +104,7 @@ func TestCheckReadsAsTheUser(t *testing.T) {
 // TestDrainAnswersNewClients: the service manager keeps the port open while a session ends; who comes meanwhile is
 // told so at once, and the next process takes who comes then.
 func TestDrainAnswersNewClients(t *testing.T) {
-	noSettings(t)
+	t.Parallel()
 	backend := testenv.StartBackend(t)
 	args := []string{"--maxloadavg", "0", "--upstream", "smtp://" + backend.Addr}
 	if account, drops := testenv.DaemonAccount(); drops {
@@ -133,7 +133,7 @@ func TestDrainAnswersNewClients(t *testing.T) {
 // TestCheckWarnsOfWhatIsBehind: what the settings need, and do not find at the upstream server or the multiplexor, is told before
 // mail comes.
 func TestCheckWarnsOfWhatIsBehind(t *testing.T) {
-	noSettings(t)
+	t.Parallel()
 	b := testenv.StartBackend(t) // without STARTTLS and XCLIENT
 	dir := testenv.ShortDir(t)
 	account, _ := testenv.DaemonAccount()
@@ -166,8 +166,8 @@ func TestCheckWarnsOfWhatIsBehind(t *testing.T) {
 
 // TestStartWarnsOfWhatOnlyRootReads: a reload that must fail is told at the start.
 func TestStartWarnsOfWhatOnlyRootReads(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t)
-	noSettings(t)
 	account, _ := testenv.DaemonAccount()
 	dir := testenv.ShortDir(t)
 	conf := filepath.Join(dir, "conf")
@@ -178,9 +178,9 @@ func TestStartWarnsOfWhatOnlyRootReads(t *testing.T) {
 		}
 		p := testenv.Start(t, exec.Command(testenv.Binary(t, "pop3-stamp"), "--config", conf))
 		p.WaitOutput("msg=ready")
+		p.Kill()
 		if got := strings.Contains(p.Output(), "reloads will fail: "+conf); got != want {
 			t.Errorf("%v: warned %v, want %v:\n%s", mode, got, want, p.Output())
 		}
-		p.Kill()
 	}
 }

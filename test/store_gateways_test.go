@@ -31,6 +31,7 @@ func listening(t *testing.T, program, listener string, args ...string) (port int
 // TestStampAcrossGateways is the whole story with a shared store: refused, fetched mail at one gateway, let in at the others,
 // heard of at another, as nobody else, refused eleven minutes later; and the store hangs, dies and comes back.
 func TestStampAcrossGateways(t *testing.T) {
+	t.Parallel()
 	redis := testenv.StartRedis(t)
 	dir := testenv.ShortDir(t)
 	if err := os.Chmod(dir, 0o755); err != nil {
@@ -135,6 +136,7 @@ func hold(t *testing.T, port int) heldSession {
 // TestLimitsAcrossGateways: sessions of an address are counted over gateways, and who was refused too much at one, or has failed to
 // log in too often, does not get into the other; while the store hangs, each gateway's own limits hold.
 func TestLimitsAcrossGateways(t *testing.T) {
+	t.Parallel()
 	redis := testenv.StartRedis(t)
 	maildir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "Maildir"))
 	store := []string{"--clientip-store", redis.URL(), "--clientip-store-timeout", "2s", "--cluster-limits=yes", "--max-sessions-per-address", "3"}
@@ -184,6 +186,7 @@ func TestLimitsAcrossGateways(t *testing.T) {
 // TestBansAcrossGateways: who was refused too much at one gateway, or has failed to log in too often there, does not get into the
 // other.
 func TestBansAcrossGateways(t *testing.T) {
+	t.Parallel()
 	redis := testenv.StartRedis(t)
 	maildir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "Maildir"))
 	store := []string{"--clientip-store", redis.URL(), "--clientip-store-timeout", "5s", "--cluster-limits=yes"}

@@ -31,7 +31,6 @@ func startGateway(t *testing.T, proxyArgs ...string) *gateway {
 // startGatewayTo is startGateway in front of any server, at a certain port.
 func startGatewayTo(t *testing.T, upstream string, port int, proxyArgs ...string) *gateway {
 	t.Helper()
-	noSettings(t)
 	g := &gateway{dir: testenv.ShortDir(t), port: port}
 	testenv.DaemonDir(t, filepath.Join(g.dir, "run"))
 	g.spool, g.maildir = testenv.DaemonDir(t, filepath.Join(g.dir, "spool")), testenv.DaemonDir(t, filepath.Join(g.dir, "Maildir"))
@@ -68,14 +67,6 @@ func startGatewayTo(t *testing.T, upstream string, port int, proxyArgs ...string
 		return greets(g.address())
 	})
 	return g
-}
-
-// noSettings keeps the settings files of this machine out of a test.
-func noSettings(t *testing.T) {
-	t.Helper()
-	for _, program := range []string{"SMTP_PROXY", "MULTIPLEXOR", "POP3_STAMP", "FILTER_BASIC"} {
-		t.Setenv(program+"_CONFIG", os.DevNull)
-	}
 }
 
 // greets says whether an SMTP server at address is ready for a client.

@@ -52,6 +52,7 @@ func unitFiles(t *testing.T, kind string) []string {
 
 // TestConventionUnitsAreWellFormed has systemd read all of them together, with the programs as built.
 func TestConventionUnitsAreWellFormed(t *testing.T) {
+	t.Parallel()
 	analyze := testenv.Path(t, "check of the systemd units", "systemd-analyze")
 	dir := testenv.ShortDir(t)
 	var names []string
@@ -78,6 +79,7 @@ func TestConventionUnitsAreWellFormed(t *testing.T) {
 // TestConventionEveryListenerHasASocketUnit: a socket is of one listener, is required by its service only when it
 // is enabled, and the service comes after it.
 func TestConventionEveryListenerHasASocketUnit(t *testing.T) {
+	t.Parallel()
 	there := map[string]string{} // DAEMON LISTENER -> socket unit
 	for _, name := range unitFiles(t, "socket") {
 		u := readUnit(t, name)
@@ -120,6 +122,7 @@ func TestConventionEveryListenerHasASocketUnit(t *testing.T) {
 // TestConventionNoUnitClaimsAPortNobodyAskedFor: a port belongs to whom the administrator gives it, by enabling its
 // socket unit; what comes along with a service are UNIX sockets alone.
 func TestConventionNoUnitClaimsAPortNobodyAskedFor(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"service", "target"} {
 		for _, name := range unitFiles(t, kind) {
 			u := readUnit(t, name)
@@ -140,6 +143,7 @@ func TestConventionNoUnitClaimsAPortNobodyAskedFor(t *testing.T) {
 // TestConventionWrongSettingsStopAService: they do not become right by trying again, and must not use up the starts
 // after which systemd closes the sockets.
 func TestConventionWrongSettingsStopAService(t *testing.T) {
+	t.Parallel()
 	for _, program := range daemons {
 		u := readUnit(t, program+".service")
 		if got := u.words("RestartPreventExitStatus"); !slices.Equal(got, []string{"64", "78"}) {
@@ -153,6 +157,7 @@ func TestConventionWrongSettingsStopAService(t *testing.T) {
 
 // TestConventionUnitsOfDaemons: what every daemon is given.
 func TestConventionUnitsOfDaemons(t *testing.T) {
+	t.Parallel()
 	accounts := map[string]string{"smtp-proxy": "postern", "pop3-stamp": "postern", "postern-board": "postern", "multiplexor": "postern-filter"}
 	sysusers := readTree(t, "etc/sysusers.d/postern.conf")
 	for _, program := range daemons {
@@ -170,6 +175,7 @@ func TestConventionUnitsOfDaemons(t *testing.T) {
 
 // TestConventionUnitsAreInThePage: an administrator finds each in postern(7).
 func TestConventionUnitsAreInThePage(t *testing.T) {
+	t.Parallel()
 	page := readTree(t, "man/postern.7")
 	for _, kind := range []string{"socket", "target"} {
 		for _, name := range unitFiles(t, kind) {
