@@ -14,6 +14,7 @@ import (
 
 // TestLOG_22_FloodsOfStrangers counts the lines of a second in which a stranger does the same thing very often.
 func TestLOG_22_FloodsOfStrangers(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name, url, text string
 		connections     int

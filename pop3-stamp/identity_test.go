@@ -23,6 +23,7 @@ func behindBalancer(t *testing.T, r *running, header string) *peer {
 
 // POP-05.
 func TestProxyHeader(t *testing.T) {
+	t.Parallel()
 	r := start(t, backendAt(t, mailbox("")), "--proxy-from", "127.0.0.0/8 ::1", "--proxy-timeout", "1m")
 	p := behindBalancer(t, r, "PROXY TCP4 192.0.2.7 192.0.2.25 4444 110\r\n")
 	p.want("+OK pop.test")
@@ -55,6 +56,7 @@ func TestProxyHeader(t *testing.T) {
 
 // TestProxyHeaderSplit sends the header byte by byte, and with the first command.
 func TestProxyHeaderSplit(t *testing.T) {
+	t.Parallel()
 	r := start(t, backendAt(t, mailbox("")), "--proxy-from", "127.0.0.1")
 	p := behindBalancer(t, r, "")
 	for _, c := range []byte("PROXY TCP4 192.0.2.7 192.0.2.25 4444 110\r\n") {
@@ -72,6 +74,7 @@ func TestProxyHeaderSplit(t *testing.T) {
 }
 
 func TestProxyHeaderFromStranger(t *testing.T) {
+	t.Parallel()
 	r := start(t, backendAt(t, mailbox("")), "--proxy-from", "192.0.2.0/24")
 	p := behindBalancer(t, r, "PROXY TCP4 192.0.2.7 192.0.2.25 4444 110\r\n")
 	p.want("+OK pop.test")
@@ -84,6 +87,7 @@ func TestProxyHeaderFromStranger(t *testing.T) {
 }
 
 func TestProxyHeaderBeforeTLS(t *testing.T) {
+	t.Parallel()
 	flags, conf := withTLS(t)
 	r := start(t, backendAt(t, mailbox("")), append(flags, "--pop3s", "inet:1", "--proxy-from", "127.0.0.1")...)
 	c := testenv.Dial(t, "tcp", r.addr)

@@ -13,6 +13,7 @@ import (
 
 // TestUpstreamClient has the upstream server hear who the client is, in each way.
 func TestUpstreamClient(t *testing.T) {
+	t.Parallel()
 	const four, six = "PROXY TCP4 192.0.2.7 192.0.2.25 4444 110\r\n", "PROXY TCP6 2001:db8::7 2001:db8::25 4444 110\r\n"
 	for _, tt := range []struct {
 		how, header, want string // what the server hears before USER; for proxy2 its parsed form
@@ -74,6 +75,7 @@ func TestUpstreamClient(t *testing.T) {
 
 // TestUpstreamClientUnknown: a client without an address is a connection of our own.
 func TestUpstreamClientUnknown(t *testing.T) {
+	t.Parallel()
 	for how, want := range map[string]string{"proxy1": "PROXY UNKNOWN\r\n", "proxy2": "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00", "xclient": ""} {
 		a, c := net.Pipe()
 		b := &backend{conn: c, timeout: time.Minute, client: client{gone: func() parting { return here }}}
@@ -99,6 +101,7 @@ func TestUpstreamClientUnknown(t *testing.T) {
 
 // TestXClientRefused: nobody logs in whom the server would take for another.
 func TestXClientRefused(t *testing.T) {
+	t.Parallel()
 	for _, reply := range []string{"-ERR You are not from trusted IP\r\n", "+OK\r\n+OK\r\n", "", "what?\r\n"} {
 		r := start(t, backendAt(t, func(p *peer) {
 			p.send("+OK\r\n")

@@ -8,6 +8,7 @@ import (
 )
 
 func TestLimitsInAllAndOfAnAddress(t *testing.T) {
+	t.Parallel()
 	l := &limits{}
 	l.sessions.Set(connlimit.SessionLimits{Total: 3, PerOrigin: 2})
 	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::ffff:192.0.2.1")
@@ -40,6 +41,7 @@ func TestLimitsInAllAndOfAnAddress(t *testing.T) {
 
 // TestLimitsOfALocalSocket: who comes by a UNIX socket has no address, and so no limit that counts by it.
 func TestLimitsOfALocalSocket(t *testing.T) {
+	t.Parallel()
 	l := &limits{}
 	l.sessions.Set(connlimit.SessionLimits{Total: 10, PerOrigin: 2})
 	l.logins.Set(1, 0)

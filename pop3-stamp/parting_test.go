@@ -14,6 +14,7 @@ import (
 // TestClientLeaves has clients leave in many ways while the upstream server is silent, at many points: the
 // server gets its connection back long before upstream-timeout, and the session ends.
 func TestClientLeaves(t *testing.T) {
+	t.Parallel()
 	flags, conf := withTLS(t)
 	at := map[string]string{ // what the upstream server says nothing to any more -> what the client sends
 		"":       "USER bob\r\nPASS x\r\n",
@@ -103,6 +104,7 @@ func TestClientLeaves(t *testing.T) {
 // TestHalfClosed has a client that says everything at once and no more: it gets all replies, however slow the
 // server.
 func TestHalfClosed(t *testing.T) {
+	t.Parallel()
 	r := start(t, backendAt(t, func(p *peer) {
 		mailbox("x\r\n")(&peer{p.t, slowConn{p.Conn}, p.r})
 	}))
@@ -129,6 +131,7 @@ func (c slowConn) Write(p []byte) (int, error) {
 
 // TestCloseNotify looks for the end of TLS in the bytes that a client gets, however its session ends.
 func TestCloseNotify(t *testing.T) {
+	t.Parallel()
 	flags, conf := withTLS(t)
 	for name, lines := range map[string]string{
 		"QUIT":            "USER bob\r\nPASS secret word\r\nQUIT\r\n",

@@ -12,6 +12,7 @@ import (
 
 // TestPatterns: logins are found in lines of servers as they write them, by syslog and to files of their own.
 func TestPatterns(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ pattern, lines, want string }{
 		{"dovecot", "Nov 28 14:00:00 mx dovecot: pop3-login: Login: user=<bob>, method=PLAIN, rip=192.0.2.7, lip=192.0.2.1, mpid=9, TLS, session=<AbC/d>", "192.0.2.7 bob"},
 		{"dovecot", "2026-11-28T14:00:00.123456+00:00 mx dovecot[12]: imap-login: Login: user=<a@b.example>, method=CRAM-MD5, rip=2001:db8::7, lip=::1, mpid=9, session=<x>", "2001:db8::7 a@b.example"},
@@ -54,6 +55,7 @@ func found(t *testing.T, name, lines string) string {
 // TestPOP_84_ForgedLogLines: a client that has not logged in puts what a login looks like into its name, its command or
 // its host's name, and other programs log it. It gets no stamp.
 func TestPOP_84_ForgedLogLines(t *testing.T) {
+	t.Parallel()
 	login := map[string]string{
 		"dovecot": "pop3-login: Login: user=<bob>, method=PLAIN, rip=192.0.2.66, lip=192.0.2.1, mpid=9",
 		"courier": "LOGIN, user=bob, ip=[192.0.2.66], port=[1]",
@@ -96,6 +98,7 @@ func FuzzPatterns(f *testing.F) {
 
 // TestFollowFile: lines are read once each, also of a log that is moved away, cut, and written in pieces.
 func TestFollowFile(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mail.log")
 	line := func(i int) string { return fmt.Sprintf("Nov 28 14:00:00 mx server[%d]: text %d\n", i, i) }
 	write := func(flag int, text string) {

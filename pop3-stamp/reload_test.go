@@ -71,6 +71,7 @@ func TestReload(t *testing.T) {
 
 // TestFixedSettings: the names of settings that need a restart are those of settings.
 func TestFixedSettings(t *testing.T) {
+	t.Parallel()
 	p := config.Parser{Program: programName, DefaultFile: "/nonexistent"}
 	result, err := p.Parse(&settings{}, nil)
 	if err != nil {

@@ -36,6 +36,7 @@ func (r *running) stampLine(t testing.TB) string {
 }
 
 func TestDialog(t *testing.T) {
+	t.Parallel()
 	r := start(t, backendAt(t, mailbox("Subject: x\r\n\r\nhello\r\n..\r\n")))
 	p := r.client(t)
 	p.ask("STAT", "-ERR log in first")
@@ -83,6 +84,7 @@ func TestDialog(t *testing.T) {
 }
 
 func TestPipelined(t *testing.T) {
+	t.Parallel()
 	r := start(t, backendAt(t, mailbox("x\r\n")))
 	p := r.client(t)
 	p.send("USER bob\r\nPASS secret word\r\nRETR 1\r\nNOOP\r\nQUIT\r\n")
@@ -95,6 +97,7 @@ func TestPipelined(t *testing.T) {
 // TestBadCommands has lines that must not reach the upstream server.
 // POP-08.
 func TestBadCommands(t *testing.T) {
+	t.Parallel()
 	seen := make(chan string, 100)
 	url := backendAt(t, func(p *peer) {
 		p.send("+OK\r\n")
@@ -129,6 +132,7 @@ func TestBadCommands(t *testing.T) {
 
 // POP-08.
 func TestEndlessLine(t *testing.T) {
+	t.Parallel()
 	r := start(t, backendAt(t, mailbox("")))
 	p := r.client(t)
 	p.send(strings.Repeat("x", 100<<10))
@@ -136,6 +140,7 @@ func TestEndlessLine(t *testing.T) {
 }
 
 func TestErrorsEndTheSession(t *testing.T) {
+	t.Parallel()
 	r := start(t, backendAt(t, mailbox("")))
 	p := r.client(t)
 	for range 4 {
@@ -149,6 +154,7 @@ func TestErrorsEndTheSession(t *testing.T) {
 // TestNoStamp has upstream servers that do not really say yes.
 // POP-01.
 func TestNoStamp(t *testing.T) {
+	t.Parallel()
 	script := func(replies ...string) backendFunc {
 		return func(p *peer) {
 			for i, reply := range replies {
@@ -203,6 +209,7 @@ func TestNoStamp(t *testing.T) {
 }
 
 func TestServerDown(t *testing.T) {
+	t.Parallel()
 	down := "pop3://127.0.0.1:" + strconv.Itoa(testenv.FreePort(t))
 	r := start(t, down)
 	p := r.client(t)
@@ -217,6 +224,7 @@ func TestServerDown(t *testing.T) {
 // TestReplyToNothing has the upstream server say something while the client is silent. It must not be taken for
 // the answer to the next command. POP-01.
 func TestReplyToNothing(t *testing.T) {
+	t.Parallel()
 	loggedIn, sent := make(chan struct{}), make(chan struct{})
 	r := start(t, backendAt(t, func(p *peer) {
 		p.send("+OK\r\n")
@@ -243,6 +251,7 @@ func TestReplyToNothing(t *testing.T) {
 // TestMessages passes messages of all kinds on unchanged.
 // POP-07.
 func TestMessages(t *testing.T) {
+	t.Parallel()
 	tests := map[string]string{
 		"empty":        "",
 		"one line":     "x\r\n",
@@ -274,6 +283,7 @@ func TestMessages(t *testing.T) {
 
 // TestSlowMessage sends a message byte by byte.
 func TestSlowMessage(t *testing.T) {
+	t.Parallel()
 	const message = "a\r\n..\r\n.\r\r\n\r\n.\r\n"
 	r := start(t, backendAt(t, func(p *peer) {
 		p.send("+OK\r\n")
@@ -301,6 +311,7 @@ func TestSlowMessage(t *testing.T) {
 
 // POP-07.
 func TestMessageCutOff(t *testing.T) {
+	t.Parallel()
 	r := start(t, backendAt(t, func(p *peer) {
 		p.send("+OK\r\n")
 		for range 2 {
@@ -323,6 +334,7 @@ func TestMessageCutOff(t *testing.T) {
 // TestMessageWithLooseEnd has servers that do not end lines with CR LF end messages as they do: the client
 // gets the terminator, whatever of it has come, and the session goes on.
 func TestMessageWithLooseEnd(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct{ sent, want string }{
 		"last line":            {"Subject: x\r\n\r\nhello\n.\r\n", "Subject: x\r\n\r\nhello\r\n.\r\n"},
 		"all lines":            {"Subject: x\n\nhello\n.\n", "Subject: x\n\nhello\r\n.\r\n"},
@@ -398,6 +410,7 @@ func TestBigMessage(t *testing.T) {
 
 // POP-06.
 func TestStampOnConnect(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"keep", "remove"} {
 		t.Run(mode, func(t *testing.T) {
 			r := start(t, backendAt(t, mailbox("")), "--stamp-on-connect", mode)
@@ -414,6 +427,7 @@ func TestStampOnConnect(t *testing.T) {
 // TestRevokedWithinSession: who logs out does not get back the stamp that was taken away, but one that has
 // become old.
 func TestRevokedWithinSession(t *testing.T) {
+	t.Parallel()
 	addr := netip.MustParseAddr("127.0.0.1")
 	for _, tt := range []struct {
 		flags   []string
@@ -434,6 +448,7 @@ func TestRevokedWithinSession(t *testing.T) {
 
 // TestEventsKeepTheirOrder has a login come between the removal of an old stamp and the event about it.
 func TestEventsKeepTheirOrder(t *testing.T) {
+	t.Parallel()
 	r := start(t, backendAt(t, mailbox("")))
 	addr := netip.MustParseAddr("127.0.0.1")
 	r.touch(t.Context(), addr, "bob", "here")
@@ -450,6 +465,7 @@ func TestEventsKeepTheirOrder(t *testing.T) {
 
 // TestEventOfWrongPassword has names of all kinds be tried.
 func TestEventOfWrongPassword(t *testing.T) {
+	t.Parallel()
 	r := start(t, backendAt(t, mailbox("")), "--sasl", "CRAM-MD5")
 	for user, want := range map[string]string{"bob": "7 local USER bob", "": "7 local USER -", "a b\n\x1b": "7 local USER a%20b%0a%1b", strings.Repeat("x", 99): "7 local USER " + strings.Repeat("x", 64)} {
 		s := &session{id: 7, user: user}
@@ -478,6 +494,7 @@ func TestEventOfWrongPassword(t *testing.T) {
 
 // TestHalfACommand has a client wait for its replies with half of a command sent.
 func TestHalfACommand(t *testing.T) {
+	t.Parallel()
 	p := start(t, backendAt(t, mailbox(""))).client(t)
 	p.send("USER bob\r\nPASS secret word\r\nSTAT\r\nNO")
 	for _, want := range []string{"+OK", "+OK logged in", "+OK 1 "} {
@@ -487,6 +504,7 @@ func TestHalfACommand(t *testing.T) {
 }
 
 func TestEvents(t *testing.T) {
+	t.Parallel()
 	r := start(t, backendAt(t, mailbox("")), "--stamp-on-connect", "remove")
 	a, b := net.Pipe()
 	l := &oneListener{conn: make(chan net.Conn, 1), done: make(chan struct{})}
@@ -552,6 +570,7 @@ func (l *oneListener) Close() error   { l.once.Do(func() { close(l.done) }); ret
 func (l *oneListener) Addr() net.Addr { return &net.UnixAddr{Name: "test", Net: "unix"} }
 
 func TestSweepTellsListeners(t *testing.T) {
+	t.Parallel()
 	r := start(t, backendAt(t, mailbox("")), "--expire-interval", "20ms", "--clientip-maxage", "100ms")
 	r.login(t)
 	if r.stampLine(t) == "" {
@@ -562,6 +581,7 @@ func TestSweepTellsListeners(t *testing.T) {
 
 // POP-09.
 func TestLimits(t *testing.T) {
+	t.Parallel()
 	t.Run("sessions of an address", func(t *testing.T) {
 		r := start(t, backendAt(t, mailbox("")), "--max-sessions-per-address", "2")
 		first := r.client(t)
@@ -626,6 +646,7 @@ func TestLimits(t *testing.T) {
 
 // POP-02.
 func TestSASL(t *testing.T) {
+	t.Parallel()
 	plain := base64.StdEncoding.EncodeToString([]byte("\x00bob\nby\x00secret"))
 	server := func(p *peer) {
 		p.send("+OK\r\n")
@@ -662,6 +683,7 @@ func TestSASL(t *testing.T) {
 // TestRefusals has the upstream server refuse logins for reasons of all kinds: its text reaches the client, and
 // only a refused name or password counts.
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		user, text string // of the server
 		want       string // "" is the same
@@ -734,6 +756,7 @@ func TestRefusals(t *testing.T) {
 
 // TestSASLGivenUp: who gives up an exchange, and who is not let begin it, has guessed no password.
 func TestSASLGivenUp(t *testing.T) {
+	t.Parallel()
 	r := start(t, backendAt(t, func(p *peer) {
 		p.send("+OK\r\n")
 		switch p.line() {
@@ -769,6 +792,7 @@ func TestSASLGivenUp(t *testing.T) {
 // TestSASLLongLines: tokens and challenges are longer than commands, and reach their side in a form that it
 // takes.
 func TestSASLLongLines(t *testing.T) {
+	t.Parallel()
 	got := make(chan string, 9)
 	challenge := base64.StdEncoding.EncodeToString(make([]byte, 9000))
 	r := start(t, backendAt(t, func(p *peer) {
@@ -815,6 +839,7 @@ func TestSASLLongLines(t *testing.T) {
 }
 
 func TestAPOP(t *testing.T) {
+	t.Parallel()
 	const digest = "c4c9334bac560ecc979e58001b3e22fb"
 	r := start(t, backendAt(t, func(p *peer) {
 		p.send("+OK hi <1896.697170952@dbc.mtview.ca.us>\r\n")
@@ -840,6 +865,7 @@ func TestAPOP(t *testing.T) {
 // TestSecrets looks for passwords in everything that is written down.
 // POP-10.
 func TestSecrets(t *testing.T) {
+	t.Parallel()
 	stats := t.TempDir()
 	r := start(t, backendAt(t, mailbox("")), "--statdir", stats, "--sasl", "PLAIN", "--max-login-tries", "9", "--max-errors", "99")
 	p := r.client(t)
@@ -877,6 +903,7 @@ func TestSecrets(t *testing.T) {
 
 // POP-02.
 func TestHostileUser(t *testing.T) {
+	t.Parallel()
 	r := start(t, backendAt(t, func(p *peer) {
 		p.send("+OK\r\n")
 		for range 2 {
@@ -898,6 +925,7 @@ func TestHostileUser(t *testing.T) {
 }
 
 func TestHostileReply(t *testing.T) {
+	t.Parallel()
 	r := start(t, backendAt(t, func(p *peer) {
 		p.send("+OK\r\n")
 		for _, reply := range []string{"+OK\r\n", "+OK in\x1b[2J\x00\r.\r\n", "+OK abc def\r\n"} {
@@ -915,6 +943,7 @@ func TestHostileReply(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	url := backendAt(t, mailbox(""))
 	var p *peer
 	outer := t
@@ -930,6 +959,7 @@ func TestDrain(t *testing.T) {
 }
 
 func TestCapa(t *testing.T) {
+	t.Parallel()
 	r := start(t, backendAt(t, mailbox("")), "--sasl", "PLAIN", "--sasl", "LOGIN")
 	p := r.client(t)
 	p.ask("CAPA x", "-ERR")
@@ -1015,6 +1045,7 @@ func BenchmarkRetrieve(b *testing.B) {
 }
 
 func TestNoteUser(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		mechanism, responses string // separated by |
 		want                 string

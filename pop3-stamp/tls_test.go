@@ -31,6 +31,7 @@ func withTLS(t testing.TB) (flags []string, client *tls.Config) {
 
 // A client behind a load balancer has as long for its handshake as any other.
 func TestPOP3SHandshakeTime(t *testing.T) {
+	t.Parallel()
 	flags, conf := withTLS(t)
 	flags = append(flags, "--pop3s", "inet:1", "--proxy-from", "127.0.0.1")
 	r := start(t, backendAt(t, mailbox("")), append(flags, "--proxy-timeout", "2s", "--tls-timeout", "1m")...)
@@ -49,6 +50,7 @@ func TestPOP3SHandshakeTime(t *testing.T) {
 
 // Nobody logs in without a certificate where one is required.
 func TestClientCertificate(t *testing.T) {
+	t.Parallel()
 	ca, other := testenv.NewAuthority(t), testenv.NewAuthority(t)
 	dir := t.TempDir()
 	cert, key := ca.Files(dir, "localhost")
@@ -80,6 +82,7 @@ func TestClientCertificate(t *testing.T) {
 
 // The upstream server is checked against upstream-tls-ca, gets our certificate, and both are read again.
 func TestUpstreamCertificates(t *testing.T) {
+	t.Parallel()
 	ca, other := testenv.NewAuthority(t), testenv.NewAuthority(t)
 	dir := t.TempDir()
 	cert, key := ca.Files(dir, "stamp.test")
@@ -110,6 +113,7 @@ func (p *peer) upgrade(conf *tls.Config) *peer {
 }
 
 func TestSTLS(t *testing.T) {
+	t.Parallel()
 	flags, conf := withTLS(t)
 	r := start(t, backendAt(t, mailbox("")), append(flags, "--login-requires-tls", "--sasl", "PLAIN")...)
 	p := r.client(t)
@@ -136,6 +140,7 @@ func TestSTLS(t *testing.T) {
 
 // TestSTLSForgetsUser gives the name in clear and the password within TLS.
 func TestSTLSForgetsUser(t *testing.T) {
+	t.Parallel()
 	flags, conf := withTLS(t)
 	p := start(t, backendAt(t, mailbox("")), flags...).client(t)
 	p.ask("USER eve", "+OK")
@@ -145,6 +150,7 @@ func TestSTLSForgetsUser(t *testing.T) {
 
 // TLS-03: commands in clear behind STLS are not answered, in clear or within TLS.
 func TestTLS_03_CommandsBehindSTLS(t *testing.T) {
+	t.Parallel()
 	flags, _ := withTLS(t)
 	r := start(t, backendAt(t, mailbox("")), flags...)
 	for _, behind := range []string{"USER eve\r\n", "QUIT\r\n", strings.Repeat("NOOP\r\n", 1000)} {
@@ -158,11 +164,13 @@ func TestTLS_03_CommandsBehindSTLS(t *testing.T) {
 }
 
 func TestSTLSNotOffered(t *testing.T) {
+	t.Parallel()
 	p := start(t, backendAt(t, mailbox(""))).client(t)
 	p.ask("STLS", "-ERR TLS is not available")
 }
 
 func TestPOP3S(t *testing.T) {
+	t.Parallel()
 	flags, conf := withTLS(t)
 	flags = append(flags, "--pop3s", "inet:1")
 	r := start(t, backendAt(t, mailbox("")), flags...)
@@ -184,6 +192,7 @@ func TestPOP3S(t *testing.T) {
 
 // TLS-14: upstream servers that mean TLS to different degrees.
 func TestTLS_14_ServersThatMeanTLSByHalves(t *testing.T) {
+	t.Parallel()
 	cert, key := testenv.Certificate(t, t.TempDir())
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
@@ -263,6 +272,7 @@ func (elsewhere) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0
 // TestTLS_70_NoLoginInClear has the way to a server lose STLS, as anybody on it can: with may, nothing goes in clear to
 // another host, neither a password nor a digest; where nobody else listens it does.
 func TestTLS_70_NoLoginInClear(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		mode string
 		near bool

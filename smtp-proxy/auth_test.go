@@ -11,6 +11,7 @@ import (
 // TestAuthIsGone has the server offer AUTH when it is asked what it can, and not on the connection for the client, as
 // when TLS with it fails: the password stays here.
 func TestAuthIsGone(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	var gone atomic.Bool
 	b.Answer(func(a testenv.Asked) string {

@@ -78,6 +78,7 @@ func startFront(t *testing.T) (*frontListener, *testenv.Backend) {
 
 // TestUpstreamClientIP has the next hop learn in each way who the client is.
 func TestUpstreamClientIP(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"none", "xclient", "proxy1", "proxy2"} {
 		t.Run(mode, func(t *testing.T) {
 			front, b := startFront(t)
@@ -106,6 +107,7 @@ func TestUpstreamClientIP(t *testing.T) {
 
 // TestUpstreamSource has the connection come from the address of the settings.
 func TestUpstreamSource(t *testing.T) {
+	t.Parallel()
 	front, b := startFront(t)
 	p := startProxy(t, behind(b), "--upstream-source=127.0.0.77")
 	greeted(t, p.addr).envelope()
@@ -118,6 +120,7 @@ func TestUpstreamSource(t *testing.T) {
 
 // TestUpstreamConnections lets one session at a time have the server; another one waits, and gets it or a 451.
 func TestUpstreamConnections(t *testing.T) {
+	t.Parallel()
 	_, b := startFront(t)
 	p := startProxy(t, behind(b), "--upstream-connections=1", "--connect-timeout=3s")
 	first, second := greeted(t, p.addr), greeted(t, p.addr)
@@ -141,6 +144,7 @@ func TestUpstreamConnections(t *testing.T) {
 
 // TestUpstreamLimits has a server that takes one message on a connection, RFC 9422: none is refused for that.
 func TestUpstreamLimits(t *testing.T) {
+	t.Parallel()
 	_, b := startFront(t)
 	b.Extend("PIPELINING", "LIMITS MAILMAX=1 RCPTMAX=7")
 	var mu sync.Mutex
@@ -174,6 +178,7 @@ func TestUpstreamLimits(t *testing.T) {
 
 // TestUpstreamChunking sends by BDAT what goes on by DATA, whether the next hop knows BDAT or not.
 func TestUpstreamChunking(t *testing.T) {
+	t.Parallel()
 	for _, offer := range []string{"SIZE", "CHUNKING"} {
 		_, b := startFront(t) // to which BDAT would be a breach
 		b.Extend("PIPELINING", "8BITMIME", offer)
@@ -193,6 +198,7 @@ func TestUpstreamChunking(t *testing.T) {
 // TestUpstreamBreaker has the proxy leave a server alone that is down, answer at once meanwhile, and use it again when it
 // is back.
 func TestUpstreamBreaker(t *testing.T) {
+	t.Parallel()
 	_, b := startFront(t)
 	p := startProxy(t, behind(b))
 	greeted(t, p.addr).envelope()

@@ -30,6 +30,7 @@ func (d fakeDNS) lookUp(what string) ([]string, error) {
 }
 
 func TestClientName(t *testing.T) {
+	t.Parallel()
 	many := make([]string, 1000)
 	for i := range many {
 		many[i] = "other.test."
@@ -64,6 +65,7 @@ func TestClientName(t *testing.T) {
 
 // TestClientBecomesAnother: nothing that was known of one client is said of the next.
 func TestClientBecomesAnother(t *testing.T) {
+	t.Parallel()
 	front, other := netip.MustParseAddrPort("192.0.2.1:25"), netip.MustParseAddrPort("[2001:db8::2]:587")
 	everything := client{
 		listener: listenSMTP, peer: front, addr: front, local: other, looked: true, name: "front.test", claimed: "claimed.test", helo: "front",
@@ -93,6 +95,7 @@ func TestClientBecomesAnother(t *testing.T) {
 
 // TestClientForFilters: what filters hear of a client, of one named by XFORWARD, and of one without an address.
 func TestClientForFilters(t *testing.T) {
+	t.Parallel()
 	addr := netip.MustParseAddrPort("192.0.2.1:1025")
 	asked := 0
 	dns := func(netip.Addr) (string, string) { asked++; return "one.test", "" }
@@ -122,6 +125,7 @@ func TestClientForFilters(t *testing.T) {
 
 // TestClientLogsInAndOut: what a login changes for the next hop and for the Received field.
 func TestClientLogsInAndOut(t *testing.T) {
+	t.Parallel()
 	c := client{addr: netip.MustParseAddrPort("192.0.2.1:1025"), helo: "h", esmtp: true}
 	c.logIn("PLAIN", "user")
 	if up := c.upstream(nil); !c.known() || c.protocol(false) != "ESMTPA" || up.Login != "user" || !up.Origin.IsValid() {
@@ -135,6 +139,7 @@ func TestClientLogsInAndOut(t *testing.T) {
 
 // TestPipelinedRecipients sends all recipients at once: the filter finds in COMMANDS those that were taken before.
 func TestPipelinedRecipients(t *testing.T) {
+	t.Parallel()
 	for _, pipelining := range []bool{true, false} {
 		b := testenv.StartBackend(t)
 		if !pipelining {
@@ -179,6 +184,7 @@ func TestPipelinedRecipients(t *testing.T) {
 // TestPipelinedRecipientsOfARefusedSender has a server that refuses MAIL, which the client learns late: no recipient
 // is asked about behind that.
 func TestPipelinedRecipientsOfARefusedSender(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string {
 		if a.Verb == "MAIL" {

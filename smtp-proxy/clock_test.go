@@ -10,6 +10,7 @@ import (
 
 // TestRES_12_ClockThatJumps sets the clock by a day either way while content comes.
 func TestRES_12_ClockThatJumps(t *testing.T) {
+	t.Parallel()
 	for _, by := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
 		t.Run(fmt.Sprint(by), func(t *testing.T) {
 			start := time.Now()

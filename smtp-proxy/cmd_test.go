@@ -28,6 +28,7 @@ func transactions(b *testenv.Backend) (n int) {
 }
 
 func TestCMD_01_LineFeedAloneEndsNoCommandInRejectMode(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	for mode, want := range map[string]string{"reject": "500 5.5.2", "normalize": "250"} {
 		p := startProxy(t, behind(b), "--bare-newline", mode)
@@ -42,6 +43,7 @@ func TestCMD_01_LineFeedAloneEndsNoCommandInRejectMode(t *testing.T) {
 }
 
 func TestCMD_02_BareCRDoesNotSeparateCommands(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -54,6 +56,7 @@ func TestCMD_02_BareCRDoesNotSeparateCommands(t *testing.T) {
 }
 
 func TestCMD_03_ControlBytesInCommands(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -67,6 +70,7 @@ func TestCMD_03_ControlBytesInCommands(t *testing.T) {
 }
 
 func TestCMD_04_LengthOfCommandLines(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	for _, tt := range []struct {
@@ -87,6 +91,7 @@ func TestCMD_04_LengthOfCommandLines(t *testing.T) {
 }
 
 func TestCMD_05_EndlessCommandLine(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--command-timeout=3s")
 	c := greeted(t, p.addr)
@@ -109,6 +114,7 @@ func TestCMD_05_EndlessCommandLine(t *testing.T) {
 }
 
 func TestCMD_06_PipelinedTransactionWithContent(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -123,6 +129,7 @@ func TestCMD_06_PipelinedTransactionWithContent(t *testing.T) {
 }
 
 func TestCMD_07_ContentBeforeThe354(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -142,6 +149,7 @@ func TestCMD_07_ContentBeforeThe354(t *testing.T) {
 }
 
 func TestCMD_08_CommandsBeforeTheGreeting(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--greeting-delay=10s")
 	c := dial(t, p.addr)
@@ -155,6 +163,7 @@ func TestCMD_08_CommandsBeforeTheGreeting(t *testing.T) {
 // TestCMD_09_PipeliningThatWasNotOffered: a client that was greeted with HELO was offered no pipelining; its commands
 // are carried out in order all the same.
 func TestCMD_09_PipeliningThatWasNotOffered(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("SIZE 1000000") // nor does the next hop offer it
 	p := startProxy(t, behind(b))
@@ -173,6 +182,7 @@ func TestCMD_09_PipeliningThatWasNotOffered(t *testing.T) {
 }
 
 func TestCMD_10_CommandsOutOfOrder(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := dial(t, p.addr)
@@ -191,6 +201,7 @@ func TestCMD_10_CommandsOutOfOrder(t *testing.T) {
 
 // TestCMD_11_NothingIsOpenAfterARefusal by the server, the worker, or for the size.
 func TestCMD_11_NothingIsOpenAfterARefusal(t *testing.T) {
+	t.Parallel()
 	for _, by := range []string{"upstream", "worker", "size", "upstream MAIL", "upstream DATA"} {
 		t.Run(by, func(t *testing.T) {
 			b := testenv.StartBackend(t)
@@ -251,6 +262,7 @@ func onLine(a testenv.Asked, begin, answer string) string {
 }
 
 func TestCMD_12_AcceptedByTheFilterForOneMessageOnly(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	pass := scanWith(t, "F\n")
 	m := startMultiplexor(t, func(words []string) string {
@@ -275,6 +287,7 @@ func TestCMD_12_AcceptedByTheFilterForOneMessageOnly(t *testing.T) {
 }
 
 func TestCMD_13_DataWithoutValidRecipients(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string {
 		switch a.Verb {
@@ -298,6 +311,7 @@ func TestCMD_13_DataWithoutValidRecipients(t *testing.T) {
 }
 
 func TestCMD_14_WhatEndsATransaction(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--xclient-from=127.0.0.0/8")
 	for _, tt := range []struct{ line, want, after string }{
@@ -318,6 +332,7 @@ func TestCMD_14_WhatEndsATransaction(t *testing.T) {
 }
 
 func TestCMD_15_ChunkThatWasNotOffered(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := dial(t, p.addr)
@@ -332,6 +347,7 @@ func TestCMD_15_ChunkThatWasNotOffered(t *testing.T) {
 }
 
 func TestCMD_16_ChunkSizesAndBoundaries(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	for _, bad := range []string{"BDAT -1", "BDAT 99999999999999999999", "BDAT", "BDAT x", "BDAT 1 FIRST", "BDAT +1 LAST", "BDAT 0x10"} {
@@ -367,6 +383,7 @@ func TestCMD_16_ChunkSizesAndBoundaries(t *testing.T) {
 }
 
 func TestCMD_16_ChunksOfOneByte(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -387,6 +404,7 @@ func TestCMD_16_ChunksOfOneByte(t *testing.T) {
 // TestCMD_16_ChunksDoNotOutlastTheMessageTimeout: chunks too small to be waited for do not keep a message open for
 // ever.
 func TestCMD_16_ChunksDoNotOutlastTheMessageTimeout(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--message-timeout=1s")
 	c := greeted(t, p.addr)
@@ -407,6 +425,7 @@ func TestCMD_16_ChunksDoNotOutlastTheMessageTimeout(t *testing.T) {
 }
 
 func TestCMD_16_NothingIsOpenAfterAFailedChunk(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-message-size=100")
 	c := greeted(t, p.addr)
@@ -428,6 +447,7 @@ func TestCMD_16_NothingIsOpenAfterAFailedChunk(t *testing.T) {
 }
 
 func TestCMD_17_SizesOutOfRange(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-message-size=1000", "--max-errors=100")
 	c := greeted(t, p.addr)
@@ -440,6 +460,7 @@ func TestCMD_17_SizesOutOfRange(t *testing.T) {
 }
 
 func TestCMD_18_EncodedControlBytesInParameters(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "DSN", "AUTH PLAIN")
 	p := startProxy(t, behind(b), "--auth-requires-tls=no")
@@ -455,6 +476,7 @@ func TestCMD_18_EncodedControlBytesInParameters(t *testing.T) {
 }
 
 func TestCMD_19_ParametersTheServerDoesNotKnow(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING")
 	p := startProxy(t, behind(b), "--max-errors=100")
@@ -473,6 +495,7 @@ func TestCMD_19_ParametersTheServerDoesNotKnow(t *testing.T) {
 }
 
 func TestCMD_20_UTF8WithoutAServerForIt(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "8BITMIME")
 	p := startProxy(t, behind(b))
@@ -498,6 +521,7 @@ func TestCMD_20_UTF8WithoutAServerForIt(t *testing.T) {
 }
 
 func TestCMD_21_OddAddresses(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	for mode, wants := range map[string][]string{
 		//            route  quoted % ! two@ <> none open long
@@ -521,6 +545,7 @@ func TestCMD_21_OddAddresses(t *testing.T) {
 }
 
 func TestCMD_22_OtherProtocols(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	hello := "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" // no line, and none to come
@@ -537,6 +562,7 @@ func TestCMD_22_OtherProtocols(t *testing.T) {
 }
 
 func TestCMD_23_LimitsOfASession(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-junk=100", "--max-recipients=20", "--max-transactions=50")
 	c := greeted(t, p.addr)
@@ -575,6 +601,7 @@ func TestCMD_23_LimitsOfASession(t *testing.T) {
 }
 
 func TestCMD_24_VerbsThatAreNeverRelayed(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-errors=100")
 	c := greeted(t, p.addr)
@@ -595,6 +622,7 @@ func TestCMD_24_VerbsThatAreNeverRelayed(t *testing.T) {
 }
 
 func TestCMD_25_OnlyKnownKeywordsAreOffered(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("XCLIENT NAME ADDR", "XFORWARD NAME", "STARTTLS", "AUTH PLAIN LOGIN bad\"mech", "CHUNKING", "BURL imap", "ETRN", "X-FOO", "SIZE x", "250-CRLF tricks", "8BITMIME")
 	p := startProxy(t, behind(b), "--auth-requires-tls=no", "--upstream-tls=none", "--max-message-size=1234", "--max-transactions=7")
@@ -608,6 +636,7 @@ func TestCMD_25_OnlyKnownKeywordsAreOffered(t *testing.T) {
 }
 
 func TestCMD_26_RepliesAsTheClientSeesThem(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, answer, want string }{
 		{"several lines", "250-a\r\n250-b\r\n250 c", "250-a"},
 		{"mixed codes", "250-a\r\n550 b", "451 4.3.0"},
@@ -634,6 +663,7 @@ func TestCMD_26_RepliesAsTheClientSeesThem(t *testing.T) {
 }
 
 func TestCMD_27_ReplyNobodyAskedFor(t *testing.T) {
+	t.Parallel()
 	for _, verb := range []string{"MAIL", "RCPT", "EHLO"} {
 		t.Run(verb, func(t *testing.T) {
 			b := testenv.StartBackend(t)
@@ -673,6 +703,7 @@ func TestCMD_27_ReplyNobodyAskedFor(t *testing.T) {
 }
 
 func TestCMD_28_TroubleBehindIsTemporary(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, verb, answer string }{
 		{"greeting 554", "", "554 No"}, {"greeting 421", "", "421 Busy"}, {"greeting silent", "", "hang"},
 		{"EHLO refused", "EHLO", "close"}, {"dies after 354", ".", "close"}, {"dies at DATA", "DATA", "close"},
@@ -703,6 +734,7 @@ func TestCMD_28_TroubleBehindIsTemporary(t *testing.T) {
 }
 
 func TestCMD_29_ClientGoneBeforeTheReply(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	gone := make(chan struct{})
 	b.Answer(func(a testenv.Asked) string {
@@ -727,6 +759,7 @@ func TestCMD_29_ClientGoneBeforeTheReply(t *testing.T) {
 }
 
 func TestCMD_30_HostileHeloNames(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-errors=100")
 	c := dial(t, p.addr)
@@ -748,6 +781,7 @@ func TestCMD_30_HostileHeloNames(t *testing.T) {
 
 // TestRES_04_ClientThatReadsNoReplies has a client that sends commands and does not read the replies.
 func TestRES_04_ClientThatReadsNoReplies(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--write-timeout=1s", "--max-junk=1000000000")
 	c := greeted(t, p.addr)

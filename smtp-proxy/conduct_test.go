@@ -11,6 +11,7 @@ import (
 
 // TestHarvest: whoever guesses addresses is thrown out, however the guesses are put; who delivers mail is not.
 func TestHarvest(t *testing.T) {
+	t.Parallel()
 	guess := func(c *dialog) { c.send("RCPT TO:<guess@d.example>\r\n") }
 	for _, tt := range []struct {
 		name  string
@@ -66,6 +67,7 @@ func TestHarvest(t *testing.T) {
 
 // TestHarvestPipelined: guesses in one write are cut short as well; the server's other answers are not told.
 func TestHarvestPipelined(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string { return onVerb(a, "RCPT", "550 5.1.1 Unknown") })
 	p := startProxy(t, behind(b), "--max-refusals=5")
@@ -82,6 +84,7 @@ func TestHarvestPipelined(t *testing.T) {
 // TestUnknownAmongGood: a message of whose recipients more are unknown than a session may be refused reaches those who were
 // taken, and its client learns of no others before. Without that message the session ends.
 func TestUnknownAmongGood(t *testing.T) {
+	t.Parallel()
 	for _, pipelining := range []string{"PIPELINING", "DSN"} {
 		b := testenv.StartBackend(t)
 		b.Extend(pipelining)
@@ -123,6 +126,7 @@ func TestUnknownAmongGood(t *testing.T) {
 // TestUnknownInMailingList: a message to a thousand recipients goes through at once even if some of them are unknown, more
 // than a session without others may name.
 func TestUnknownInMailingList(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string { return onLine(a, "RCPT TO:<gone", "550 5.1.1 Unknown") })
 	p := startProxy(t, behind(b), "--error-delay=1ms")
@@ -156,6 +160,7 @@ func TestUnknownInMailingList(t *testing.T) {
 
 // TestJunkBetweenMails: MAIL alone moves nothing forward.
 func TestJunkBetweenMails(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-junk=5")
 	c := greeted(t, p.addr)
@@ -169,6 +174,7 @@ func TestJunkBetweenMails(t *testing.T) {
 
 // TestMailForgives: a message that the server took makes up for what was wrong before.
 func TestMailForgives(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string { return onLine(a, "RCPT TO:<guess", "550 5.1.1 Unknown") })
 	p := startProxy(t, behind(b), "--max-junk=3", "--max-errors=3", "--max-refusals=3")
@@ -189,6 +195,7 @@ func TestMailForgives(t *testing.T) {
 
 // TestErrorsSlowDown: behind half of the limit each error is paid for with time.
 func TestErrorsSlowDown(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string { return onVerb(a, "RCPT", "550 5.1.1 Unknown") })
 	p := startProxy(t, behind(b), "--max-refusals=6", "--max-errors=6", "--error-delay=50ms")
@@ -210,6 +217,7 @@ func TestErrorsSlowDown(t *testing.T) {
 // TestNoEndlessQuestions: what is answered for now, and costs the filter or the server a question each time, has an
 // end, too.
 func TestNoEndlessQuestions(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, verb, answer string
 		round              func(c *dialog)

@@ -11,6 +11,7 @@ import (
 
 // TestOddAddressesOfAFilter has addresses that Postfix takes from a milter.
 func TestOddAddressesOfAFilter(t *testing.T) {
+	t.Parallel()
 	const one, both = "<one@server.example>", "[<one@server.example> <two@server.example> NOTIFY=NEVER"
 	for _, tt := range []struct{ results, from, to, reply string }{
 		{"RBob%20<x@r.test>", "<from@client.example>", both + " <x@r.test>]", "250"},
@@ -41,6 +42,7 @@ func TestOddAddressesOfAFilter(t *testing.T) {
 
 // TestServerRefusesTheFiltersAddress has servers that do not take what the filter put into the envelope.
 func TestServerRefusesTheFiltersAddress(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, results, refused, reply, want string }{
 		{"added, for good", "Rthree@server.example", "three@", "550 5.1.1 No such user", "550 5.1.1 No such user"},
 		{"added, for now", "Rthree@server.example", "three@", "450 4.2.1 Mailbox busy", "450 4.2.1 Mailbox busy"},

@@ -73,6 +73,7 @@ func (e *eventReader) expect(pattern string) []string {
 
 // TestEvents hears the whole life of a session, in its order.
 func TestEvents(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string {
 		switch {
@@ -117,6 +118,7 @@ func TestEvents(t *testing.T) {
 
 // TestLoadEvents hears the load gate shut and open, without a client that would have it look.
 func TestLoadEvents(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "load")
 	writeFile(t, file, "0.5 9 9 1/1 1\n")
 	p := startProxy(t, behind(testenv.StartBackend(t)), "--maxloadavg=1", "--loadavg-file", file)

@@ -11,6 +11,7 @@ import (
 
 // TestCMD_60_LongChallenge has AUTH go on over challenges and responses of any length that RFC 4954 allows, each in one line.
 func TestCMD_60_LongChallenge(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{371, 372, 400, 8000, 9200} {
 		challenge, response := base64.StdEncoding.EncodeToString(make([]byte, size)), base64.StdEncoding.EncodeToString([]byte(strings.Repeat("r", size)))
 		b := testenv.StartBackend(t)
@@ -35,6 +36,7 @@ func TestCMD_60_LongChallenge(t *testing.T) {
 // TestPRX_60_HeadersOfNoUse has load balancers that send families, protocols and TLVs that mean nothing here: they are served.
 // A connection without a header is closed, and the log says so.
 func TestPRX_60_HeadersOfNoUse(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxyWith(t, listenSMTP, func(w *lockedLog) slog.Handler { return slog.NewTextHandler(w, nil) }, behind(b), "--proxy-from=127.0.0.1")
 	v2 := func(family byte, body string) string {
@@ -68,6 +70,7 @@ func TestPRX_60_HeadersOfNoUse(t *testing.T) {
 
 // TestMailboxLines sends mbox lines in front of the header: without a filter, too, they are fields and the header stays one.
 func TestMailboxLines(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--droppath")
 	for _, tt := range []struct{ sent, want string }{
@@ -102,6 +105,7 @@ func TestMailboxLines(t *testing.T) {
 
 // TestTakenAsPostfixTakes sends what is not quite right and what Postfix takes all the same.
 func TestTakenAsPostfixTakes(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	c := dial(t, startProxy(t, behind(b), "--address-check=off").addr)
 	c.expect("220")
@@ -123,6 +127,7 @@ func TestTakenAsPostfixTakes(t *testing.T) {
 
 // TestXForward has a server in front tell whom it speaks for: the filter and the log learn it, until the message is over.
 func TestXForward(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	m := startMultiplexor(t, scanWith(t, "F\n"))
 	p := startProxy(t, m.args(behind(b), "--xforward-from=127.0.0.1")...)
@@ -163,6 +168,7 @@ func TestXForward(t *testing.T) {
 // TestRefusedGreeting has the filter refuse a client: after the 5xx in place of a greeting the session waits for QUIT and
 // carries out nothing else.
 func TestRefusedGreeting(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	m := startMultiplexor(t, func(words []string) string {
 		if words[0] == "relayok" {
@@ -189,6 +195,7 @@ func TestRefusedGreeting(t *testing.T) {
 
 // TestRepliesInASCII shows that texts beyond ASCII are for those alone who have asked for them by SMTPUTF8.
 func TestRepliesInASCII(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string {
 		if a.Verb == "RCPT" {

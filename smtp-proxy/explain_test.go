@@ -13,6 +13,7 @@ import (
 )
 
 func TestExplain(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	m := startMultiplexor(t, func(words []string) string {
 		if words[0] == "recipok" && strings.HasPrefix(words[1], "<bad@") {
@@ -60,6 +61,7 @@ func TestExplain(t *testing.T) {
 }
 
 func TestReplyClasses(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, behind(testenv.StartBackend(t)))
 	c := greeted(t, p.addr)
 	c.envelope()
@@ -76,6 +78,7 @@ func TestReplyClasses(t *testing.T) {
 
 // TestMetrics also looks for what clients choose: it must not be in a label, LOG-03.
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	l, err := net.Listen("tcp", "127.0.0.1:0")

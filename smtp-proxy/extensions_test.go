@@ -22,6 +22,7 @@ func standIn(t *testing.T, keywords string, args ...string) (*dialog, *testenv.B
 // TestExtensionsThatLack: what EHLO offered and the server that stands in cannot do is refused for now, if to leave it out
 // would change what becomes of the message; the rest is left out.
 func TestExtensionsThatLack(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		mail, rcpt string
 		reply      string // to RCPT
@@ -61,6 +62,7 @@ func TestExtensionsThatLack(t *testing.T) {
 // TestExtensionsOfEarlierEHLO: another session has met the server that stands in, so that it is known what it offers.
 // A parameter that this session's EHLO has offered is not one that nobody has heard of.
 func TestExtensionsOfEarlierEHLO(t *testing.T) {
+	t.Parallel()
 	first, second := testenv.StartBackend(t), testenv.StartBackend(t)
 	second.Extend("PIPELINING")
 	p := startProxy(t, behind(first), behind(second))
@@ -81,6 +83,7 @@ func TestExtensionsOfEarlierEHLO(t *testing.T) {
 
 // TestEightBitContent: content that was sent as 8BITMIME reaches a server without it only if it has no such byte.
 func TestEightBitContent(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, mail, content, reply string }{
 		{"7 bits", " BODY=8BITMIME", "Subject: x\r\n\r\nu\r\n.\r\n", "250"},
 		{"8 bits", " BODY=8BITMIME", "Subject: x\r\n\r\n\xc3\xbc\r\n.\r\n", "451 4.6.3"},
@@ -110,6 +113,7 @@ func TestEightBitContent(t *testing.T) {
 
 // TestServerKnowsNoClient: a server that cannot be told who the client is gets no mail, and 421 is the end.
 func TestServerKnowsNoClient(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--upstream-client-ip=xclient")
 	c := greeted(t, p.addr)

@@ -121,6 +121,7 @@ const filterMessage = "Received: by earlier\r\nSubject: test\r\nX-Remove: one\r\
 	"Content-Type: text/plain\r\n\r\nBody\r\n..dot\r\n.\r\n"
 
 func TestFilterRequests(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	var commands, headers, input string
 	answer := scanWith(t, "F\n")
@@ -163,6 +164,7 @@ func TestFilterRequests(t *testing.T) {
 }
 
 func TestFilterChanges(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, results string
 		newBody       string // "-" for none
@@ -207,6 +209,7 @@ func TestFilterChanges(t *testing.T) {
 }
 
 func TestFilterInsertsOnTop(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	m := startMultiplexor(t, scanWith(t, "NX-Top 0 top\nF\n"))
 	deliverThrough(t, b, m, filterMessage, "--scanned-by=Postern")
@@ -216,6 +219,7 @@ func TestFilterInsertsOnTop(t *testing.T) {
 }
 
 func TestFilterEnvelope(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, results, from, to string
 	}{
@@ -240,6 +244,7 @@ func TestFilterEnvelope(t *testing.T) {
 }
 
 func TestFilterVerdicts(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, results, reply string
 	}{
@@ -267,6 +272,7 @@ func TestFilterVerdicts(t *testing.T) {
 }
 
 func TestFilterStages(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		verb, answer                       string
 		greeting, hello, mail, rcpt, rcpt2 string // expected replies; "" ends there
@@ -336,6 +342,7 @@ func play(c *dialog, greeting, hello, mail, rcpt, rcpt2, data string) {
 
 // TestFilterDown has no multiplexor at all: WRK-19.
 func TestFilterDown(t *testing.T) {
+	t.Parallel()
 	for policy, want := range map[string]string{"tempfail": "451 4.3.0", "accept": "250", "reject": "554 5.3.0"} {
 		t.Run(policy, func(t *testing.T) {
 			b := testenv.StartBackend(t)
@@ -357,6 +364,7 @@ func TestFilterDown(t *testing.T) {
 }
 
 func TestFilterDelayIsBounded(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	m := startMultiplexor(t, func(words []string) string {
 		if words[0] == "senderok" {
@@ -376,6 +384,7 @@ func TestFilterDelayIsBounded(t *testing.T) {
 // TestServerGoneWhileFiltering has the server close the connection during the scan: nothing of the
 // message having been sent, it goes over another one.
 func TestServerGoneWhileFiltering(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string {
 		if a.Verb == "DATA" && a.Conn == 1 {
@@ -420,6 +429,7 @@ func TestNewBodyIsClosed(t *testing.T) {
 
 // TestFilterEndsSession: 421 says that the connection is closed, also when it is the filter that says so.
 func TestFilterEndsSession(t *testing.T) {
+	t.Parallel()
 	for _, verb := range []string{"relayok", "helook", "senderok", "recipok", "scan"} {
 		t.Run(verb, func(t *testing.T) {
 			b := testenv.StartBackend(t)
@@ -455,6 +465,7 @@ func TestFilterEndsSession(t *testing.T) {
 // TestAcceptedNameIsNotAnother: that a filter accepts a name without further questions holds for that name, and
 // what it says of the client's address for as long as the address is the client's.
 func TestAcceptedNameIsNotAnother(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, accept string
 		again        func(c *dialog) *dialog
@@ -507,6 +518,7 @@ func TestAcceptedNameIsNotAnother(t *testing.T) {
 
 // TestFilterAddsToLMTP: the limit on the recipients that a client may name is none for those that the filter adds.
 func TestFilterAddsToLMTP(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, answers, reply string
 		delivered            int // as the server counts

@@ -36,6 +36,7 @@ func provoke(t *testing.T, p *proxy, n int, text string) {
 // TestLOG_20_FloodsOfStrangers counts the lines of a second in which a stranger does the same thing very often: there are
 // only so many of each kind.
 func TestLOG_20_FloodsOfStrangers(t *testing.T) {
+	t.Parallel()
 	dir := testenv.ShortDir(t)
 	stamps := filepath.Join(dir, "stamps")
 	must(t, os.Mkdir(stamps, 0o700))
@@ -77,6 +78,7 @@ func TestLOG_20_FloodsOfStrangers(t *testing.T) {
 // TestLOG_21_OurFailuresAreJunk has a client go on although the next hop is down: its session ends, as with other
 // commands without use, and so it does not cost more than those.
 func TestLOG_21_OurFailuresAreJunk(t *testing.T) {
+	t.Parallel()
 	dir := testenv.ShortDir(t)
 	down := fmt.Sprintf("--upstream=smtp://127.0.0.1:%d", testenv.FreePort(t))
 	up := behind(testenv.StartBackend(t))
@@ -116,6 +118,7 @@ func TestLOG_21_OurFailuresAreJunk(t *testing.T) {
 
 // TestJunkIsForgiven: what failed on the way to a delivered message is nothing against the client.
 func TestJunkIsForgiven(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-junk=2")
 	c := greeted(t, p.addr)
@@ -130,6 +133,7 @@ func TestJunkIsForgiven(t *testing.T) {
 
 // TestLOG_21_MessagesThatCannotBeFiltered is the same for whole messages, and counts the lines.
 func TestLOG_21_MessagesThatCannotBeFiltered(t *testing.T) {
+	t.Parallel()
 	dir := testenv.ShortDir(t)
 	p := startProxyWith(t, listenSMTP, oneSecond, behind(testenv.StartBackend(t)), "--max-junk=30", "--worker-gate=no",
 		"--multiplexor="+dir+"/nobody", "--spool="+dir)

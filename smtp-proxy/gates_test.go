@@ -13,6 +13,7 @@ import (
 )
 
 func TestGates(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	dir := t.TempDir()
 	file := func(name, text string) string {
@@ -56,6 +57,7 @@ func TestGates(t *testing.T) {
 
 // FS-05: what is no regular file, or is somebody else's, is no stamp.
 func TestStampGate(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		make  func(t *testing.T, path string)
@@ -115,6 +117,7 @@ func must(t testing.TB, err error) {
 }
 
 func TestStampMaxage(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	dir := t.TempDir()
 	stampAged(30*time.Minute)(t, filepath.Join(dir, "127.0.0.1"))
@@ -123,6 +126,7 @@ func TestStampMaxage(t *testing.T) {
 }
 
 func TestStampOwner(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t)
 	b := testenv.StartBackend(t)
 	dir := t.TempDir()
@@ -135,6 +139,7 @@ func TestStampOwner(t *testing.T) {
 }
 
 func TestStampDirectoryMissing(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	dir := filepath.Join(t.TempDir(), "stamps")
 	must(t, os.Mkdir(dir, 0o755))
@@ -144,6 +149,7 @@ func TestStampDirectoryMissing(t *testing.T) {
 }
 
 func TestStampScopeRelay(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	dir := t.TempDir()
 	p := startProxy(t, behind(b), "--clientip-dir", dir, "--clientip-scope=relay", "--local-domains=Here.example .sub.example")

@@ -169,6 +169,7 @@ func randomHeader(r *rand.Rand) string {
 // TestHeaderIsReadAlike sends headers that can be read in more than one way through a proxy with a filter to a Postfix. All
 // parsers must read the same fields in what the filter saw, and each must see in what has arrived what it saw there.
 func TestHeaderIsReadAlike(t *testing.T) {
+	t.Parallel()
 	testenv.Path(t, "parsers of headers", "python3")
 	testenv.Path(t, "parsers of headers", "mimedefang.pl") // and with it MIME::Parser
 	server := testenv.StartPostfix(t, "header_address_token_limit = 10240", "")

@@ -13,6 +13,7 @@ import (
 // TestHold: what the filter wants held is in the Maildir, changed as the filter wants it, and the next hop has
 // nothing of it.
 func TestHold(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "AUTH PLAIN")
 	results := "Qlook%20at%0Ait\nHX-Example yes\nRthree@server.example\nf<new@x.example>\nF\n"
@@ -74,6 +75,7 @@ func TestHold(t *testing.T) {
 
 // TestHoldFails: what cannot be held is neither lost nor let through.
 func TestHoldFails(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	m := startMultiplexor(t, scanWith(t, "Qlook\nF\n"))
 	dir := filepath.Join(t.TempDir(), "held")
@@ -95,6 +97,7 @@ func TestHoldFails(t *testing.T) {
 // TestHoldIsNotTheNextHop: where messages are held is lost before the envelope. They are held by another connection to
 // it, or not at all; the next hop gets none.
 func TestHoldIsNotTheNextHop(t *testing.T) {
+	t.Parallel()
 	for _, answer := range []string{"close", "450 4.3.0 Not now"} {
 		b, held := testenv.StartBackend(t), testenv.StartBackend(t)
 		held.Answer(func(a testenv.Asked) string {

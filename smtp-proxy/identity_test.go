@@ -42,6 +42,7 @@ func v2Addresses(source, destination string, sp, dp uint16) []byte {
 }
 
 func TestPRX_01_HeaderFromAStranger(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--proxy-from=192.0.2.0/24")
 	for _, header := range []string{"PROXY TCP4 192.0.2.7 192.0.2.25 4444 25\r\n", proxyV2(1, 0x11, v2Addresses("192.0.2.7", "192.0.2.25", 4444, 25))} {
@@ -63,6 +64,7 @@ func TestPRX_01_HeaderFromAStranger(t *testing.T) {
 }
 
 func TestPRX_02_HeaderThatIsNotExpected(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := dial(t, p.addr)
@@ -73,6 +75,7 @@ func TestPRX_02_HeaderThatIsNotExpected(t *testing.T) {
 }
 
 func TestPRX_03_HeaderThatDoesNotCome(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--proxy-from=127.0.0.1", "--proxy-timeout=1s")
 	for _, start := range []string{"EHLO a\r\n", "", "PROXY TCP4 192.0.2.7 ", "\r\n\r\n\x00"} {
@@ -83,6 +86,7 @@ func TestPRX_03_HeaderThatDoesNotCome(t *testing.T) {
 }
 
 func TestPRX_04_MalformedVersion1(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--proxy-from=127.0.0.1", "--proxy-timeout=1m")
 	long := "PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe 65535 65535\r\n"
@@ -125,6 +129,7 @@ func TestPRX_04_MalformedVersion1(t *testing.T) {
 }
 
 func TestPRX_05_MalformedVersion2(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--proxy-from=127.0.0.1", "--proxy-timeout=1m")
 	v4 := v2Addresses("192.0.2.7", "192.0.2.25", 4444, 25)
@@ -172,6 +177,7 @@ func TestPRX_05_MalformedVersion2(t *testing.T) {
 }
 
 func TestPRX_06_HeaderInPiecesAndTwice(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--proxy-from=127.0.0.1", "--proxy-timeout=1m")
 	v1 := "PROXY TCP4 192.0.2.7 192.0.2.25 4444 25\r\n"
@@ -199,6 +205,7 @@ func TestPRX_06_HeaderInPiecesAndTwice(t *testing.T) {
 }
 
 func TestPRX_07_ClaimedAddressesGainNothing(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	// 127.0.0.0/8 is exempt from stamps: a header that claims such an address is believed, as it comes
 	// from a trusted peer, but the peer's own trust is looked up by the socket's address only.
@@ -221,6 +228,7 @@ func TestPRX_07_ClaimedAddressesGainNothing(t *testing.T) {
 }
 
 func TestPRX_08_MappedPeerIsInItsNetwork(t *testing.T) {
+	t.Parallel()
 	nets, err := netlist.Parse([]string{"10.0.0.0/8"})
 	must(t, err)
 	if addr := sockspec.AddrPort(tcpAddr("::ffff:10.0.0.1", 25)); !nets.Has(addr.Addr()) {
@@ -229,6 +237,7 @@ func TestPRX_08_MappedPeerIsInItsNetwork(t *testing.T) {
 }
 
 func TestPRX_09_HealthChecksAreNoErrors(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--proxy-from=127.0.0.1")
 	dial(t, p.addr).Close()
@@ -247,6 +256,7 @@ func TestPRX_09_HealthChecksAreNoErrors(t *testing.T) {
 }
 
 func TestXCL_01_CommandFromAStranger(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--xclient-from=192.0.2.0/24")
 	c := dial(t, p.addr)
@@ -261,6 +271,7 @@ func TestXCL_01_CommandFromAStranger(t *testing.T) {
 }
 
 func TestXCL_02_MalformedAttributes(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--xclient-from=127.0.0.1", "--max-errors=100")
 	c := dial(t, p.addr)
@@ -289,6 +300,7 @@ func TestXCL_02_MalformedAttributes(t *testing.T) {
 }
 
 func TestXCL_03_AllIsJudgedAnewByTheNewAddress(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	dir := t.TempDir()
 	writeFile(t, dir+"/192.0.2.1", "")
@@ -307,6 +319,7 @@ func TestXCL_03_AllIsJudgedAnewByTheNewAddress(t *testing.T) {
 }
 
 func TestXCL_03_FilterAndLimitsSeeTheNewAddress(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	m := startMultiplexor(t, func(words []string) string {
 		if words[0] == "relayok" && words[1] == "192.0.2.66" {
@@ -328,6 +341,7 @@ func TestXCL_03_FilterAndLimitsSeeTheNewAddress(t *testing.T) {
 }
 
 func TestXCL_04_LoginIsBelievedIfSoSet(t *testing.T) {
+	t.Parallel()
 	for believed, want := range map[string]string{"no": "", "yes": "=auth_authen fred\n"} {
 		b := testenv.StartBackend(t)
 		commands := ""
@@ -352,6 +366,7 @@ func TestXCL_04_LoginIsBelievedIfSoSet(t *testing.T) {
 // TestXClientIsAnotherClient: what was known of the client before XCLIENT is not said of the next one. What
 // XCLIENT commands in a row say goes together, as long as the first is.
 func TestXClientIsAnotherClient(t *testing.T) {
+	t.Parallel()
 	const auth = "AUTH PLAIN AG9sZAB4" // old
 	for _, tt := range []struct {
 		name, login, want string

@@ -38,6 +38,7 @@ func idler(t *testing.T, p *proxy, i int, addr string) *dialog {
 // TestRES_61_IdleClientsHoldNoServer has many more idle clients behind RCPT than there may be connections to the server.
 // Others are served, and each of them gets its own message through when it goes on.
 func TestRES_61_IdleClientsHoldNoServer(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"none", "xclient", "proxy2"} {
 		t.Run(mode, func(t *testing.T) {
 			_, b := startFront(t)
@@ -99,6 +100,7 @@ func sameRecipients(got, want []string) bool {
 // TestIdleEnvelopeIsRefusedLater has the server change its mind while the client is idle: the message is refused for
 // now, goes to nobody, and the next one is well.
 func TestIdleEnvelopeIsRefusedLater(t *testing.T) {
+	t.Parallel()
 	for _, verb := range []string{"MAIL", "RCPT"} {
 		for _, next := range []string{"DATA", "RCPT TO:<three@d.example>", "BDAT 5 LAST\r\nabc"} {
 			t.Run(verb+" "+next[:4], func(t *testing.T) {
@@ -132,6 +134,7 @@ func TestIdleEnvelopeIsRefusedLater(t *testing.T) {
 
 // TestIdleWithinLine lets time pass within command lines: what came of one is not lost, and what is too long stays one line.
 func TestIdleWithinLine(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--upstream-idle=20ms")
 	c := idler(t, p, 0, "")
@@ -154,6 +157,7 @@ func TestIdleWithinLine(t *testing.T) {
 
 // TestIdleWithFilter has a client idle within its content while a filter is to see it: no server waits for that.
 func TestIdleWithFilter(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	m := startMultiplexor(t, func(words []string) string {
 		if words[0] == "scan" {
@@ -183,6 +187,7 @@ func TestIdleWithFilter(t *testing.T) {
 
 // TestIdleStays shows what is never given back: a connection on which a user has logged in, and any if that is not wanted.
 func TestIdleStays(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("AUTH PLAIN")
 	p := startProxy(t, behind(b), "--upstream-idle=10ms", "--auth-requires-tls=no")
@@ -213,6 +218,7 @@ func idlerOn(c *dialog) *dialog {
 // TestRES_62_ShareOfOneAddress has one address keep as many connections as it can by content that does not go on: it has
 // its share, others from there are told to come again, and clients of another address are served.
 func TestRES_62_ShareOfOneAddress(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--upstream-connections=8", "--connect-timeout=4s", "--xclient-from=127.0.0.0/8", "--limit-exempt=203.0.113.0/24")
 	slow := func(addr string) *dialog {

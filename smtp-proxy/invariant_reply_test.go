@@ -100,6 +100,7 @@ func serveEnding(nc net.Conn, next func() ending) {
 // TestReplyIsWhole: a client is told 2xx for its message exactly if the server has said 2xx to the last byte of its
 // reply: INV-05.
 func TestReplyIsWhole(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	defer l.Close()
@@ -198,6 +199,7 @@ func strictReply(t *testing.T, c *dialog) (code string) {
 // TestHostileTexts: what client, server and filter say reaches the others only as far as it is one reply, one command,
 // one field or one record there: INV-06. The next hop looks at each line that it gets.
 func TestHostileTexts(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

@@ -18,6 +18,7 @@ var pieces = []string{"\r", "\n", ".", "\x00", "a", "\r\n", "\r\n.", "\r\n.\r\n"
 // TestInvariants sends random bytes as content, cut into random segments, and compares what the client was
 // told with what the strict next hop received: INV-01, INV-02, INV-03, INV-04.
 func TestInvariants(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	proxies := []*proxy{startProxy(t, behind(b), "--max-errors=1000"), startProxy(t, behind(b), "--max-errors=1000", "--bare-newline=reject")}
 	rounds := 400

@@ -154,6 +154,7 @@ func descriptors(t *testing.T) int {
 }
 
 func TestRES_01_SessionsOfOneAddress(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-sessions-per-address=3", "--max-rate-per-address=0")
 	for range 3 {
@@ -166,6 +167,7 @@ func TestRES_01_SessionsOfOneAddress(t *testing.T) {
 }
 
 func TestRES_02_SessionsOfAll(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-sessions=3")
 	var open []*dialog
@@ -183,6 +185,7 @@ func TestRES_02_SessionsOfAll(t *testing.T) {
 }
 
 func TestRES_03_SlowContent(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--data-timeout=1s")
 	c := greeted(t, p.addr)
@@ -219,6 +222,7 @@ func readable(c *dialog) bool {
 }
 
 func TestPace(t *testing.T) {
+	t.Parallel()
 	start := time.Unix(1700000000, 0)
 	conf := &live{settings: &settings{LimitSettings: LimitSettings{DataTimeout: time.Minute, MessageTimeout: time.Hour, MinDataRate: 100}}}
 	p := newPace(conf, start)
@@ -240,6 +244,7 @@ func TestPace(t *testing.T) {
 
 // TestPaceStops: a client is not slow because its server is, over DATA or the content.
 func TestPaceStops(t *testing.T) {
+	t.Parallel()
 	for _, rate := range []int64{0, 100} {
 		synctest.Test(t, func(t *testing.T) {
 			conf := &live{settings: &settings{LimitSettings: LimitSettings{DataTimeout: time.Minute, MessageTimeout: time.Minute, MinDataRate: config.Bytes(rate)}}}
@@ -272,6 +277,7 @@ func (slowServer) Write(p []byte) (int, error) {
 }
 
 func TestRES_05_MessageFarAboveTheLimit(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "SIZE 100000")
 	p := startProxy(t, behind(b))
@@ -304,6 +310,7 @@ func TestRES_05_MessageFarAboveTheLimit(t *testing.T) {
 // TestRES_06_FullDisk has a small disk for working directories, which gets full, in blocks and in files, and empty
 // again.
 func TestRES_06_FullDisk(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t)
 	b := testenv.StartBackend(t)
 	m := startMultiplexor(t, scanWith(t, "F\n"))
@@ -348,6 +355,7 @@ func TestRES_06_FullDisk(t *testing.T) {
 
 // TestRES_06_SpoolThatIsGone has no directory for working directories.
 func TestRES_06_SpoolThatIsGone(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	m := startMultiplexor(t, scanWith(t, "F\n"))
 	p := startProxy(t, m.args(behind(b))...)
@@ -364,6 +372,7 @@ func TestRES_06_SpoolThatIsGone(t *testing.T) {
 // TestRES_10_ManyEmptySessions connects and says nothing, many times: most of it is not worth a line at the usual
 // level.
 func TestRES_10_ManyEmptySessions(t *testing.T) {
+	t.Parallel()
 	p := startProxyWith(t, listenSMTP, oneSecond, behind(testenv.StartBackend(t)))
 	for range 500 {
 		c := dial(t, p.addr)
@@ -380,6 +389,7 @@ func TestRES_10_ManyEmptySessions(t *testing.T) {
 }
 
 func TestRES_07_NoFilterIsFree(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	dir := testenv.ShortDir(t)
 	p := startProxy(t, behind(b), "--multiplexor", dir+"/nobody", "--spool", dir)
@@ -393,6 +403,7 @@ func TestRES_07_NoFilterIsFree(t *testing.T) {
 
 // TestLOG_01_HostileTextsInTheLog looks at what hostile texts become in the log.
 func TestLOG_01_HostileTextsInTheLog(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string { return onVerb(a, ".", "554 5.7.1 no\x1b[2J"+strings.Repeat("x", 30000)) })
 	p := startProxy(t, behind(b), "--address-check=off")
@@ -489,6 +500,7 @@ func memory() int64 {
 // TestLOG_05_StatusFileOfAHostileSession looks at the status file of a session with hostile input, and for secrets in
 // it.
 func TestLOG_05_StatusFileOfAHostileSession(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "AUTH PLAIN")
 	dir := t.TempDir()
@@ -513,6 +525,7 @@ func TestLOG_05_StatusFileOfAHostileSession(t *testing.T) {
 
 // TestRES_11_ReloadUnderLoad reads settings again all the time while messages go through.
 func TestRES_11_ReloadUnderLoad(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	args := []string{behind(b), "--max-message-size=100000"}
 	p := startProxy(t, args...)

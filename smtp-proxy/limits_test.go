@@ -7,6 +7,7 @@ import (
 
 // TestErrorLimits: what is counted, when it is too much, and how long the client waits.
 func TestErrorLimits(t *testing.T) {
+	t.Parallel()
 	const e, r, j, m = 'e', 'r', 'j', 'm' // an error, a refusal, a junk command, a message
 	for _, tt := range []struct {
 		name    string
@@ -57,6 +58,7 @@ func TestErrorLimits(t *testing.T) {
 
 // TestGuesses: unknown recipients are made up for by ten times as many who are known.
 func TestGuesses(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		refused, accepted int
 		want              bool

@@ -25,6 +25,7 @@ var outsidersOff = []string{
 // TestRLY_01_RelayByLocalPart names outside recipients in every way, for each rule that keeps strangers from relaying
 // and for each check of addresses. None may come through, nor reach the next hop.
 func TestRLY_01_RelayByLocalPart(t *testing.T) {
+	t.Parallel()
 	for _, rule := range []struct{ name, setting, reply string }{
 		{"stamps", "--clientip-scope=relay", "550 5.7.1"}, {"refuse-relay", "--refuse-relay=yes", "554 5.7.1"},
 	} {
@@ -60,6 +61,7 @@ func TestRLY_01_RelayByLocalPart(t *testing.T) {
 
 // TestRefuseRelay shows who may relay all the same: trusted networks, clients with a stamp, users who logged in.
 func TestRefuseRelay(t *testing.T) {
+	t.Parallel()
 	const outside, refused = "RCPT TO:<x@outside.test>", "554 5.7.1 Relay access denied"
 	common := []string{"--refuse-relay=yes", "--local-domains=y.test"}
 	start := func(t *testing.T, args ...string) *dialog {
@@ -129,6 +131,7 @@ func TestRefuseRelay(t *testing.T) {
 
 // TestRelayWarning shows when the start and --check say that the next hop sees every client as this host.
 func TestRelayWarning(t *testing.T) {
+	t.Parallel()
 	own := "127.0.0.1"
 	for _, tt := range []struct {
 		name string
@@ -170,6 +173,7 @@ func TestRelayWarning(t *testing.T) {
 
 // TestUselessWarning: settings that keep out those whom they are for are warned of.
 func TestUselessWarning(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		args string
 		want string
@@ -189,6 +193,7 @@ func TestUselessWarning(t *testing.T) {
 
 // TestExplainAsksUpstream shows what the next hop makes of an outside client, without a message.
 func TestExplainAsksUpstream(t *testing.T) {
+	t.Parallel()
 	l, b := startFront(t)
 	b.Answer(func(a testenv.Asked) string {
 		if a.Verb == "RCPT" && strings.Contains(a.Line, "bad@") {

@@ -45,6 +45,7 @@ func checkRecord(t *testing.T, record map[string]any, want map[string]any) {
 
 // TestLogTells looks for each field in the lines of a session, of messages, and of those who were refused.
 func TestLogTells(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "AUTH PLAIN")
 	b.Answer(func(a testenv.Asked) string {
@@ -112,6 +113,7 @@ func TestLogTells(t *testing.T) {
 
 // TestLogTellsGate: which gate shut is in the line of what it was shut for.
 func TestLogTellsGate(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	m := startMultiplexor(t, scanWith(t, "B554 5.7.1 Virus\nF\n"))
 	p := startProxyWith(t, listenSMTP, jsonLog, m.args(behind(b), "--max-errors=1")...)
@@ -138,6 +140,7 @@ func TestLogTellsGate(t *testing.T) {
 // TestLogTellsRefusedData: a server may refuse a message before it has seen it; the client learns that at
 // once if DATA came with its recipients, and behind the content if not.
 func TestLogTellsRefusedData(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string { return onVerb(a, "DATA", "554 5.7.1 Not from you") })
 	p := startProxyWith(t, listenSMTP, jsonLog, behind(b), "--max-refusals=2")

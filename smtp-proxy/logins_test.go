@@ -43,6 +43,7 @@ func plain(user, password string) string {
 // TestRES_60_GuessingPasswords guesses from one address as fast as it can, in sessions of any number: the next hop
 // sees a few tries, and then the address may not try at all, not even the right one; another address may.
 func TestRES_60_GuessingPasswords(t *testing.T) {
+	t.Parallel()
 	b := guarded(t)
 	p := startProxy(t, behind(b), "--auth-requires-tls=no", "--max-login-failures=5", "--login-delay=0s", "--xclient-from=127.0.0.0/8")
 	as := func(addr string) *dialog {
@@ -75,6 +76,7 @@ func TestRES_60_GuessingPasswords(t *testing.T) {
 
 // TestLoginsThatCount shows what is held against an address: wrong passwords, and nothing else.
 func TestLoginsThatCount(t *testing.T) {
+	t.Parallel()
 	b := guarded(t)
 	p := startProxy(t, behind(b), "--auth-requires-tls=no", "--max-login-failures=2", "--login-delay=0s")
 	for range 3 {
@@ -112,6 +114,7 @@ func TestLoginsThatCount(t *testing.T) {
 // TestLoginFailedIsTold shows what log and listeners learn of a failed login: who, and never the password, wherever the
 // client puts it.
 func TestLoginFailedIsTold(t *testing.T) {
+	t.Parallel()
 	b := guarded(t)
 	p := startProxyWith(t, listenSubmission, func(w *lockedLog) slog.Handler {
 		return slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})
@@ -173,6 +176,7 @@ func TestLoginFailedIsTold(t *testing.T) {
 
 // TestLoginDelay has the answer to each failed login wait, and a drain not wait for it.
 func TestLoginDelay(t *testing.T) {
+	t.Parallel()
 	b := guarded(t)
 	const delay = 300 * time.Millisecond
 	p := startProxy(t, behind(b), "--auth-requires-tls=no", "--login-delay", delay.String())

@@ -18,6 +18,7 @@ import (
 )
 
 func TestAvailableMemory(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		files  map[string]string
@@ -48,6 +49,7 @@ func TestAvailableMemory(t *testing.T) {
 // TestMemoryBudget has as many messages under way as the budget allows: the next one is refused for now, and taken once
 // there is room.
 func TestMemoryBudget(t *testing.T) {
+	t.Parallel()
 	for _, filtered := range []bool{false, true} {
 		t.Run(fmt.Sprintf("filtered %v", filtered), func(t *testing.T) {
 			b := testenv.StartBackend(t)

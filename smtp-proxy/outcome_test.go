@@ -10,6 +10,7 @@ import (
 
 // TestOutcomesOfLines: what the order rules make of a line, for a session that has no client at its other end.
 func TestOutcomesOfLines(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, "--upstream=smtp://127.0.0.1:1")
 	greeted := func(s *session) { s.client.greet(smtp.Ehlo, "client.example") }
 	within := func(s *session) {
@@ -63,6 +64,7 @@ func TestOutcomesOfLines(t *testing.T) {
 
 // TestAnswerOfOutcomes: what each class of outcome says to the client, counts and ends.
 func TestAnswerOfOutcomes(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, "--upstream=smtp://127.0.0.1:1", "--max-errors=2", "--max-refusals=2", "--max-junk=2")
 	yes, no, later := reply(250, "2.0.0", "Yes"), reply(550, "5.7.1", "No"), reply(450, "4.7.1", "Later")
 	bye := reply(421, "4.3.2", "Bye")

@@ -110,6 +110,7 @@ func same(t *testing.T, what string, got, want []string) {
 // TestRelayPipelined: a transaction in one go, with what the next hop may make of it. The client's replies are in the order of
 // its commands; a connection that is lost before it said anything is replaced, once.
 func TestRelayPipelined(t *testing.T) {
+	t.Parallel()
 	pipelining := upstream.Capabilities{Pipelining: true}
 	all := []string{"MAIL FROM:<>", "RCPT TO:<a@b.example>", "RCPT TO:<c@d.example>"}
 	for _, tt := range []struct {
@@ -191,6 +192,7 @@ func TestRelayPipelined(t *testing.T) {
 
 // TestRelayLetsGo: what becomes of a connection, and of a login on it.
 func TestRelayLetsGo(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		how    parting
@@ -225,6 +227,7 @@ func TestRelayLetsGo(t *testing.T) {
 
 // TestRelayResumes: an envelope whose connection was let go is issued anew on the next one, or the message is refused for now.
 func TestRelayResumes(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		said  map[string]string
@@ -255,6 +258,7 @@ func TestRelayResumes(t *testing.T) {
 
 // TestRelayDoesNotChangeTheUser: a message of a client whose login is lost goes to nobody else.
 func TestRelayDoesNotChangeTheUser(t *testing.T) {
+	t.Parallel()
 	tx := &transaction{accepted: []filter.Recipient{to(t, "a@b.example")}}
 	other := &fakeHop{}
 	owner := &fakeOwner{hops: []*fakeHop{other}, tx: tx}

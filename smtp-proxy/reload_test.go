@@ -46,6 +46,7 @@ func fieldsOf(t reflect.Type, names map[string]string) {
 // TestChangedSettingsAreInForceOrNamed: after a reload each setting that has changed is in force, or is named as one that needs
 // a restart. It can be in force only if something looks at it that is not of the start.
 func TestChangedSettingsAreInForceOrNamed(t *testing.T) {
+	t.Parallel()
 	fields := map[string]string{}
 	fieldsOf(reflect.TypeFor[settings](), fields)
 	used := map[string][]string{} // setting -> functions that are not of the start

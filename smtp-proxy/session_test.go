@@ -210,6 +210,7 @@ func body(t testing.TB, m testenv.Received) string {
 }
 
 func TestSession(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -236,6 +237,7 @@ func TestSession(t *testing.T) {
 }
 
 func TestSessionPipelined(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -254,6 +256,7 @@ func TestSessionPipelined(t *testing.T) {
 }
 
 func TestRefusedRecipients(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string {
 		if a.Verb == "RCPT" && strings.Contains(a.Line, "bad") {
@@ -280,6 +283,7 @@ func TestRefusedRecipients(t *testing.T) {
 }
 
 func TestRefusedSender(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string {
 		if a.Verb == "MAIL" && strings.Contains(a.Line, "bad") {
@@ -306,6 +310,7 @@ func TestRefusedSender(t *testing.T) {
 }
 
 func TestUpstreamDown(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, fmt.Sprintf("--upstream=smtp://127.0.0.1:%d", testenv.FreePort(t)))
 	c := greeted(t, p.addr)
 	c.cmd("MAIL FROM:<a@b.example>", "250")
@@ -321,6 +326,7 @@ func TestUpstreamDown(t *testing.T) {
 
 // TestUpstreamDiesWithinTransaction has the server hang up in each moment: no 2xx comes of it, INV-05.
 func TestUpstreamDiesWithinTransaction(t *testing.T) {
+	t.Parallel()
 	for _, verb := range []string{"MAIL", "RCPT", "DATA", "."} {
 		t.Run(verb, func(t *testing.T) {
 			b := testenv.StartBackend(t)
@@ -355,6 +361,7 @@ func TestUpstreamDiesWithinTransaction(t *testing.T) {
 
 // TestUTF8NotForOthers: a server that knows no SMTPUTF8 does not get such mail because it stands in for one that does.
 func TestUTF8NotForOthers(t *testing.T) {
+	t.Parallel()
 	first, second := testenv.StartBackend(t), testenv.StartBackend(t)
 	second.Extend("PIPELINING")
 	p := startProxy(t, behind(first), behind(second))
@@ -372,6 +379,7 @@ func TestUTF8NotForOthers(t *testing.T) {
 }
 
 func TestClientVanishesInData(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -389,6 +397,7 @@ func TestClientVanishesInData(t *testing.T) {
 }
 
 func TestDroppathAndHops(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--droppath", "--max-hops=3")
 	c := greeted(t, p.addr)
@@ -414,6 +423,7 @@ func TestDroppathAndHops(t *testing.T) {
 }
 
 func TestStatusFile(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	dir := t.TempDir()
 	p := startProxy(t, behind(b), "--statdir", dir, "--client-lookup=no")
@@ -442,6 +452,7 @@ func TestStatusFile(t *testing.T) {
 // TestServerRefusesData: the client was told 354 while the server made up its mind, and gets the
 // refusal behind its content, of which the server sees nothing. The connection stays in step.
 func TestServerRefusesData(t *testing.T) {
+	t.Parallel()
 	for _, content := range []string{smallMessage, ".\r\n"} {
 		b := testenv.StartBackend(t)
 		refuse := true
@@ -472,6 +483,7 @@ func TestServerRefusesData(t *testing.T) {
 // TestServerRefusesDataForNow: a client whose message is larger than what is thrown away of a refused one is not told
 // that the message is too large. Nobody has set a limit, and it may well pass another time.
 func TestServerRefusesDataForNow(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING")
 	b.Answer(func(a testenv.Asked) string { return onVerb(a, "DATA", "451 4.7.1 Come back later") })
@@ -490,6 +502,7 @@ func TestServerRefusesDataForNow(t *testing.T) {
 
 // TestServerLeavesWithinContent: 421 of the server is told with our name, once, and it is not the filter that said it.
 func TestServerLeavesWithinContent(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -536,6 +549,7 @@ func TestServerLeavesWithinContent(t *testing.T) {
 // TestAuthedResetWithinContent: the server of a session that is authenticated cannot be reset while it waits for
 // content, and nothing else of the session goes there.
 func TestAuthedResetWithinContent(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "AUTH PLAIN")
 	p := startProxy(t, behind(b), "--auth-requires-tls=no")
@@ -552,6 +566,7 @@ func TestAuthedResetWithinContent(t *testing.T) {
 
 // TestAuthedClientLeaves: a session whose client is gone does not wait for its server.
 func TestAuthedClientLeaves(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "AUTH PLAIN")
 	b.Answer(func(a testenv.Asked) string {

@@ -113,12 +113,14 @@ func TestSMG_11_NulBeforeTheDot(t *testing.T) { bothModes(t, "\r\n\x00.\r\n", is
 func TestSMG_12_NulBehindTheDot(t *testing.T) { bothModes(t, "\r\n.\x00\r\n", isRefused, isRefused) }
 
 func TestSMG_13_DotAndABlankAreContent(t *testing.T) {
+	t.Parallel()
 	for _, eod := range []string{"\r\n.\x0b\r\n", "\r\n.\x0c\r\n", "\r\n.\x85\r\n", "\r\n. \r\n", "\r\n.\t\r\n"} {
 		bothModes(t, eod, isContent, isContent)
 	}
 }
 
 func TestSMG_14_EmptyLinesAroundTheDot(t *testing.T) {
+	t.Parallel()
 	bothModes(t, "\n\n.\n\n", isRefused, isNormalized)
 	bothModes(t, "\r\n.\n\r\n", isRefused, isNormalized)
 }
@@ -152,6 +154,7 @@ func deliverOne(t *testing.T, args []string, pieces ...string) testenv.Received 
 }
 
 func TestSMG_16_EndInSingleBytes(t *testing.T) {
+	t.Parallel()
 	pieces := []string{"Subject: x\r\n\r\ntext"}
 	for _, b := range []byte("\r\n.\r\n") {
 		pieces = append(pieces, string(b))
@@ -162,6 +165,7 @@ func TestSMG_16_EndInSingleBytes(t *testing.T) {
 }
 
 func TestSMG_17_EndAcrossBufferEdges(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -183,6 +187,7 @@ func TestSMG_17_EndAcrossBufferEdges(t *testing.T) {
 }
 
 func TestSMG_18_DotBehindAFullBuffer(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -203,6 +208,7 @@ func TestSMG_18_DotBehindAFullBuffer(t *testing.T) {
 }
 
 func TestSMG_19_DotBehindALineTooLong(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-line-length=1000")
 	c := greeted(t, p.addr)
@@ -218,6 +224,7 @@ func TestSMG_19_DotBehindALineTooLong(t *testing.T) {
 }
 
 func TestSMG_20_FakeEndInATooLargeMessage(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--max-message-size=1000")
 	c := greeted(t, p.addr)
@@ -232,6 +239,7 @@ func TestSMG_20_FakeEndInATooLargeMessage(t *testing.T) {
 }
 
 func TestSMG_21_EmptyMessage(t *testing.T) {
+	t.Parallel()
 	got := deliverOne(t, []string{"--droppath"}, ".\r\n")
 	if strings.Trim(got.Data, "\r\n") != "" || strings.Count(got.Wire, ".") != 1 {
 		t.Errorf("arrived as %q", got.Wire)
@@ -243,6 +251,7 @@ func TestSMG_21_EmptyMessage(t *testing.T) {
 }
 
 func TestSMG_22_EndsOfDataFromAFilter(t *testing.T) {
+	t.Parallel()
 	for _, eod := range []string{
 		"\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\n", "\n.\r", "\r.\r\n", "\r\n.\r", "\r\n.\r\r\n", "\r\r\n.\r\r\n", "\r\n\x00.\r\n",
 		"\r\n.\x00\r\n", "\r\n.\x0b\r\n", "\r\n. \r\n", "\n\n.\n\n", "\r\n.\n\r\n", "\r\n..\r\n", "\r\n.\r\n",
@@ -273,6 +282,7 @@ func TestSMG_22_EndsOfDataFromAFilter(t *testing.T) {
 }
 
 func TestSMG_23_DotBehindTheAddedHeader(t *testing.T) {
+	t.Parallel()
 	for _, first := range []string{"..", "..\r\n.. more", "..text\r\n"} {
 		got := deliverOne(t, nil, first+"\r\n.\r\n")
 		want := strings.ReplaceAll("\r\n"+first+"\r\n", "\r\n..", "\r\n.")
@@ -283,6 +293,7 @@ func TestSMG_23_DotBehindTheAddedHeader(t *testing.T) {
 }
 
 func TestSMG_24_HugeFromLine(t *testing.T) {
+	t.Parallel()
 	for _, start := range []string{"From user Sat Jan  1 ", ">From "} {
 		line := start + strings.Repeat("x", 100<<10)
 		got := deliverOne(t, nil, line+"\r\n\r\n.\r\n")
@@ -301,6 +312,7 @@ func TestSMG_24_HugeFromLine(t *testing.T) {
 }
 
 func TestSMG_25_BareNewlinesAnywhere(t *testing.T) {
+	t.Parallel()
 	for _, where := range []string{
 		"Subject: a%sb\r\n\r\ntext\r\n", "Subject: a\r\n%sX: b\r\n\r\ntext\r\n",
 		"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b%s\r\ntext\r\n--b--\r\n", "Subject: a\r\n\r\nte%sxt\r\n",
@@ -334,6 +346,7 @@ func TestSMG_25_BareNewlinesAnywhere(t *testing.T) {
 // TestSMG_26_ModesByNetwork: there is no mode that lets bare line feeds through. A network may be given the other
 // mode.
 func TestSMG_26_ModesByNetwork(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--bare-newline=reject", "--bare-newline-normalize=127.0.0.0/8")
 	c := greeted(t, p.addr)
@@ -351,6 +364,7 @@ func TestSMG_26_ModesByNetwork(t *testing.T) {
 }
 
 func TestSMG_27_AcceptedBeforeTheEnd(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string {
 		if a.Verb == "DATA" {

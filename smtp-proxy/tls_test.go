@@ -65,6 +65,7 @@ func secured(c *dialog) *dialog {
 }
 
 func TestStartTLS(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b))...)
 	c := dial(t, p.addr)
@@ -91,6 +92,7 @@ func TestStartTLS(t *testing.T) {
 
 // TestStartTLSForgetsAuthentication: who said AUTH in clear may be somebody else than who speaks within TLS (RFC 3207, 4.2).
 func TestStartTLSForgetsAuthentication(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "AUTH PLAIN")
 	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--auth-requires-tls=no")...)
@@ -111,6 +113,7 @@ func TestStartTLSForgetsAuthentication(t *testing.T) {
 }
 
 func TestSMTPS(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxyAs(t, listenSMTPS, append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--smtps=inet:1")...)
 	c := secured(dial(t, p.addr))
@@ -125,6 +128,7 @@ func TestSMTPS(t *testing.T) {
 func TestTLS_01_CommandBehindStartTLS(t *testing.T) { plainBehindStartTLS(t, "NOOP\r\n") }
 
 func TestTLS_02_MoreCommandsBehindStartTLS(t *testing.T) {
+	t.Parallel()
 	for _, more := range []string{"RSET\r\n", "MAIL FROM:<evil@x>\r\n", "AUTH PLAIN AAAA\r\n", strings.Repeat("MAIL FROM:<evil@x>\r\n", 400)} {
 		plainBehindStartTLS(t, more)
 	}
@@ -159,6 +163,7 @@ func plainBehindStartTLS(t *testing.T, more string) {
 }
 
 func TestTLS_06_HandshakeForgetsTheSession(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b))...)
 	c := startTLS(greeted(t, p.addr))
@@ -167,6 +172,7 @@ func TestTLS_06_HandshakeForgetsTheSession(t *testing.T) {
 }
 
 func TestTLS_07_StartTLSOutOfPlace(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b))...)
 	c := greeted(t, p.addr)
@@ -180,6 +186,7 @@ func TestTLS_07_StartTLSOutOfPlace(t *testing.T) {
 }
 
 func TestTLS_10_NoAuthInClear(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "AUTH PLAIN LOGIN")
 	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b))...)
@@ -200,6 +207,7 @@ func TestTLS_10_NoAuthInClear(t *testing.T) {
 }
 
 func TestTLS_11_HandshakeThatStalls(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--tls-timeout=1s")...)
 	c := greeted(t, p.addr)
@@ -209,6 +217,7 @@ func TestTLS_11_HandshakeThatStalls(t *testing.T) {
 
 // TLS-11: handshakes count for the limit per address, from their beginning.
 func TestTLS_11_HandshakesCountForTheAddress(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	args := append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--smtps=inet:1", "--max-sessions-per-address=3", "--tls-timeout=1m")
 	p := startProxyAs(t, listenSMTPS, args...)
@@ -230,6 +239,7 @@ func TestTLS_11_HandshakesCountForTheAddress(t *testing.T) {
 
 // TLS-11: a thousand handshakes that stall at once keep nobody else out, and all end.
 func TestTLS_11_ThousandHandshakesThatStall(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	args := append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--smtps=inet:1", "--max-sessions-per-address=0", "--tls-timeout=8s")
 	p := startProxyAs(t, listenSMTPS, args...)
@@ -250,6 +260,7 @@ func TestTLS_11_ThousandHandshakesThatStall(t *testing.T) {
 }
 
 func TestTLS_13_ProxyHeaderComesBeforeTLS(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	args := append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--smtps=inet:1", "--proxy-from=127.0.0.0/8", "--proxy-timeout=1m")
 	p := startProxyAs(t, listenSMTPS, args...)
@@ -293,6 +304,7 @@ func (c *dialog) shows(conf *tls.Config) (*dialog, error) {
 
 // TestServerName asks for several names.
 func TestServerName(t *testing.T) {
+	t.Parallel()
 	ca := testenv.NewAuthority(t)
 	args := []string{behind(testenv.StartBackend(t))}
 	for _, name := range []string{"mx.one.example", "mx.two.example"} {
@@ -314,6 +326,7 @@ func TestServerName(t *testing.T) {
 
 // TestClientCertificateAsked lets everybody in, and says in the log who has shown what.
 func TestClientCertificateAsked(t *testing.T) {
+	t.Parallel()
 	ca, other := testenv.NewAuthority(t), testenv.NewAuthority(t)
 	p := startProxy(t, append(offering(t, ca, "ask"), behind(testenv.StartBackend(t)))...)
 	for name, tt := range map[string]struct {
@@ -357,6 +370,7 @@ func TestClientCertificateAsked(t *testing.T) {
 
 // TestClientCertificateRequired has nobody do anything without a certificate, in clear or within TLS.
 func TestClientCertificateRequired(t *testing.T) {
+	t.Parallel()
 	ca, other := testenv.NewAuthority(t), testenv.NewAuthority(t)
 	b := testenv.StartBackend(t)
 	b.Extend("AUTH PLAIN")
@@ -399,6 +413,7 @@ func TestClientCertificateRequired(t *testing.T) {
 
 // TestFilterKnowsCertificate looks at what the filter is told of it.
 func TestFilterKnowsCertificate(t *testing.T) {
+	t.Parallel()
 	ca := testenv.NewAuthority(t)
 	var commands string
 	scan := scanWith(t, "F\n")
@@ -430,6 +445,7 @@ func TestFilterKnowsCertificate(t *testing.T) {
 // TLS-12: a session that began at a listener without rules for certificates is not taken up at one with them, nor the other
 // way round; at its own listener it is.
 func TestTLS_12_ResumedAtTheSameListenerOnly(t *testing.T) {
+	t.Parallel()
 	ca := testenv.NewAuthority(t)
 	p := startProxy(t, append(offering(t, ca, "require smtps", "ask submission"), behind(testenv.StartBackend(t)))...)
 	at := map[string]string{listenSMTP: p.addr}
@@ -487,6 +503,7 @@ func TestTLS_12_ResumedAtTheSameListenerOnly(t *testing.T) {
 
 // TestReloadCertificate has the certificate exchanged while a session goes on.
 func TestReloadCertificate(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	dir := t.TempDir()
 	args := append(certificate(t, dir, "old.example"), behind(b))
@@ -507,6 +524,7 @@ func TestReloadCertificate(t *testing.T) {
 
 // TestAuthDialog also looks for secrets in the log: LOG-02.
 func TestAuthDialog(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "AUTH LOGIN PLAIN")
 	step := 0
@@ -568,6 +586,7 @@ func TestAuthDialog(t *testing.T) {
 }
 
 func TestAuthCancelled(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("AUTH LOGIN")
 	b.Answer(func(a testenv.Asked) string {
@@ -590,6 +609,7 @@ func TestAuthCancelled(t *testing.T) {
 
 // TestAuthRefusedKeepsSecrets: what a client sends after an AUTH that did not begin is no command, but a secret.
 func TestAuthRefusedKeepsSecrets(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, behind(testenv.StartBackend(t)))
 	c := greeted(t, p.addr)
 	c.send("AUTH LOGIN\r\nZnJlZGR5\r\nc2VjcmV0\r\nhunter2 secret\r\nNOOP\r\nFROB\r\n")
@@ -607,6 +627,7 @@ func TestAuthRefusedKeepsSecrets(t *testing.T) {
 }
 
 func TestAuthName(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ mech, response, want string }{
 		{"PLAIN", "AGZyZWQAc2VjcmV0", "fred"}, {"PLAIN", "YWRtaW4AZnJlZABzZWNyZXQ=", "fred"}, {"PLAIN", "ZnJlZA==", ""}, {"PLAIN", "!", ""},
 		{"LOGIN", "ZnJlZA==", "fred"}, {"LOGIN", "ZnJl\nZA==", "fred"}, {"LOGIN", "AAA=", ""}, {"CRAM-MD5", "ZnJlZA==", ""},

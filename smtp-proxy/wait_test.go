@@ -13,6 +13,7 @@ import (
 )
 
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	idle := greeted(t, p.addr)
@@ -41,6 +42,7 @@ func TestDrain(t *testing.T) {
 
 // TestDrainEndsPauses: what waits does not hold up a drain, also when no more sessions were let in before it.
 func TestDrainEndsPauses(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, behind(testenv.StartBackend(t)))
 	p.refuse()
 	p.Drain(context.Background())
@@ -50,6 +52,7 @@ func TestDrainEndsPauses(t *testing.T) {
 
 // TestDrainWaitsForContentOnly: whoever says nothing is not waited for, whatever they are in the middle of.
 func TestDrainWaitsForContentOnly(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "AUTH LOGIN")
 	b.Answer(func(a testenv.Asked) string { return onVerb(a, "AUTH", "334 VXNlcm5hbWU6") })
@@ -97,6 +100,7 @@ func (c *dialog) fill(command string) {
 
 // TestDrainNotHeldByOne: a client that does not read its 421 does not keep the others from theirs.
 func TestDrainNotHeldByOne(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, behind(testenv.StartBackend(t)))
 	near, far := net.Pipe()
 	defer near.Close()
@@ -115,6 +119,7 @@ func TestDrainNotHeldByOne(t *testing.T) {
 }
 
 func TestDrainEndsInTime(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b))
 	c := greeted(t, p.addr)
@@ -137,6 +142,7 @@ func (d *deadlines) Close() error                       { return nil }
 
 // TestWaiter: what a drain makes of each kind of waiting, begun before or after the drain.
 func TestWaiter(t *testing.T) {
+	t.Parallel()
 	const grace, patience = time.Hour, 24 * time.Hour
 	at := func(d time.Duration) time.Time { return time.Now().Add(d) }
 	for _, tt := range []struct {

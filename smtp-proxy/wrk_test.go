@@ -26,6 +26,7 @@ func filteredWith(t *testing.T, results string) (string, []testenv.Received) {
 }
 
 func TestWRK_01_NewHeaderInAValue(t *testing.T) {
+	t.Parallel()
 	for _, value := range []string{"a%0D%0ABcc:%20v@x", "a%0ABcc:%20v@x", "a%0DBcc:%20v@x", "a%0A%0ABcc:%20v@x", "a%0A%20%0D%0ABcc:%20v@x", "a%00Bcc:%20v@x"} {
 		r, got := filteredWith(t, "HX-A "+value+"\nF\n")
 		if !strings.HasPrefix(r, "250") || len(got) != 1 {
@@ -42,6 +43,7 @@ func TestWRK_01_NewHeaderInAValue(t *testing.T) {
 }
 
 func TestWRK_02_HostileFieldNames(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"X-A%0D%0AB", "X%20A", "X:A", "", strings.Repeat("x", 1000), "X-%E4"} {
 		r, got := filteredWith(t, "H"+name+" evil\nF\n")
 		if strings.HasPrefix(r, "451") && len(got) == 0 {
@@ -54,6 +56,7 @@ func TestWRK_02_HostileFieldNames(t *testing.T) {
 }
 
 func TestWRK_03_HostileReplyTexts(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	for _, text := range []string{"no%0D%0A250%20ok", strings.Repeat("long%20text%20", 400), "a%1Bb", "%C3%BC%FF"} {
 		m := startMultiplexor(t, scanWith(t, "B554 5.7.1 "+text+"\nF\n"))
@@ -79,6 +82,7 @@ func TestWRK_03_HostileReplyTexts(t *testing.T) {
 }
 
 func TestWRK_04_CodesThatDoNotFit(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ line, want string }{
 		{"B250 2.0.0 x", "554 5.7.1 x"}, {"B999 5.7.1 x", "554 5.7.1 x"}, {"Babc 5.7.1 x", "554 5.7.1 x"}, {"B4 5.7.1 x", "554 5.7.1 x"},
 		{"B550 2.0.0 x", "550 5.7.1 x"}, {"T550 4.7.0 x", "451 4.7.0 x"}, {"T250 2.0.0 x", "451 4.3.0 x"},
@@ -101,6 +105,7 @@ func TestWRK_04_CodesThatDoNotFit(t *testing.T) {
 }
 
 func TestWRK_05_HostileAddresses(t *testing.T) {
+	t.Parallel()
 	for _, line := range []string{
 		"fa@b%3E%0D%0ARCPT%20TO:%3Cx@y", "Ra@b%3E%0D%0ARCPT%20TO:%3Cx@y", "Ra@b%3E%20NOTIFY=NEVER", "R<a@b", "R>a@b<", "Ra%20b@c", "f%22a@b", "R%C3@b.example", "Ra%00b@c", "R%3C%3Ca@b%3E%3E",
 	} {
@@ -114,6 +119,7 @@ func TestWRK_05_HostileAddresses(t *testing.T) {
 // TestWorkerChangesTheMessage has a worker write to INPUTMSG and answer that all is well: nobody gets a message that the
 // client did not send.
 func TestWorkerChangesTheMessage(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(path string) error{
 		"in place":  func(path string) error { return os.WriteFile(path, []byte("Subject: forged\n\nforged\n"), 0o600) },
 		"shortened": func(path string) error { return os.Truncate(path, 95) },
@@ -138,6 +144,7 @@ func TestWorkerChangesTheMessage(t *testing.T) {
 }
 
 func TestWRK_06_MalformedEscapes(t *testing.T) {
+	t.Parallel()
 	for _, bad := range []string{"%", "%4", "%GG"} {
 		if r, got := filteredWith(t, "HX-A a"+bad+"\nF\n"); !strings.HasPrefix(r, "451") || len(got) != 0 {
 			t.Errorf("escape %s: reply %q, %d messages", bad, r, len(got))
@@ -157,6 +164,7 @@ var hostileFiles = map[string]func(t *testing.T, path string){
 }
 
 func TestWRK_07_HostileResultFiles(t *testing.T) {
+	t.Parallel()
 	kinds := map[string]func(*testing.T, string){
 		"empty":     func(t *testing.T, path string) { writeFile(t, path, "") },
 		"without F": func(t *testing.T, path string) { writeFile(t, path, "HX-A b\n") },
@@ -186,6 +194,7 @@ func TestWRK_07_HostileResultFiles(t *testing.T) {
 }
 
 func TestWRK_08_HostileBodyFiles(t *testing.T) {
+	t.Parallel()
 	for name, kind := range hostileFiles {
 		t.Run(name, func(t *testing.T) {
 			b := testenv.StartBackend(t)
@@ -219,6 +228,7 @@ func TestWRK_08_HostileBodyFiles(t *testing.T) {
 }
 
 func TestWRK_16_RequestsStayOneLine(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	m := startMultiplexor(t, scanWith(t, "F\n"))
 	p := startProxy(t, m.args(behind(b), "--address-check=off")...)
@@ -243,6 +253,7 @@ func TestWRK_16_RequestsStayOneLine(t *testing.T) {
 }
 
 func TestWRK_20_EnormousHeaders(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	m := startMultiplexor(t, scanWith(t, "F\n"))
 	for _, filtered := range []bool{false, true} {

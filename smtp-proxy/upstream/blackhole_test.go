@@ -10,6 +10,7 @@ import (
 // RES-08: a server whose host does not answer costs a session connect-timeout, twice; from then on the next server is
 // taken at once.
 func TestRES_08_HostThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, good)
 	set := newSet(t, Config{URLs: []string{"smtp://" + testenv.Blackhole(t), p.url()}, ConnectTimeout: second / 2, RetryTime: time.Minute})
 	for i := range 4 {
@@ -35,6 +36,7 @@ func TestRES_08_HostThatDoesNotAnswer(t *testing.T) {
 
 // What the next server offers is learned though no client waits so long for the first one.
 func TestCapabilitiesBehindBlackhole(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, good)
 	set := newSet(t, Config{URLs: []string{"smtp://" + testenv.Blackhole(t), p.url()}, ConnectTimeout: second, RetryTime: time.Minute})
 	ask := func() error {

@@ -14,6 +14,7 @@ var envelope = []string{"MAIL FROM:<a@a.test>", "RCPT TO:<b@b.test>", "DATA"}
 
 // CMD-25: what a server offers and this package does not know is not there; values are checked.
 func TestCMD_25_OnlyKnownKeywordsAreBelieved(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, func(c *peerConn) {
 		c.serve(replies{ehlo: "250-SIZE 5\r\n250-XCLIENT NAME ADDR\r\n250-XFORWARD NAME\r\n250-STARTTLS\r\n" +
 			"250-AUTH PLAIN LOGIN BAD\x01MECH x_y TOO-LONG-TO-BE-A-MECHANISM\r\n250-AUTH=CRAM-MD5 PLAIN\r\n250-CHUNKING\r\n" +
@@ -36,6 +37,7 @@ func TestCMD_25_OnlyKnownKeywordsAreBelieved(t *testing.T) {
 
 // CMD-26: a reply that cannot be read ends the connection, with 451 for the client.
 func TestCMD_26_RepliesThatCannotBeRead(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ name, reply string }{
 		{"mixed codes", "250-a\r\n550 b\r\n"},
 		{"no code", "hello\r\n"},
@@ -51,9 +53,9 @@ func TestCMD_26_RepliesThatCannotBeRead(t *testing.T) {
 			set := newSet(t, Config{URLs: []string{p.url()}})
 			c := get(t, set, Client{})
 			c.Command(envelope[0])
-			_, err := c.Reply(5 * second)
+			_, err := c.Reply(testenv.Patience)
 			failed(t, err, 451, "4.3.0")
-			if _, again := c.Reply(second); !errors.Is(again, err) {
+			if _, again := c.Reply(testenv.Patience); !errors.Is(again, err) {
 				t.Errorf("the error does not stay: %v", again)
 			}
 			unusable(t, set, c)
@@ -64,7 +66,7 @@ func TestCMD_26_RepliesThatCannotBeRead(t *testing.T) {
 		c := get(t, newSet(t, Config{URLs: []string{p.url()}}), Client{})
 		defer c.Release()
 		c.Command(envelope[0])
-		r, err := c.Reply(5 * second)
+		r, err := c.Reply(testenv.Patience)
 		if err != nil || r.Text() != "a?[2J b?c?d" {
 			t.Errorf("got %v, %v", r, err)
 		}
@@ -73,15 +75,16 @@ func TestCMD_26_RepliesThatCannotBeRead(t *testing.T) {
 
 // CMD-27: a reply too many is found, and the connection is never used for the next command.
 func TestCMD_27_ConnectionOutOfStepIsNotUsed(t *testing.T) {
+	t.Parallel()
 	t.Run("two for one command", func(t *testing.T) {
 		p := startPeer(t, func(c *peerConn) { c.serve(replies{mail: "250 Ok\r\n250 Ok\r\n"}) })
 		set := newSet(t, Config{URLs: []string{p.url()}})
 		c := get(t, set, Client{})
 		c.Command(envelope[0])
-		_, err := c.Reply(5 * second)
+		_, err := c.Reply(testenv.Patience)
 		if err == nil { // the second one came late
 			c.Command(envelope[1])
-			_, err = c.Reply(5 * second)
+			_, err = c.Reply(testenv.Patience)
 		}
 		failed(t, err, 451, "4.3.0")
 		unusable(t, set, c)
@@ -94,11 +97,11 @@ func TestCMD_27_ConnectionOutOfStepIsNotUsed(t *testing.T) {
 			c.Command(line)
 		}
 		for range 2 {
-			if _, err := c.Reply(5 * second); err != nil {
+			if _, err := c.Reply(testenv.Patience); err != nil {
 				t.Fatal(err)
 			}
 		}
-		_, err := c.Reply(5 * second) // 250 to DATA
+		_, err := c.Reply(testenv.Patience) // 250 to DATA
 		failed(t, err, 451, "4.3.0")
 		unusable(t, set, c)
 	})
@@ -204,6 +207,7 @@ func unusableOrTaken(t *testing.T, set *Set, c *Conn, p *peer) {
 
 // CMD-28: trouble with the server is never more than temporary.
 func TestCMD_28_TroubleIsTemporary(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name     string
 		handle   func(c *peerConn)
@@ -272,7 +276,7 @@ func TestCMD_28_TroubleIsTemporary(t *testing.T) {
 		if err := writeOut(c); err != nil {
 			t.Fatal(err)
 		}
-		_, err := c.Reply(5 * second)
+		_, err := c.Reply(testenv.Patience)
 		failed(t, err, 451, "4.4.2")
 		unusable(t, set, c)
 	})
@@ -302,6 +306,7 @@ func writeOut(c *Conn) error {
 
 // SMG-27: what a server says before it has got all cannot accept the message.
 func TestSMG_27_ReplyBeforeTheEndAcceptsNothing(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, reply string
 		code        int
@@ -350,6 +355,7 @@ func TestSMG_27_ReplyBeforeTheEndAcceptsNothing(t *testing.T) {
 
 // The order of things is kept: what the caller must not do is an error, and nothing of it is sent.
 func TestMisuse(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name string
 		do   func(c *Conn) error
@@ -357,7 +363,7 @@ func TestMisuse(t *testing.T) {
 		{"two lines", func(c *Conn) error { c.Command("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>"); return c.Flush() }},
 		{"bare LF", func(c *Conn) error { c.Command("MAIL FROM:<a@b>\nX"); return c.Flush() }},
 		{"NUL", func(c *Conn) error { c.Command("MAIL FROM:<a\x00@b>"); return c.Flush() }},
-		{"reply without command", func(c *Conn) error { _, err := c.Reply(second); return err }},
+		{"reply without command", func(c *Conn) error { _, err := c.Reply(testenv.Patience); return err }},
 		{"content without DATA", func(c *Conn) error { _, err := c.Content().Write([]byte("x")); return err }},
 		{"end without DATA", func(c *Conn) error { return c.EndContent() }},
 	} {
@@ -378,6 +384,7 @@ func TestMisuse(t *testing.T) {
 
 // Commands go out in one write, and replies come back in order.
 func TestPipeline(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, func(c *peerConn) { c.serve(replies{rcpt: "550 5.1.1 no\r\n", data: "554 5.5.1 no recipients\r\n"}) })
 	set := newSet(t, Config{URLs: []string{p.url()}})
 	c := get(t, set, Client{})
@@ -394,6 +401,7 @@ func TestPipeline(t *testing.T) {
 
 // A server that does not pipeline gets a command when it has answered the one before.
 func TestNoPipeline(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, func(c *peerConn) {
 		c.say("220 a\r\n")
 		for {
@@ -432,10 +440,10 @@ func send2(t *testing.T, c *Conn) (int, string) {
 	t.Helper()
 	c.Command(envelope[0])
 	c.Command(envelope[1])
-	if _, err := c.Reply(second); err != nil {
+	if _, err := c.Reply(testenv.Patience); err != nil {
 		t.Fatal(err)
 	}
-	r, err := c.Reply(second)
+	r, err := c.Reply(testenv.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -443,6 +451,7 @@ func send2(t *testing.T, c *Conn) (int, string) {
 }
 
 func TestQueueID(t *testing.T) {
+	t.Parallel()
 	for text, want := range map[string]string{
 		"Ok: queued as 4XyZ123":                                       "4XyZ123",
 		"OK id=1tE7xX-0000000001-abcd":                                "1tE7xX-0000000001-abcd",

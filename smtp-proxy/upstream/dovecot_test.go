@@ -11,6 +11,7 @@ import (
 
 // A message for three at Dovecot: one recipient each time, nobody gets it twice, whoever is full is told.
 func TestDovecotLMTP(t *testing.T) {
+	t.Parallel()
 	server := testenv.StartLMTP(t)
 	set := newSet(t, Config{URLs: []string{"lmtp:" + server.Socket}, Helo: "proxy.test"})
 	todo := []string{"eve", "nobody", "full", "bob"}
@@ -21,13 +22,13 @@ func TestDovecotLMTP(t *testing.T) {
 		for _, r := range todo {
 			c.Command("RCPT TO:<" + r + "@example.net>")
 		}
-		if r, err := c.Reply(10 * second); err != nil || r.Code != 250 {
+		if r, err := c.Reply(testenv.Patience); err != nil || r.Code != 250 {
 			t.Fatalf("MAIL: %v, %v", r, err)
 		}
 		var rest []string
 		taken := ""
 		for _, name := range todo {
-			r, err := c.Reply(10 * second)
+			r, err := c.Reply(testenv.Patience)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -52,7 +53,7 @@ func TestDovecotLMTP(t *testing.T) {
 		if err := c.EndContent(); err != nil {
 			t.Fatal(err)
 		}
-		r, err := c.Reply(10 * second)
+		r, err := c.Reply(testenv.Patience)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -25,6 +25,7 @@ func xclientPeer(t *testing.T, ehlo string) *peer {
 
 // XCL-05: values are encoded, unknown ones named as such, only attributes sent that the server takes.
 func TestXCL_05_WhatIsSaidOfTheClient(t *testing.T) {
+	t.Parallel()
 	all := strings.Fields("NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT")
 	v6 := aClient
 	v6.Addr = netip.MustParseAddrPort("[2001:db8::7]:1")
@@ -119,6 +120,7 @@ func TestXCL_05_WhatIsSaidOfTheClient(t *testing.T) {
 
 // A server that takes XCLIENT but once gets another connection for the next client.
 func TestXClientOnce(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, func(c *peerConn) {
 		told := false
 		c.say("220 a\r\n")
@@ -150,6 +152,7 @@ func TestXClientOnce(t *testing.T) {
 
 // The PROXY header is the first thing on the connection, and the connection is of use for that client only.
 func TestProxyHeader(t *testing.T) {
+	t.Parallel()
 	v6 := aClient
 	v6.Addr = netip.MustParseAddrPort("[2001:db8::7]:99")
 	mapped := aClient

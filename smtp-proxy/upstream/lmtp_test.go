@@ -61,6 +61,7 @@ func (p *peer) lmtpURL() string { return "lmtp:" + p.l.Addr().String() }
 // One recipient is one message: the others are answered for the server, in order, also in a pipeline, and the
 // server never hears of them.
 func TestLMTPOneRecipient(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		rcpts []string
@@ -94,7 +95,7 @@ func TestLMTPOneRecipient(t *testing.T) {
 				if err := c.EndContent(); err != nil {
 					t.Fatal(err)
 				}
-				if r, err := c.Reply(5 * second); err != nil || r.Code != test.code {
+				if r, err := c.Reply(testenv.Patience); err != nil || r.Code != test.code {
 					t.Errorf("got %v, %v; want %d", r, err, test.code)
 				}
 			}
@@ -116,6 +117,7 @@ func TestLMTPOneRecipient(t *testing.T) {
 }
 
 func TestLMTPNoRecipient(t *testing.T) {
+	t.Parallel()
 	p := lmtpPeer(t)
 	c := get(t, newSet(t, Config{URLs: []string{p.lmtpURL()}}), Client{})
 	defer c.Release()
@@ -124,6 +126,7 @@ func TestLMTPNoRecipient(t *testing.T) {
 
 // With more recipients the answers to them become one.
 func TestLMTPMerge(t *testing.T) {
+	t.Parallel()
 	const good, later, never = "250 2.0.0 Saved\r\n", "452 4.2.2 Full\r\n", "550 5.2.1 Gone\r\n"
 	for _, test := range []struct {
 		name string
@@ -145,7 +148,7 @@ func TestLMTPMerge(t *testing.T) {
 			if err := c.EndContent(); err != nil {
 				t.Fatal(err)
 			}
-			if r, err := c.Reply(5 * second); err != nil || r.String() != test.want {
+			if r, err := c.Reply(testenv.Patience); err != nil || r.String() != test.want {
 				t.Errorf("got %v, %v; want %s", r, err, test.want)
 			}
 			c.Release()

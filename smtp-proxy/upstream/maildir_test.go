@@ -43,7 +43,7 @@ func say(t *testing.T, c *Conn, commands []string, codes ...int) {
 		c.Command(line)
 	}
 	for i, want := range codes {
-		r, err := c.Reply(5 * second)
+		r, err := c.Reply(testenv.Patience)
 		if err != nil {
 			t.Fatalf("reply to %q: %v", commands[i], err)
 		}
@@ -63,7 +63,7 @@ func send(t *testing.T, c *Conn, from, to, content string) (code int, text strin
 	if err := c.EndContent(); err != nil {
 		t.Fatal(err)
 	}
-	r, err := c.Reply(5 * second)
+	r, err := c.Reply(testenv.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +71,7 @@ func send(t *testing.T, c *Conn, from, to, content string) (code int, text strin
 }
 
 func TestMaildir(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "mail")
 	set := newSet(t, Config{URLs: []string{"maildir:" + dir}, Helo: "proxy.test"})
 	long := strings.Repeat("x", 64<<10)
@@ -110,6 +111,7 @@ func TestMaildir(t *testing.T) {
 }
 
 func TestMaildirFailure(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "mail")
 	set := newSet(t, Config{URLs: []string{"maildir:" + dir}})
 	if err := os.Remove(filepath.Join(dir, "tmp")); err != nil {
@@ -124,6 +126,7 @@ func TestMaildirFailure(t *testing.T) {
 
 // A message whose end never came is nowhere.
 func TestMaildirAbort(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "mail")
 	set := newSet(t, Config{URLs: []string{"maildir:" + dir}})
 	c := get(t, set, Client{})
@@ -148,6 +151,7 @@ func TestMaildirAbort(t *testing.T) {
 
 // Replies that clients hear are in our own words.
 func TestMaildirReplies(t *testing.T) {
+	t.Parallel()
 	set := newSet(t, Config{URLs: []string{"maildir:" + filepath.Join(testenv.ShortDir(t), "Maildir")}})
 	c := get(t, set, Client{})
 	defer c.Release()
@@ -155,7 +159,7 @@ func TestMaildirReplies(t *testing.T) {
 		c.Command(line)
 	}
 	for i, want := range []string{"250 2.1.0 Ok", "250 2.1.5 Ok"} {
-		if r, err := c.Reply(5 * second); err != nil || r.String() != want {
+		if r, err := c.Reply(testenv.Patience); err != nil || r.String() != want {
 			t.Errorf("reply to %q is %q, %v; want %q", envelope[i], r.String(), err, want)
 		}
 	}
@@ -163,6 +167,7 @@ func TestMaildirReplies(t *testing.T) {
 
 // TestMaildirPostmaster: RFC 5321, 4.1.1.3, has an address without domain, which the server half does not know.
 func TestMaildirPostmaster(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(testenv.ShortDir(t), "Maildir")
 	set := newSet(t, Config{URLs: []string{"maildir:" + dir}, Helo: "here.example"})
 	c := get(t, set, Client{})

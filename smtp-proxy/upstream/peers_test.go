@@ -11,6 +11,7 @@ import (
 // Exim and OpenSMTPD behind: messages arrive as they were sent, one by one, on one connection, and with the name
 // that the server's reply has.
 func TestOtherServers(t *testing.T) {
+	t.Parallel()
 	t.Run("Exim", func(t *testing.T) {
 		s := testenv.StartExim(t, 0, "")
 		tryServer(t, s.Address(), "bob@example.net", s.Delivered)

@@ -17,6 +17,7 @@ import (
 
 // A kept connection is used again, with RSET in front, in the same flush as what follows.
 func TestReuse(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, good)
 	set := newSet(t, Config{URLs: []string{p.url()}})
 	for range 3 {
@@ -40,6 +41,7 @@ func TestReuse(t *testing.T) {
 }
 
 func TestReuseWithoutPipelining(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, func(c *peerConn) { c.serve(replies{ehlo: "250 peer.test\r\n"}) })
 	set := newSet(t, Config{URLs: []string{p.url()}})
 	get(t, set, Client{}).Release()
@@ -52,6 +54,7 @@ func TestReuseWithoutPipelining(t *testing.T) {
 
 // A transaction that is open when the connection is given back is ended.
 func TestReleaseResets(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, good)
 	set := newSet(t, Config{URLs: []string{p.url()}})
 	c := get(t, set, Client{})
@@ -69,6 +72,7 @@ func TestReleaseResets(t *testing.T) {
 
 // What one session was refused does not make the server slow for another one; a message makes up for it.
 func TestNoReuseAfterRefusals(t *testing.T) {
+	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string {
 		if a.Line == "RCPT TO:<no@b.test>" {
@@ -97,6 +101,7 @@ func TestNoReuseAfterRefusals(t *testing.T) {
 }
 
 func TestNoReuse(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name string
 		r    replies
@@ -143,6 +148,7 @@ func TestNoReuse(t *testing.T) {
 
 // An AUTH dialog goes through line by line; 334 is a reply to its lines and to nothing else.
 func TestAuthDialog(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, func(c *peerConn) {
 		c.say("220 a\r\n")
 		c.line()
@@ -165,24 +171,26 @@ func TestAuthDialog(t *testing.T) {
 		say(t, c, []string{step.line}, step.code)
 	}
 	c.Command("MAIL FROM:<a@b>")
-	_, err := c.Reply(second)
+	_, err := c.Reply(testenv.Patience)
 	failed(t, err, 451, "4.3.0")
 	unusable(t, set, c)
 }
 
 // A reply other than 2xx to the RSET in front is no reply to the command behind it.
 func TestReuseRefused(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, func(c *peerConn) { c.serve(replies{rset: "421 4.4.2 Too late\r\n"}) })
 	set := newSet(t, Config{URLs: []string{p.url()}})
 	get(t, set, Client{}).Release()
 	c := get(t, set, Client{})
 	c.Command(envelope[0])
-	_, err := c.Reply(5 * second)
+	_, err := c.Reply(testenv.Patience)
 	failed(t, err, 451, "4.3.0")
 	unusable(t, set, c)
 }
 
 func TestIdleTime(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, good)
 	set := newSet(t, Config{URLs: []string{p.url()}, IdleTime: second / 20})
 	a, b := get(t, set, Client{}), get(t, set, Client{})
@@ -197,6 +205,7 @@ func TestIdleTime(t *testing.T) {
 // Connections that are in order are ended with QUIT, others are not: what would be read as a command must not go
 // into the middle of something.
 func TestQuit(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, good)
 	set := newSet(t, Config{URLs: []string{p.url()}})
 	c := get(t, set, Client{})
@@ -218,6 +227,7 @@ func TestQuit(t *testing.T) {
 }
 
 func TestMaxAgeAndMaxIdle(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, good)
 	set := newSet(t, Config{URLs: []string{p.url()}, MaxAge: time.Nanosecond})
 	unusable(t, set, get(t, set, Client{}))
@@ -232,6 +242,7 @@ func TestMaxAgeAndMaxIdle(t *testing.T) {
 
 // A server that closed an idle connection costs nothing: a new one is opened.
 func TestIdleHungUp(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, good)
 	set := newSet(t, Config{URLs: []string{p.url()}})
 	get(t, set, Client{}).Release()
@@ -263,6 +274,7 @@ func deadAddress(t *testing.T) string {
 
 // With several servers the next one is taken when one is down, and the first one again when it is back.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	dead := deadAddress(t)
 	p := startPeer(t, good)
 	refuses := startPeer(t, func(c *peerConn) { c.say("421 not now\r\n") })
@@ -292,6 +304,7 @@ func TestFailover(t *testing.T) {
 // RES-08: a server that is down is not asked by every session, and says so at once; one try at a time shows
 // that it is back.
 func TestRES_08_ServerThatIsDownIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, func(c *peerConn) { c.say("421 not now\r\n") })
 	set := newSet(t, Config{URLs: []string{p.url()}, RetryTime: time.Hour})
 	for range 50 {
@@ -336,6 +349,7 @@ func TestRES_08_ServerThatIsDownIsLeftAlone(t *testing.T) {
 // RES-08: a server that takes no new connections is used over those that there are; and when it takes new ones again, all
 // sessions get one, though the first ones to come found kept connections.
 func TestRES_08_KeptConnectionsServeOn(t *testing.T) {
+	t.Parallel()
 	var refuse atomic.Bool
 	p := startPeer(t, func(c *peerConn) {
 		if refuse.Load() {
@@ -377,6 +391,7 @@ func TestRES_08_KeptConnectionsServeOn(t *testing.T) {
 
 // RES-08: nobody waits longer for a server than the settings, or the caller's context, say.
 func TestRES_08_NobodyWaitsBeyondTheDeadlines(t *testing.T) {
+	t.Parallel()
 	silent := startPeer(t, func(c *peerConn) { c.line() })
 	for _, test := range []struct {
 		name string
@@ -438,13 +453,14 @@ func TestRES_08_NobodyWaitsBeyondTheDeadlines(t *testing.T) {
 
 // RES-08: no more connections to a server than allowed; who waits gets the next one, or 451 in time.
 func TestRES_08_ConnectionsToAServerAreLimited(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, good)
 	set := newSet(t, Config{URLs: []string{p.url()}, MaxConns: 3})
 	var wg sync.WaitGroup
 	var inUse atomic.Int32
 	for range 30 {
 		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 20*second)
+			ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience)
 			defer cancel()
 			c, err := set.Get(ctx, Client{})
 			if err != nil {
@@ -452,7 +468,7 @@ func TestRES_08_ConnectionsToAServerAreLimited(t *testing.T) {
 				return
 			}
 			c.Command("NOOP")
-			if _, err := c.Reply(5 * second); err != nil {
+			if _, err := c.Reply(testenv.Patience); err != nil {
 				t.Error(err)
 			}
 			if n := inUse.Add(1); n > 3 {
@@ -484,6 +500,7 @@ func TestRES_08_ConnectionsToAServerAreLimited(t *testing.T) {
 
 // Capabilities are asked for once, by one of many, and brought up to date by every connection.
 func TestCapabilities(t *testing.T) {
+	t.Parallel()
 	p := startPeer(t, func(c *peerConn) {
 		if c.n == 0 {
 			c.serve(replies{ehlo: "250-a\r\n250 SIZE 1\r\n"})
@@ -523,6 +540,7 @@ func TestCapabilities(t *testing.T) {
 }
 
 func TestSource(t *testing.T) {
+	t.Parallel()
 	from := make(chan net.Addr, 1)
 	p := startPeer(t, func(c *peerConn) {
 		from <- c.RemoteAddr()
@@ -536,6 +554,7 @@ func TestSource(t *testing.T) {
 }
 
 func TestParseEndpoint(t *testing.T) {
+	t.Parallel()
 	for text, want := range map[string]string{
 		"smtp://localhost":            "tcp localhost:25 lmtp=false tls=false",
 		"smtp://127.0.0.1:10025/":     "tcp 127.0.0.1:10025 lmtp=false tls=false",
@@ -569,6 +588,7 @@ func yes(b bool) string {
 }
 
 func TestConfigErrors(t *testing.T) {
+	t.Parallel()
 	for _, conf := range []Config{
 		{}, {URLs: []string{"x"}}, {URLs: []string{"smtp://a"}, TLS: "sometimes"}, {URLs: []string{"smtp://a"}, ClientIP: "yes"},
 		{URLs: []string{"smtp://a"}, Helo: "a b"}, {URLs: []string{"maildir:/proc/x"}},
@@ -583,6 +603,7 @@ func TestConfigErrors(t *testing.T) {
 // TestIdleConnectionsMakeRoom has a server greet no more clients than it has processes for: connections that are kept idle
 // are closed for one that waits to be greeted, and not kept while it does.
 func TestIdleConnectionsMakeRoom(t *testing.T) {
+	t.Parallel()
 	places := make(chan struct{}, 2)
 	p := startPeer(t, func(c *peerConn) {
 		places <- struct{}{}

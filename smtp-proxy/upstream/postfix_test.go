@@ -27,6 +27,7 @@ func sendTo(t *testing.T, c *Conn, content string) string {
 
 // Messages arrive at Postfix as they were sent, one by one, on one connection.
 func TestPostfix(t *testing.T) {
+	t.Parallel()
 	m := testenv.StartPostfix(t, "", "")
 	set := newSet(t, Config{URLs: []string{"smtp://" + m.Address()}, Helo: "proxy.example.net"})
 	caps, err := set.Capabilities(t.Context())
@@ -58,7 +59,7 @@ func TestPostfix(t *testing.T) {
 	// Refusals are passed on as they are, and do not harm the connection.
 	c := get(t, set, Client{})
 	c.Command("MAIL FROM:<ann@example.org> SIZE=99999999999")
-	r, err := c.Reply(5 * second)
+	r, err := c.Reply(testenv.Patience)
 	if err != nil || r.Code != 552 || r.Enhanced != "5.3.4" {
 		t.Errorf("got %v, %v", r, err)
 	}
@@ -71,6 +72,7 @@ func TestPostfix(t *testing.T) {
 
 // INV-03 at a real server: none of the smuggling sequences makes two messages of one.
 func TestPostfixSmuggling(t *testing.T) {
+	t.Parallel()
 	m := testenv.StartPostfix(t, "smtpd_forbid_bare_newline = no", "")
 	set := newSet(t, Config{URLs: []string{"smtp://" + m.Address()}})
 	ends := []string{"\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\n", "\n.\r", "\r.\r\n", "\r\n.\r", "\r\n.\r\r\n", "\r\r\n.\r\r\n",
@@ -107,6 +109,7 @@ func writePEM(t *testing.T, cert tls.Certificate) string {
 }
 
 func TestPostfixTLS(t *testing.T) {
+	t.Parallel()
 	ca := testenv.NewAuthority(t)
 	file := writePEM(t, ca.Issue("127.0.0.1", time.Hour))
 	tlsPort := testenv.FreePort(t)
@@ -135,6 +138,7 @@ func TestPostfixTLS(t *testing.T) {
 
 // Postfix believes XCLIENT, but takes it once: clients get connections of their own.
 func TestPostfixXClient(t *testing.T) {
+	t.Parallel()
 	m := testenv.StartPostfix(t, "inet_protocols = ipv4\nsmtpd_authorized_xclient_hosts = 127.0.0.1\nsmtpd_relay_restrictions = permit_auth_destination, reject", "")
 	set := newSet(t, Config{URLs: []string{"smtp://" + m.Address()}, ClientIP: ClientIPXClient})
 	if _, err := set.Capabilities(t.Context()); err != nil {
@@ -176,6 +180,7 @@ func TestPostfixXClient(t *testing.T) {
 }
 
 func TestPostfixProxyProtocol(t *testing.T) {
+	t.Parallel()
 	port := testenv.FreePort(t)
 	m := testenv.StartPostfix(t, "smtpd_relay_restrictions = permit_auth_destination, reject",
 		fmt.Sprintf("127.0.0.1:%d inet n - n - - smtpd -o smtpd_upstream_proxy_protocol=haproxy", port))
@@ -199,6 +204,7 @@ func TestPostfixProxyProtocol(t *testing.T) {
 
 // Postfix closes idle connections; that costs no message.
 func TestPostfixIdle(t *testing.T) {
+	t.Parallel()
 	m := testenv.StartPostfix(t, "smtpd_timeout = 1s", "")
 	set := newSet(t, Config{URLs: []string{"smtp://" + m.Address()}})
 	c := get(t, set, Client{})
@@ -217,6 +223,7 @@ func TestPostfixIdle(t *testing.T) {
 
 // sendmail -bs of Postfix, as a program.
 func TestPostfixSendmail(t *testing.T) {
+	t.Parallel()
 	m := testenv.StartPostfix(t, "", "")
 	testenv.Need(t, "sendmail -bs as server", "sendmail")
 	sendmail := testenv.Path(t, "sendmail -bs as server", "sendmail")

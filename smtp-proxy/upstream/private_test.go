@@ -72,6 +72,7 @@ func authServer(t *testing.T, how string) *peer {
 // clear and no password does: AUTH is not offered, a kept connection in clear is not taken for it, and the command is
 // refused if it comes all the same.
 func TestTLS_60_NoPasswordInClear(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		how  string
 		mode TLS

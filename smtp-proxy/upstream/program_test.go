@@ -62,6 +62,7 @@ done
 `
 
 func TestProgram(t *testing.T) {
+	t.Parallel()
 	var said syncBuffer
 	log := slog.New(slog.NewTextHandler(&said, nil))
 	set := newSet(t, Config{URLs: []string{script(t, shellServer)}, Log: log})
@@ -116,6 +117,7 @@ func programOf(st *stream) *program { return st.direct.Conn.(*program) }
 
 // A program that does not end with its input is killed, with all that it started.
 func TestProgramKilled(t *testing.T) {
+	t.Parallel()
 	url := script(t, "trap '' TERM HUP PIPE\nsleep 1000 &\nprintf '220 a\\r\\n'\nread -r line\nprintf '250 a\\r\\n'\nwait\n")
 	set := newSet(t, Config{URLs: []string{url}})
 	set.servers[0].dialer = func(context.Context) (*stream, error) {
@@ -139,6 +141,7 @@ func TestProgramKilled(t *testing.T) {
 }
 
 func TestProgramMissing(t *testing.T) {
+	t.Parallel()
 	set := newSet(t, Config{URLs: []string{"exec:/does/not/exist -bs"}})
 	if r, err := getError(t, set, Client{}); r.Enhanced != "4.4.1" || !strings.Contains(err.Error(), "/does/not/exist") {
 		t.Errorf("got %v, %v", r, err)

@@ -9,6 +9,7 @@ import (
 )
 
 func TestSilent(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

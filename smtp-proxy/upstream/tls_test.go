@@ -53,6 +53,7 @@ func (c *peerConn) startTLS(conf *tls.Config) bool {
 }
 
 func TestStartTLS(t *testing.T) {
+	t.Parallel()
 	ca := testenv.NewAuthority(t)
 	for _, mode := range []TLS{TLSMay, TLSRequire, TLSVerify} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -90,6 +91,7 @@ func TestStartTLS(t *testing.T) {
 // TLS-04: bytes in clear behind the reply to STARTTLS end the connection; they are never read as if they had
 // come within TLS.
 func TestTLS_04_BytesBehindTheReplyToStartTLS(t *testing.T) {
+	t.Parallel()
 	ca := testenv.NewAuthority(t)
 	conf := &tls.Config{Certificates: []tls.Certificate{ca.Issue("127.0.0.1", time.Hour)}}
 	for _, mode := range []TLS{TLSMay, TLSRequire, TLSVerify} {
@@ -106,6 +108,7 @@ func TestTLS_04_BytesBehindTheReplyToStartTLS(t *testing.T) {
 
 // TLS-05: nothing is sent behind STARTTLS until the server has answered.
 func TestTLS_05_NothingIsSentBehindStartTLS(t *testing.T) {
+	t.Parallel()
 	waits := make(chan bool, 1)
 	p := startPeer(t, func(c *peerConn) {
 		c.say("220 a\r\n")
@@ -134,6 +137,7 @@ func errTimeout(err error) error {
 
 // TLS-08: with require nothing is sent in clear but EHLO and STARTTLS.
 func TestTLS_08_NothingInClearWithRequire(t *testing.T) {
+	t.Parallel()
 	ca := testenv.NewAuthority(t)
 	conf := &tls.Config{Certificates: []tls.Certificate{ca.Issue("127.0.0.1", time.Hour)}}
 	for _, test := range []struct {
@@ -188,6 +192,7 @@ func TestTLS_08_NothingInClearWithRequire(t *testing.T) {
 
 // TLS-09: with verify the certificate must be the host's.
 func TestTLS_09_CertificateOfAnother(t *testing.T) {
+	t.Parallel()
 	ca, other := testenv.NewAuthority(t), testenv.NewAuthority(t)
 	for _, test := range []struct {
 		name string
@@ -216,6 +221,7 @@ func TestTLS_09_CertificateOfAnother(t *testing.T) {
 
 // With may a server whose TLS is broken is spoken to without, and not asked for TLS again for a while.
 func TestMayGoesOnInClear(t *testing.T) {
+	t.Parallel()
 	ca := testenv.NewAuthority(t)
 	old := &tls.Config{Certificates: []tls.Certificate{ca.Issue("x", time.Hour)}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
 	p := startPeer(t, func(c *peerConn) { c.serveStartTLS(old, "") })
@@ -231,6 +237,7 @@ func TestMayGoesOnInClear(t *testing.T) {
 
 // smtps:// with a client certificate, and SNI.
 func TestSMTPS(t *testing.T) {
+	t.Parallel()
 	ca := testenv.NewAuthority(t)
 	names := make(chan string, 1)
 	conf := &tls.Config{
@@ -257,6 +264,7 @@ func TestSMTPS(t *testing.T) {
 
 // UseTLS exchanges roots and certificate; what came of the old ones is not used again, not even a TLS session.
 func TestUseTLS(t *testing.T) {
+	t.Parallel()
 	ca, other := testenv.NewAuthority(t), testenv.NewAuthority(t)
 	names := make(chan string, 10)
 	conf := &tls.Config{
