@@ -13,6 +13,7 @@ import (
 // TestChangedSettingsAreNamed: a reread names the settings that have changed since the start, as none of them is in force
 // before a restart, and what would keep the program from starting.
 func TestChangedSettingsAreNamed(t *testing.T) {
+	t.Parallel()
 	r := prepare(t)
 	write := func(text string) {
 		if err := os.WriteFile(r.path("conf"), []byte(text), 0o644); err != nil {

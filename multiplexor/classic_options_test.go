@@ -8,6 +8,7 @@ import (
 )
 
 func TestTheirArguments(t *testing.T) {
+	t.Parallel()
 	tests := []struct{ name, args, want string }{
 		{"separate and attached", "-x 10 -m5", "-x10 -m5"},
 		{"clusters", "-lZx 10 -Dq5", "-l -Z -x10 -D -q5"},

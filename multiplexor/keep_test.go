@@ -19,6 +19,7 @@ func (c lineTo) Write(p []byte) (int, error) {
 }
 
 func TestPoisonKeeper(t *testing.T) {
+	t.Parallel()
 	spool, keep := t.TempDir(), t.TempDir()
 	dir := filepath.Join(spool, "mdefang-x")
 	if err := os.Mkdir(dir, 0o700); err != nil {

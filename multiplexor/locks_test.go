@@ -27,6 +27,7 @@ func pidIn(t *testing.T, path string) string {
 // TestStartWhileAnotherDrains: one that takes over while the last requests of another
 // are being finished keeps its files and sockets when the other ends.
 func TestStartWhileAnotherDrains(t *testing.T) {
+	t.Parallel()
 	r := prepare(t)
 	fifo := r.path("fifo")
 	if err := syscall.Mkfifo(fifo, 0o666); err != nil {
@@ -109,6 +110,7 @@ func TestStartWhileAnotherDrains(t *testing.T) {
 // TestFilesOfRoot: beside a process id file in a directory where only root makes files the lock file is made, too, and what
 // keeps either from being made is not taken for another copy.
 func TestFilesOfRoot(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t)
 	r := prepare(t)
 	ours := testenv.ShortDir(t)
@@ -139,6 +141,7 @@ func TestFilesOfRoot(t *testing.T) {
 // TestFailedStartLeavesNoPid: whatever a start fails at, no file says afterwards that a
 // process runs that does not, and what belongs to another stays.
 func TestFailedStartLeavesNoPid(t *testing.T) {
+	t.Parallel()
 	r := prepare(t)
 	r.start(exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D", "-l", "-p", r.path("pid"))...))
 	bin := testenv.Binary(t, "multiplexor")

@@ -18,6 +18,7 @@ import (
 // TestWorkQueueEnds: work may have something to say after the end was asked
 // for, and so may the statistics file, which is closed after that.
 func TestWorkQueueEnds(t *testing.T) {
+	t.Parallel()
 	e := newWorkQueue()
 	log := &memoryLog{}
 	j := &logQueue{log: slog.New(log), work: e}
@@ -78,6 +79,7 @@ func blocked() (e *workQueue, release func()) {
 // TestWorkThatMustBeDone: what is no line is done although there is no room, and
 // in order.
 func TestWorkThatMustBeDone(t *testing.T) {
+	t.Parallel()
 	e, release := blocked()
 	did := ""
 	e.must(func() { did += "a" })
@@ -93,6 +95,7 @@ func TestWorkThatMustBeDone(t *testing.T) {
 // TestReopenIsNeverLost: SIGHUP has its effect although more lines wait than there
 // is room for, and not once for each signal.
 func TestReopenIsNeverLost(t *testing.T) {
+	t.Parallel()
 	e, release := blocked()
 	log := &memoryLog{}
 	path := filepath.Join(t.TempDir(), "stats")
@@ -118,6 +121,7 @@ func TestReopenIsNeverLost(t *testing.T) {
 // TestStatisticsThatCannotBeWritten: the log says so once, whether or not it gets
 // the lines itself, and again after a line that could be written.
 func TestStatisticsThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
 	e, log := newWorkQueue(), &memoryLog{}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "stats")
@@ -149,6 +153,7 @@ func TestStatisticsThatCannotBeWritten(t *testing.T) {
 
 // TestStatisticsToAFIFO: they go to who reads it; without a reader nothing waits for one, at the start or at SIGHUP.
 func TestStatisticsToAFIFO(t *testing.T) {
+	t.Parallel()
 	e, log := newWorkQueue(), &memoryLog{}
 	path := filepath.Join(t.TempDir(), "stats")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
@@ -180,6 +185,7 @@ func TestStatisticsToAFIFO(t *testing.T) {
 
 // TestStatisticsFile looks at the form of a line, and at a file that was renamed: lines go to a new one after reopening.
 func TestStatisticsFile(t *testing.T) {
+	t.Parallel()
 	e := newWorkQueue()
 	path := filepath.Join(t.TempDir(), "stats")
 	s := &statLog{path: path, mode: 0o600, flush: true, log: &logQueue{work: e}}

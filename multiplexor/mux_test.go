@@ -57,6 +57,7 @@ func TestMUX_01_RequestLines(t *testing.T) {
 
 // TestMUX_01_FewDescriptors: connections that do nothing leave enough of them for workers.
 func TestMUX_01_FewDescriptors(t *testing.T) {
+	t.Parallel()
 	r := prepare(t)
 	args := append([]string{"-c", `ulimit -n 150; exec "$0" "$@"`, testenv.Binary(t, "multiplexor")}, r.args("-D", "-x", "8", "-a", "u", "-c", "60")...)
 	r.start(exec.Command("/bin/sh", args...))
@@ -96,6 +97,7 @@ func TestMUX_01_FewDescriptors(t *testing.T) {
 // TestMUX_01_MoreWorkersThanDescriptors: as long as not all workers run there are enough
 // for those that do and for their clients.
 func TestMUX_01_MoreWorkersThanDescriptors(t *testing.T) {
+	t.Parallel()
 	r := prepare(t)
 	args := append([]string{"-c", `ulimit -n 150; exec "$0" "$@"`, testenv.Binary(t, "multiplexor")}, r.args("-D", "-x", "60", "-b", "60")...)
 	r.start(exec.Command("/bin/sh", args...))
@@ -114,6 +116,7 @@ func TestMUX_01_MoreWorkersThanDescriptors(t *testing.T) {
 
 // TestMUX_01_IdleConnections: 10 000 of them cost little, and requests go on.
 func TestMUX_01_IdleConnections(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "-x", "1")
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -153,6 +156,7 @@ func TestMUX_01_IdleConnections(t *testing.T) {
 // TestMUX_02_ScanOutsideTheSpool: a scan of a directory that is not below the spool is
 // refused, however it is written.
 func TestMUX_02_ScanOutsideTheSpool(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "-x", "2")
 	for _, dir := range []string{"msg", "msg/inner", "other dir"} {
 		if err := os.Mkdir(r.path(dir), 0o755); err != nil {
@@ -194,6 +198,7 @@ func TestMUX_02_ScanOutsideTheSpool(t *testing.T) {
 
 // TestMUX_03_StatusSocket: it answers what only looks, and refuses the rest.
 func TestMUX_03_StatusSocket(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "-a", "u")
 	sock := r.path("u")
 	if st, err := os.Stat(sock); err != nil || st.Mode().Perm() != 0o777 {
@@ -218,6 +223,7 @@ func TestMUX_03_StatusSocket(t *testing.T) {
 // TestMUX_04_SocketModesAndTakenPaths: modes, and what is done with a path that is taken. That a socket
 // never has a wider mode is looked at where sockets are made, in package listen.
 func TestMUX_04_SocketModesAndTakenPaths(t *testing.T) {
+	t.Parallel()
 	for _, group := range []bool{false, true} {
 		want, more := os.FileMode(0o700), []string(nil)
 		if group {
@@ -256,16 +262,17 @@ func TestMUX_04_SocketModesAndTakenPaths(t *testing.T) {
 // TestMUX_05_ListenersOfTheWholeNetwork need the name that says so, and a warning is
 // logged.
 func TestMUX_05_ListenersOfTheWholeNetwork(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		form string
 		warn bool
 	}{{"inet:%d", false}, {"inet_any:%d", true}, {"tcp:0.0.0.0:%d", true}} {
 		r := startReal(t, "-O", fmt.Sprintf(tt.form, testenv.FreePort(t)))
 		r.want("ping", "PONG\n")
+		r.end()
 		if got := strings.Contains(r.proc.Output(), "reached from other machines"); got != tt.warn {
 			t.Errorf("%s: warned %v, want %v:\n%s", tt.form, got, tt.warn, r.proc.Output())
 		}
-		r.end()
 	}
 }
 
@@ -286,6 +293,7 @@ func (r *real) listener(interest string) (net.Conn, *bufio.Reader) {
 // TestMUX_06_ListenerThatNeverReads holds up nobody, and others hear every Y and Z in
 // order. What becomes of the slow one itself is in package notify.
 func TestMUX_06_ListenerThatNeverReads(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "-x", "1", "-O", "n")
 	for range 10 {
 		r.listener("?*\n")
@@ -323,6 +331,7 @@ func TestMUX_06_ListenerThatNeverReads(t *testing.T) {
 
 // TestMUX_07_ListenerLimit: one beyond it is told so.
 func TestMUX_07_ListenerLimit(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "-O", "n", "--notify-limit", "3")
 	for range 3 {
 		r.listener("")
@@ -338,6 +347,7 @@ func TestMUX_07_ListenerLimit(t *testing.T) {
 // TestMUX_08_InterestLines: the last line that begins with a question mark counts, with
 // the capital letters in it; none is too long.
 func TestMUX_08_InterestLines(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "-O", "n", "-x", "1")
 	for _, tt := range []struct{ name, send, first string }{
 		{"a NUL in it", "?\x00YZ\n", "Z\n"},
@@ -372,6 +382,7 @@ func TestMUX_08_InterestLines(t *testing.T) {
 // TestMUX_09_ForgedEvents: a worker's text with a line feed is one S event; who wants
 // only Z hears nothing of it.
 func TestMUX_09_ForgedEvents(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "-Z", "-O", "n", "-x", "3")
 	_, all := r.listener("?S+\n")
 	conn, edges := r.listener("?Z+\n")
@@ -403,6 +414,7 @@ func TestMUX_09_ForgedEvents(t *testing.T) {
 // TestMUX_10_PeersOfTheWrongUser: who may connect to each kind of UNIX socket can be
 // said, and all others are refused.
 func TestMUX_10_PeersOfTheWrongUser(t *testing.T) {
+	t.Parallel()
 	me, other := strconv.Itoa(os.Getuid()), strconv.Itoa(os.Getuid()+1)
 	dial := func(r *real, name, text string) string {
 		conn := testenv.Dial(t, "unix", r.path(name))

@@ -114,6 +114,7 @@ func lines(program int) [][]given {
 // TestNumericOptions has every default and every bound, with the value attached to
 // its letter and apart from it, alone and behind a switch.
 func TestNumericOptions(t *testing.T) {
+	t.Parallel()
 	read := func(name string, args []string) (*settings, error) {
 		s := &settings{program: name}
 		p := parser(name)
@@ -169,6 +170,7 @@ func TestNumericOptions(t *testing.T) {
 }
 
 func TestTimesWithUnits(t *testing.T) {
+	t.Parallel()
 	for text, want := range map[string]time.Duration{"90s": 90 * time.Second, "2m": 2 * time.Minute, "500ms": 500 * time.Millisecond, "1h30m": 90 * time.Minute, "1.5s": 1500 * time.Millisecond,
 		"-3s": -3 * time.Second, "7": 7 * time.Second, "7abc": 7 * time.Second, "2000000h": time.Duration(maxSeconds), huge: time.Duration(maxSeconds)} {
 		var s seconds

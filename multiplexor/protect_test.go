@@ -24,6 +24,7 @@ func asAccount(command string) error {
 // TestMemoryIsProtected: a process of the same account reads nothing of the
 // multiplexor, nothing that a worker starts gains rights, and nobody writes a core.
 func TestMemoryIsProtected(t *testing.T) {
+	t.Parallel()
 	if _, drops := testenv.DaemonAccount(); drops {
 		testenv.Path(t, "programs of another account", "setpriv")
 	}
@@ -76,6 +77,7 @@ func TestMemoryIsProtected(t *testing.T) {
 // TestWorkerVariables: what can make a program load foreign code reaches workers under
 // the original's name alone; otherwise the log names it.
 func TestWorkerVariables(t *testing.T) {
+	t.Parallel()
 	env := []string{"PATH=/bin", "PYTHONUNBUFFERED=1", "PERL5LIB=/x", "PERL5OPT=-Mx", "PYTHONPATH=/y", "LD_PRELOAD=/z", "NOTIFY_SOCKET=/n", "LISTEN_FDS=1"}
 	got, withheld := process.Environ(env, false)
 	if fmt.Sprint(got, withheld) != "[PATH=/bin PYTHONUNBUFFERED=1] [PERL5LIB PERL5OPT PYTHONPATH LD_PRELOAD]" {
@@ -98,6 +100,7 @@ func TestWorkerVariables(t *testing.T) {
 
 // TestCheckLooks: --check finds what would keep the program from working.
 func TestCheckLooks(t *testing.T) {
+	t.Parallel()
 	r := prepare(t)
 	bin := testenv.Binary(t, "multiplexor")
 	locked := r.path("locked")

@@ -13,6 +13,7 @@ import (
 // TestQuarantineIsThere: MIMEDefang's worker loses without a word what it cannot put into its quarantine, so that --check and
 // the start say so.
 func TestQuarantineIsThere(t *testing.T) {
+	t.Parallel()
 	outer := testenv.ShortDir(t)
 	good, locked := testenv.DaemonDir(t, filepath.Join(outer, "good")), filepath.Join(outer, "locked")
 	if err := os.Mkdir(locked, 0o500); err != nil {

@@ -51,23 +51,17 @@ func prepare(t *testing.T) *real {
 	return r
 }
 
-// copyProgram puts a program where the daemon's account can run it.
+// copyProgram puts a program where the daemon's account can run it: as a link, if it can be.
 func copyProgram(t *testing.T, from, to string) {
 	t.Helper()
-	in, err := os.Open(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		t.Fatal(err)
-	}
-	if err := out.Close(); err != nil {
-		t.Fatal(err)
+	if os.Link(from, to) != nil {
+		text, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(to, text, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.Chmod(to, 0o755); err != nil { // whatever the umask is
 		t.Fatal(err)
@@ -202,6 +196,7 @@ func (r *real) end() {
 }
 
 func TestRealDialog(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "-x", "3", "--scan-below-spool=no")
 	r.want("ping", "PONG\n")
 	r.want("free", "3\n")
@@ -241,6 +236,7 @@ func TestRealDialog(t *testing.T) {
 }
 
 func TestRealFraming(t *testing.T) {
+	t.Parallel()
 	r := startReal(t)
 	long := strings.Repeat("a", 16<<10)
 	tests := []struct{ name, send, want string }{
@@ -296,6 +292,7 @@ func TestRealFraming(t *testing.T) {
 // TestRealWorkerSignals has a shell as worker: a Go program changes the signals it
 // inherits.
 func TestRealWorkerSignals(t *testing.T) {
+	t.Parallel()
 	r := prepare(t)
 	r.worker = r.path("sh-worker")
 	script := "#!/bin/sh\nwhile read -r line; do set -- $(grep SigIgn /proc/self/status); echo \"$2\"; done\n"
@@ -311,6 +308,7 @@ func TestRealWorkerSignals(t *testing.T) {
 }
 
 func TestRealStatusTag(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "-Z", "-O", "n")
 	events := testenv.Dial(t, "unix", r.path("n"))
 	io.WriteString(events, "?S\n")
@@ -345,6 +343,7 @@ func TestRealStatusTag(t *testing.T) {
 }
 
 func TestRealSignals(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "-x", "1", "-O", "n")
 	before := r.ask("workerinfo 0")
 	r.proc.Stop(syscall.SIGINT)
@@ -370,6 +369,7 @@ func TestRealSignals(t *testing.T) {
 // TestSignalsWithoutAMeaning: SIGQUIT, which a key of the terminal sends, ends the
 // program as SIGTERM does, and others that nobody should send do nothing.
 func TestSignalsWithoutAMeaning(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "-x", "1")
 	for _, sig := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGPIPE} {
 		r.proc.Stop(sig)
@@ -391,6 +391,7 @@ func TestSignalsWithoutAMeaning(t *testing.T) {
 }
 
 func TestRealBackground(t *testing.T) {
+	t.Parallel()
 	r := prepare(t)
 	bin := testenv.Binary(t, "multiplexor")
 	args := r.args("-p", r.path("pid"))
@@ -446,6 +447,7 @@ func TestRealBackground(t *testing.T) {
 }
 
 func TestRealRefusals(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t)
 	r := prepare(t)
 	bin := testenv.Binary(t, "multiplexor")
@@ -486,6 +488,7 @@ func TestRealRefusals(t *testing.T) {
 }
 
 func TestRealPersistentConnections(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "-x", "2", "-r", "10000")
 	conn := testenv.Dial(t, "unix", r.path("s"))
 	// Pipelined: built-in and worker requests, answered in order.
@@ -569,6 +572,7 @@ func TestRealPersistentConnections(t *testing.T) {
 }
 
 func TestRealMapSocket(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "-N", "m", "-x", "1")
 	conn := testenv.Dial(t, "unix", r.path("m"))
 	exchange := func(send, want string) {
@@ -599,6 +603,7 @@ func TestRealMapSocket(t *testing.T) {
 // TestRealManyConnections: idle connections cost nothing but themselves, and
 // everything goes on.
 func TestRealManyConnections(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "--max-connections", "500")
 	var conns []net.Conn
 	defer func() {
@@ -698,6 +703,7 @@ func TestRealSoak(t *testing.T) {
 // TestRealServiceManager is started as systemd does it: with the request socket
 // passed, and told how it is doing.
 func TestRealServiceManager(t *testing.T) {
+	t.Parallel()
 	activate := testenv.Path(t, "socket activation of the multiplexor", "systemd-socket-activate")
 	r := prepare(t)
 	path := filepath.Join(testenv.ShortDir(t), "notify")
@@ -756,6 +762,7 @@ func TestRealServiceManager(t *testing.T) {
 // TestScanByAnotherName: the spool may be given by a symbolic link, and clients may
 // know it by either name; under the original's name nothing is refused.
 func TestScanByAnotherName(t *testing.T) {
+	t.Parallel()
 	r := prepare(t)
 	link := r.dir + "-link"
 	if err := errors.Join(os.Symlink(r.dir, link), os.Mkdir(r.path("msg"), 0o755)); err != nil {
@@ -780,6 +787,7 @@ func TestScanByAnotherName(t *testing.T) {
 
 // TestRealMetrics reads the metrics as Prometheus does.
 func TestRealMetrics(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "--metrics", "x", "-x", "3", "--scan-below-spool=no")
 	r.want("scan q d", "ok got <scan q d>\n")
 	r.want("do exit 1", noResponse)
@@ -860,6 +868,7 @@ func childrenOf(program string) (pids []string) {
 // TestRealHalfClose: a client that says that it has no more to ask gets all that it
 // has asked for, and then the end.
 func TestRealHalfClose(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "-N", "m", "-x", "1")
 	held := fmt.Sprintf("%d:%s,", len(textUnfinished), textUnfinished)
 	for _, tt := range []struct{ name, socket, send, want string }{

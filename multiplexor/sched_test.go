@@ -21,10 +21,12 @@ func policy(t *testing.T, pid int) int {
 // TestRealWorkersAreBatch: a worker that gets a request does not take the processor
 // from the multiplexor; a policy that the multiplexor was given is left as it is.
 func TestRealWorkersAreBatch(t *testing.T) {
+	t.Parallel()
 	startReal(t, "-x", "1").wantBatch()
 }
 
 func TestForkServerWorkersAreBatch(t *testing.T) {
+	t.Parallel()
 	startForking(t, "one").wantBatch()
 }
 

@@ -17,6 +17,7 @@ import (
 // TestScanOnAHangingDisk: a client does not wait longer for a lookup than for a worker,
 // and what comes of the lookup later is nobody's.
 func TestScanOnAHangingDisk(t *testing.T) {
+	t.Parallel()
 	loop, err := evloop.New()
 	if err != nil {
 		t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -46,11 +45,31 @@ func (r *real) askUgly(t *testing.T, requests []uglyRequest) {
 	}
 }
 
+// timeOut makes requests that a worker does not end, of a multiplexor with a short busy timeout, within which a slow
+// machine may not even start a worker.
+func (r *real) timeOut(lines ...string) {
+	r.t.Helper()
+	for _, line := range lines {
+		reply := r.background(line)
+		r.ask("free")
+		if got := reply(); got != timedOut {
+			r.t.Errorf("%s: got %.100q, want %q", line, got, timedOut)
+		}
+		r.awaitPong()
+	}
+}
+
+// awaitPong waits for a worker that answers in time.
+func (r *real) awaitPong() {
+	r.t.Helper()
+	testenv.Eventually(r.t, "an answer to ping in time", func() bool { return r.ask("ping") == "PONG\n" })
+}
+
 // TestWRK_09_WorkersThatBreakTheProtocol: each harms its own request at most, and no
 // answer is that of another request.
 func TestWRK_09_WorkersThatBreakTheProtocol(t *testing.T) {
 	t.Parallel()
-	r := startReal(t, "-x", "2", "-b", "2")
+	r := startReal(t, "-x", "2", "-b", "600")
 	r.askUgly(t, []uglyRequest{
 		{"half an answer and exit", "do raw ok+1;exit 0", noResponse},
 		{"two lines", `do raw one\ntwo\n;mute`, brokeProtocol},
@@ -58,14 +77,17 @@ func TestWRK_09_WorkersThatBreakTheProtocol(t *testing.T) {
 		{"answer of 1 MiB", "do long 1048576", brokeProtocol},
 		{"answer of 60 KiB", "do long 61440", strings.Repeat("l", 61440) + "\n"},
 		{"closes its output", "do close;sleep 60000", noResponse},
-		{"part of a line, then hangs", "do raw part;sleep 60000", timedOut},
 		{"is fine", "x", "ok got <x>\n"},
 	})
+	r.end()
+	r = startReal(t, "-x", "2", "-b", "2")
+	r.timeOut("do raw part;sleep 60000")
 	r.end()
 }
 
 // TestWRK_09_OutputNobodyAskedFor: the original gave the second line to the next client.
 func TestWRK_09_OutputNobodyAskedFor(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "-x", "1")
 	r.want("do later 100", "ok did\n")
 	r.logged("although it had no request")
@@ -141,10 +163,7 @@ func residentKB(t *testing.T, pid int) int {
 func TestWRK_12_StubbornWorkers(t *testing.T) {
 	t.Parallel()
 	r := startReal(t, "-b", "3", "-x", "1")
-	brood, err := strconv.Atoi(strings.TrimSpace(r.ask("do brood")))
-	if err != nil {
-		t.Fatal(err)
-	}
+	brood := r.brood()
 	before := countFDs(t, r.proc.Pid())
 	r.want("do stubborn", "ok did\n")
 	r.want("do sleep 60000", timedOut)
@@ -152,59 +171,82 @@ func TestWRK_12_StubbornWorkers(t *testing.T) {
 		t.Errorf("workers %s, want one killed", got)
 	}
 	r.waitStatus("S") // after SIGKILL
-	r.want("ping", "PONG\n")
+	r.awaitPong()
 	testenv.Eventually(t, "the end of the worker's child", func() bool {
 		st, err := process.ReadStat(brood)
 		return err != nil || st.State == 'Z'
 	})
 	testenv.Eventually(t, "no descriptor more", func() bool { return countFDs(t, r.proc.Pid()) <= before })
 	// A worker that goes by itself leaves its child, and that one harms nobody.
-	brood, err = strconv.Atoi(strings.TrimSpace(r.ask("do brood")))
-	if err != nil {
-		t.Fatal(err)
-	}
+	brood = r.brood()
 	r.want("do exit 0", noResponse)
-	r.want("ping", "PONG\n")
+	r.awaitPong()
 	if err := syscall.Kill(brood, syscall.SIGKILL); err != nil {
 		t.Errorf("the child of a worker that went by itself: %v", err)
 	}
 	r.end()
 }
 
+// brood has a worker start a child, as soon as there is one that answers in time.
+func (r *real) brood() (pid int) {
+	r.t.Helper()
+	testenv.Eventually(r.t, "the worker's child", func() bool {
+		var err error
+		pid, err = strconv.Atoi(strings.TrimSpace(r.ask("do brood")))
+		return err == nil
+	})
+	return pid
+}
+
 // TestWRK_13_WorkersThatEnd in the middle of a request, by themselves, by a signal, or
 // by a limit: the client is told, listeners are, and there is another worker.
 func TestWRK_13_WorkersThatEnd(t *testing.T) {
 	t.Parallel()
-	r := startReal(t, "-x", "2", "-b", "4", "-M", "4000000", "-O", "n")
-	conn := testenv.Dial(t, "unix", r.path("n"))
-	io.WriteString(conn, "?UB+\n") // with + the interest is answered
-	testenv.Patient(conn)
-	events := bufio.NewReader(conn)
-	requests := []uglyRequest{
+	r := startReal(t, "-x", "2", "-b", "600", "-M", "4000000", "-O", "n")
+	events := r.listensTo("U")
+	r.askUgly(t, []uglyRequest{
 		{"exit", "do exit 0", noResponse},
 		{"exit with a status", "do exit 3", noResponse},
 		{"killed", "do die", noResponse},
 		{"too much memory", "do memory 6000", noResponse},
-		{"too much time", "do spin", timedOut},
-		{"hangs", "do sleep 60000", timedOut},
-	}
-	r.askUgly(t, requests)
-	counts := map[byte]int{}
-	for counts['U'] < 4 || counts['B'] < 2 {
-		line, err := events.ReadString('\n')
-		if err != nil {
-			t.Fatalf("%v after events %v", err, counts)
-		}
-		if words := strings.Fields(line); len(words) == 3 {
-			counts[words[2][0]]++
-		}
-	}
+	})
+	r.awaitEvents(events, "U", 4)
 	r.end()
+	r = startReal(t, "-x", "2", "-b", "2", "-O", "n")
+	events = r.listensTo("B")
+	r.timeOut("do spin", "do sleep 60000")
+	r.awaitEvents(events, "B", 2)
+	r.end()
+}
+
+// listensTo gives what a listener hears from when its interest is in force.
+func (r *real) listensTo(letter string) *bufio.Reader {
+	r.t.Helper()
+	_, events := r.listener("?" + letter + "+\n")
+	if line, err := events.ReadString('\n'); !strings.HasPrefix(line, "*EXT") {
+		r.t.Fatalf("answer to the interest: %q, %v", line, err)
+	}
+	return events
+}
+
+// awaitEvents reads so many events of a letter.
+func (r *real) awaitEvents(from *bufio.Reader, letter string, n int) {
+	r.t.Helper()
+	for seen := 0; seen < n; {
+		line, err := from.ReadString('\n')
+		if err != nil {
+			r.t.Fatalf("%v after %d events %s", err, seen, letter)
+		}
+		if words := strings.Fields(line); len(words) == 3 && words[2][:1] == letter {
+			seen++
+		}
+	}
 }
 
 // TestWRK_14_PoisonedMessage: no third worker gets a message that two have died of, and
 // other messages are not affected.
 func TestWRK_14_PoisonedMessage(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "-x", "3")
 	for _, dir := range []string{"bad", "good"} {
 		if err := os.Mkdir(r.path(dir), 0o755); err != nil {
@@ -222,6 +264,7 @@ func TestWRK_14_PoisonedMessage(t *testing.T) {
 // TestWRK_15_WorkersThatCannotStart: clients are told, there is no storm of processes,
 // and the log says what to look at.
 func TestWRK_15_WorkersThatCannotStart(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, program string
 		mode          os.FileMode
@@ -266,6 +309,7 @@ func TestWRK_15_WorkersThatCannotStart(t *testing.T) {
 // TestWRK_17_NoShell: whatever a client writes is data. A worker gets it on its standard
 // input, and no argument or variable of any process has it.
 func TestWRK_17_NoShell(t *testing.T) {
+	t.Parallel()
 	r := startReal(t, "-x", "2", "--keep-poison", "kept", "-Z")
 	for _, dir := range []string{"kept", "-rf", "$(touch x)"} {
 		if err := errors.Join(os.Mkdir(r.path(dir), 0o777), os.Chmod(r.path(dir), 0o777)); err != nil {
@@ -308,6 +352,7 @@ func (r *real) write(path, text string) {
 // not meant for it, its own group.
 // FS-15.
 func TestWRK_18_WhatAWorkerInherits(t *testing.T) {
+	t.Parallel()
 	r := prepare(t)
 	cmd := exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D", "-Z", "-F", "/etc/rules", "-M", "5000000")...)
 	cmd.Env = append(os.Environ(), "LD_PRELOAD=", "PERL5OPT=-w", "NOTIFY_SOCKET=/nonexistent", "KEEP_ME=1", "MULTIPLEXOR_MAX_WORKERS=3")
