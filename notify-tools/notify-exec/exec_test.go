@@ -45,8 +45,8 @@ type trial struct {
 }
 
 // begin starts a hub with the given state and notify-exec on it. In the
-// arguments, RECORD stands for a program that writes its arguments, a line, to
-// the file "record".
+// arguments, $DIR stands for the trial's directory, and RECORD for a program that
+// writes its arguments, a line, to the file "record" there.
 func begin(t *testing.T, seed []string, args ...string) *trial {
 	t.Helper()
 	tr := &trial{t: t, dir: testenv.ShortDir(t), stop: make(chan os.Signal, 2), status: make(chan int, 1)}
@@ -58,7 +58,7 @@ func begin(t *testing.T, seed []string, args ...string) *trial {
 		t.Fatal(err)
 	}
 	for i, a := range args {
-		args[i] = strings.ReplaceAll(a, "RECORD", record)
+		args[i] = strings.NewReplacer("RECORD", record, "$DIR", tr.dir).Replace(a)
 	}
 	go func() { tr.status <- run(append(args, tr.socket), tr.stop, &tr.out, &tr.log) }()
 	t.Cleanup(func() {
@@ -114,6 +114,7 @@ func (tr *trial) end() int {
 }
 
 func TestGate(t *testing.T) {
+	t.Parallel()
 	tr := begin(t, []string{"F 0", "Z"},
 		"--on", "Z", "RECORD", "shut", ";", "--on", "Y", "RECORD", "open", ";", "--undo", "RECORD", "undo", ";")
 	tr.want("shut|\n") // by the snapshot
@@ -133,6 +134,7 @@ func TestGate(t *testing.T) {
 // TestNoShell is EVT-01: what an event says reaches the program byte for byte,
 // as one argument.
 func TestNoShell(t *testing.T) {
+	t.Parallel()
 	evil := "0 $(touch OWNED) `id` ; rm -rf ~ -n 'x' \"y\" * \\ {text} {}"
 	tr := begin(t, nil, "--on", "S", "RECORD", "{}", "{type}", "a{worker}b", "{text}", "{free}", "{seq}", "{source}", "{other}", ";")
 	tr.publish("F 7", evilMessage(evil))
@@ -145,6 +147,7 @@ func TestNoShell(t *testing.T) {
 func evilMessage(text string) string { return "S " + text }
 
 func TestEnvironment(t *testing.T) {
+	t.Parallel()
 	tr := begin(t, nil, "--on=S", "sh", "-c",
 		`printf '%s|' "$POSTERN_EVENT" "$POSTERN_TYPE" "$POSTERN_TEXT" "$POSTERN_FREE" "$POSTERN_WORKER" "$POSTERN_SOURCE" "$POSTERN_SEQ" "$POSTERN_KIND"; echo`, ";")
 	tr.publish("F 3", "S 5 scan $HOME\xff")
@@ -155,11 +158,9 @@ func TestEnvironment(t *testing.T) {
 }
 
 func TestNothingOverlaps(t *testing.T) {
+	t.Parallel()
 	tr := begin(t, nil, "--on", "U", "sh", "-c",
-		`mkdir lock || echo overlap >>record; sleep 0.02; rmdir lock; echo "$POSTERN_SEQ" >>record`, ";", "--run-timeout=0s")
-	// The commands share our directory, so each trial needs its own.
-	_ = tr
-	t.Chdir(tr.dir)
+		`cd $DIR; mkdir lock || echo overlap >>record; sleep 0.02; rmdir lock; echo "$POSTERN_SEQ" >>record`, ";", "--run-timeout=0s")
 	want := ""
 	for i := range 10 {
 		tr.publish("U")
@@ -170,8 +171,8 @@ func TestNothingOverlaps(t *testing.T) {
 }
 
 func TestStatesSkipWhatHasPassed(t *testing.T) {
+	t.Parallel()
 	tr := begin(t, nil, "--on", "YZ", "sh", "-c", `echo "$POSTERN_TYPE" >>"$DIR/record"; while [ -e "$DIR/wait" ]; do sleep 0.01; done`, ";", "-v")
-	t.Setenv("DIR", tr.dir)
 	hold := filepath.Join(tr.dir, "wait")
 	os.WriteFile(hold, nil, 0o600)
 	tr.publish("Z")
@@ -185,6 +186,7 @@ func TestStatesSkipWhatHasPassed(t *testing.T) {
 }
 
 func TestMinHold(t *testing.T) {
+	t.Parallel()
 	tr := begin(t, nil, "--min-hold=300ms", "--on", "YZ", "RECORD", "{}", ";")
 	start := time.Now()
 	tr.publish("Z")
@@ -199,6 +201,7 @@ func TestMinHold(t *testing.T) {
 }
 
 func TestDebounce(t *testing.T) {
+	t.Parallel()
 	tr := begin(t, nil, "--debounce=100ms", "--on", "YZ", "RECORD", "{}", ";", "--on", "B", "RECORD", "{}", ";")
 	start := time.Now()
 	for range 20 {
@@ -218,6 +221,7 @@ func TestDebounce(t *testing.T) {
 }
 
 func TestRepeat(t *testing.T) {
+	t.Parallel()
 	tr := begin(t, nil, "--repeat=50ms", "--on", "Z", "RECORD", "{}", ";")
 	tr.publish("Z")
 	testenv.Eventually(t, "repetitions", func() bool { return strings.Count(tr.record(), "Z|\n") >= 3 })
@@ -227,6 +231,7 @@ func TestRepeat(t *testing.T) {
 
 // TestDeadMan is EVT-08: the daemon goes away while something is in force.
 func TestDeadMan(t *testing.T) {
+	t.Parallel()
 	tr := begin(t, []string{"F 0", "Z"}, "--dead-man=200ms",
 		"--on", "Z", "RECORD", "shut", ";", "--on", "Y", "RECORD", "open", ";", "--undo", "RECORD", "undo", ";")
 	tr.want("shut|\n")
@@ -248,6 +253,7 @@ func TestDeadMan(t *testing.T) {
 // TestUndoDoesNotWait has a command run for ever when undo is due: it is ended, with all it has started, and only then
 // undo is run.
 func TestUndoDoesNotWait(t *testing.T) {
+	t.Parallel()
 	const note = `echo begun >>"$DIR/record"; `
 	const stubborn = `sh -c 'trap "" TERM; ` + note + `while :; do sleep 1; done' & `
 	for _, tt := range []struct {
@@ -261,13 +267,13 @@ func TestUndoDoesNotWait(t *testing.T) {
 		{"leaves another behind", stubborn + `sleep 1000`, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tr := begin(t, nil, "--dead-man=50ms", "--run-timeout=0", "--on", "B", "sh", "-c", `exec sh -c "$COMMAND"`, ";", "--on", "Z", "sh", "-c", `exec sh -c "$COMMAND"`, ";",
+			t.Parallel()
+			command := `echo $$ >>"$DIR/groups"; ` + tt.command
+			tr := begin(t, nil, "--dead-man=50ms", "--run-timeout=0", "--on", "B", "sh", "-c", command, ";", "--on", "Z", "sh", "-c", command, ";",
 				"--undo", "sh", "-c", `for g in $(cat "$DIR/groups"); do
 						for i in $(seq 50); do pgrep -g $g -r R,S,D >"$DIR/left" || break; sleep 0.1; done # one that was killed may show for a moment
 						cat "$DIR/left" >>"$DIR/record"
 					done; echo undone >>"$DIR/record"`, ";")
-			t.Setenv("DIR", tr.dir)
-			t.Setenv("COMMAND", `echo $$ >>"$DIR/groups"; `+tt.command)
 			tr.publish("B", "Z")
 			tr.want("begun\nbegun\n")
 			if tt.signal {
@@ -287,6 +293,7 @@ func TestUndoDoesNotWait(t *testing.T) {
 }
 
 func TestShortLossIsNoHarm(t *testing.T) {
+	t.Parallel()
 	tr := begin(t, []string{"F 0", "Z"}, "--dead-man=1m",
 		"--on", "Z", "RECORD", "shut", ";", "--on", "Y", "RECORD", "open", ";", "--undo", "RECORD", "undo", ";")
 	tr.want("shut|\n")
@@ -298,8 +305,8 @@ func TestShortLossIsNoHarm(t *testing.T) {
 
 // EVT-07.
 func TestRunTimeoutAndRetry(t *testing.T) {
+	t.Parallel()
 	tr := begin(t, nil, "--run-timeout=50ms", "--on", "Z", "sh", "-c", `echo "$POSTERN_TYPE" >>"$DIR/record"; sleep 1000`, ";")
-	t.Setenv("DIR", tr.dir)
 	tr.publish("Z")
 	tr.want("Z\nZ\n") // a state that could not be carried out is tried again
 	if !strings.Contains(tr.log.String(), "took too long") {
@@ -310,8 +317,8 @@ func TestRunTimeoutAndRetry(t *testing.T) {
 
 // TestBacklog is EVT-07: events come faster than the command runs.
 func TestBacklog(t *testing.T) {
+	t.Parallel()
 	tr := begin(t, nil, "--backlog=10", "--on", "U", "sh", "-c", `echo run; while [ -e "$DIR/wait" ]; do sleep 0.01; done`, ";")
-	t.Setenv("DIR", tr.dir)
 	hold := filepath.Join(tr.dir, "wait")
 	os.WriteFile(hold, nil, 0o600)
 	for range 5000 {
@@ -329,9 +336,9 @@ func TestBacklog(t *testing.T) {
 
 // EVT-07.
 func TestParallel(t *testing.T) {
+	t.Parallel()
 	tr := begin(t, nil, "--max-parallel=3", "--on", "U", "sh", "-c",
 		`echo start >>"$DIR/record"; while [ ! -e "$DIR/go" ]; do sleep 0.01; done`, ";")
-	t.Setenv("DIR", tr.dir)
 	tr.publish("U", "U", "U", "U", "U")
 	tr.want("start\nstart\nstart\n")
 	os.WriteFile(filepath.Join(tr.dir, "go"), nil, 0o600)
@@ -340,6 +347,7 @@ func TestParallel(t *testing.T) {
 }
 
 func TestStatuses(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name   string
 		args   []string
