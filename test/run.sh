@@ -33,6 +33,10 @@ LIMIT=30m
 PACKAGES=${PACKAGES:-./...}
 TESTFLAGS=${TESTFLAGS:-}
 
+# Most tests wait most of the time, for a clock or a peer: there may be more at once
+# than processors, in each of the packages of which there are as many at once.
+SIDE_BY_SIDE=$((2 * $(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)))
+
 # Those that take longest begin first, for the machine to be busy to the end.
 LONGEST='./test ./smtp-proxy ./multiplexor ./smtp-proxy/upstream ./internal/notify'
 
@@ -96,7 +100,7 @@ if [ "$what" != check ]; then
 fi
 [ "$PACKAGES" != ./... ] || PACKAGES="$LONGEST ./..."
 set -- "$@" -packages "$(go list $PACKAGES | wc -l)" ${FAILURES:+-failures "$FAILURES"} \
-	go test -json -vet=off -timeout="$LIMIT" $TESTFLAGS
+	go test -json -vet=off -timeout="$LIMIT" -parallel="$SIDE_BY_SIDE" $TESTFLAGS
 case $what in
 check)
 	# What has not changed since it passed passes.
