@@ -100,6 +100,8 @@ func guard() int {
 		return guardFailed(err)
 	}
 	handOn(cmd.Process)
+	// Nobody may read any more what it says of programs that it ends: that must not end itself.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ended, alone := reap(cmd.Process.Pid)
 	cut := make(chan struct{})
 	go func() {

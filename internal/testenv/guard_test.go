@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -191,16 +193,44 @@ func TestProgramsOfTestsThatDie(t *testing.T) {
 			if status := p.Wait(); status == 0 {
 				t.Errorf("status %d", status)
 			}
-			Eventually(t, "the end of everything", func() bool {
-				for _, pid := range pids {
-					if !isGone(pid) {
-						return false
-					}
-				}
-				return true
-			})
+			awaitEnd(t, pids)
 		})
 	}
+}
+
+func awaitEnd(t *testing.T, pids []int) {
+	t.Helper()
+	Eventually(t, "the end of everything", func() bool {
+		return !slices.ContainsFunc(pids, func(pid int) bool { return !isGone(pid) })
+	})
+}
+
+// TestProgramsOfTestsThatNobodyReads: they are ended, too, when nobody reads any more what is said of that.
+func TestProgramsOfTestsThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cmd := fault(t, "TestDies", "5m")
+	cmd.Stdout, cmd.Stderr = w, w
+	p := Start(t, cmd)
+	w.Close()
+	out := ""
+	for in := bufio.NewReader(r); !strings.Contains(out, "READY"); {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			t.Fatalf("%v behind %q", err, out)
+		}
+		out += line
+	}
+	pids := append(pidsIn(t, out, 2), descendants(p.Pid())...)
+	r.Close()
+	if err := syscall.Kill(p.Pid(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	awaitEnd(t, pids)
 }
 
 func onlyChild(t *testing.T, pid int) int {
