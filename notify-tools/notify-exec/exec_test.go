@@ -232,7 +232,7 @@ func TestRepeat(t *testing.T) {
 // TestDeadMan is EVT-08: the daemon goes away while something is in force.
 func TestDeadMan(t *testing.T) {
 	t.Parallel()
-	tr := begin(t, []string{"F 0", "Z"}, "--dead-man=200ms",
+	tr := begin(t, []string{"F 0", "Z"}, "--dead-man=2s",
 		"--on", "Z", "RECORD", "shut", ";", "--on", "Y", "RECORD", "open", ";", "--undo", "RECORD", "undo", ";")
 	tr.want("shut|\n")
 	tr.hub.Close()
@@ -243,7 +243,7 @@ func TestDeadMan(t *testing.T) {
 		t.Errorf("status %d", status)
 	}
 	tr.want("shut|\nundo|\nshut|\nundo|\n")
-	for _, s := range []string{"lost mx", "has been away for 200ms: undo"} {
+	for _, s := range []string{"lost mx", "has been away for 2s: undo"} {
 		if !strings.Contains(tr.log.String(), s) {
 			t.Errorf("%q is missing in %q", s, tr.log.String())
 		}
@@ -269,7 +269,7 @@ func TestUndoDoesNotWait(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			command := `echo $$ >>"$DIR/groups"; ` + tt.command
-			tr := begin(t, nil, "--dead-man=50ms", "--run-timeout=0", "--on", "B", "sh", "-c", command, ";", "--on", "Z", "sh", "-c", command, ";",
+			tr := begin(t, nil, "--dead-man=2s", "--run-timeout=0", "--on", "B", "sh", "-c", command, ";", "--on", "Z", "sh", "-c", command, ";",
 				"--undo", "sh", "-c", `for g in $(cat "$DIR/groups"); do
 						for i in $(seq 50); do pgrep -g $g -r R,S,D >"$DIR/left" || break; sleep 0.1; done # one that was killed may show for a moment
 						cat "$DIR/left" >>"$DIR/record"
