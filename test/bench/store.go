@@ -71,11 +71,14 @@ func (b *bench) stampDirectory() error {
 	if err != nil {
 		return err
 	}
-	each, err := b.looks(dir, stamps, 100_000)
+	used := treeCPU(os.Getpid())
+	const looks = 100_000
+	each, err := b.looks(dir, stamps, looks)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\nA check of a stamp in a directory with %d: %.1f µs, median of %d runs\n", stamps, each, b.rounds)
+	cpu := micro(treeCPU(os.Getpid())-used) / float64(looks*b.rounds)
+	fmt.Printf("\nA check of a stamp in a directory with %d: %.1f µs, median of %d runs; %.1f µs of processor\n", stamps, each, b.rounds, cpu)
 	b.goals.add(each < 20, fmt.Sprintf("a check in a directory of %d stamps", stamps), "less than 20 µs", "%.1f µs", each)
 	return nil
 }
@@ -204,7 +207,7 @@ func (b *bench) mailWithLimits(store int) error {
 	}
 	with := proxyKind{name: "limits", start: func(b *bench, in, out int, dir string) ([]string, error) {
 		command, err := b.smtpProxy(in, out, dir)
-		return append(command, "--clientip-store", storeURL(store), "--clientip-scope", "relay", "--cluster-limits=yes", "--max-sessions-per-address", "1000",
+		return append(command, "--clientip-store", storeURL(store), "--clientip-exempt", "127.0.0.0/8", "--cluster-limits=yes", "--max-sessions-per-address", "1000",
 			"--max-rate-per-address", "1000000", "--max-refusals-per-address", "1000"), err
 	}}
 	var rows []*proxy
