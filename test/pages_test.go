@@ -169,3 +169,25 @@ func TestConventionMakefileBuildsEveryProgram(t *testing.T) {
 		}
 	}
 }
+
+// TestConventionMigrationNamesSettings: what postern-migrate(7) says that settings of other programs are called here is a
+// setting of one of the programs.
+func TestConventionMigrationNamesSettings(t *testing.T) {
+	known := map[string]bool{"DIR": true}
+	for _, program := range append([]string{"filter-basic"}, daemons...) {
+		for _, f := range flags(t, program) {
+			known[f.long] = true
+		}
+	}
+	said := regexp.MustCompile(`(?m)(?:^\.| Ta |Pq )Ar ([a-z0-9 ,-]+)`).FindAllStringSubmatch(readTree(t, "man/postern-migrate.7"), -1)
+	if len(said) < 70 {
+		t.Errorf("only %d settings are named", len(said))
+	}
+	for _, m := range said {
+		for name := range strings.FieldsFuncSeq(m[1], func(r rune) bool { return r == ' ' || r == ',' }) {
+			if !known[name] {
+				t.Errorf("%s is no setting", name)
+			}
+		}
+	}
+}
