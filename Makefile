@@ -120,6 +120,8 @@ $(BUILT):
 	@command -v $(GO) >/dev/null || { echo 'install: nothing is built: run make first, as a user who has Go' >&2; exit 1; }
 	@$(MAKE) build
 
+EXAMPLES = $(wildcard etc/examples/* etc/prometheus/*.rules.yml etc/grafana/*.json)
+
 # Settings that are there already are left alone; the new sample goes beside them.
 install: $(BUILT)
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR) $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(SYSCONFDIR) \
@@ -143,8 +145,8 @@ install: $(BUILT)
 	for unit in etc/systemd/*; do \
 	  $(PLACES) $$unit | install -m 644 /dev/stdin $(DESTDIR)$(UNITDIR)/$${unit##*/} || exit 1; \
 	done
-	for example in etc/examples/*; do \
-	  case $$example in *.conf) mode=644 ;; *) mode=755 ;; esac; \
+	for example in $(EXAMPLES); do \
+	  case $$example in *.conf | *.yml | *.json) mode=644 ;; *) mode=755 ;; esac; \
 	  $(PLACES) $$example | install -m $$mode /dev/stdin $(DESTDIR)$(DOCDIR)/examples/$${example##*/} || exit 1; \
 	done
 	install -m 644 etc/sysusers.d/postern.conf $(DESTDIR)$(SYSUSERSDIR)/
@@ -154,7 +156,7 @@ install: $(BUILT)
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(TOOLS)) $(addprefix $(DESTDIR)$(SBINDIR)/,$(SBIN)) \
 	  $(addprefix $(DESTDIR)$(LIBEXECDIR)/,$(WORKERS) pop3-stamp-postlogin) $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(wildcard etc/systemd/*))) \
-	  $(addprefix $(DESTDIR)$(DOCDIR)/examples/,$(notdir $(wildcard etc/examples/*))) \
+	  $(addprefix $(DESTDIR)$(DOCDIR)/examples/,$(notdir $(EXAMPLES))) \
 	  $(foreach page,$(notdir $(wildcard man/*.[1-9])),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page)) \
 	  $(addprefix $(DESTDIR)$(BASHDIR)/,$(PROGRAMS)) $(addprefix $(DESTDIR)$(ZSHDIR)/_,$(PROGRAMS)) \
 	  $(patsubst %,$(DESTDIR)$(FISHDIR)/%.fish,$(PROGRAMS)) \

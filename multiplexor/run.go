@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"postern/internal/evloop"
 	"postern/internal/listen"
 	"postern/internal/logging"
+	"postern/internal/metrics"
 	"postern/internal/mxproto"
 	"postern/internal/notify"
 	"postern/internal/privdrop"
@@ -150,7 +152,8 @@ type multiplexor struct {
 	log      *slog.Logger
 	logQueue *logging.Queue
 	sockets  []socket
-	others   listen.Set // notify and metrics, which have goroutines of their own
+	others   listen.Set  // notify and metrics, which have goroutines of their own
+	answers  atomic.Bool // requests
 
 	work      *workQueue
 	lines     *logQueue
@@ -363,6 +366,7 @@ func (d *multiplexor) serve() {
 	go daemon.ReapOrphans(ended)
 	if len(d.others["metrics"]) > 0 {
 		figures := newMetrics(d.loop, p, d.server, int(s.Max))
+		figures.Process(metrics.Process{State: d.state})
 		for _, l := range d.others["metrics"] {
 			go func() {
 				if err := figures.Serve(l); err != nil {
@@ -398,8 +402,17 @@ func (d *multiplexor) serve() {
 	close(ended)
 }
 
+// state is what a load balancer is told. The end closes the socket where it asks.
+func (d *multiplexor) state() string {
+	if d.answers.Load() {
+		return metrics.Ready
+	}
+	return "starting"
+}
+
 // ready tells whoever waits that requests are answered from now on.
 func (d *multiplexor) ready() {
+	d.answers.Store(true)
 	d.report.ready()
 	d.work.must(d.manager.Ready)
 	if !d.settings.likeOriginal() {

@@ -109,7 +109,9 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 		return &config.Error{Err: err}
 	}
 	srv.status = env.Status
-	srv.meters.registry.LogDropped(env.LogDropped)
+	process := env.Process
+	process.Expires = func() time.Time { return srv.tls.Load().clients[listenPOP3].Expires() }
+	srv.meters.registry.Process(process)
 	defer srv.stats.Close()
 	failed := make(chan error, 16)
 	for name, group := range env.Listeners {

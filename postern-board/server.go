@@ -96,7 +96,9 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 		return &config.Error{Err: err}
 	}
 	srv.status = env.Status
-	srv.meters.registry.LogDropped(env.LogDropped)
+	process := env.Process
+	process.Expires = func() time.Time { return srv.access.Load().tls.Expires() }
+	srv.meters.registry.Process(process)
 	watching, stop := context.WithCancel(context.Background())
 	var watchers, servers sync.WaitGroup
 	watchers.Go(func() { srv.board.Run(watching) })

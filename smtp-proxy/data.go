@@ -329,6 +329,7 @@ func (s *session) finishMessage(tx *transaction, out sink, r *receiver) outcome 
 		s.srv.publish(notify.LetterRejected, s.id, strconv.Itoa(verdict.Code))
 	}
 	s.srv.metrics.message(name, r.size)
+	s.srv.metrics.phases.Since(phaseMessage, tx.started)
 	s.logMessage(tx, name, verdict, r.size, queueID)
 	return o
 }

@@ -101,13 +101,16 @@ func TestMetrics(t *testing.T) {
 		`postern_smtp_proxy_messages_total{outcome="accepted"} 1`, `postern_smtp_proxy_connections_total{listener="smtp"} 1`,
 		`postern_smtp_proxy_refused_total{gate="foreign-protocol"} 1`, `postern_smtp_proxy_refused_total{gate="load"} 0`,
 		`postern_smtp_proxy_message_bytes_total 24`, `postern_smtp_proxy_upstream_dialed_total 1`, `postern_smtp_proxy_replies_total{class="5xx"} 1`,
+		`postern_smtp_proxy_phase_seconds_count{phase="message"} 1`, `postern_smtp_proxy_phase_seconds_count{phase="reply"} 1`,
+		`postern_smtp_proxy_phase_seconds_count{phase="connect"} 1`, `postern_smtp_proxy_phase_seconds_count{phase="scan"} 0`,
+		`postern_smtp_proxy_next_hop_seconds_count{server="smtp://` + b.Addr + `"} 1`, `postern_smtp_proxy_next_hop_left_alone{server="smtp://` + b.Addr + `"} 0`,
 	} {
 		if !strings.Contains(string(text), want+"\n") {
 			t.Errorf("no %q in the metrics", want)
 		}
 	}
 	for _, word := range []string{"client.example", "server.example", "127.0.0.1"} {
-		if strings.Contains(string(text), word) {
+		if strings.Contains(strings.ReplaceAll(string(text), b.Addr, "the next hop"), word) {
 			t.Errorf("%q is in the metrics", word)
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"time"
 
 	"postern/internal/smtp"
 	"postern/internal/workdir"
@@ -177,7 +178,11 @@ func (k *filterSink) finish() smtp.Reply {
 	if s.srv.filter.Stages.Scan {
 		s.status("FILTER")
 	}
+	began := time.Now()
 	r := m.Scan(s.background(), k.tx.envelope())
+	if s.srv.filter.Stages.Scan {
+		s.srv.metrics.phases.Since(phaseScan, began)
+	}
 	defer r.Close()
 	s.scanned(k.tx, r)
 	return s.carryOut(k.tx, r)
@@ -227,5 +232,5 @@ func (s *session) deliver(next *relay, r *filter.Result) smtp.Reply {
 		}
 		return *s.contentRefusal(err)
 	}
-	return next.endContent()
+	return s.endContent(next)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"postern/internal/metrics"
+	"postern/smtp-proxy/upstream"
 )
 
 // counters are what the server counts for its metrics. The labels come from fixed lists, never from clients.
@@ -19,7 +20,23 @@ type counters struct {
 	upstream    atomic.Uint64
 	filterBad   atomic.Uint64
 	loadBad     atomic.Uint64
+
+	registry *metrics.Registry
+	phases   *metrics.Histograms
+	hops     *metrics.Histograms // by next hop
 }
+
+// Phases of a message that take time.
+const (
+	phaseConnect = "connect" // to the next hop, or to get a kept connection
+	phaseScan    = "scan"
+	phaseReply   = "reply"   // of the next hop, to the end of the content
+	phaseMessage = "message" // all of it, from MAIL to our reply
+)
+
+// phaseBounds are the upper bounds of the buckets, in seconds: local servers take milliseconds, scans seconds, silent
+// servers minutes.
+var phaseBounds = []float64{.001, .005, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300}
 
 // What becomes of a message, in the log and as label of the metrics.
 const (
@@ -55,7 +72,27 @@ func newCounters() *counters {
 	for _, name := range loginOutcomes {
 		m.logins[name] = new(atomic.Uint64)
 	}
+	m.registry = metrics.New("smtp_proxy")
+	m.phases = m.registry.Histograms("phase_seconds", "How long the phases of messages took.", "phase",
+		[]string{phaseConnect, phaseScan, phaseReply, phaseMessage}, phaseBounds...)
 	return m
+}
+
+// nextHops makes the figures by next hop, once their names are known.
+func (m *counters) nextHops(all []upstream.Stats) {
+	var names []string
+	for _, s := range all {
+		names = append(names, s.Server)
+	}
+	m.hops = m.registry.Histograms("next_hop_seconds", "How long next hops took for their reply to the end of a message.", "server", names, phaseBounds...)
+}
+
+// replied counts how long the next hop took for its reply to a message.
+func (m *counters) replied(server string, began time.Time) {
+	m.phases.Since(phaseReply, began)
+	if server != "" {
+		m.hops.Since(server, began)
+	}
 }
 
 func (m *counters) connection(listener string) { count(m.connections, listener, 1) }
@@ -86,8 +123,12 @@ func count(set map[string]*atomic.Uint64, name string, n uint64) {
 
 // registry returns the metrics of the server.
 func (srv *server) registry() *metrics.Registry {
-	r := metrics.New("smtp_proxy")
+	r := srv.metrics.registry
 	classes := []string{"2xx", "3xx", "4xx", "5xx"}
+	var hops []string
+	for _, s := range srv.ups.Stats() {
+		hops = append(hops, s.Server)
+	}
 	r.Read([]metrics.Figure{
 		{Name: "sessions", Help: "Sessions now."},
 		{Name: "connections_total", Help: "Connections accepted.", Counter: true, Label: "listener", Values: mailListeners},
@@ -101,6 +142,8 @@ func (srv *server) registry() *metrics.Registry {
 		{Name: "upstream_idle_connections", Help: "Those that are kept for later."},
 		{Name: "upstream_dialed_total", Help: "Connections opened to next hops.", Counter: true},
 		{Name: "upstream_reused_total", Help: "Times a kept connection was used again.", Counter: true},
+		{Name: "next_hop_failures_total", Help: "Times a connection to the next hop could not be had.", Counter: true, Label: "server", Values: hops},
+		{Name: "next_hop_left_alone", Help: "Whether the next hop is left alone after failures.", Label: "server", Values: hops},
 		{Name: "filter_faults_total", Help: "Times the filter failed.", Counter: true},
 		{Name: "load_faults_total", Help: "Times the load averages could not be read.", Counter: true},
 		{Name: "kept_total", Help: "Messages whose working directory was to be kept.", Counter: true, Label: "outcome", Values: keptOutcomes},
@@ -109,7 +152,7 @@ func (srv *server) registry() *metrics.Registry {
 		{Name: "held_bytes", Help: "Their bytes."},
 		{Name: "listeners", Help: "Listeners to events."},
 	}, srv.readMetrics)
-	r.LogDropped(srv.logDropped)
+	r.Process(srv.process)
 	if srv.shared != nil {
 		r.Store(srv.shared.Counts)
 	}
@@ -139,6 +182,12 @@ func (srv *server) readMetrics(put func(name, label string, v float64)) {
 		put("upstream_idle_connections", "", float64(s.Idle))
 		put("upstream_dialed_total", "", float64(s.Dialed))
 		put("upstream_reused_total", "", float64(s.Reused))
+		put("next_hop_failures_total", s.Server, float64(s.Failed))
+		alone := 0.0
+		if s.Shut {
+			alone = 1
+		}
+		put("next_hop_left_alone", s.Server, alone)
 	}
 	if srv.kept != nil {
 		c := srv.kept.Counts()

@@ -31,11 +31,21 @@ func (s *session) dial() (nextHop, error) { return s.dialTo(s.srv.ups) }
 
 // dialTo connects to one of a set of servers for the client.
 func (s *session) dialTo(servers *upstream.Set) (nextHop, error) {
+	began := time.Now()
 	up, err := servers.Get(s.background(), s.client.upstream(s.conf.limitExemptNets))
 	if err != nil {
 		return nil, err // not a nil *Conn in an interface
 	}
+	s.srv.metrics.phases.Since(phaseConnect, began)
 	return up, nil
+}
+
+// endContent ends the content for the next hop, and returns its reply.
+func (s *session) endContent(next *relay) smtp.Reply {
+	began := time.Now()
+	reply := next.endContent()
+	s.srv.metrics.replied(next.tx.server, began)
+	return reply
 }
 
 // lost notes that the next hop failed, and returns what the client is told, with the session's id: the cause

@@ -22,6 +22,7 @@ import (
 	"postern/internal/config"
 	"postern/internal/daemon"
 	"postern/internal/listen"
+	"postern/internal/metrics"
 	"postern/internal/mxproto"
 	"postern/internal/notify"
 	"postern/internal/privdrop"
@@ -205,7 +206,8 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 	}
 	defer srv.close()
 	p.srv = srv
-	srv.logDropped = env.LogDropped
+	srv.process = env.Process
+	srv.process.Expires = func() time.Time { return srv.conf.Load().tls[listenSMTP].Expires() }
 	var accepting sync.WaitGroup
 	for _, name := range mailListeners {
 		for _, l := range env.Listeners[name] {
@@ -223,9 +225,13 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 			}
 		})
 	}
+	var figures *metrics.Registry
+	if len(env.Listeners[listenMetrics]) > 0 {
+		figures = srv.registry()
+	}
 	for _, l := range env.Listeners[listenMetrics] {
 		accepting.Go(func() {
-			if err := srv.registry().Serve(l); err != nil {
+			if err := figures.Serve(l); err != nil {
 				env.Log.Error("listener ended", "listener", listenMetrics, "error", err)
 			}
 		})

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"postern/internal/failures"
+	"postern/internal/metrics"
 	"postern/internal/mxproto"
 	"postern/internal/notify"
 	"postern/internal/smtp"
@@ -91,7 +92,7 @@ type server struct {
 	memory  *budget
 	upName  string // of the next hop, for status files
 
-	logDropped func() uint64 // nil: not known
+	process metrics.Process // what the metrics say of it
 
 	drain
 	mu       sync.Mutex
@@ -132,6 +133,7 @@ func (srv *server) open(behind *tls.Config) error {
 	if srv.ups, err = newUpstreams(s, behind, srv.log); err != nil {
 		return fmt.Errorf("upstream: %w", err)
 	}
+	srv.metrics.nextHops(srv.ups.Stats())
 	if s.Hold != "" {
 		c := s.holdConfig()
 		c.Log = srv.log

@@ -107,7 +107,7 @@ func (k *streamSink) finish() smtp.Reply {
 		k.abort()
 		return *r
 	}
-	return k.s.relay.endContent()
+	return k.s.endContent(&k.s.relay)
 }
 
 func (k *streamSink) abort() {

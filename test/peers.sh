@@ -15,7 +15,7 @@ set -u
 
 PACKAGES='
 	bash ca-certificates chromium clamav-daemon curl dovecot-lmtpd dovecot-pop3d fish gcc haproxy iproute2 libc6-dev libnet-dns-perl
-	libnet-ssleay-perl make mandoc mimedefang msmtp netcat-openbsd nftables openssl perl postfix procps
+	libnet-ssleay-perl make mandoc mimedefang msmtp netcat-openbsd nftables openssl perl postfix procps prometheus
 	python3 python3-dkim redis-server rspamd spamd swaks systemd util-linux zsh'
 
 # Mail servers that exclude Postfix as packages, or want one of their own.

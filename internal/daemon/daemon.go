@@ -25,6 +25,7 @@ import (
 	"postern/internal/config"
 	"postern/internal/listen"
 	"postern/internal/logging"
+	"postern/internal/metrics"
 	"postern/internal/pidfile"
 	"postern/internal/privdrop"
 	"postern/internal/safedir"
@@ -101,8 +102,10 @@ type Program struct {
 // Env is what a running program gets from its skeleton.
 type Env struct {
 	// Log never waits for its reader and has limits for what strangers cause, see package logging.
-	Log        *slog.Logger
-	LogDropped func() uint64 // lines that found no room, since the start
+	Log *slog.Logger
+
+	// Process is what the metrics say of the process; the program adds what else it knows.
+	Process metrics.Process
 
 	Listeners listen.Set
 
@@ -370,6 +373,8 @@ type life struct {
 	env     *Env
 	pidfile *pidfile.File
 	ready   readiness
+	state   state
+	reloads reloads
 	live    *liveness
 }
 
@@ -384,7 +389,7 @@ func (l *life) run() int {
 	signals := newSignals(l.program.Signals, l.std.Signals)
 	defer signals.stop()
 	l.env = &Env{
-		Log: log, LogDropped: queue.Dropped, Hangup: signals.hangup, Signals: signals.extra,
+		Log: log, Process: metrics.Process{LogDropped: queue.Dropped, State: l.state.text, Reloads: l.reloads.read}, Hangup: signals.hangup, Signals: signals.extra,
 		Ready: l.sayReady, Changed: l.changed, Reloaded: l.reloaded, Status: l.notifier.Status, Pulse: l.live.pulse,
 		Watchdog: func(name string, answer func()) { l.live.add(name, func(<-chan struct{}) { answer() }) },
 	}

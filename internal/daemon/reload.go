@@ -26,6 +26,7 @@ func (l *life) changed() ([]string, error) {
 
 // reloaded is Env.Reloaded.
 func (l *life) reloaded(err error, later []string) {
+	l.reloads.count(err)
 	ctx := logging.Earned(context.Background()) // no stranger causes these
 	switch {
 	case err != nil:

@@ -95,6 +95,7 @@ func (l *life) serve(signals *signals) int {
 			default:
 				log.Info("stopping", "signal", sig.String())
 				l.notifier.Stopping()
+				l.state.set(draining)
 				close(l.live.draining)
 				// The next one may start while this one ends what it has.
 				l.removePidfile()
@@ -139,6 +140,7 @@ func (l *life) end(ctx context.Context, err error) int {
 func (l *life) sayReady() {
 	l.notifier.Ready()
 	l.ready.once.Do(func() {
+		l.state.set(ready)
 		l.env.Log.Info("ready", "pid", os.Getpid())
 		if l.program.OnReady != nil {
 			l.program.OnReady()

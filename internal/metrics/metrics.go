@@ -8,11 +8,15 @@ package metrics
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"postern/internal/version"
 )
 
 // Other is the label value of everything that was not named.
@@ -25,11 +29,12 @@ const namespace = "postern"
 type Registry struct {
 	registry  *prometheus.Registry
 	subsystem string
+	state     func() string // nil: it is ready
 }
 
 // New makes a registry. The names of its figures begin with postern_PROGRAM_,
 // where program is made of letters, digits and underscores. The figures of the Go
-// runtime and the process are there from the start.
+// runtime and the process, and postern_build_info, are there from the start.
 //
 // The functions that make figures panic if a name is not valid or taken: names
 // are written in the program, not read.
@@ -40,6 +45,12 @@ func New(program string) *Registry {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		collectors.NewBuildInfoCollector(),
 	)
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: prometheus.BuildFQName(namespace, "", "build_info"), Help: "Which program this is, and of which version; the value is 1.",
+		ConstLabels: prometheus.Labels{"program": strings.ReplaceAll(program, "_", "-"), "version": version.Number(), "goversion": runtime.Version()},
+	})
+	build.Set(1)
+	r.registry.MustRegister(build)
 	return r
 }
 
@@ -145,15 +156,6 @@ func (s *set[T]) of(value string) T {
 		return f
 	}
 	return s.figures[Other]
-}
-
-// LogDropped adds the figure that every daemon has: how many lines of its log were dropped. Without read it does not.
-func (r *Registry) LogDropped(read func() uint64) {
-	if read == nil {
-		return
-	}
-	r.Read([]Figure{{Name: "log_lines_dropped_total", Help: "Lines of the log dropped because it was too slow or could not be written.", Counter: true}},
-		func(put func(name, label string, v float64)) { put("log_lines_dropped_total", "", float64(read())) })
 }
 
 // Figure describes a figure that is read when somebody asks for it.

@@ -23,16 +23,20 @@ const (
 	idleTimeout    = time.Minute
 )
 
-// Path is where the figures are.
-const Path = "/metrics"
+// Path is where the figures are, and HealthPath where a load balancer asks.
+const (
+	Path       = "/metrics"
+	HealthPath = "/health"
+)
 
-// Serve answers GET requests for Path until l is closed, which is no error.
+// Serve answers GET requests for Path and HealthPath until l is closed, which is no error.
 // There is nothing else to get, and nothing to change.
 func (r *Registry) Serve(l net.Listener) error {
 	// No limit of requests here: readers that are slow would use it up.
 	figures := promhttp.HandlerFor(r.registry, promhttp.HandlerOpts{})
 	mux := http.NewServeMux()
 	mux.Handle("GET "+Path, figures) // HEAD too
+	mux.HandleFunc("GET "+HealthPath, r.health)
 	server := &http.Server{
 		Handler:        mux,
 		ReadTimeout:    readTimeout,

@@ -182,6 +182,19 @@ func (s *Server) Warnings(listeners ...string) []string {
 	return all
 }
 
+// Expires is when the first of the certificates ends; the zero time if there is none.
+func (l *Listener) Expires() (first time.Time) {
+	if l == nil {
+		return first
+	}
+	for _, cert := range l.Config.Certificates {
+		if first.IsZero() || cert.Leaf.NotAfter.Before(first) { // X509KeyPair has parsed it
+			first = cert.Leaf.NotAfter
+		}
+	}
+	return first
+}
+
 // Peer gives the certificate that the client has shown, if it has; the error says why it is not good.
 func (l *Listener) Peer(state *tls.ConnectionState) (*x509.Certificate, error) {
 	if len(state.PeerCertificates) == 0 {

@@ -147,7 +147,7 @@ func parties(m notify.Message) (session, address string) {
 	switch m.Letter {
 	case notify.LetterConnected, notify.LetterDisconnected, notify.LetterWrongLogin:
 		return word(0), word(1)
-	case notify.LetterAccepted, notify.LetterRejected, notify.LetterDeferred:
+	case notify.LetterAccepted, notify.LetterRejected, notify.LetterDeferred, notify.LetterHeld:
 		return word(0), ""
 	case notify.LetterStamp, notify.LetterStampGone:
 		return "", word(0)

@@ -30,7 +30,7 @@ type View struct {
 	Accepted         float64
 	Deferred         float64
 	Refused          float64
-	Held             float64 // messages, since the start; -1: not known
+	Held             float64 // messages that wait for a decision; -1: not known
 	Events           float64 // a second
 	Total, Lost      uint64  // events
 
@@ -105,7 +105,7 @@ func (s *scrape) fill(v *View) {
 	count(&v.Free, "workers_free", "")
 	count(&v.Most, "workers_max", "")
 	count(&v.Waiting, "queue_length", "")
-	if n, ok := s.value("messages_total", `outcome="held"`); ok {
+	if n, ok := s.value("held_messages", ""); ok {
 		v.Held = n
 	}
 }

@@ -295,8 +295,8 @@ func TestMetrics(t *testing.T) {
 	const text = `# HELP postern_smtp_proxy_refused_total What a gate <refused>.
 # TYPE postern_smtp_proxy_refused_total counter
 postern_smtp_proxy_refused_total{gate="load"} %d
-# TYPE postern_smtp_proxy_messages_total counter
-postern_smtp_proxy_messages_total{outcome="held"} 4
+# TYPE postern_smtp_proxy_held_messages gauge
+postern_smtp_proxy_held_messages 4
 # TYPE postern_smtp_proxy_sessions gauge
 postern_smtp_proxy_sessions 12
 # TYPE postern_smtp_proxy_store_up gauge
