@@ -252,13 +252,15 @@ func startShelf(t *testing.T, clients int) *shelf {
 		s.startProxy(i)
 	}
 	pop := testenv.Start(t, s.gateways[0].command(testenv.Binary(t, "pop3-stamp"), "--pop3", "tcp:"+gateway1+":110", "--proxy-from", balancer,
-		"--upstream", "pop3://10.99.0.1:1110", "--clientip-store", storeURL, "--clientip-store-timeout", "1s", "--cluster-limits=yes", "--notify", "tcp:"+gateway1+":4713"))
+		"--upstream", "pop3://10.99.0.1:1110",
+		"--clientip-store", storeURL, "--clientip-store-timeout", "1s", "--cluster-limits=yes", "--notify", "tcp:"+gateway1+":4713"))
 	conf := filepath.Join(testenv.ShortDir(t), "haproxy.cfg")
 	if err := os.WriteFile(conf, []byte(rackHAProxy), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	testenv.Start(t, lb.command(testenv.Path(t, "a rack", "haproxy"), "-db", "-f", conf))
-	s.events = testenv.Start(t, s.world.command(testenv.Binary(t, "notify-cat"), "--format", "raw", "gw1=tcp:"+gateway1+":4712", "gw2=tcp:"+gateway2+":4712", "pop=tcp:"+gateway1+":4713"))
+	s.events = testenv.Start(t, s.world.command(testenv.Binary(t, "notify-cat"), "--format", "raw",
+		"gw1=tcp:"+gateway1+":4712", "gw2=tcp:"+gateway2+":4712", "pop=tcp:"+gateway1+":4713"))
 	testenv.Eventually(t, "the rack answers", func() bool {
 		if !pop.Running() {
 			t.Fatal("pop3-stamp has ended")
@@ -274,7 +276,8 @@ func (s *shelf) startStore(lb *host) {
 	t.Helper()
 	hosts := []*host{s.host("store1", store1), s.host("store2", store2), lb}
 	for i, h := range hosts[:2] {
-		args := []string{"--port", "6379", "--bind", h.addr, "--protected-mode", "no", "--dir", testenv.ShortDir(t), "--save", "", "--repl-diskless-sync-delay", "0"}
+		args := []string{"--port", "6379", "--bind", h.addr, "--protected-mode", "no", "--dir", testenv.ShortDir(t),
+			"--save", "", "--repl-diskless-sync-delay", "0"}
 		if i > 0 {
 			args = append(args, "--replicaof", store1+" 6379")
 		}
@@ -290,7 +293,8 @@ func (s *shelf) startStore(lb *host) {
 	})
 	for i, h := range hosts {
 		conf := filepath.Join(testenv.ShortDir(t), "sentinel.conf")
-		text := fmt.Sprintf("port 26379\nbind %s\nprotected-mode no\nsentinel myid %040d\nsentinel monitor rack %s 6379 2\nsentinel down-after-milliseconds rack 1000\n"+
+		text := fmt.Sprintf("port 26379\nbind %s\nprotected-mode no\nsentinel myid %040d\nsentinel monitor rack %s 6379 2\n"+
+			"sentinel down-after-milliseconds rack 1000\n"+
 			"sentinel failover-timeout rack 3000\nsentinel known-replica rack %s 6379\n", h.addr, i+1, store1, store2)
 		for k, other := range hosts {
 			if k != i {
@@ -311,7 +315,8 @@ func (s *shelf) startMultiplexor(i int) {
 	dir := testenv.ShortDir(t)
 	run, spool := testenv.DaemonDir(t, filepath.Join(dir, "run")), testenv.DaemonDir(t, filepath.Join(dir, "spool"))
 	account, _ := testenv.DaemonAccount()
-	mx := testenv.Start(t, s.gateways[i].command(testenv.Binary(t, "multiplexor"), "-D", "-m", "1", "-x", "2", "-s", filepath.Join(run, "mx"), "-z", spool,
+	mx := testenv.Start(t, s.gateways[i].command(testenv.Binary(t, "multiplexor"), "-D",
+		"-m", "1", "-x", "2", "-s", filepath.Join(run, "mx"), "-z", spool,
 		"-f", testenv.Binary(t, "filter-basic"), "-U", account))
 	testenv.Eventually(t, "a free worker", func() bool {
 		if !mx.Running() {
@@ -321,7 +326,8 @@ func (s *shelf) startMultiplexor(i int) {
 		return status == 0 && strings.TrimSpace(free) != "0"
 	})
 	addr := s.gateways[i].addr
-	s.args[i] = []string{"--smtp", "tcp:" + addr + ":25", "--notify", "tcp:" + addr + ":4712", "--proxy-from", balancer, "--maxloadavg", "0", "--client-lookup=no",
+	s.args[i] = []string{"--smtp", "tcp:" + addr + ":25", "--notify", "tcp:" + addr + ":4712", "--proxy-from", balancer,
+		"--maxloadavg", "0", "--client-lookup=no",
 		"--user", account, "--multiplexor", filepath.Join(run, "mx"), "--spool", spool, "--upstream", "smtp://10.99.0.1:2525",
 		"--clientip-store", storeURL, "--clientip-store-timeout", "1s", "--clientip-exempt", balancer, "--limit-exempt", balancer,
 		"--cluster-limits=yes", "--max-sessions-per-address", "6", "--drain-timeout", "10s"}

@@ -32,7 +32,8 @@ type Ban struct {
 }
 
 // Sessions counts the sessions of this gateway for all. The store adds those that come; it is told which have left, and from
-// time to time how many there are, so that nothing that is lost on the way is lost for long. It is safe for any number of goroutines; nil counts nothing.
+// time to time how many there are, so that nothing that is lost on the way is lost for long. It is safe for any
+// number of goroutines; nil counts nothing.
 type Sessions struct {
 	client  *store.Client
 	kind    string // of sessions: those of different protocols are not counted together

@@ -79,7 +79,10 @@ func (s *Sessions) take() (origins []netip.Prefix, steps []store.Step) {
 		}
 		s.last++
 		origins = append(origins, origin)
-		steps = append(steps, store.Step{Script: tellScript, Keys: []string{s.key(origin)}, Args: []any{s.gateway, s.last, e.sessions, sure, e.left, Lease.Microseconds()}})
+		steps = append(steps, store.Step{
+			Script: tellScript, Keys: []string{s.key(origin)},
+			Args: []any{s.gateway, s.last, e.sessions, sure, e.left, Lease.Microseconds()},
+		})
 		e.left, e.said = 0, time.Now()
 	}
 	return origins, steps

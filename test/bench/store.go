@@ -111,7 +111,8 @@ func (b *bench) startRedis() (port, pid int, err error) {
 		return 0, 0, err
 	}
 	log := filepath.Join(b.dir, "redis.log")
-	pid, err = b.children.start(log, "redis-server", "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", b.dir)
+	pid, err = b.children.start(log, "redis-server", "--port", strconv.Itoa(port), "--bind", "127.0.0.1",
+		"--save", "", "--appendonly", "no", "--dir", b.dir)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -207,7 +208,8 @@ func (b *bench) mailWithLimits(store int) error {
 	}
 	with := proxyKind{name: "limits", start: func(b *bench, in, out int, dir string) ([]string, error) {
 		command, err := b.smtpProxy(in, out, dir)
-		return append(command, "--clientip-store", storeURL(store), "--clientip-exempt", "127.0.0.0/8", "--cluster-limits=yes", "--max-sessions-per-address", "1000",
+		return append(command, "--clientip-store", storeURL(store), "--clientip-exempt", "127.0.0.0/8",
+			"--cluster-limits=yes", "--max-sessions-per-address", "1000",
 			"--max-rate-per-address", "1000000", "--max-refusals-per-address", "1000"), err
 	}}
 	var rows []*proxy
