@@ -76,13 +76,14 @@ func TestHeldRelease(t *testing.T) {
 	}
 	b := testenv.StartBackend(t)
 	b.Extend("8BITMIME", "PIPELINING")
-	answer := ""
-	b.Answer(func(a testenv.Asked) string { return onLine(a, "RCPT TO:<two@", answer) })
+	answer := func(text string) {
+		b.Answer(func(a testenv.Asked) string { return onLine(a, "RCPT TO:<two@", text) })
+	}
 	for _, tt := range []struct {
 		answer string
 		status int
 	}{{"450 4.2.0 Not now", 75}, {"550 5.1.1 Nobody", 1}} {
-		answer = tt.answer
+		answer(tt.answer)
 		if status, out, errs := h.run(t, b, "release", ids[0]); status != tt.status || out != "" || !strings.Contains(errs, tt.answer) {
 			t.Errorf("status %d, want %d; %s%s", status, tt.status, out, errs)
 		}
@@ -90,7 +91,7 @@ func TestHeldRelease(t *testing.T) {
 	if got := h.ids(t); !slices.Equal(got, ids) || len(b.Messages()) != 0 {
 		t.Fatalf("held are %q, and the next hop has %v", got, b.Messages())
 	}
-	answer = ""
+	answer("")
 	if status, out, errs := h.run(t, b, "release", ids[0]); status != 0 || !strings.HasPrefix(out, ids[0]+" released: 250 ") || errs != "" {
 		t.Errorf("status %d; %s%s", status, out, errs)
 	}
