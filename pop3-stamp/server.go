@@ -40,6 +40,7 @@ type server struct {
 	stats      *statfile.Dir  // nil without statdir
 	stamps     sync.Mutex     // so that events are in the order of what they tell
 	stampUsers []uint32       // who may ask for them
+	requests   atomic.Int32   // for them, that are being served
 	hub        *notify.Hub
 	limits     limits
 	meters     *meters
@@ -142,12 +143,12 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 
 // listen serves one listener in a goroutine of its own.
 func (srv *server) listen(ctx context.Context, name string, l net.Listener, failed chan<- error) {
-	run := func() error { return srv.accept(ctx, name, l) }
+	run := func() error { return srv.accept(name, l, func(conn net.Conn) { srv.take(ctx, name, conn) }) }
 	switch name {
 	case "notify":
 		run = func() error { return srv.hub.Serve(l) }
 	case listenStamps:
-		run = func() error { return srv.acceptStamps(ctx, l) }
+		run = func() error { return srv.accept(name, l, func(conn net.Conn) { srv.takeStamp(ctx, conn) }) }
 	case "metrics":
 		run = func() error { return srv.meters.serve(l) }
 	}
@@ -161,19 +162,15 @@ func (srv *server) listen(ctx context.Context, name string, l net.Listener, fail
 	})
 }
 
-// accept starts a session for each client.
-func (srv *server) accept(ctx context.Context, name string, l net.Listener) error {
+// accept has take serve each connection, which must not hold it up.
+func (srv *server) accept(name string, l net.Listener, take func(net.Conn)) error {
 	pause := 5 * time.Millisecond
 	for {
 		conn, err := l.Accept()
 		switch {
 		case err == nil:
 			pause = 5 * time.Millisecond
-			if s := srv.begin(name, conn); s != nil {
-				go srv.session(ctx, s)
-			} else {
-				turnAway(name, conn)
-			}
+			take(conn)
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		case isTemporary(err):
@@ -184,6 +181,15 @@ func (srv *server) accept(ctx context.Context, name string, l net.Listener) erro
 		default:
 			return err
 		}
+	}
+}
+
+// take starts a session for a client.
+func (srv *server) take(ctx context.Context, name string, conn net.Conn) {
+	if s := srv.begin(name, conn); s != nil {
+		go srv.session(ctx, s)
+	} else {
+		turnAway(name, conn)
 	}
 }
 

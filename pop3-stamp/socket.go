@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"postern/internal/percent"
@@ -19,7 +18,7 @@ import (
 const (
 	maxRequest      = 2048            // bytes of a request for a stamp, with its line end
 	requestTime     = 5 * time.Second // for a request as a whole
-	requestsAtATime = 64
+	requestsAtATime = 1024
 )
 
 // checkSockets looks at the addresses of the stamp sockets: who asks is known at UNIX sockets alone.
@@ -36,28 +35,21 @@ func (s *settings) checkSockets() error {
 	return nil
 }
 
-// acceptStamps serves programs that have seen somebody log in and ask for a stamp. More than a few at a time wait.
-func (srv *server) acceptStamps(ctx context.Context, l net.Listener) error {
-	places := make(chan struct{}, requestsAtATime)
-	for {
-		conn, err := l.Accept()
-		switch {
-		case err == nil:
-		case errors.Is(err, net.ErrClosed):
-			return nil
-		case isTemporary(err):
-			srv.log.Warn("accept", "listener", listenStamps, "error", err)
-			time.Sleep(5 * time.Millisecond)
-			continue
-		default:
-			return err
-		}
-		places <- struct{}{}
-		srv.wg.Go(func() {
-			defer func() { <-places }()
-			srv.serveStamp(ctx, conn)
-		})
+// takeStamp serves a program that has seen somebody log in and asks for a stamp. It does not hold up the loop that
+// accepts: beyond what are served at a time, programs are refused.
+func (srv *server) takeStamp(ctx context.Context, conn net.Conn) {
+	if srv.requests.Add(1) > requestsAtATime {
+		srv.requests.Add(-1)
+		srv.log.Warn("request for a stamp refused", "error", "too many at a time")
+		_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = conn.Write([]byte("-ERR too many requests\n"))
+		_ = conn.Close()
+		return
 	}
+	srv.wg.Go(func() {
+		defer srv.requests.Add(-1)
+		srv.serveStamp(ctx, conn)
+	})
 }
 
 // serveStamp answers one request.
@@ -77,7 +69,7 @@ func (srv *server) serveStamp(ctx context.Context, conn net.Conn) {
 
 // stampRequest reads "add ADDRESS USER SERVER", the last two percent-encoded or "-", and writes the stamp.
 func (srv *server) stampRequest(ctx context.Context, conn net.Conn) error {
-	peer, err := peerOf(conn)
+	peer, err := sockspec.Peer(conn)
 	if err != nil || !srv.mayStamp(peer.Uid) {
 		uid := int64(-1)
 		if err == nil {
@@ -119,20 +111,4 @@ func argument(words []string, i int) string {
 // mayStamp reports whether a user may ask for stamps: root, our own, and those of the settings.
 func (srv *server) mayStamp(uid uint32) bool {
 	return uid == 0 || int64(uid) == int64(os.Geteuid()) || slices.Contains(srv.stampUsers, uid)
-}
-
-// peerOf returns who is on the other side of a UNIX socket.
-func peerOf(conn net.Conn) (cred *syscall.Ucred, err error) {
-	uc, ok := conn.(*net.UnixConn)
-	if !ok {
-		return nil, errors.New("no UNIX socket")
-	}
-	raw, err := uc.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	controlled := raw.Control(func(fd uintptr) {
-		cred, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
-	})
-	return cred, errors.Join(controlled, err)
 }

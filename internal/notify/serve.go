@@ -5,8 +5,9 @@ import (
 	"io"
 	"net"
 	"slices"
-	"syscall"
 	"time"
+
+	"postern/internal/sockspec"
 )
 
 // Bounds of refusing: how many connections at a time are read from while they
@@ -79,24 +80,17 @@ func (h *Hub) admit(conn net.Conn) {
 // allowed asks the kernel who is at the other end of a UNIX socket. TCP peers
 // are not asked: they are a matter of the address listened on.
 func (h *Hub) allowed(conn net.Conn) bool {
-	unix, ok := conn.(*net.UnixConn)
-	if !ok || len(h.opt.Users) == 0 {
+	if _, ok := conn.(*net.UnixConn); !ok || len(h.opt.Users) == 0 {
 		return true
 	}
-	raw, err := unix.SyscallConn()
+	peer, err := sockspec.Peer(conn)
 	if err != nil {
 		return false
 	}
-	var cred *syscall.Ucred
-	if e := raw.Control(func(fd uintptr) {
-		cred, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
-	}); e != nil || err != nil {
-		return false
-	}
-	if slices.Contains(h.opt.Users, cred.Uid) {
+	if slices.Contains(h.opt.Users, peer.Uid) {
 		return true
 	}
-	h.opt.Log.Warn("listener refused", "uid", cred.Uid, "pid", cred.Pid)
+	h.opt.Log.Warn("listener refused", "uid", peer.Uid, "pid", peer.Pid)
 	return false
 }
 

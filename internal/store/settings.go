@@ -1,11 +1,12 @@
 package store
 
 import (
+	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/url"
 	"slices"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"postern/internal/namedfile"
+	"postern/internal/tlsconf"
 )
 
 // Settings are what a daemon is told of the store. It embeds them in its own.
@@ -42,7 +44,7 @@ type Options struct {
 // DefaultPrefix begins the keys where the URL names no other.
 const DefaultPrefix = "postern:"
 
-// maxSecret bounds the files of the settings, in bytes.
+// maxSecret bounds the file with the password, in bytes.
 const maxSecret = 1 << 20
 
 // Given reports whether there is a store.
@@ -57,9 +59,9 @@ func (s *Settings) Check() error {
 		return errors.New("clientip-store-key: needs clientip-store-cert")
 	}
 	if !s.Given() {
-		for name, value := range map[string]string{"auth": s.AuthFile, "ca": s.StoreCA, "cert": s.StoreCert} {
-			if value != "" {
-				return fmt.Errorf("clientip-store-%s: needs clientip-store", name)
+		for _, file := range [][2]string{{"auth", s.AuthFile}, {"ca", s.StoreCA}, {"cert", s.StoreCert}} {
+			if file[1] != "" {
+				return fmt.Errorf("clientip-store-%s: needs clientip-store", file[0])
 			}
 		}
 		return nil
@@ -94,6 +96,21 @@ func (s *Settings) Load() (*Options, error) {
 	return o, nil
 }
 
+// Silent returns what is to be said of a store that does not answer, or does not let us in; "" if it does. It is for
+// --check.
+func (s *Settings) Silent(ctx context.Context) string {
+	o, err := s.Load()
+	if err != nil || o == nil {
+		return "" // Check and Load say so
+	}
+	c := Open(o, slog.New(slog.DiscardHandler))
+	defer c.Close()
+	if err := c.Ping(ctx); err != nil {
+		return fmt.Sprintf("clientip-store does not answer: %v", err)
+	}
+	return ""
+}
+
 // loadAuth reads the file with the password, which others may neither read nor write.
 func (s *Settings) loadAuth(o *Options) error {
 	if s.AuthFile == "" {
@@ -117,45 +134,16 @@ func (s *Settings) loadAuth(o *Options) error {
 	return nil
 }
 
-func (s *Settings) loadTLS(o *Options) error {
+func (s *Settings) loadTLS(o *Options) (err error) {
 	if o.TLS == nil {
 		if s.StoreCA != "" || s.StoreCert != "" {
 			return errors.New("clientip-store-ca and clientip-store-cert are for rediss://")
 		}
 		return nil
 	}
-	if s.StoreCA != "" {
-		data, _, err := namedfile.Read(s.StoreCA, maxSecret)
-		if err != nil {
-			return fmt.Errorf("clientip-store-ca: %w", err)
-		}
-		o.TLS.RootCAs = x509.NewCertPool()
-		if !o.TLS.RootCAs.AppendCertsFromPEM(data) {
-			return fmt.Errorf("clientip-store-ca: %s: no certificate in PEM", s.StoreCA)
-		}
+	if o.TLS, err = tlsconf.LoadClient(s.StoreCA, s.StoreCert, s.StoreKey); err != nil {
+		return fmt.Errorf("clientip-store: %w", err)
 	}
-	if s.StoreCert == "" {
-		return nil
-	}
-	cert, _, err := namedfile.Read(s.StoreCert, maxSecret)
-	if err != nil {
-		return fmt.Errorf("clientip-store-cert: %w", err)
-	}
-	key := cert
-	if s.StoreKey != "" {
-		var info fs.FileInfo
-		if key, info, err = namedfile.Read(s.StoreKey, maxSecret); err != nil {
-			return fmt.Errorf("clientip-store-key: %w", err)
-		}
-		if info.Mode().Perm()&0o002 != 0 {
-			return fmt.Errorf("clientip-store-key: %s: everybody may write to it: %w", s.StoreKey, fs.ErrPermission)
-		}
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return fmt.Errorf("clientip-store-cert: %w", err)
-	}
-	o.TLS.Certificates = []tls.Certificate{pair}
 	return nil
 }
 

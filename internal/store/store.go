@@ -183,21 +183,6 @@ func (c *Client) RunAll(ctx context.Context, steps ...Step) (results []any, err 
 	return results, err
 }
 
-// Silent returns what is to be said of a store that does not answer, or does not let us in; "" if it does. It is for
-// --check.
-func (s *Settings) Silent(ctx context.Context) string {
-	o, err := s.Load()
-	if err != nil || o == nil {
-		return "" // Check and Load say so
-	}
-	c := Open(o, slog.New(slog.DiscardHandler))
-	defer c.Close()
-	if err := c.Ping(ctx); err != nil {
-		return fmt.Sprintf("clientip-store does not answer: %v", err)
-	}
-	return ""
-}
-
 // Ping asks whether the server is there and lets us in.
 func (c *Client) Ping(ctx context.Context) error {
 	err := c.ask(ctx, func(ctx context.Context) error { return c.db.Ping(ctx).Err() })

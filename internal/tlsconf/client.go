@@ -1,6 +1,7 @@
 package tlsconf
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"slices"
@@ -28,20 +29,20 @@ func (c *Client) Files() []string {
 }
 
 // Load reads the files. What it gives checks certificates, but no host name is set.
-func (c *Client) Load() (*tls.Config, error) {
+func (c *Client) Load() (*tls.Config, error) { return LoadClient(c.CA, c.Cert, c.Key) }
+
+// LoadClient reads the authorities that are believed, those of the system if ca is "", and our certificate and its key
+// if cert is not ""; the key may be in the same file. No host name is set.
+func LoadClient(ca, cert, key string) (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.CA != "" {
+	if ca != "" {
 		var err error
-		if conf.RootCAs, err = loadAuthorities(c.CA); err != nil {
+		if conf.RootCAs, err = loadAuthorities(ca); err != nil {
 			return nil, err
 		}
 	}
-	if c.Cert != "" {
-		key := c.Key
-		if key == "" {
-			key = c.Cert
-		}
-		pair, err := loadPair(c.Cert, key)
+	if cert != "" {
+		pair, err := loadPair(cert, cmp.Or(key, cert))
 		if err != nil {
 			return nil, err
 		}
