@@ -12,6 +12,7 @@
 //	contended  one client's transactions beside busy processes, through smtp-proxy and HAProxy
 //	idle       memory of idle SMTP sessions, and whether the proxy still answers
 //	large      one message of 10 GiB
+//	pop3       logins and messages through pop3-stamp, HAProxy, nginx and perdition, and memory of idle POP3 sessions
 //	storm      what many listeners cost the pool
 //	latency    how soon listeners hear of a change
 //	store      a check of a stamp, and mail with limits over all gateways
@@ -56,6 +57,7 @@ var parts = []struct {
 	{"contended", (*bench).contended},
 	{"idle", (*bench).idle},
 	{"large", (*bench).large},
+	{"pop3", (*bench).pop3},
 	{"storm", (*bench).storm},
 	{"latency", (*bench).latency},
 	{"store", (*bench).store},

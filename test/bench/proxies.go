@@ -37,7 +37,11 @@ var proxyKinds = []proxyKind{
 // startProxy starts the proxy of that name in front of a sink, nil if it is not
 // installed.
 func (b *bench) startProxy(name string, sink int) (*proxy, error) {
-	for _, kind := range proxyKinds {
+	return b.startOneOf(proxyKinds, name, sink)
+}
+
+func (b *bench) startOneOf(kinds []proxyKind, name string, sink int) (*proxy, error) {
+	for _, kind := range kinds {
 		if kind.name != name {
 			continue
 		}
@@ -126,8 +130,13 @@ func (b *bench) haproxy(in, out int, dir string) ([]string, error) {
 
 const nginxMail = "/usr/lib/nginx/modules/ngx_mail_module.so"
 
-// nginx asks a server of ours where each session goes.
+// nginx passes SMTP on.
 func (b *bench) nginx(in, out int, dir string) ([]string, error) {
+	return nginxFor("smtp", in, out, dir)
+}
+
+// nginxFor asks a server of ours where each session goes.
+func nginxFor(protocol string, in, out int, dir string) ([]string, error) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -145,9 +154,9 @@ daemon off; worker_processes auto; pid %s/pid; error_log %[2]s/log error; %s
 events { worker_connections %d; }
 mail {
 	server_name mx.example.net; auth_http %s/; timeout 1h; proxy_timeout 1h; xclient off;
-	server { listen %s backlog=4096; protocol smtp; smtp_auth none; proxy on; }
+	server { listen %s backlog=4096; protocol %s; smtp_auth none; proxy on; }
 }
-`, nginxMail, dir, pick(asRoot(), "user www-data;", ""), descriptorLimit()-100, l.Addr(), address(in))
+`, nginxMail, dir, pick(asRoot(), "user www-data;", ""), descriptorLimit()-100, l.Addr(), address(in), protocol)
 	return []string{"nginx", "-c", settings, "-e", dir + "/log"}, os.WriteFile(settings, []byte(text), 0o644)
 }
 
