@@ -12,7 +12,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -268,7 +267,7 @@ func (p *program) prepare(ctx context.Context, env *daemon.Env) (*server, error)
 func (p *program) mind(ctx context.Context, env *daemon.Env, srv *server) {
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
-	trimmed := 0 // sessions when memory was given back last
+	var trimmer daemon.Trimmer
 	for {
 		select {
 		case <-ctx.Done():
@@ -280,18 +279,10 @@ func (p *program) mind(ctx context.Context, env *daemon.Env, srv *server) {
 			srv.watch()
 			n := srv.sessionCount()
 			env.Status(fmt.Sprintf("%d sessions", n))
-			if max(n-trimmed, trimmed-n) >= trimStep {
-				debug.FreeOSMemory()
-				trimmed = n
-			}
+			trimmer.Look(n)
 		}
 	}
 }
-
-// trimStep is by how many the number of sessions must have changed for memory to be given back to the system. What
-// sessions need to begin, deep stacks above all, they do not need to wait: 8000 idle ones take 58 MB with it and 74 MB
-// without. A collection more is nothing against what so many sessions cost.
-const trimStep = 1000
 
 // watch looks at gates that change while nobody comes: listeners are to hear of it all the same.
 func (srv *server) watch() { srv.gates.Load.Look() }
