@@ -47,7 +47,7 @@ type backend struct {
 	client
 	files    *tls.Config // authorities and our certificate
 	conn     net.Conn
-	r        *bufio.Reader
+	r        *bufio.Reader // nil while nothing is in it
 	timeout  time.Duration
 	until    time.Time // when a read ends at the latest
 	greeting string    // text of the greeting, without +OK
@@ -62,10 +62,10 @@ type answer struct {
 	canceled bool // of a SASL exchange: by the client, or before it had said anything
 }
 
-// connect connects to the first server that answers.
-func (s *settings) connect(ctx context.Context, files *tls.Config, c client) (*backend, error) {
+// connect connects to the first of the servers that answers.
+func (s *settings) connect(ctx context.Context, servers []target, files *tls.Config, c client) (*backend, error) {
 	var errs []error
-	for _, t := range s.servers {
+	for _, t := range servers {
 		b, err := s.connectTo(ctx, t, files, c)
 		if err == nil {
 			return b, nil
@@ -118,7 +118,8 @@ func (s *settings) connectTo(ctx context.Context, t target, files *tls.Config, c
 }
 
 func (b *backend) use(conn net.Conn) {
-	b.conn, b.r = conn, bufio.NewReaderSize(reader{b}, 16<<10)
+	b.giveBack()
+	b.conn = conn
 }
 
 // reader reads from the server until b.until; less long if nobody is there any more for whom to read.
@@ -191,7 +192,7 @@ func isHere(conn net.Conn) bool {
 // ask sends a command and reads the reply of one line. Bytes behind it were not asked for.
 func (b *backend) ask(line string) (answer, error) {
 	a, err := b.askMore(line)
-	if err == nil && b.r.Buffered() > 0 {
+	if err == nil && b.buffered() > 0 {
 		return a, fmt.Errorf("more than one reply: %w", errProtocol)
 	}
 	return a, err
@@ -209,7 +210,7 @@ func (b *backend) askMore(line string) (answer, error) {
 // askSASL is ask for AUTH and the responses that follow it, which may be answered with a challenge.
 func (b *backend) askSASL(line string) (answer, error) {
 	a, err := b.exchange(line)
-	if err == nil && b.r.Buffered() > 0 {
+	if err == nil && b.buffered() > 0 {
 		return a, fmt.Errorf("more than one reply: %w", errProtocol)
 	}
 	return a, err
@@ -219,7 +220,7 @@ func (b *backend) askSASL(line string) (answer, error) {
 // asked for.
 func (b *backend) exchange(line string) (answer, error) {
 	_ = b.conn.SetReadDeadline(time.Time{}) // an old one would keep pending from looking
-	if b.r.Buffered() > 0 || pending(b.conn) {
+	if b.buffered() > 0 || pending(b.conn) {
 		return answer{}, fmt.Errorf("reply to nothing: %w", errProtocol)
 	}
 	if err := b.conn.SetWriteDeadline(time.Now().Add(b.timeout)); err != nil {
@@ -234,7 +235,7 @@ func (b *backend) exchange(line string) (answer, error) {
 // reply reads the first line of a reply.
 func (b *backend) reply() (answer, error) {
 	b.until = time.Now().Add(b.timeout)
-	line, err := readLine(b.r, maxAuth)
+	line, err := readLine(b.reader(), maxAuth)
 	switch {
 	case errors.Is(err, errLongLine), errors.Is(err, errFlood):
 		return answer{}, fmt.Errorf("%w: %w", err, errProtocol)
@@ -261,4 +262,7 @@ func (b *backend) reply() (answer, error) {
 	return a, nil
 }
 
-func (b *backend) close() { _ = b.conn.Close() }
+func (b *backend) close() {
+	_ = b.conn.Close()
+	b.giveBack()
+}

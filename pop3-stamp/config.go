@@ -37,14 +37,17 @@ type settings struct {
 	Metrics    []string `name:"metrics" placeholder:"SPEC" help:"Serve Prometheus metrics here."`
 	Hostname   string   `name:"hostname" placeholder:"NAME" help:"Our name in the greeting. Default: the name of the host."`
 
-	Upstream       []string       `name:"upstream" placeholder:"URL" default:"pop3://localhost:10110" help:"The upstream server: pop3://HOST:PORT or pop3s://HOST:PORT. Several: the next one when one is down."`
-	UpstreamTLS    string         `name:"upstream-tls" enum:"none,may,require,verify" default:"none" help:"TLS towards the upstream server, with STLS: none, may, require or verify."`
-	UpstreamFiles  tlsconf.Client `embed:""` // for TLS with it
-	UpstreamTO     time.Duration  `name:"upstream-timeout" default:"2m" help:"How long the upstream server may take for a reply, or be silent within one."`
-	UpstreamClient string         `name:"upstream-client-ip" enum:"none,xclient,proxy1,proxy2" default:"none" help:"How to tell the upstream server who the client is: none, xclient, proxy1 or proxy2."`
-	ConnectTimeout time.Duration  `name:"connect-timeout" default:"30s" help:"How long connecting to the upstream server may take."`
-	SASL           []string       `name:"sasl" placeholder:"MECHANISM" help:"SASL mechanism that the upstream server knows, to be passed through: PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-1, SCRAM-SHA-256, XOAUTH2 or OAUTHBEARER."`
-	APOP           config.Switch  `name:"apop" default:"no" help:"Pass APOP through. The upstream server is then connected to for each client at once, for its timestamp."`
+	Upstream              []string       `name:"upstream" placeholder:"URL" default:"pop3://localhost:10110" help:"The upstream server: pop3://HOST:PORT or pop3s://HOST:PORT. Several: the next one when one is down."`
+	UpstreamTLS           string         `name:"upstream-tls" enum:"none,may,require,verify" default:"none" help:"TLS towards the upstream server, with STLS: none, may, require or verify."`
+	UpstreamFiles         tlsconf.Client `embed:""` // for TLS with it
+	UpstreamTO            time.Duration  `name:"upstream-timeout" default:"2m" help:"How long the upstream server may take for a reply, or be silent within one."`
+	UpstreamClient        string         `name:"upstream-client-ip" enum:"none,xclient,proxy1,proxy2" default:"none" help:"How to tell the upstream server who the client is: none, xclient, proxy1 or proxy2."`
+	UserUpstream          []string       `name:"user-upstream" placeholder:"URL" help:"Server that a user may choose by logging in as NAME@HOST or NAME@HOST:PORT, given as upstream is. Several may be given."`
+	UserUpstreamDelimiter string         `name:"user-upstream-delimiter" placeholder:"CHAR" default:"@" help:"What stands between the name of a user and that of a server."`
+	UnknownCommands       string         `name:"unknown-commands" enum:"strict,pass" default:"strict" help:"Commands of clients that have logged in that the proxy does not know: strict refuses them, pass hands them to the upstream server."`
+	ConnectTimeout        time.Duration  `name:"connect-timeout" default:"30s" help:"How long connecting to the upstream server may take."`
+	SASL                  []string       `name:"sasl" placeholder:"MECHANISM" help:"SASL mechanism that the upstream server knows, to be passed through, such as PLAIN or SCRAM-SHA-256; any: all that it offers. Several may be given."`
+	APOP                  config.Switch  `name:"apop" default:"no" help:"Pass APOP through. The upstream server is then connected to for each client at once, for its timestamp."`
 
 	ClientipDir        string         `name:"clientip-dir" placeholder:"DIR" help:"Write stamps here. smtp-proxy has a setting of the same name."`
 	Store              store.Settings `embed:""`
@@ -75,6 +78,7 @@ type settings struct {
 
 	host      string // Hostname, or the host's
 	servers   []target
+	choosable choosable
 	proxyNets netlist.List
 }
 
@@ -85,9 +89,25 @@ type target struct {
 	tls  bool   // from the first byte
 }
 
-// saslMechanisms are those that can be passed through: no EXTERNAL, which would show the server who we are, and none
-// that protects what follows.
-var saslMechanisms = []string{"PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "XOAUTH2", "OAUTHBEARER"}
+// saslAny stands for all mechanisms that the upstream server offers.
+const saslAny = "ANY"
+
+// notPassed are SASL mechanisms that cannot be passed through: EXTERNAL would show the server who we are, with ANONYMOUS
+// a stamp would be anybody's, and the others may protect what follows so that we cannot read it. Nor can those be passed
+// whose names end in -PLUS: they are bound to a TLS connection, and there are two.
+var notPassed = []string{"EXTERNAL", "ANONYMOUS", "GSSAPI", "GSS-SPNEGO", "GS2-KRB5", "KERBEROS_V4", "DIGEST-MD5"}
+
+// mayPass reports whether a mechanism can be passed through.
+func mayPass(mechanism string) bool {
+	return mechanism != "" && len(mechanism) <= 20 && // RFC 4422, 3.1
+		strings.Trim(mechanism, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == "" &&
+		!slices.Contains(notPassed, mechanism) && !strings.HasSuffix(mechanism, "-PLUS")
+}
+
+// passes reports whether a mechanism is passed through, if the server knows it.
+func (s *settings) passes(mechanism string) bool {
+	return mechanism != saslAny && mayPass(mechanism) && (slices.Contains(s.SASL, mechanism) || slices.Contains(s.SASL, saslAny))
+}
 
 // Validate checks what a single value does not show, and computes the forms used while running.
 func (s *settings) Validate() error {
@@ -110,6 +130,13 @@ func (s *settings) Validate() error {
 		}
 		s.servers = append(s.servers, t)
 	}
+	var err error
+	if s.choosable, err = parseChoosable(s.UserUpstream); err != nil {
+		return &config.Error{Key: "user-upstream", Err: err}
+	}
+	if err := checkDelimiter(s.UserUpstreamDelimiter); err != nil {
+		return &config.Error{Key: "user-upstream-delimiter", Err: err}
+	}
 	nets, err := netlist.Parse(s.ProxyFrom)
 	if err != nil {
 		return &config.Error{Key: "proxy-from", Err: err}
@@ -117,7 +144,7 @@ func (s *settings) Validate() error {
 	s.proxyNets = nets
 	for i, m := range s.SASL {
 		s.SASL[i] = strings.ToUpper(m)
-		if !slices.Contains(saslMechanisms, s.SASL[i]) {
+		if !mayPass(s.SASL[i]) {
 			return &config.Error{Key: "sasl", Err: fmt.Errorf("cannot pass through %q", m)}
 		}
 	}
@@ -245,7 +272,13 @@ func (s *settings) warnings(ctx context.Context, listeners listen.Set) []string 
 	}
 	ctx, cancel := context.WithTimeout(ctx, min(silentTime, s.ConnectTimeout))
 	defer cancel()
-	for _, t := range s.servers {
+	targets := slices.Clone(s.servers)
+	for _, u := range s.UserUpstream {
+		if t, err := parseUpstream(u); err == nil {
+			targets = append(targets, t)
+		}
+	}
+	for _, t := range targets {
 		var d net.Dialer
 		conn, err := d.DialContext(ctx, "tcp", t.name)
 		if err != nil {

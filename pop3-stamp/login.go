@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +25,11 @@ func (s *session) authorization(ctx context.Context, line string) {
 	case "STLS":
 		s.doSTLS(ctx, c.arg)
 	case "CAPA":
-		s.doCapa(c.arg)
+		s.doCapa(ctx, c.arg)
+	case "UTF8":
+		s.doUTF8(ctx, c.arg)
+	case "LANG":
+		s.doLang(ctx, c.arg)
 	case "QUIT":
 		s.end("quit", "+OK bye")
 	case "STAT", "LIST", "RETR", "UIDL", "DELE", "TOP", "LAST", "NOOP", "RSET":
@@ -62,8 +65,36 @@ func (s *session) doUser(arg string) {
 	case arg == "":
 		s.mistake("syntax: USER name")
 	default:
+		_, server := s.conf.choose(arg)
+		s.at(server)
 		s.user, s.hasUser = arg, true
 		s.say("+OK")
+	}
+}
+
+// at chooses the server for the next login; nil for the usual ones.
+func (s *session) at(t *target) {
+	if t != s.chosen {
+		s.leaveServer()
+	}
+	s.chosen = t
+}
+
+// leaveServer ends the connection to the upstream server.
+func (s *session) leaveServer() {
+	if s.server != nil {
+		s.server.close()
+		s.server = nil
+	}
+}
+
+// forget forgets what the client has said in clear. RFC 2595, 4.
+func (s *session) forget() {
+	s.user, s.hasUser = "", false
+	s.at(nil)
+	if len(s.agreed) > 0 {
+		s.agreed = nil
+		s.leaveServer()
 	}
 }
 
@@ -79,8 +110,9 @@ func (s *session) doPass(ctx context.Context, password string) {
 		s.mistake("syntax: PASS password")
 		return
 	}
+	user, _ := s.conf.choose(s.user)
 	s.login(ctx, "USER", s.user, func(b *backend) (answer, error) {
-		a, err := b.ask("USER " + s.user)
+		a, err := b.ask("USER " + user)
 		if err != nil || !a.ok {
 			return a, err
 		}
@@ -89,6 +121,7 @@ func (s *session) doPass(ctx context.Context, password string) {
 }
 
 func (s *session) doAPOP(ctx context.Context, arg string) {
+	s.at(nil)
 	name, digest, ok := strings.Cut(arg, " ")
 	switch {
 	case !bool(s.conf.APOP) || s.server == nil || timestamp(s.server.greeting) == "":
@@ -107,13 +140,14 @@ func (s *session) doAuth(ctx context.Context, arg string) {
 	switch {
 	case s.needTLS():
 		return
-	case !slices.Contains(s.conf.SASL, mechanism):
+	case !s.conf.passes(mechanism):
 		s.mistake("[AUTH] mechanism is not available")
 		return
 	case initial != "" && !validBase64(initial):
 		s.mistake("syntax: AUTH mechanism [response]")
 		return
 	}
+	s.at(nil)
 	x := &exchange{session: s, mechanism: mechanism}
 	s.login(ctx, mechanism, "-", func(b *backend) (answer, error) { return x.run(ctx, b, initial) })
 }
@@ -163,8 +197,7 @@ func (s *session) known() string {
 // refused answers a login that failed, with what the server says. The upstream server is left, so that each try
 // is the first it sees.
 func (s *session) refused(ctx context.Context, mechanism string, a answer) {
-	s.server.close()
-	s.server = nil
+	s.leaveServer()
 	s.tries++
 	code := responseCode(a.text)
 	guess := !a.canceled && isWrongPassword(a.text, s.user)
@@ -198,40 +231,16 @@ func (s *session) doSTLS(ctx context.Context, arg string) {
 		s.mistake("TLS is in use already")
 	case arg != "":
 		s.mistake("syntax: STLS")
-	case s.r.Buffered() > 0 || pending(s.raw):
+	case s.reader().Buffered() > 0 || pending(s.raw):
 		// What follows in clear would be read by one side as clear and by the other as protected.
 		s.end("talks before TLS", "-ERR protocol error")
 	default:
 		s.say("+OK begin TLS")
 		if s.flush() {
-			s.user, s.hasUser = "", false
+			s.forget()
 			s.handshake(ctx)
 		}
 	}
-}
-
-// doCapa says what can be asked, RFC 2449. The list is ours; the upstream server is not asked.
-func (s *session) doCapa(arg string) {
-	if arg != "" {
-		s.mistake("syntax: CAPA")
-		return
-	}
-	s.say("+OK")
-	for _, c := range []string{"TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"} {
-		s.say("%s", c)
-	}
-	if !s.loggedIn {
-		if s.mayLogIn() {
-			s.say("USER")
-			if len(s.conf.SASL) > 0 {
-				s.say("SASL %s", strings.Join(s.conf.SASL, " "))
-			}
-		}
-		if !s.tls && s.tlsHere() != nil {
-			s.say("STLS")
-		}
-	}
-	s.say(".")
 }
 
 // clip shortens what a client calls itself, for the log.

@@ -65,7 +65,7 @@ func (x *exchange) challenge(ctx context.Context, text string) (string, error) {
 	if ctx.Err() != nil {
 		return "", errors.Join(ctx.Err(), errClient)
 	}
-	response, err := readLine(x.r, maxAuth) // not logged
+	response, err := readLine(x.reader(), maxAuth) // not logged
 	switch {
 	case errors.Is(err, errLongLine):
 		return cancel, nil
@@ -101,7 +101,7 @@ func (x *exchange) note(response string) {
 		if i := strings.LastIndexByte(data, ' '); i > 0 {
 			name = data[:i]
 		}
-	case "SCRAM-SHA-1", "SCRAM-SHA-256": // RFC 5802, 5.1
+	case "SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512": // RFC 5802, 5.1
 		if _, rest, ok := strings.Cut(data, ",n="); ok && round == 0 {
 			name, _, _ = strings.Cut(rest, ",")
 		}

@@ -30,21 +30,22 @@ const listenStamps = "stamps"
 
 // server serves all sessions.
 type server struct {
-	conf       *settings // of the start
-	args       []string  // they are read from, and again at a reload
-	inForce    atomic.Pointer[settings]
-	log        *slog.Logger
-	tls        atomic.Pointer[secrets]
-	shared     *store.Options // nil without clientip-store
-	store      *place         // nil without stamps
-	stats      *statfile.Dir  // nil without statdir
-	stamps     sync.Mutex     // so that events are in the order of what they tell
-	stampUsers []uint32       // who may ask for them
-	requests   atomic.Int32   // for them, that are being served
-	hub        *notify.Hub
-	limits     limits
-	meters     *meters
-	status     func(string)
+	conf         *settings // of the start
+	args         []string  // they are read from, and again at a reload
+	inForce      atomic.Pointer[settings]
+	log          *slog.Logger
+	tls          atomic.Pointer[secrets]
+	shared       *store.Options // nil without clientip-store
+	store        *place         // nil without stamps
+	stats        *statfile.Dir  // nil without statdir
+	stamps       sync.Mutex     // so that events are in the order of what they tell
+	stampUsers   []uint32       // who may ask for them
+	requests     atomic.Int32   // for them, that are being served
+	hub          *notify.Hub
+	limits       limits
+	capabilities capabilities // of upstream servers
+	meters       *meters
+	status       func(string)
 
 	number   atomic.Uint64  // of the last session
 	ending   sync.WaitGroup // sessions
@@ -255,6 +256,9 @@ func (srv *server) tellStatus() {
 
 // mind does what comes up while the server runs, until ctx ends or a listener fails.
 func (srv *server) mind(ctx context.Context, env *daemon.Env, failed <-chan error) error {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	var trimmer daemon.Trimmer
 	for {
 		select {
 		case <-ctx.Done():
@@ -264,6 +268,8 @@ func (srv *server) mind(ctx context.Context, env *daemon.Env, failed <-chan erro
 		case <-env.Pulse:
 		case <-env.Hangup:
 			srv.reload(env)
+		case <-tick.C:
+			trimmer.Look(srv.limits.count())
 		}
 	}
 }
@@ -271,7 +277,7 @@ func (srv *server) mind(ctx context.Context, env *daemon.Env, failed <-chan erro
 // watchLocks has the watchdog ask for each lock that a session needs to begin. That of the stamps is held while the file
 // system is waited for: sessions begin without it, unless they have a stamp to remove.
 func (srv *server) watchLocks(env *daemon.Env) {
-	locks := map[string]sync.Locker{"sessions": &srv.mu}
+	locks := map[string]sync.Locker{"sessions": &srv.mu, "capabilities": &srv.capabilities.mu}
 	if srv.store != nil && srv.conf.StampOnConnect == "remove" {
 		locks["stamps"] = &srv.stamps
 	}

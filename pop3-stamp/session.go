@@ -29,9 +29,10 @@ type session struct {
 	id       uint64
 	log      *slog.Logger
 
-	raw  net.Conn // as accepted
-	conn net.Conn // raw, or TLS over it
-	r    *bufio.Reader
+	raw  net.Conn      // as accepted
+	conn net.Conn      // raw, or TLS over it
+	in   input         // of conn
+	r    *bufio.Reader // nil while nothing is in it, as w
 	w    *bufio.Writer
 	tls  bool
 
@@ -39,6 +40,8 @@ type session struct {
 	stat          *statfile.File
 	deadline      time.Time // for the login as a whole
 	server        *backend  // nil if there is no connection
+	chosen        *target   // the server that the user has named; nil for the usual ones
+	agreed        []string  // UTF8 and LANG, as the server has taken them
 	user          string    // given with USER, or of the last login
 	hasUser       bool      // given with USER, and PASS may follow
 	loggedIn      bool
@@ -65,9 +68,9 @@ func (s *session) clientText() string {
 }
 
 func (s *session) use(conn net.Conn) {
-	s.conn = conn
-	s.r = bufio.NewReaderSize(conn, 4<<10)
-	s.w = bufio.NewWriterSize(conn, 4<<10)
+	s.forgetRead()
+	s.forgetSaid()
+	s.conn, s.in = conn, input{conn: conn}
 }
 
 // run leads the session from the connection to its end.
@@ -95,17 +98,15 @@ func (s *session) run(ctx context.Context) {
 	}
 	s.openStatus(started)
 	defer s.stat.Remove()
-	defer func() {
-		if s.server != nil {
-			s.server.close()
-		}
-	}()
+	defer s.leaveServer()
 	if s.listener != listenPOP3S || s.handshake(ctx) {
 		if s.greet(ctx) {
 			s.loop(ctx)
 		}
 	}
 	s.flush()
+	s.forgetRead()
+	s.forgetSaid()
 	s.linger()
 	if s.loggedIn {
 		ctx = logging.Earned(ctx)
@@ -130,9 +131,6 @@ func (s *session) linger() {
 
 // lingerTime bounds how long that takes.
 const lingerTime = 500 * time.Millisecond
-
-// clientLeft is the reason of a session that its client ended without a word.
-const clientLeft = "client left"
 
 func (s *session) openStatus(started time.Time) {
 	s.stat, _ = s.srv.stats.New(statfile.Fields{
@@ -166,8 +164,7 @@ func (s *session) loop(ctx context.Context) {
 
 // readCommand waits for a line of the client. What was said is sent before, unless another whole command waits.
 func (s *session) readCommand(ctx context.Context) (string, error) {
-	waiting, _ := s.r.Peek(s.r.Buffered())
-	if bytes.IndexByte(waiting, '\n') < 0 && !s.flush() {
+	if !s.hasLine() && !s.flush() {
 		return "", net.ErrClosed
 	}
 	until := s.deadline
@@ -181,6 +178,9 @@ func (s *session) readCommand(ctx context.Context) (string, error) {
 	if ctx.Err() != nil {
 		return "", ctx.Err()
 	}
+	if err := s.await(); err != nil {
+		return "", err
+	}
 	line, err := readLine(s.r, maxCommand+maxAuth)
 	if err == nil && len(line) > maxCommand-len("\r\n") && parseCommand(line).verb != "AUTH" {
 		err = errLongLine // a token in AUTH has often some kB
@@ -191,11 +191,20 @@ func (s *session) readCommand(ctx context.Context) (string, error) {
 	return line, err
 }
 
+// hasLine reports whether the client's next line was read already.
+func (s *session) hasLine() bool {
+	if s.r == nil {
+		return false
+	}
+	waiting, _ := s.r.Peek(s.r.Buffered())
+	return bytes.IndexByte(waiting, '\n') >= 0
+}
+
 // masked hides, of a client that is not logged in, what is no command: it may be a password where none is expected.
 func masked(line string, loggedIn bool) string {
 	verb := parseCommand(line).verb
 	switch verb {
-	case "USER", "PASS", "APOP", "AUTH", "CAPA", "STLS", "QUIT", "STAT", "LIST", "RETR", "UIDL", "DELE", "TOP", "LAST", "NOOP", "RSET":
+	case "USER", "PASS", "APOP", "AUTH", "CAPA", "STLS", "UTF8", "LANG", "QUIT", "STAT", "LIST", "RETR", "UIDL", "DELE", "TOP", "LAST", "NOOP", "RSET":
 		return line
 	}
 	if !loggedIn {
@@ -206,17 +215,32 @@ func masked(line string, loggedIn bool) string {
 
 // lost ends a session whose client is gone or silent, or that the server ends.
 func (s *session) lost(ctx context.Context, err error) {
+	why := s.whyLost(ctx, err)
+	s.end(why, map[string]string{whyShutdown: "-ERR [SYS/TEMP] server is shutting down", whyTimeout: "-ERR timeout"}[why])
+}
+
+// whyLost is the reason for which such a session ends.
+func (s *session) whyLost(ctx context.Context, err error) string {
 	switch {
 	case ctx.Err() != nil:
-		s.end("shutdown", "-ERR [SYS/TEMP] server is shutting down")
+		return whyShutdown
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		s.end("timeout", "-ERR timeout")
-	case errors.Is(err, errLeft), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF): // the latter within TLS, without its end
-		s.end(clientLeft, "")
-	default:
-		s.end(fmt.Sprint("connection lost: ", err), "")
+		return whyTimeout
+	case errors.Is(err, errLeft), isEnd(err):
+		return clientLeft
 	}
+	return fmt.Sprint("connection lost: ", err)
 }
+
+// isEnd reports whether the other side has ended the connection, also within TLS without saying so.
+func isEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
+
+// Reasons of sessions that end.
+const (
+	whyShutdown = "shutdown"
+	whyTimeout  = "timeout"
+	clientLeft  = "client left" // without a word
+)
 
 // end has the session end, with a last line if there is one to say.
 func (s *session) end(reason, line string) {
@@ -239,11 +263,14 @@ func (s *session) mistake(text string) {
 func (s *session) say(format string, args ...any) {
 	_ = s.conn.SetWriteDeadline(time.Now().Add(s.conf.WriteTimeout))
 	// A failed write shows when the buffer is flushed.
-	_, _ = fmt.Fprintf(s.w, format+"\r\n", args...)
+	_, _ = fmt.Fprintf(s.writer(), format+"\r\n", args...)
 }
 
 // flush sends what was said.
 func (s *session) flush() bool {
+	if s.w == nil {
+		return true
+	}
 	_ = s.conn.SetWriteDeadline(time.Now().Add(s.conf.WriteTimeout))
 	if err := s.w.Flush(); err != nil {
 		s.end(fmt.Sprint("connection lost: ", err), "")
@@ -272,8 +299,7 @@ func (s *session) handshake(ctx context.Context) bool {
 	_ = s.raw.SetDeadline(until) // that of the PROXY header may still hold
 	if err := tc.HandshakeContext(ctx); err != nil {
 		s.end(fmt.Sprint("TLS: ", err), "")
-		// Nothing can be said any more to a client that expects TLS.
-		s.w.Reset(io.Discard)
+		s.forgetSaid() // to a client that expects TLS
 		return false
 	}
 	_ = s.raw.SetDeadline(time.Time{})
@@ -309,13 +335,26 @@ func timestamp(greeting string) string {
 	return " " + greeting[i:j+1]
 }
 
+// targets are the servers that the session is for, in their order.
+func (s *session) targets() []target {
+	if s.chosen != nil {
+		return []target{*s.chosen}
+	}
+	return s.conf.servers
+}
+
 // connect connects to the upstream server.
 func (s *session) connect(ctx context.Context) bool {
 	if s.server != nil {
 		return true
 	}
 	who := client{s.client, s.local, func() parting { return partingOf(s.raw) }}
-	b, err := s.conf.connect(ctx, s.srv.tls.Load().behind, who)
+	b, err := s.conf.connect(ctx, s.targets(), s.srv.tls.Load().behind, who)
+	if err == nil {
+		if err = s.repeat(b); err != nil {
+			b.close()
+		}
+	}
 	if errors.Is(err, errClient) {
 		s.end(clientLeft, "")
 		return false

@@ -968,7 +968,7 @@ func TestCapa(t *testing.T) {
 	for line := p.line(); line != "." && line != ""; line = p.line() {
 		got = append(got, line)
 	}
-	if want := "TOP,UIDL,RESP-CODES,AUTH-RESP-CODE,PIPELINING,USER,SASL PLAIN LOGIN"; strings.Join(got, ",") != want {
+	if want := "RESP-CODES,AUTH-RESP-CODE,PIPELINING,TOP,UIDL,USER,SASL PLAIN LOGIN"; strings.Join(got, ",") != want {
 		t.Errorf("capabilities %q, want %q", got, want)
 	}
 }

@@ -62,7 +62,16 @@ func (s *session) transaction(ctx context.Context, line string) {
 		s.doQuit(ctx)
 		return
 	case c.verb == "CAPA":
-		s.doCapa(c.arg)
+		s.doCapa(ctx, c.arg)
+		return
+	case c.verb == "LANG":
+		s.doLang(ctx, c.arg)
+		return
+	case c.verb == "UTF8":
+		s.mistake("too late") // RFC 6856, 2
+		return
+	case !known && s.conf.UnknownCommands == unknownPass:
+		s.join(ctx, line)
 		return
 	case !known:
 		s.unknown()
@@ -123,7 +132,7 @@ func (s *session) passLines(line string) {
 	}
 	s.reply("", a)
 	if !a.ok {
-		if s.server.r.Buffered() > 0 {
+		if s.server.buffered() > 0 {
 			s.broken(errProtocol)
 		}
 		return
@@ -147,7 +156,7 @@ func (w clientWriter) Write(p []byte) (int, error) {
 	if err := w.s.conn.SetWriteDeadline(time.Now().Add(w.s.conf.WriteTimeout)); err != nil {
 		return 0, err
 	}
-	return w.s.w.Write(p)
+	return w.s.writer().Write(p)
 }
 
 func (w clientWriter) Flush() error {
@@ -180,9 +189,16 @@ func (s *session) doQuit(ctx context.Context) {
 		s.broken(err)
 		return
 	}
-	if a.ok && !s.srv.revoked(ctx, s.client.Addr(), s.loginAt) {
-		_ = s.srv.touch(ctx, s.client.Addr(), s.user, s.server.name)
+	if a.ok {
+		s.renew(ctx)
 	}
 	s.reply("QUIT", a)
 	s.end("quit", "")
+}
+
+// renew renews the stamp of a client whose session has ended well.
+func (s *session) renew(ctx context.Context) {
+	if !s.srv.revoked(ctx, s.client.Addr(), s.loginAt) {
+		_ = s.srv.touch(ctx, s.client.Addr(), s.user, s.server.name)
+	}
 }

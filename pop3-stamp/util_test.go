@@ -136,6 +136,8 @@ func mailbox(message string) backendFunc {
 				return
 			case "AUTH":
 				p.send("-ERR [AUTH] no\r\n")
+			case "CAPA":
+				p.send("-ERR\r\n")
 			case "":
 				return
 			default:
