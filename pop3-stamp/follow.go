@@ -1,7 +1,8 @@
 package main
 
 import (
-	"bufio"
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,11 +22,11 @@ import (
 type following struct {
 	File    string `help:"Log file to follow, also when it is rotated; - for standard input." placeholder:"FILE" env:"-"`
 	Journal string `help:"Follow what this unit says in the journal." placeholder:"UNIT" env:"-"`
-	Pattern string `help:"How logins look: dovecot, courier, cyrus, or an expression with groups named client and user." default:"dovecot" complete:"dovecot courier cyrus" env:"-"`
+	Pattern string `help:"How logins look: dovecot, courier, cyrus, mailutils, or an expression with groups named client and user." default:"dovecot" complete:"dovecot courier cyrus mailutils" env:"-"`
 }
 
 const (
-	maxLogLine = 8 << 10
+	maxLogLine = 64 << 10               // bytes
 	lookAgain  = 200 * time.Millisecond // for more of a file
 )
 
@@ -56,13 +57,23 @@ func (f *following) run(p *place, stderr io.Writer) error {
 			_, _ = fmt.Fprintf(stderr, "%s: %s\n", programName, text)
 		}
 	}
+	lines := newLogLines(stderr, func(line []byte) {
+		if r, ok := f.parse(line); ok {
+			take(r)
+		}
+	})
 	switch {
 	case f.Journal != "":
-		err = followJournal(ctx, f.Journal, take)
+		err = followJournal(ctx, f.Journal, lines)
 	case f.File == "-":
-		err = readLog(ctx, os.Stdin, take)
+		ended := make(chan error, 1)
+		go func() { ended <- lines.read(os.Stdin) }()
+		select {
+		case err = <-ended:
+		case <-ctx.Done(): // the next line may be long in coming
+		}
 	default:
-		err = followFile(ctx, f.File, take)
+		err = followFile(ctx, f.File, lines)
 	}
 	if ctx.Err() != nil {
 		return nil
@@ -70,33 +81,77 @@ func (f *following) run(p *place, stderr io.Writer) error {
 	return err
 }
 
-func takeLine(line string, take func(record)) {
-	if r, ok := parseRecord(strings.TrimRight(line, "\r\n")); ok {
-		take(r)
+// parse takes a line of what is followed apart.
+func (f *following) parse(line []byte) (record, bool) {
+	if f.Journal != "" {
+		return parseEntry(line)
+	}
+	return parseRecord(strings.TrimRight(string(line), "\r"))
+}
+
+// logLines makes lines of a log that is read in pieces, and has each of them be looked at. One that is too long is
+// skipped, which is said of the first.
+type logLines struct {
+	each   func(line []byte)
+	stderr io.Writer
+	piece  []byte // what is read into
+	rest   []byte // a line whose end has not come
+	skip   bool   // it is too long
+	said   bool
+}
+
+func newLogLines(stderr io.Writer, each func(line []byte)) *logLines {
+	return &logLines{each: each, stderr: stderr, piece: make([]byte, maxLogLine)}
+}
+
+// read reads to what is the end for now.
+func (l *logLines) read(in io.Reader) error {
+	for {
+		n, err := in.Read(l.piece)
+		l.take(l.piece[:n])
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
 	}
 }
 
-// readLog reads lines to the end. One that is too long is none.
-func readLog(ctx context.Context, in io.Reader, take func(record)) error {
-	r := bufio.NewReaderSize(in, maxLogLine)
-	for ctx.Err() == nil {
-		line, err := readLine(r, maxLogLine)
-		switch {
-		case errors.Is(err, errLongLine):
-		case err == io.EOF:
-			return nil
-		case err != nil:
-			return err
-		default:
-			takeLine(line, take)
+func (l *logLines) take(p []byte) {
+	for {
+		line, after, whole := bytes.Cut(p, []byte("\n"))
+		if !l.skip && len(l.rest)+len(line) > maxLogLine {
+			l.skip, l.rest = true, l.rest[:0]
+			l.tooLong()
 		}
+		if !l.skip {
+			l.rest = append(l.rest, line...)
+		}
+		if !whole {
+			return
+		}
+		if !l.skip {
+			l.each(l.rest)
+		}
+		l.begin()
+		p = after
 	}
-	return nil
+}
+
+// begin forgets a line whose end has not come.
+func (l *logLines) begin() { l.rest, l.skip = l.rest[:0], false }
+
+func (l *logLines) tooLong() {
+	if !l.said {
+		l.said = true
+		_, _ = fmt.Fprintf(l.stderr, "%s: a line of more than %d bytes is skipped, as further ones will be\n", programName, maxLogLine)
+	}
 }
 
 // followFile reads what is written to a log from now on. A file that takes its place, or that becomes shorter, is read
 // from its beginning.
-func followFile(ctx context.Context, path string, take func(record)) error {
+func followFile(ctx context.Context, path string, lines *logLines) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -107,18 +162,18 @@ func followFile(ctx context.Context, path string, take func(record)) error {
 	}
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
-	var lines tailLines
 	for {
 		// Whether another file is there is asked first: what was written to this one before that is read all the same.
 		other := replaced(path, f)
-		if err := lines.read(f, take); err != nil {
+		if err := lines.read(f); err != nil {
 			return err
 		}
 		if other {
 			next, err := os.Open(path)
 			if err == nil {
 				f.Close()
-				f, lines = next, tailLines{}
+				f = next
+				lines.begin()
 				continue
 			}
 			if !errors.Is(err, os.ErrNotExist) {
@@ -147,43 +202,11 @@ func replaced(path string, f *os.File) bool {
 	return err == nil && ours.Size() < at
 }
 
-// tailLines makes lines of what is read of a file that grows.
-type tailLines struct {
-	rest []byte // a line whose end has not come
-	skip bool   // it is too long, and is not looked at
-}
-
-func (t *tailLines) read(f *os.File, take func(record)) error {
-	piece := make([]byte, 64<<10)
-	for {
-		n, err := f.Read(piece)
-		for _, c := range piece[:n] {
-			switch {
-			case c != '\n' && len(t.rest) >= maxLogLine:
-				t.skip = true
-			case c != '\n':
-				t.rest = append(t.rest, c)
-			default:
-				if !t.skip {
-					takeLine(string(t.rest), take)
-				}
-				t.rest, t.skip = t.rest[:0], false
-			}
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
 // followJournal has journalctl read the journal, again when it ends.
-func followJournal(ctx context.Context, unit string, take func(record)) error {
+func followJournal(ctx context.Context, unit string, lines *logLines) error {
 	for ctx.Err() == nil {
 		cmd := exec.CommandContext(ctx, "journalctl", "--unit="+unit, "--follow", "--lines=0", "--output=json",
-			"--output-fields=SYSLOG_IDENTIFIER,MESSAGE", "--quiet")
+			"--output-fields=SYSLOG_IDENTIFIER,SYSLOG_PID,_PID,MESSAGE", "--quiet")
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()
 		if err == nil {
@@ -192,10 +215,14 @@ func followJournal(ctx context.Context, unit string, take func(record)) error {
 		if err != nil {
 			return err
 		}
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			takeEntry(lines.Bytes(), take)
+		err = lines.read(out)
+		if waited := cmd.Wait(); err == nil {
+			err = waited
 		}
-		_ = cmd.Wait()
+		if err != nil && ctx.Err() == nil {
+			_, _ = fmt.Fprintf(lines.stderr, "%s: journalctl: %v\n", programName, err)
+		}
+		lines.begin()
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second):
@@ -204,14 +231,17 @@ func followJournal(ctx context.Context, unit string, take func(record)) error {
 	return nil
 }
 
-// takeEntry takes an entry of the journal. A text that is not UTF-8 is a list of numbers there, and no login.
-func takeEntry(entry []byte, take func(record)) {
+// parseEntry reads an entry of the journal. A text that is not UTF-8 is a list of numbers there, and no login.
+func parseEntry(entry []byte) (record, bool) {
 	var e struct {
 		Message    json.RawMessage `json:"MESSAGE"`
 		Identifier string          `json:"SYSLOG_IDENTIFIER"`
+		Syslog     string          `json:"SYSLOG_PID"`
+		PID        string          `json:"_PID"`
 	}
 	var text string
-	if json.Unmarshal(entry, &e) == nil && json.Unmarshal(e.Message, &text) == nil {
-		take(record{e.Identifier, text})
+	if json.Unmarshal(entry, &e) != nil || json.Unmarshal(e.Message, &text) != nil {
+		return record{}, false
 	}
+	return record{e.Identifier, cmp.Or(e.Syslog, e.PID), text}, true
 }

@@ -16,7 +16,12 @@ import (
 type pattern struct {
 	programs []string // names of the program in the log; nil for any
 	login    *regexp.Regexp
+	connect  *regexp.Regexp    // the client's address, where the same process says that before; nil if login has it
+	from     map[string]string // addresses, by the process that serves them
 }
+
+// maxProcesses bounds the processes whose clients are known and have not logged in.
+const maxProcesses = 10000
 
 // patterns are those that are known by name.
 var patterns = map[string]pattern{
@@ -36,15 +41,23 @@ var patterns = map[string]pattern{
 		programs: []string{"cyrus/pop3", "cyrus/pop3s", "cyrus/imap", "cyrus/imaps", "pop3", "pop3s", "imap", "imaps"},
 		login:    regexp.MustCompile(`^login: [^\[\] ]* ?\[(?P<client>[0-9A-Fa-f.:]+)\] (?P<user>[^ ]+) \S+ User logged in(?: SESSIONID=<\S*>)?$`),
 	},
+	// connect from 192.0.2.7
+	// POP3 login: user `bob', source system
+	"mailutils": {
+		programs: []string{"pop3d", "gnu-pop3d", "imap4d", "gnu-imap4d"},
+		connect:  regexp.MustCompile(`^(?:\w+ )?connect from (?P<client>[0-9A-Fa-f.:]+)$`),
+		login:    regexp.MustCompile("^(?:\\w+ )?(?:POP3|IMAP4) login: user [`'](?P<user>[^`']*)', source \\w+$"),
+	},
 }
 
 // parsePattern takes the name of a pattern, or an expression (as in package regexp) with groups named client and user.
 func parsePattern(text string) (pattern, error) {
 	if p, ok := patterns[text]; ok {
+		p.from = map[string]string{}
 		return p, nil
 	}
 	if !strings.Contains(text, "?P<client>") {
-		return pattern{}, fmt.Errorf("pattern %q: neither dovecot, courier nor cyrus, nor an expression with a group (?P<client>...)", text)
+		return pattern{}, fmt.Errorf("pattern %q: neither dovecot, courier, cyrus nor mailutils, nor an expression with a group (?P<client>...)", text)
 	}
 	re, err := regexp.Compile(text)
 	if err == nil && !strings.HasPrefix(text, "^") {
@@ -57,20 +70,20 @@ func parsePattern(text string) (pattern, error) {
 }
 
 // record is a line of a log, taken apart.
-type record struct{ program, text string }
+type record struct{ program, pid, text string }
 
 var (
 	// Nov 28 14:00:00 host dovecot[12]: text, or the same with the time of RFC 3339.
-	syslogLine = regexp.MustCompile(`^(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) \S*[^\s:] ([^\s\[\]:]+)(?:\[\d+\])?: (.*)$`)
+	syslogLine = regexp.MustCompile(`^(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) \S*[^\s:] ([^\s\[\]:]+)(?:\[(\d+)\])?: (.*)$`)
 	// Nov 28 14:00:00 pop3-login: Info: text, as servers write files of their own.
-	ownLine = regexp.MustCompile(`^(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d[T ]\S+) ([^\s\[\]:]+)(?:\[\d+\]|\(\d+\))?: (.*)$`)
+	ownLine = regexp.MustCompile(`^(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d[T ]\S+) ([^\s\[\]:]+)(?:[\[(](\d+)[\])])?: (.*)$`)
 )
 
 // parseRecord takes the time and the name of the program off a line.
 func parseRecord(line string) (record, bool) {
 	for _, re := range []*regexp.Regexp{syslogLine, ownLine} {
 		if m := re.FindStringSubmatch(line); m != nil {
-			return record{m[1], m[2]}, true
+			return record{m[1], m[2], m[3]}, true
 		}
 	}
 	return record{}, false
@@ -81,6 +94,9 @@ func (p pattern) find(r record) (stamp.Stamp, bool) {
 	if p.programs != nil && !slices.Contains(p.programs, r.program) {
 		return stamp.Stamp{}, false
 	}
+	if p.connect != nil {
+		p.note(r)
+	}
 	m := p.login.FindStringSubmatch(r.text)
 	if m == nil {
 		return stamp.Stamp{}, false
@@ -89,7 +105,24 @@ func (p pattern) find(r record) (stamp.Stamp, bool) {
 	if i := p.login.SubexpIndex("user"); i >= 0 {
 		st.User = m[i]
 	}
-	addr, err := netip.ParseAddr(m[p.login.SubexpIndex("client")])
+	client := p.from[r.pid]
+	if i := p.login.SubexpIndex("client"); i >= 0 {
+		client = m[i]
+	}
+	delete(p.from, r.pid)
+	addr, err := netip.ParseAddr(client)
 	st.Addr = addr.Unmap().WithZone("")
 	return st, err == nil
+}
+
+// note keeps whom a process serves.
+func (p pattern) note(r record) {
+	m := p.connect.FindStringSubmatch(r.text)
+	if m == nil || r.pid == "" {
+		return
+	}
+	if len(p.from) >= maxProcesses {
+		clear(p.from)
+	}
+	p.from[r.pid] = m[p.connect.SubexpIndex("client")]
 }

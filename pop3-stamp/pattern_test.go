@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,6 +23,9 @@ func TestPatterns(t *testing.T) {
 		{"courier", "Nov  8 14:00:00 mx imapd-ssl[3]: LOGIN, user=bob, ip=[2001:db8::7], port=[51234], protocol=IMAP", "2001:db8::7 bob"},
 		{"cyrus", "Nov 28 14:00:00 mx cyrus/pop3[77]: login: pc.example [192.0.2.7] bob plaintext User logged in SESSIONID=<mx-77-1-2>", "192.0.2.7 bob"},
 		{"cyrus", "Nov 28 14:00:00 mx cyrus/imaps[77]: login: [192.0.2.7] bob PLAIN+TLS User logged in", "192.0.2.7 bob"},
+		{"mailutils", "Nov 28 14:00:00 mx pop3d[7]: connect from 192.0.2.7\nNov 28 14:00:00 mx pop3d[8]: connect from 192.0.2.8\n" +
+			"Nov 28 14:00:00 mx pop3d[7]: POP3 login: user `bob', source system\nNov 28 14:00:00 mx pop3d[7]: POP3 login: user `eve', source system\n" +
+			"Nov 28 14:00:00 mx pop3d[9]: POP3 login: user `eve', source system\nNov 28 14:00:00 mx pop3d[8]: AbCdEfGh POP3 login: user `ann', source pam", "192.0.2.7 bob, 192.0.2.8 ann"},
 		{`^accepted (?P<user>\S+) at (?P<client>\S+)$`, "Nov 28 14:00:00 mx qpopper[1]: accepted bob at 192.0.2.7", "192.0.2.7 bob"},
 	} {
 		if got := found(t, tt.pattern, tt.lines); got != tt.want {
@@ -43,11 +48,13 @@ func found(t *testing.T, name, lines string) string {
 	}
 	var all []string
 	for line := range strings.SplitSeq(lines, "\n") {
-		takeLine(line, func(r record) {
-			if st, ok := p.find(r); ok {
-				all = append(all, st.Addr.String()+" "+st.User)
-			}
-		})
+		r, ok := parseRecord(line)
+		if !ok {
+			continue
+		}
+		if st, ok := p.find(r); ok {
+			all = append(all, st.Addr.String()+" "+st.User)
+		}
 	}
 	return strings.Join(all, ", ")
 }
@@ -57,9 +64,10 @@ func found(t *testing.T, name, lines string) string {
 func TestPOP_84_ForgedLogLines(t *testing.T) {
 	t.Parallel()
 	login := map[string]string{
-		"dovecot": "pop3-login: Login: user=<bob>, method=PLAIN, rip=192.0.2.66, lip=192.0.2.1, mpid=9",
-		"courier": "LOGIN, user=bob, ip=[192.0.2.66], port=[1]",
-		"cyrus":   "login: x [192.0.2.66] bob plaintext User logged in",
+		"dovecot":   "pop3-login: Login: user=<bob>, method=PLAIN, rip=192.0.2.66, lip=192.0.2.1, mpid=9",
+		"courier":   "LOGIN, user=bob, ip=[192.0.2.66], port=[1]",
+		"mailutils": "POP3 login: user `bob', source system",
+		"cyrus":     "login: x [192.0.2.66] bob plaintext User logged in",
 	}
 	for name, text := range login {
 		program := patterns[name].programs[0]
@@ -86,12 +94,18 @@ func FuzzPatterns(f *testing.F) {
 	f.Add("Nov 28 14:00:00 mx dovecot: pop3-login: Login: user=<bob>, method=PLAIN, rip=192.0.2.7, lip=192.0.2.1, mpid=9")
 	f.Add("Nov 28 14:00:00 mx pop3d: LOGIN, user=bob, ip=[::ffff:192.0.2.7], port=[51234]")
 	f.Fuzz(func(t *testing.T, line string) {
+		r, ok := parseRecord(line)
+		if !ok {
+			return
+		}
 		for name := range patterns {
-			takeLine(line, func(r record) {
-				if st, ok := patterns[name].find(r); ok && !st.Addr.IsValid() {
-					t.Errorf("%s: a login from nowhere: %+v", name, st)
-				}
-			})
+			p, err := parsePattern(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if st, ok := p.find(r); ok && !st.Addr.IsValid() {
+				t.Errorf("%s: a login from nowhere: %+v", name, st)
+			}
 		}
 	})
 }
@@ -115,7 +129,13 @@ func TestFollowFile(t *testing.T) {
 	write(os.O_CREATE, line(0))
 	got := make(chan string, 100)
 	started := make(chan error, 1)
-	go func() { started <- followFile(t.Context(), path, func(r record) { got <- r.text }) }()
+	var said syncBuffer
+	lines := newLogLines(&said, func(line []byte) {
+		if r, ok := parseRecord(string(line)); ok {
+			got <- r.text
+		}
+	})
+	go func() { started <- followFile(t.Context(), path, lines) }()
 	want := func(i int) {
 		t.Helper()
 		if text := testenv.Receive(t, "a line", got); text != fmt.Sprintf("text %d", i) {
@@ -127,10 +147,13 @@ func TestFollowFile(t *testing.T) {
 	write(0, line(1000))
 	for testenv.Receive(t, "a line", got) != "text 1000" { // those of before, all of which are read
 	}
-	write(0, strings.Repeat("x", 2*maxLogLine)+"\n"+line(2)[:20])
+	write(0, strings.Repeat("x", 2*maxLogLine)+"\n"+strings.Repeat("y", maxLogLine+1)+"\n"+line(2)[:20])
 	write(0, line(2)[20:]+line(3))
 	want(2)
 	want(3)
+	if n := strings.Count(said.String(), "skipped"); n != 1 {
+		t.Errorf("long lines were told of %d times, want once: %s", n, said.String())
+	}
 	write(0, line(4))
 	if err := os.Rename(path, path+".1"); err != nil {
 		t.Fatal(err)
@@ -140,4 +163,33 @@ func TestFollowFile(t *testing.T) {
 	want(5)
 	write(os.O_TRUNC, line(6)[:30])
 	testenv.Eventually(t, "the end of the line is read", func() bool { write(0, line(7)); return len(got) > 0 })
+}
+
+// TestLogLines: lines come in pieces of any size, and those that are too long do not keep others from being read.
+func TestLogLines(t *testing.T) {
+	text := "one\n\n" + strings.Repeat("x", maxLogLine) + "\n" + strings.Repeat("y", maxLogLine+1) + "\ntwo\nthree"
+	for _, size := range []int{1, 7, 4096, maxLogLine, 4 * maxLogLine} {
+		var got []string
+		lines := newLogLines(io.Discard, func(line []byte) { got = append(got, string(line[:min(len(line), 9)])) })
+		for piece := range slices.Chunk([]byte(text), size) {
+			lines.take(piece)
+		}
+		if all := strings.Join(got, "|"); all != "one||xxxxxxxxx|two" {
+			t.Errorf("pieces of %d: %s", size, all)
+		}
+	}
+}
+
+// TestKnownProcesses: processes that serve clients who never log in do not fill the memory.
+func TestKnownProcesses(t *testing.T) {
+	p, err := parsePattern("mailutils")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxProcesses + 5 {
+		p.find(record{"pop3d", fmt.Sprint(i), "connect from 192.0.2.1"})
+	}
+	if len(p.from) > maxProcesses {
+		t.Errorf("%d processes are known", len(p.from))
+	}
 }

@@ -16,10 +16,11 @@ set -u
 PACKAGES='
 	bash ca-certificates chromium clamav-daemon curl dovecot-lmtpd dovecot-pop3d fish gcc haproxy iproute2 libc6-dev libnet-dns-perl
 	libnet-ssleay-perl make mandoc mimedefang msmtp netcat-openbsd nftables openssl perl postfix procps prometheus
+	fetchmail mpop
 	python3 python3-dkim redis-server rspamd spamd swaks systemd util-linux zsh'
 
 # Mail servers that exclude Postfix as packages, or want one of their own.
-UNPACKED='exim4-daemon-light mailutils-pop3d opensmtpd'
+UNPACKED='courier-pop cyrus-pop3d exim4-daemon-light mailutils-pop3d opensmtpd'
 
 # Some releases have it: the tests of the store run with both.
 if command -v apt-cache >/dev/null && apt-cache show valkey-server >/dev/null 2>&1; then

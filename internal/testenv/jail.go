@@ -91,7 +91,7 @@ func (j *Jail) install(program string) {
 		j.t.Fatal(err)
 	}
 	cmd := exec.Command("ldd", source)
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "LD_LIBRARY_PATH="+strings.Join(append(dirs, more...), ":"))
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "LD_LIBRARY_PATH="+strings.Join(append(append(dirs, more...), filepath.Join(j.from, "usr/lib")), ":"))
 	out, err := cmd.CombinedOutput()
 	if err != nil || strings.Contains(string(out), "not found") {
 		j.t.Fatalf("libraries of %s: %v\n%s", source, err, out)
@@ -155,6 +155,13 @@ func (j *Jail) Write(path, text string, mode fs.FileMode) {
 		j.t.Fatal(err)
 	}
 	if err := os.Chmod(file, mode); err != nil {
+		j.t.Fatal(err)
+	}
+}
+
+func (j *Jail) chmod(path string, mode fs.FileMode) {
+	j.t.Helper()
+	if err := os.Chmod(filepath.Join(j.Dir, path), mode); err != nil {
 		j.t.Fatal(err)
 	}
 }

@@ -19,7 +19,12 @@ const (
 	mailutilsConf = `auth { authentication clear; authentication generic; authorization clear; authorization system; };
 mailbox { mail-spool /var/mail; };
 logging { syslog no; };
-server 127.0.0.1:%d { };
+server 127.0.0.1:%d {
+  acl {
+    log any "connect from ${address}";
+    allow any;
+  };
+};
 `
 	// mailutilsPassword is POP3Password as crypt(3) has it.
 	mailutilsPassword = "$6$postern$RoS8iHBL.HVsZftK1sRpPZMBg6Ap1aVvazAh95powNJJgWFpUNTI4yemwP4Aaym54M9yDtpMkBLStXAgNDJaX/"
