@@ -30,7 +30,7 @@ else
 fi
 
 if [ "${1:-}" = bench ]; then
-	PACKAGES='gcc haproxy libc6-dev libnginx-mod-mail make mimedefang nginx postfix proxsmtp redis-server'
+	PACKAGES='dovecot-pop3d gcc haproxy libc6-dev libnginx-mod-mail make mimedefang nginx perdition postfix proxsmtp redis-server'
 	UNPACKED=
 fi
 
