@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"postern/internal/namedfile"
-	"postern/internal/tlsconf"
 )
 
 // Settings are what a daemon is told of the store. It embeds them in its own.
@@ -141,7 +140,7 @@ func (s *Settings) loadTLS(o *Options) (err error) {
 		}
 		return nil
 	}
-	if o.TLS, err = tlsconf.LoadClient(s.StoreCA, s.StoreCert, s.StoreKey); err != nil {
+	if o.TLS, err = namedfile.ClientTLS(s.StoreCA, s.StoreCert, s.StoreKey); err != nil {
 		return fmt.Errorf("clientip-store: %w", err)
 	}
 	return nil

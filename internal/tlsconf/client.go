@@ -1,10 +1,11 @@
 package tlsconf
 
 import (
-	"cmp"
 	"crypto/tls"
 	"errors"
 	"slices"
+
+	"postern/internal/namedfile"
 )
 
 // Client are the settings of TLS with the upstream server that need files. A daemon embeds them in its own, beside
@@ -29,24 +30,4 @@ func (c *Client) Files() []string {
 }
 
 // Load reads the files. What it gives checks certificates, but no host name is set.
-func (c *Client) Load() (*tls.Config, error) { return LoadClient(c.CA, c.Cert, c.Key) }
-
-// LoadClient reads the authorities that are believed, those of the system if ca is "", and our certificate and its key
-// if cert is not ""; the key may be in the same file. No host name is set.
-func LoadClient(ca, cert, key string) (*tls.Config, error) {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if ca != "" {
-		var err error
-		if conf.RootCAs, err = loadAuthorities(ca); err != nil {
-			return nil, err
-		}
-	}
-	if cert != "" {
-		pair, err := loadPair(cert, cmp.Or(key, cert))
-		if err != nil {
-			return nil, err
-		}
-		conf.Certificates = []tls.Certificate{pair}
-	}
-	return conf, nil
-}
+func (c *Client) Load() (*tls.Config, error) { return namedfile.ClientTLS(c.CA, c.Cert, c.Key) }

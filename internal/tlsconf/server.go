@@ -13,9 +13,6 @@ import (
 	"postern/internal/namedfile"
 )
 
-// maxFile bounds a file of certificates or keys; all authorities of a system are a tenth of that.
-const maxFile = 4 << 20
-
 // Server are the settings of TLS with clients. A daemon embeds them in its own.
 type Server struct {
 	Cert       []string      `name:"tls-cert" sep:"none" placeholder:"FILE" help:"Certificate chain (PEM), with its key unless that is in tls-key. Several: the name that a client asks for (SNI) chooses, else it is the first."`
@@ -118,7 +115,7 @@ func (s *Server) Load(listeners ...string) (map[string]*Listener, error) {
 		if len(s.Key) > i {
 			key = s.Key[i]
 		}
-		cert, err := loadPair(file, key)
+		cert, err := namedfile.LoadPair(file, key)
 		if err != nil {
 			return nil, err
 		}
@@ -127,7 +124,7 @@ func (s *Server) Load(listeners ...string) (map[string]*Listener, error) {
 	var pool *x509.CertPool
 	if s.ClientCA != "" {
 		var err error
-		if pool, err = loadAuthorities(s.ClientCA); err != nil {
+		if pool, err = namedfile.LoadAuthorities(s.ClientCA); err != nil {
 			return nil, err
 		}
 	}
@@ -209,37 +206,4 @@ func (l *Listener) Peer(state *tls.ConnectionState) (*x509.Certificate, error) {
 		Roots: l.Config.ClientCAs, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	return leaf, err
-}
-
-// loadPair reads a certificate and its key. A key that others may write is nobody's own.
-func loadPair(cert, key string) (tls.Certificate, error) {
-	chain, _, err := namedfile.Read(cert, maxFile)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("load certificate %q: %w", cert, err)
-	}
-	secret, info, err := namedfile.Read(key, maxFile)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("load certificate %q: %w", cert, err)
-	}
-	if info.Mode().Perm()&0o022 != 0 {
-		return tls.Certificate{}, fmt.Errorf("load certificate %q: others may write to %q", cert, key)
-	}
-	pair, err := tls.X509KeyPair(chain, secret)
-	if err != nil {
-		return pair, fmt.Errorf("load certificate %q: %w", cert, err)
-	}
-	return pair, nil
-}
-
-// loadAuthorities reads certificates of authorities.
-func loadAuthorities(file string) (*x509.CertPool, error) {
-	text, _, err := namedfile.Read(file, maxFile)
-	if err != nil {
-		return nil, fmt.Errorf("load authorities: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("load authorities: no certificate in %q", file)
-	}
-	return pool, nil
 }
