@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"compress/bzip2"
-	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
@@ -29,7 +28,7 @@ type packer struct {
 }
 
 var packers = []packer{
-	{"\x1f\x8b\x08", func(b []byte) (io.Reader, error) { return gzip.NewReader(bytes.NewReader(b)) }},
+	{gzipMagic, openGzip},
 	{"\x28\xb5\x2f\xfd", openZstandard},
 	{"\xfd7zXZ\x00", openXZ},
 	{"BZh", func(b []byte) (io.Reader, error) { return bzip2.NewReader(bytes.NewReader(b)), nil }},
@@ -67,10 +66,16 @@ func openXZ(b []byte) (io.Reader, error) {
 	return xz.NewReader(bytes.NewReader(b))
 }
 
+// maxTried is how much hasLargeDictionary may try: 16 for each place, and the bytes of the sum. A whole file of 64 MiB
+// needs a third of that, as "!\x01" stands where no filter is once in 64 KiB.
+const maxTried = 32 << 20
+
 // hasLargeDictionary reports whether a block in b has a dictionary of more than 64 MiB: a header of a block, which has
-// a checksum, with such a property of the filter LZMA2 (the .xz file format, 3.1 and 5.3.1).
+// a checksum, with such a property of the filter LZMA2 (the .xz file format, 3.1 and 5.3.1). Where more would have to be
+// tried than a file needs that was not made for that, it is as if there was one.
 func hasLargeDictionary(b []byte) bool {
 	const sizes, largest = 18, 28 // bytes of optional fields; the property
+	tried := 0
 	for at := 0; ; at++ {
 		i := bytes.Index(b[at:], []byte{0x21, 0x01})
 		if i < 0 || at+i+3 > len(b) {
@@ -81,13 +86,18 @@ func hasLargeDictionary(b []byte) bool {
 			continue
 		}
 		for start := at - 2; start >= max(0, at-2-sizes); start-- {
+			tried += 16
 			n := (int(b[start]) + 1) * 4
 			if end := start + n; n >= 8 && end <= len(b) && end > at+3 {
+				tried += n
 				sum := crc32.ChecksumIEEE(b[start : end-4])
 				if binary.LittleEndian.Uint32(b[end-4:]) == sum {
 					return true
 				}
 			}
+		}
+		if tried > maxTried {
+			return true
 		}
 	}
 }
@@ -143,8 +153,8 @@ func (x *examiner) unpack(b []byte) error {
 	if c, ok := r.(io.Closer); ok {
 		defer c.Close()
 	}
-	if z, ok := r.(*gzip.Reader); ok && z.Name != "" {
-		if err := x.name(nil, z.Name); err != nil {
+	if z, ok := r.(*gzipFile); ok && z.name != "" {
+		if err := x.name(nil, z.name); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"hash/crc32"
 	"io"
@@ -102,6 +103,29 @@ func largeDictionary(b []byte) []byte {
 	return b
 }
 
+// longHeader gives a member of gzip an extra field, a name and a comment that are long.
+func longHeader(member []byte) []byte {
+	const hasSum, hasExtra, hasName, hasComment = 2, 4, 8, 16
+	long := strings.Repeat("n", 1000)
+	return slices.Concat(member[:3], []byte{hasSum | hasExtra | hasName | hasComment}, member[4:10], []byte("\x03\x00abc"+long+".txt\x00"+long+"\x00ss"), member[10:])
+}
+
+// method says of the entries of a ZIP archive that they are compressed in another way.
+func method(b []byte, n uint16) []byte {
+	b = slices.Clone(b)
+	for _, e := range zipEntries {
+		for at := 0; ; at++ {
+			i := bytes.Index(b[at:], e.signature)
+			if i < 0 {
+				break
+			}
+			at += i
+			binary.LittleEndian.PutUint16(b[at+e.flagsAt+2:], n)
+		}
+	}
+	return b
+}
+
 func TestArchives(t *testing.T) {
 	const exe, locked = "not allowed", "encrypted archive"
 	bzip, err := base64.StdEncoding.DecodeString(bz2)
@@ -136,6 +160,9 @@ func TestArchives(t *testing.T) {
 		{"tar.gz.xz", packXZ(t, gz(t, makeTar(t, "a.exe"))), exe},
 		{"name in gz", named, exe},
 		{"gz in two members", append(gz(t, makeTar(t, "a.txt")[:1024]), gz(t, makeTar(t, "a.exe"))...), exe},
+		{"gz with a long name", longHeader(gz(t, makeTar(t, "a.exe"))), exe},
+		{"gz with a long name in its second member", append(gz(t, makeTar(t, "a.txt")[:1024]), longHeader(gz(t, makeTar(t, "a.exe")))...), exe},
+		{"gz without the end of its name", []byte("\x1f\x8b\x08\x08\x00\x00\x00\x00\x00\x03name"), "cannot be looked into"},
 		{"gz with rubbish behind", append(gz(t, makeTar(t, "a.exe")), "rubbish"...), exe},
 		{"gz cut off", cutOff, exe},
 		{"zip in gz", gz(t, makeZip(t, "a.exe")), exe},
@@ -152,6 +179,10 @@ func TestArchives(t *testing.T) {
 		{"encrypted zip", flagged(t, "a.txt"), locked},
 		{"encrypted zip with a blocked name", flagged(t, "a.exe"), locked},
 		{"encrypted 7z", sevenZip(t, "header.7z"), locked},
+		{"zip by Deflate64", method(makeZip(t, "a.txt"), 9), "cannot be looked into"},
+		{"zip by Zstandard with a blocked name", method(makeZip(t, "a.exe"), 93), exe},
+		{"zip by no method that there is", method(makeZip(t, "a.txt"), 0x4141), ""},
+		{"xz that is nothing but headers", append([]byte("\xfd7zXZ\x00"), bytes.Repeat([]byte("!\x01\xff"), 1<<20)...), "cannot be looked into"},
 		{"dictionary of 4 GiB", largeDictionary(packXZ(t, makeTar(t, "a.exe"))), "cannot be looked into"},
 		{"broken 7z", sevenZip(t, "lzma.7z")[:100], "cannot be looked into"},
 		{"macros", makeZip(t, "word/document.xml", "word/vbaProject.bin"), "macros"},

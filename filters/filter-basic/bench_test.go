@@ -99,6 +99,8 @@ func worstMessages(t testing.TB) map[string]string {
 		"RAR":                   zipPart([]byte(fill("Rar!\x1a\x07\x00", "Rar!\x1a\x07\x00\x00\x00\x74\x00\x00\x20\x00aaaabbbbccccddddeeee"))[:size*3/4]),
 		"tar":                   zipPart([]byte(fill(string(makeTar(t, "a")), string(makeTar(t, "a.txt"))))[:size*3/4]),
 		"TNEF":                  zipPart([]byte(fill("\x78\x9f\x3e\x22\x01\x00", "\x02\x05\x90\x06\x00\x10\x00\x00\x00\x1f\x00\x07\x37\x01\x00\x00\x00\x00"))[:size*3/4]),
+		"xz of headers":         zipPart([]byte(fill("\xfd7zXZ\x00", "!\x01\xff"))[:size*3/4]),
+		"gz of members":         zipPart([]byte(fill("", string(gz(t, nil))))[:size*3/4]),
 		"gz that grows":         zipPart(gz(t, zeros)),
 		"zst that grows":        zipPart(zst(t, zeros)),
 		"ZIP that grows":        zipPart(nested(t, zip.Deflate, zeros)),

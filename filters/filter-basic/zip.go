@@ -5,11 +5,14 @@ import (
 	"compress/flate"
 	"encoding/binary"
 	"io"
+	"strings"
 )
 
 const (
 	beginning = 4 << 10 // bytes of an entry in which an archive must begin to be looked into
 	maxInner  = 20000   // compressed entries of all archives of a message whose beginning is looked at
+
+	maxVersion = 100 // that an entry may need, so that few other bytes are taken for one
 )
 
 // The entries of a ZIP archive: signature, offset of the lengths of name and extra field, offset of the name.
@@ -21,11 +24,10 @@ var (
 	zipEntries   = []struct {
 		signature          []byte
 		lengthAt, nameAt   int
-		versionAt, version int // a plausible one, so that few other bytes are taken for an entry
-		flagsAt            int
+		versionAt, flagsAt int
 	}{
-		{localEntry, 26, 30, 4, 100, 6},
-		{centralEntry, 28, 46, 6, 100, 8},
+		{localEntry, 26, 30, 4, 6},
+		{centralEntry, 28, 46, 6, 8},
 	}
 )
 
@@ -41,7 +43,7 @@ func (x *examiner) zipNames(b []byte) error {
 			rest = entry[len(e.signature):]
 			n := int(binary.LittleEndian.Uint16(entry[e.lengthAt:]))
 			extra := int(binary.LittleEndian.Uint16(entry[e.lengthAt+2:]))
-			if int(entry[e.versionAt]) > e.version || len(entry) < e.nameAt+n {
+			if int(entry[e.versionAt]) > maxVersion || len(entry) < e.nameAt+n {
 				continue
 			}
 			if err := x.zipEntry(string(entry[e.nameAt:e.nameAt+n]), entry[e.flagsAt]&1 != 0); err != nil {
@@ -88,9 +90,16 @@ func (x *examiner) unicodePath(extra []byte) error {
 	return nil
 }
 
+// The methods of compression (APPNOTE.TXT 4.4.5). Of the others that it names, Deflate64, BZIP2, LZMA, Zstandard, MP3,
+// XZ, JPEG, WavPack and PPMd and the old ones, what is compressed cannot be seen; a number that it does not name is none
+// that a program reads.
+const (
+	deflated   = 8
+	unreadable = "\x01\x02\x03\x04\x05\x06\x09\x0a\x0c\x0e\x10\x12\x13\x14\x5d\x5e\x5f\x60\x61\x62"
+)
+
 // archivesIn looks into ZIP archives that are compressed entries of others. Stored ones show as they are.
 func (x *examiner) archivesIn(b []byte) error {
-	const deflated = 8
 	inflate := flate.NewReader(nil)
 	defer inflate.Close()
 	begin := make([]byte, beginning)
@@ -102,7 +111,16 @@ func (x *examiner) archivesIn(b []byte) error {
 		entry := rest[i:]
 		rest = entry[len(localEntry):]
 		start := 30 + int(binary.LittleEndian.Uint16(entry[26:])) + int(binary.LittleEndian.Uint16(entry[28:]))
-		if binary.LittleEndian.Uint16(entry[8:]) != deflated || start > len(entry) {
+		method := binary.LittleEndian.Uint16(entry[8:])
+		switch {
+		case start > len(entry) || int(entry[4]) > maxVersion:
+			continue
+		case method < 256 && strings.IndexByte(unreadable, byte(method)) >= 0:
+			if err := x.unreadable(); err != nil {
+				return err
+			}
+			continue
+		case method != deflated:
 			continue
 		}
 		if x.inner++; x.inner > maxInner {
