@@ -16,6 +16,7 @@ import (
 	"postern/internal/sockspec"
 	"postern/internal/store"
 	"postern/internal/tlsconf"
+	"postern/smtp-proxy/filter"
 	"postern/smtp-proxy/gate"
 )
 
@@ -84,13 +85,15 @@ type FilterSettings struct {
 	Senderok          config.Switch `name:"senderok" default:"no" help:"Ask the filter at MAIL."`
 	Recipok           config.Switch `name:"recipok" default:"no" help:"Ask the filter at RCPT."`
 	Scan              config.Switch `name:"scan" default:"yes" help:"Have messages scanned."`
-	FilterTimeout     time.Duration `name:"filter-timeout" default:"10m" help:"How long the filter may take for one answer."`
+	FilterTimeout     time.Duration `name:"filter-timeout" default:"8m" help:"How long the filter may take for a message, once the client has sent all of it; for other answers at most four minutes."`
 	FilterMaxDelay    time.Duration `name:"filter-max-delay" default:"1m" help:"Longest delay of a reply that a filter may ask for."`
-	OnFailure         string        `name:"on-failure" enum:"tempfail,accept,reject" default:"tempfail" help:"What to do with a message when the filter does not work: tempfail, accept (unfiltered) or reject."`
+	OnFailure         string        `name:"on-failure" default:"tempfail" placeholder:"POLICY" help:"What to do when the filter does not work: tempfail, accept (unfiltered) or reject; or for each question, such as scan=tempfail helook=accept."`
 	Hold              string        `name:"hold" placeholder:"URL" help:"Where messages go that the filter wants held, as with upstream: such as maildir:/PATH. Default: they are refused for now."`
 	WorkerGate        config.Switch `name:"worker-gate" default:"yes" help:"Refuse new sessions while no worker is free and the multiplexor's queue is full."`
 	ScannedBy         string        `name:"scanned-by" placeholder:"TEXT" help:"Text of an X-Scanned-By field added to scanned messages. Default: no such field."`
 	ClientLookup      config.Switch `name:"client-lookup" default:"yes" help:"Look up the client's name in the DNS when the filter or a status file wants it."`
+
+	onFailure filter.OnFailure
 }
 
 // GateSettings say who may come in.
@@ -210,6 +213,9 @@ func (s *settings) Validate() error {
 		return errors.New("smtps: needs tls-cert")
 	}
 	var err error
+	if s.onFailure, err = filter.ParseOnFailure(s.OnFailure); err != nil {
+		return fmt.Errorf("on-failure: %w", err)
+	}
 	if s.load, err = gate.ParseLoadLimits(s.Maxloadavg); err != nil {
 		return fmt.Errorf("maxloadavg: %w", err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"strconv"
 	"time"
 
 	"postern/internal/smtp"
@@ -32,7 +33,7 @@ func (c *client) forFilter(session, host string) filter.Client {
 		told.Claimed = c.claimed // as dnsName has found it
 	}
 	if c.cert != nil {
-		told.Cert = &filter.Cert{Issuer: c.cert.issuer, Subject: c.cert.subject, Verify: c.cert.verify}
+		told.Cert = &filter.Cert{Issuer: c.cert.authority, Subject: c.cert.name, Verify: c.cert.verify}
 	}
 	return told
 }
@@ -42,7 +43,7 @@ func (c *client) forFilter(session, host string) filter.Client {
 func (s *session) heed(v filter.Verdict) {
 	switch {
 	case v.Err != nil:
-		s.filterFailed(v.Err)
+		s.filterFailed(v.Err, v.Refusal)
 		return
 	case v.Delay > 0:
 		s.relay.collect() // replies to earlier commands are not held back
@@ -54,12 +55,14 @@ func (s *session) heed(v filter.Verdict) {
 	}
 }
 
-// filterFailed logs that there is no verdict.
-func (s *session) filterFailed(err error) {
-	policy := s.srv.filter.OnFailure
+// filterFailed logs that there is no verdict, and what is done: a nil refusal lets pass.
+func (s *session) filterFailed(err error, refusal *smtp.Reply) {
 	s.srv.metrics.filterFault()
-	s.limits.wasted = s.limits.wasted || policy != filter.OnFailureAccept
-	s.srv.log.Error("filter failed", "session", s.id, "client", s.client.addr.Addr().String(), "policy", policy, "error", err)
+	reply := "none"
+	if refusal != nil {
+		s.limits.wasted, reply = true, strconv.Itoa(refusal.Code)
+	}
+	s.srv.log.Error("filter failed", "session", s.id, "client", s.client.addr.Addr().String(), "reply", reply, "error", err)
 }
 
 // askRelayok asks about the client; nil lets it in.
@@ -197,7 +200,7 @@ func (s *session) carryOut(tx *transaction, r *filter.Result) smtp.Reply {
 		s.srv.log.Warn("filter's wish is not carried out", "session", s.id, "qid", tx.qid, "reason", clip(why))
 	}
 	if r.Err != nil {
-		s.filterFailed(r.Err)
+		s.filterFailed(r.Err, r.Refusal)
 	}
 	switch {
 	case r.Refusal != nil:

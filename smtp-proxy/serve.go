@@ -378,7 +378,7 @@ func newFilter(s *settings) (*filter.Filter, *mxproto.Client, error) {
 		Stages: filter.Stages{
 			Relayok: bool(s.Relayok), Helook: bool(s.Helook), Senderok: bool(s.Senderok), Recipok: bool(s.Recipok), Scan: bool(s.Scan),
 		},
-		Timeout: s.FilterTimeout, MaxDelay: s.FilterMaxDelay, OnFailure: s.OnFailure, ScannedBy: s.ScannedBy,
+		Timeout: s.FilterTimeout, MaxDelay: s.FilterMaxDelay, OnFailure: s.onFailure, ScannedBy: s.ScannedBy,
 	}
 	if s.SpoolGroup != "" {
 		f.Spool.Empty = f.EmptyDir

@@ -82,7 +82,8 @@ func (s *session) handshake() (o outcome, ok bool) {
 // clientCert is what came of asking a client for its certificate.
 type clientCert struct {
 	verify          string // OK; FAIL: it is not good; NO: there is none, as Sendmail has it; "" if there is no TLS
-	subject, issuer string // distinguished names, RFC 4514
+	subject         string // distinguished name, RFC 4514
+	name, authority string // common names of subject and issuer, which are what Postfix tells its milters
 	fault           error  // why it is not good, or there is no TLS
 }
 
@@ -92,13 +93,14 @@ func certOf(here *tlsconf.Listener, state *tls.ConnectionState) *clientCert {
 		return nil
 	}
 	cert, err := here.Peer(state)
-	switch {
-	case cert == nil:
+	if cert == nil {
 		return &clientCert{verify: "NO"}
-	case err != nil:
-		return &clientCert{"FAIL", cert.Subject.String(), cert.Issuer.String(), err}
 	}
-	return &clientCert{verify: "OK", subject: cert.Subject.String(), issuer: cert.Issuer.String()}
+	c := &clientCert{"OK", cert.Subject.String(), cert.Subject.CommonName, cert.Issuer.CommonName, err}
+	if err != nil {
+		c.verify = "FAIL"
+	}
+	return c
 }
 
 // log gives what the log says of it.

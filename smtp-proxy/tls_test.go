@@ -425,7 +425,7 @@ func TestFilterKnowsCertificate(t *testing.T) {
 	})
 	p := startProxy(t, append(m.args(behind(testenv.StartBackend(t))), offering(t, ca, "ask")...)...)
 	for want, certs := range map[string][]tls.Certificate{
-		"=cert_issuer CN=test%20authority\n=cert_subject CN=good.example\n=verify OK\n": {ca.Issue("good.example", time.Hour)}, "=verify NO\n": nil,
+		"=cert_issuer test%20authority\n=cert_subject good.example\n": {ca.Issue("good.example", time.Hour)}, "=verify NO\n": nil,
 	} {
 		c := greeted(t, p.addr)
 		c.cmd("STARTTLS", "220")
@@ -438,6 +438,9 @@ func TestFilterKnowsCertificate(t *testing.T) {
 		c.expect("250")
 		if !strings.Contains(commands, want) {
 			t.Errorf("no %q in COMMANDS %q", want, commands)
+		}
+		if verify := map[bool]string{true: "=verify OK\n", false: "=verify NO\n"}[certs != nil]; !strings.Contains(commands, verify) {
+			t.Errorf("no %q in COMMANDS %q", verify, commands)
 		}
 	}
 }

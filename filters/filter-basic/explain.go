@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -85,7 +86,7 @@ func (e *explanation) sender(content []byte) {
 		return
 	}
 	about := &senderauth.Message{ClientIP: x.Client, Helo: x.Helo, Sender: address(x.Sender), From: senderauth.Values(content, "From"), Content: content}
-	results, findings := e.identify(about)
+	results, findings := e.identify(context.Background(), about)
 	e.long("sender: " + results.String())
 	e.findings = append(e.findings, findings...)
 }
@@ -94,7 +95,7 @@ func (e *explanation) sender(content []byte) {
 func (e *explanation) scanners(content []byte) {
 	var all scanned
 	x := &e.Explain
-	e.askScanners(&scanner.Message{Content: content, QueueID: "explain", ClientIP: x.Client, Helo: x.Helo, Sender: address(x.Sender)}, &all)
+	e.askScanners(context.Background(), &scanner.Message{Content: content, QueueID: "explain", ClientIP: x.Client, Helo: x.Helo, Sender: address(x.Sender)}, &all)
 	for _, result := range all.results {
 		e.long("scanner: " + result)
 	}

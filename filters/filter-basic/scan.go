@@ -91,7 +91,7 @@ func (s *Settings) scan(m *worker.Message) error {
 		findings = append(findings, sender...)
 	}
 	if !s.ends(findings) {
-		s.askScanners(forScanners(m, content), &scanned)
+		s.askScanners(m.Context(), forScanners(m, content), &scanned)
 		findings = append(findings, scanned.findings...)
 	}
 	for _, f := range findings {

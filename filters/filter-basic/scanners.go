@@ -70,7 +70,7 @@ type scanned struct {
 }
 
 // askScanners asks one scanner after another, until one has said that the message is not to be delivered.
-func (s *Settings) askScanners(m *scanner.Message, all *scanned) {
+func (s *Settings) askScanners(ctx context.Context, m *scanner.Message, all *scanned) {
 	if len(s.scanners) == 0 {
 		return
 	}
@@ -78,7 +78,7 @@ func (s *Settings) askScanners(m *scanner.Message, all *scanned) {
 		all.results = []string{"scan=skipped (too large)"}
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.ScanTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.ScanTimeout)
 	defer cancel()
 	for _, one := range s.scanners {
 		r, err := one.Scan(ctx, m)

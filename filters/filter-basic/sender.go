@@ -98,15 +98,15 @@ func (s *Settings) checkSender(m *worker.Message, content []byte, c *changes) ([
 		return nil, err
 	}
 	about := &senderauth.Message{ClientIP: m.ClientIP, Helo: m.Helo, Sender: address(m.Sender), From: from, Content: content}
-	results, findings := s.identify(about)
+	results, findings := s.identify(m.Context(), about)
 	s.logf("%s: %s", m.QueueID, results.String())
 	c.add = append(c.add, scanner.Field{Name: senderauth.FieldName, Value: results.Field(host, about)})
 	return findings, nil
 }
 
 // identify finds out whom a message is from, and says what is against that.
-func (s *SenderSettings) identify(about *senderauth.Message) (senderauth.Results, []*finding) {
-	ctx, cancel := context.WithTimeout(context.Background(), s.AuthTimeout)
+func (s *SenderSettings) identify(ctx context.Context, about *senderauth.Message) (senderauth.Results, []*finding) {
+	ctx, cancel := context.WithTimeout(ctx, s.AuthTimeout)
 	defer cancel()
 	results := senderauth.Check(ctx, s.resolver, about)
 	return results, s.judgeSender(&results)

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
+	"time"
 
 	"postern/internal/percent"
 	"postern/internal/safedir"
@@ -33,8 +35,9 @@ type Envelope struct {
 	Subject        string // the first one, undecoded
 	Subjects       int    // how many there were
 	MessageID      string
-	SuspiciousHead bool // a bare CR or NUL was in the header
-	SuspiciousBody bool // likewise in the body
+	Deadline       time.Time // when the front end gives up waiting for the scan; zero if it did not say
+	SuspiciousHead bool      // a bare CR or NUL was in the header
+	SuspiciousBody bool      // likewise in the body
 }
 
 // maxCommands bounds COMMANDS, in bytes.
@@ -126,7 +129,7 @@ func (e *Envelope) line(letter byte, raw string) {
 		e.SuspiciousBody = true
 	case workdir.CommandMacro:
 		if w := decodeWords(raw); len(w) > 0 {
-			e.Macros[w[0]] = word(w, 1)
+			e.macro(w[0], word(w, 1))
 		}
 	case workdir.CommandRecipient:
 		if w := decodeWords(raw); len(w) > 0 {
@@ -135,6 +138,16 @@ func (e *Envelope) line(letter byte, raw string) {
 	case workdir.CommandRecipientArg:
 		if n := len(e.Recipients); n > 0 {
 			e.Recipients[n-1].Args = append(e.Recipients[n-1].Args, arg)
+		}
+	}
+}
+
+func (e *Envelope) macro(name, value string) {
+	e.Macros[name] = value
+	if name == workdir.MacroDeadline {
+		// Without a number there is no deadline.
+		if seconds, err := strconv.ParseInt(value, 10, 64); err == nil && seconds > 0 {
+			e.Deadline = time.Unix(seconds, 0)
 		}
 	}
 }

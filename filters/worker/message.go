@@ -2,12 +2,14 @@ package worker
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"postern/internal/percent"
 	"postern/internal/safedir"
@@ -21,6 +23,7 @@ type Message struct {
 	Dir string // working directory
 
 	root    *os.Root
+	ctx     context.Context
 	server  *server
 	verdict string // line of RESULTS
 	newBody bool
@@ -44,7 +47,9 @@ func (s *server) scan(dir string) (err error) {
 	if err := root.Mkdir("Work", 0o750); err != nil {
 		return fmt.Errorf("Cannot mkdir(Work): %s", cause(err)) //lint:ignore ST1005 the text of mimedefang.pl
 	}
-	m := &Message{Envelope: *e, Dir: dir, root: root, server: s}
+	ctx, cancel := withDeadline(e.Deadline)
+	defer cancel()
+	m := &Message{Envelope: *e, Dir: dir, root: root, ctx: ctx, server: s}
 	if s.Scan != nil {
 		s.begin("In filter", m.ID)
 		err = s.Scan(m)
@@ -74,6 +79,18 @@ func cause(err error) string {
 	}
 	return err.Error()
 }
+
+// withDeadline makes a context that ends at a time, unless that is zero.
+func withDeadline(t time.Time) (context.Context, context.CancelFunc) {
+	if t.IsZero() {
+		return context.WithCancel(context.Background())
+	}
+	return context.WithDeadline(context.Background(), t)
+}
+
+// Context ends with the call of Scan, or when the front end gives up waiting for its answer: see [Envelope.Deadline].
+// What takes its time is given it.
+func (m *Message) Context() context.Context { return m.ctx }
 
 // Input opens the message as it was received, with LF line ends. The caller closes it.
 func (m *Message) Input() (*os.File, error) {

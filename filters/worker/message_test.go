@@ -1,12 +1,14 @@
 package worker
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -79,6 +81,37 @@ func TestEnvelope(t *testing.T) {
 	early, err := ReadEnvelope(newDir(t, "iA\nS<>\nI192.0.2.1\nJ198.51.100.9\nZ?\n\nQ\n=\nR\nrx\n"))
 	if err != nil || early.ClientIP != "198.51.100.9" || early.ConnectedIP != "192.0.2.1" || early.QueueID != "NOQUEUE" || early.Sender != "<>" {
 		t.Errorf("before the end: %+v, %v", early, err)
+	}
+}
+
+// TestDeadline has the time until which the front end waits as the end of the context, which ends with the scan anyway.
+func TestDeadline(t *testing.T) {
+	var ctx context.Context
+	scan := func(commands string) (time.Time, bool) {
+		f := Filter{Scan: func(m *Message) error {
+			ctx = m.Context()
+			if at, ok := ctx.Deadline(); at != m.Deadline || ok == m.Deadline.IsZero() {
+				t.Errorf("the context ends at %v, and the deadline is %v", at, m.Deadline)
+			}
+			return ctx.Err()
+		}}
+		answer := (&server{Filter: &f}).answer("scan NOQUEUE " + newDir(t, commands))
+		if ctx.Err() == nil {
+			t.Error("the context goes on behind the scan")
+		}
+		at, _ := ctx.Deadline()
+		return at, answer == "ok"
+	}
+	for commands, want := range map[string]int64{
+		"=deadline 4000000000\nF\n": 4000000000, "=deadline 1\n=deadline 4000000000\nF\n": 4000000000,
+		"F\n": 0, "=deadline \nF\n": 0, "=deadline soon\nF\n": 0, "=deadline -5\nF\n": 0, "F\n=deadline 4000000000\n": 0,
+	} {
+		if at, ok := scan(commands); !ok || want == 0 && !at.IsZero() || want != 0 && at.Unix() != want {
+			t.Errorf("%q: %v, %v", commands, at, ok)
+		}
+	}
+	if _, ok := scan("=deadline 1700000000\nF\n"); ok {
+		t.Error("past the deadline the context goes on")
 	}
 }
 

@@ -37,6 +37,14 @@ func line(b []byte, letter byte, arg string) []byte {
 	return append(b, '\n')
 }
 
+// macro appends a macro, but for the end of its line. A space is also before an empty value.
+func macro(b []byte, name, value string) []byte {
+	b = append(b, CommandMacro)
+	b = append(b, percent.EncodeCommand(name)...)
+	b = append(b, ' ')
+	return append(b, percent.EncodeCommand(value)...)
+}
+
 // append adds the lines of an Envelope to b, in the order of MIMEDefang.
 func (e *Envelope) append(b []byte) []byte {
 	sender := e.Sender
@@ -52,11 +60,7 @@ func (e *Envelope) append(b []byte) []byte {
 		if m[0] == "" {
 			continue
 		}
-		b = append(b, CommandMacro)
-		b = append(b, percent.EncodeCommand(m[0])...)
-		b = append(b, ' ') // also before an empty value
-		b = append(b, percent.EncodeCommand(m[1])...)
-		b = append(b, '\n')
+		b = append(macro(b, m[0], m[1]), '\n')
 	}
 	b = append(b, CommandMacro)
 	b = append(b, "client_port "...)

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"time"
 
 	"postern/internal/safedir"
 )
@@ -24,6 +26,7 @@ type Dir struct {
 	queueID  string // as last written to COMMANDS
 	content  *Content
 	input    *os.File // INPUTMSG, the descriptor it was written through
+	deadline time.Time
 	finished bool
 	removed  bool
 	aside    bool
@@ -35,6 +38,9 @@ func (d *Dir) Path() string { return filepath.Join(d.spool.Dir, d.name) }
 func (d *Dir) create(name string) (*os.File, error) {
 	return safedir.CreateFile(d.root, name, d.fileMode)
 }
+
+// Deadline is told to the worker by Finish: when the front end stops waiting for the scan.
+func (d *Dir) Deadline(t time.Time) { d.deadline = t }
 
 // Finish ends the message: what Content held back is written, COMMANDS gets the lines that came from the header,
 // and the F line, and all files are complete. Without a call of Content before, the message is an empty one. Only
@@ -53,6 +59,10 @@ func (d *Dir) Finish() error {
 	lines := c.commands
 	if c.suspiciousBody {
 		lines = append(lines, CommandSuspiciousBody, '\n')
+	}
+	if !d.deadline.IsZero() {
+		// A macro, as workers of old note letters that they do not know in their log.
+		lines = append(macro(lines, MacroDeadline, strconv.FormatInt(d.deadline.Unix(), 10)), '\n')
 	}
 	lines = append(lines, CommandEnd, '\n')
 	if err := d.command(lines); err != nil {

@@ -39,3 +39,6 @@ const (
 	CommandSuspiciousBody = '?' // there are suspicious characters in the body
 	CommandEnd            = 'F' // the end: without it the file is not complete
 )
+
+// MacroDeadline is the macro that says when the front end stops waiting for the scan, in seconds since 1970.
+const MacroDeadline = "deadline"

@@ -220,7 +220,7 @@ func (r *Results) change(n int, letter byte, args string) error {
 	if err != nil {
 		return err
 	}
-	if len(w) < want && letter != ResultDeleteField {
+	if len(w) < want {
 		r.skip(n, fmt.Sprintf("%c needs %d words", letter, want))
 		return nil
 	}
@@ -257,9 +257,6 @@ func index(letter byte, words []string) int {
 		least = 0
 	case letter == ResultAddField:
 		return 0
-	}
-	if len(words) < 2 {
-		return least
 	}
 	s, end := words[1], 0
 	for end < len(s) && end < 9 && '0' <= s[end] && s[end] <= '9' {

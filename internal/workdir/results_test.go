@@ -76,10 +76,10 @@ func TestParseResults(t *testing.T) {
 		{"hold without a reason", "Q\nF\n", &Results{Hold: "held by the filter"}},
 		{"hold of a refused one", "Qx\nB\nF\n", &Results{Verdict: Reject, Code: "554", DSN: "5.7.1", Text: "Forbidden for policy reasons", Hold: "x"}},
 		{"empty values", "HX-A \nIX-B 1 \nF\n", deliver(Change{'H', "X-A", "", 0}, Change{'I', "X-B", "", 1})},
-		{"too few words", "HX-A\nIX-B 1\nNX-C 1\nF\n", deliver()},
-		{"indexes", "NA -3 v\nNA x v\nNA 2x v\nIA 0 v\nIA -1 v\nIA y v\nJA\nJA 2x\nJA 0\nF\n", deliver(
+		{"too few words", "HX-A\nIX-B 1\nNX-C 1\nJX-D\nF\n", deliver()},
+		{"indexes", "NA -3 v\nNA x v\nNA 2x v\nIA 0 v\nIA -1 v\nIA y v\nJA 2x\nJA 0\nF\n", deliver(
 			Change{'N', "A", "v", 0}, Change{'N', "A", "v", 0}, Change{'N', "A", "v", 2}, Change{'I', "A", "v", 1},
-			Change{'I', "A", "v", 1}, Change{'I', "A", "v", 1}, Change{'J', "A", "", 1}, Change{'J', "A", "", 2}, Change{'J', "A", "", 1})},
+			Change{'I', "A", "v", 1}, Change{'I', "A", "v", 1}, Change{'J', "A", "", 2}, Change{'J', "A", "", 1})},
 		{"huge index", "JA 99999999999999999999\nF\n", deliver(Change{'J', "A", "", 999999999})},
 		{"header injection", "HX-A a%0D%0ABcc:%20v@x\nF\n", deliver(Change{'H', "X-A", "a\n\tBcc: v@x", 0})},
 		{"end of header injection", "HX-A a%0A%0AB%0A%20%0AC\nF\n", deliver(Change{'H', "X-A", "a\n\tB\n\tC", 0})},

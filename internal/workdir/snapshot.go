@@ -172,7 +172,7 @@ func (s *Snapshot) copyTo(w io.Writer, i int) error {
 }
 
 // deadlineLine begins the line of COMMANDS that says when the front end stops waiting for the scan, in seconds since 1970.
-const deadlineLine = "=deadline "
+const deadlineLine = string(CommandMacro) + MacroDeadline + " "
 
 // commandsUntil returns COMMANDS with another deadline, if it has one.
 func (s *Snapshot) commandsUntil(deadline time.Time) (b []byte) {

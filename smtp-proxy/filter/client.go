@@ -41,6 +41,19 @@ func (c *Client) hostName() string {
 	return "[" + c.IP + "]"
 }
 
+// resolved returns an address as Postfix has it once it has looked where to send it: in lower case, and without quotes
+// that it does not need.
+func resolved(p smtp.Path) string {
+	plain := p.Address
+	if strings.HasPrefix(plain, `"`) {
+		plain = p.Local() + "@" + p.Domain
+		if _, _, err := smtp.ParsePath("<"+plain+">", smtp.CheckRFC); err != nil {
+			plain = p.Address
+		}
+	}
+	return strings.ToLower(plain)
+}
+
 // macros returns what filters know as Sendmail macros, with the values that a Postfix has for its milters.
 func (c *Client) macros(f *Filter, qid string, sender smtp.Path) [][2]string {
 	m := [][2]string{{"_", c.peer()}}
@@ -53,26 +66,29 @@ func (c *Client) macros(f *Filter, qid string, sender smtp.Path) [][2]string {
 		add("auth_authen", c.Login)
 		add("auth_type", c.AuthType)
 	}
+	var version, cipher, bits string
+	var cert Cert
 	if c.TLS != nil {
-		version, cipher, bits := tlsNames(c.TLS)
+		version, cipher, bits = tlsNames(c.TLS)
 		if c.Cert != nil {
-			add("cert_issuer", c.Cert.Issuer)
-			add("cert_subject", c.Cert.Subject)
-			add("verify", c.Cert.Verify)
+			cert = *c.Cert
 		}
-		add("cipher", cipher)
-		add("cipher_bits", bits)
-		add("tls_version", version)
 	}
+	add("cert_issuer", cert.Issuer)
+	add("cert_subject", cert.Subject)
+	add("cipher", cipher)
+	add("cipher_bits", bits)
 	add("daemon_name", c.Listener)
 	add("daemon_port", strconv.Itoa(c.MyPort))
 	add("i", qid)
 	add("if_addr", c.MyIP)
 	add("if_name", c.MyName)
 	add("j", c.MyName)
-	m = append(m, [2]string{"mail_addr", strings.ToLower(sender.Address)}) // also if it is empty
+	m = append(m, [2]string{"mail_addr", resolved(sender)}) // also if it is empty
 	add("mail_host", f.Host)
 	add("mail_mailer", f.Mailer)
+	add("tls_version", version)
+	add("verify", cert.Verify)
 	return m
 }
 

@@ -24,6 +24,17 @@ func TestClientMacro(t *testing.T) {
 	}
 }
 
+func TestResolved(t *testing.T) {
+	for in, want := range map[string]string{
+		"<Ann@Example.ORG>": "ann@example.org", "<>": "", `<"ann"@example.org>`: "ann@example.org", `<"a.b"@example.org>`: "a.b@example.org",
+		`<"a b"@example.org>`: `"a b"@example.org`, `<"a\"b"@example.org>`: `"a\"b"@example.org`, `<"a@b"@example.org>`: `"a@b"@example.org`, `<""@example.org>`: `""@example.org`,
+	} {
+		if got := resolved(path(t, in)); got != want {
+			t.Errorf("%s is %s, want %s", in, got, want)
+		}
+	}
+}
+
 // TestCipherNames holds our names and strengths against those of OpenSSL.
 func TestCipherNames(t *testing.T) {
 	// Those that Debian's OpenSSL has no longer are written down.

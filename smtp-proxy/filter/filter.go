@@ -19,13 +19,6 @@ import (
 	"postern/internal/workdir"
 )
 
-// What is done with a message when the filter does not work.
-const (
-	OnFailureTempfail = "tempfail"
-	OnFailureAccept   = "accept"
-	OnFailureReject   = "reject"
-)
-
 // Stages are the questions that are asked.
 type Stages struct {
 	Relayok, Helook, Senderok, Recipok, Scan bool
@@ -44,9 +37,9 @@ type Filter struct {
 	Multiplexor Multiplexor
 	Spool       *workdir.Spool
 	Stages      Stages
-	Timeout     time.Duration // for one answer
+	Timeout     time.Duration // for a scan, from the end of the content on
 	MaxDelay    time.Duration // that a filter may ask for
-	OnFailure   string
+	OnFailure   OnFailure
 	ScannedBy   string // text of an X-Scanned-By field; "" for none
 
 	Mailer, Host string // of the next hop, as filters are told
@@ -69,7 +62,7 @@ func (f *Filter) Relayok(ctx context.Context, c Client) Verdict {
 	if !f.Stages.Relayok {
 		return Verdict{}
 	}
-	return f.ask(ctx, c.Session, mxproto.Relayok{IP: c.IP, Name: c.hostName(), Port: c.Port, MyIP: c.MyIP, MyPort: c.MyPort}.Line())
+	return f.ask(ctx, c.Session, f.OnFailure.Relayok, mxproto.Relayok{IP: c.IP, Name: c.hostName(), Port: c.Port, MyIP: c.MyIP, MyPort: c.MyPort}.Line())
 }
 
 // Helook asks about the name that a client gives in HELO or EHLO.
@@ -77,12 +70,16 @@ func (f *Filter) Helook(ctx context.Context, c Client, helo string) Verdict {
 	if !f.Stages.Helook {
 		return Verdict{}
 	}
-	return f.ask(ctx, c.Session, mxproto.Helook{IP: c.IP, Name: c.hostName(), Helo: helo, Port: c.Port, MyIP: c.MyIP, MyPort: c.MyPort}.Line())
+	return f.ask(ctx, c.Session, f.OnFailure.Helook, mxproto.Helook{IP: c.IP, Name: c.hostName(), Helo: helo, Port: c.Port, MyIP: c.MyIP, MyPort: c.MyPort}.Line())
 }
 
-// ask puts one question. What is no verdict is the filter's failure, which OnFailure decides.
-func (f *Filter) ask(ctx context.Context, session, request string) Verdict {
-	ctx, cancel := context.WithTimeout(ctx, f.Timeout)
+// maxQuestion is how long an answer to a question may take: a client waits five minutes for the greeting and the reply
+// to MAIL and RCPT (RFC 5321, 4.5.3.2).
+const maxQuestion = 4 * time.Minute
+
+// ask puts one question. What is no verdict is the filter's failure, which the policy decides.
+func (f *Filter) ask(ctx context.Context, session string, policy Policy, request string) Verdict {
+	ctx, cancel := context.WithTimeout(ctx, min(f.Timeout, maxQuestion))
 	defer cancel()
 	answer, err := f.Multiplexor.Ask(ctx, request)
 	var v mxproto.Verdict
@@ -90,29 +87,13 @@ func (f *Filter) ask(ctx context.Context, session, request string) Verdict {
 		v, err = mxproto.ParseVerdict(answer)
 	}
 	if err != nil {
-		return Verdict{Refusal: f.onFailure(session), Err: err}
+		return Verdict{Refusal: policy.refusal(session), Err: err}
 	}
 	verdict := Verdict{Accept: v.Action == mxproto.Accept, Discard: v.Action == mxproto.Discard, Delay: min(v.Delay, f.MaxDelay)}
 	if v.Action == mxproto.Reject || v.Action == mxproto.TempFail {
 		verdict.Refusal = refusal(v.Code, v.DSN, v.Text)
 	}
 	return verdict
-}
-
-// onFailure returns the reply when there is no verdict; nil lets pass.
-func (f *Filter) onFailure(session string) *smtp.Reply {
-	switch f.OnFailure {
-	case OnFailureAccept:
-		return nil
-	case OnFailureReject:
-		return refusal("554", "5.3.0", "Message cannot be checked ("+session+")")
-	}
-	return notNow(session)
-}
-
-// notNow is the reply to a message that a filter cannot judge at present.
-func notNow(session string) *smtp.Reply {
-	return refusal("451", "4.3.0", "Message cannot be checked now, try again later ("+session+")")
 }
 
 // refusal makes a reply of the words of a filter.

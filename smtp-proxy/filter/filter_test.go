@@ -23,14 +23,23 @@ type multiplexor struct {
 	spoil   bool  // the scan changes the message itself
 	err     error // of every request
 	asked   []string
+	until   []time.Time // each answer is waited for
+	told    string      // COMMANDS at the scan
 }
 
-func (m *multiplexor) Ask(_ context.Context, request string) (string, error) {
+func (m *multiplexor) Ask(ctx context.Context, request string) (string, error) {
 	m.asked = append(m.asked, request)
+	until, _ := ctx.Deadline()
+	m.until = append(m.until, until)
 	words := strings.Fields(request)
 	if m.err != nil || words[0] != "scan" {
 		return m.verdict, m.err
 	}
+	commands, err := os.ReadFile(filepath.Join(words[2], "COMMANDS"))
+	if err != nil {
+		return "", err
+	}
+	m.told = string(commands)
 	files := map[string]string{"RESULTS": m.results}
 	if m.newBody != "" {
 		files["NEWBODY"] = m.newBody
@@ -56,7 +65,7 @@ func newFilter(t *testing.T, m *multiplexor) *Filter {
 	t.Cleanup(func() { _ = spool.Close() })
 	return &Filter{
 		Multiplexor: m, Spool: spool, Stages: Stages{Relayok: true, Helook: true, Senderok: true, Recipok: true, Scan: true},
-		Timeout: time.Minute, MaxDelay: time.Second, OnFailure: OnFailureTempfail, Mailer: "esmtp", Host: "next.example",
+		Timeout: time.Minute, MaxDelay: time.Second, Mailer: "esmtp", Host: "next.example",
 	}
 }
 
@@ -201,12 +210,15 @@ func TestContentWithoutPath(t *testing.T) {
 // TestFailure has a filter that does not answer: the policy decides about every question and about the message.
 func TestFailure(t *testing.T) {
 	for policy, want := range map[string]string{
-		OnFailureTempfail: "451 4.3.0 Message cannot be checked now, try again later (ID1)", OnFailureAccept: "", OnFailureReject: "554 5.3.0 Message cannot be checked (ID1)",
+		"tempfail": "451 4.3.0 Message cannot be checked now, try again later (ID1)", "accept": "", "reject": "554 5.3.0 Message cannot be checked (ID1)",
 	} {
 		t.Run(policy, func(t *testing.T) {
 			mx := &multiplexor{err: errors.New("away")}
 			f := newFilter(t, mx)
-			f.OnFailure = policy
+			var err error
+			if f.OnFailure, err = ParseOnFailure(policy); err != nil {
+				t.Fatal(err)
+			}
 			m, r := put(t, f, text)
 			verdicts := []Verdict{
 				f.Relayok(context.Background(), someone), f.Helook(context.Background(), someone, "a"), m.AskSender(context.Background()),
@@ -232,10 +244,26 @@ func TestFailure(t *testing.T) {
 	}
 }
 
+// TestDeadline has the filter told until when its scan is waited for, as the last line before F, and questions get no
+// longer than a client waits.
+func TestDeadline(t *testing.T) {
+	mx := &multiplexor{verdict: "ok 1 ok 250 2.1.0 0\n", results: "F\n"}
+	f := newFilter(t, mx)
+	f.Timeout = time.Hour
+	put(t, f, text)
+	if want := fmt.Sprintf("\n=deadline %d\nF\n", mx.until[0].Unix()); !strings.HasSuffix(mx.told, want) || time.Until(mx.until[0]) > time.Hour {
+		t.Errorf("waited for until %v; COMMANDS\n%s", mx.until[0], mx.told)
+	}
+	f.Relayok(context.Background(), someone)
+	if left := time.Until(mx.until[1]); left > 4*time.Minute {
+		t.Errorf("a question may take %v", left)
+	}
+}
+
 // TestHalfOfTheChanges are not delivered, even if the policy is to accept what cannot be filtered.
 func TestHalfOfTheChanges(t *testing.T) {
 	f := newFilter(t, &multiplexor{results: "HX-B three\nRa%20b\nF\n"})
-	f.OnFailure = OnFailureAccept
+	f.OnFailure.Scan = Accept
 	if _, r := put(t, f, text); r.Refusal == nil || !r.Refusal.Temporary() || r.Err == nil {
 		t.Errorf("%+v", r)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"postern/internal/mxproto"
@@ -21,6 +20,8 @@ type Message struct {
 	from   smtp.Path
 	params []smtp.Param
 	dir    *workdir.Dir
+
+	deadline time.Time // of the scan
 
 	content *workdir.Content
 	header  header.Header
@@ -46,7 +47,7 @@ func (m *Message) AskSender(ctx context.Context) Verdict {
 	if !m.filter.Stages.Senderok {
 		return Verdict{}
 	}
-	return m.filter.ask(ctx, m.client.Session, mxproto.Senderok{
+	return m.filter.ask(ctx, m.client.Session, m.filter.OnFailure.Senderok, mxproto.Senderok{
 		Sender: m.from.String(), IP: m.client.IP, Name: m.client.hostName(), Helo: m.client.Helo, Dir: m.dir.Path(), QID: m.qid,
 		ESMTP: texts(m.params),
 	}.Line())
@@ -60,9 +61,9 @@ func (m *Message) AskRecipient(ctx context.Context, r Recipient, first string) V
 	if !m.AsksRecipients() {
 		return Verdict{}
 	}
-	return m.filter.ask(ctx, m.client.Session, mxproto.Recipok{
+	return m.filter.ask(ctx, m.client.Session, m.filter.OnFailure.Recipok, mxproto.Recipok{
 		Recipient: r.Path.String(), Sender: m.from.String(), IP: m.client.IP, Name: m.client.hostName(), FirstRecipient: first,
-		Helo: m.client.Helo, Dir: m.dir.Path(), QID: m.qid, Mailer: m.filter.Mailer, Host: m.filter.Host, Addr: strings.ToLower(r.Path.Address),
+		Helo: m.client.Helo, Dir: m.dir.Path(), QID: m.qid, Mailer: m.filter.Mailer, Host: m.filter.Host, Addr: resolved(r.Path),
 		ESMTP: texts(r.Params),
 	}.Line())
 }
@@ -70,7 +71,7 @@ func (m *Message) AskRecipient(ctx context.Context, r Recipient, first string) V
 // Took tells the filter of a recipient that the message goes to.
 func (m *Message) Took(r Recipient) error {
 	return m.dir.Recipient(workdir.Recipient{
-		Address: r.Path.String(), Mailer: m.filter.Mailer, Host: m.filter.Host, Addr: strings.ToLower(r.Path.Address), Args: texts(r.Params),
+		Address: r.Path.String(), Mailer: m.filter.Mailer, Host: m.filter.Host, Addr: resolved(r.Path), Args: texts(r.Params),
 	})
 }
 
@@ -86,8 +87,14 @@ func (m *Message) Write(p []byte) (int, error) {
 	return m.content.Write(p)
 }
 
-// Finish ends the content.
-func (m *Message) Finish() error { return m.dir.Finish() }
+// Finish ends the content. From now on the client waits.
+func (m *Message) Finish() error {
+	if m.filter.Stages.Scan {
+		m.deadline = time.Now().Add(m.filter.Timeout)
+		m.dir.Deadline(m.deadline)
+	}
+	return m.dir.Finish()
+}
 
 // HeaderSize returns the bytes of the header, after Finish.
 func (m *Message) HeaderSize() int64 { return m.dir.HeaderSize() }
@@ -119,7 +126,7 @@ func (m *Message) Scan(ctx context.Context, env Envelope) *Result {
 	results, err := m.scan(ctx)
 	r.Took = time.Since(began)
 	if err != nil {
-		return r.failed(err, m.filter.onFailure(m.client.Session))
+		return r.failed(err, m.filter.OnFailure.Scan.refusal(m.client.Session))
 	}
 	r.carryOut(results)
 	return r
@@ -127,7 +134,7 @@ func (m *Message) Scan(ctx context.Context, env Envelope) *Result {
 
 // scan asks for the scan and reads RESULTS.
 func (m *Message) scan(ctx context.Context) (*workdir.Results, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.filter.Timeout)
+	ctx, cancel := context.WithDeadline(ctx, m.deadline)
 	defer cancel()
 	answer, err := m.filter.Multiplexor.Ask(ctx, mxproto.Scan{QID: m.qid, Dir: m.dir.Path()}.Line())
 	if err != nil {

@@ -51,7 +51,7 @@ func (r *Result) carryOut(results *workdir.Results) {
 	}
 	if err := r.change(results); err != nil {
 		// Nor can the message go on unscanned: half of its changes would be lost.
-		no := r.message.filter.onFailure(r.message.client.Session)
+		no := r.message.filter.OnFailure.Scan.refusal(r.message.client.Session)
 		if no == nil {
 			no = notNow(r.message.client.Session)
 		}
