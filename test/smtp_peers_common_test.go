@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"io"
 	"net/textproto"
 	"os"
 	"os/exec"
@@ -236,4 +237,39 @@ func stuffed(message string) string {
 		text = "." + text
 	}
 	return text
+}
+
+// sendAs sends a message as a client that XCLIENT names.
+func sendAs(t *testing.T, address, client, from string, rcpts ...string) {
+	t.Helper()
+	conn, err := testenv.Connect("tcp4", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := textproto.NewConn(conn)
+	say := func(line string, code int) {
+		t.Helper()
+		if line != "" {
+			if _, err := io.WriteString(conn, line+"\r\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, text, err := c.ReadResponse(code); err != nil {
+			t.Fatalf("%s: reply to %q: %v %s", address, line, err, text)
+		}
+	}
+	say("", 220)
+	if client != "" {
+		say("EHLO proxy.example", 250)
+		say("XCLIENT "+client, 220)
+	}
+	say("EHLO client.example", 250)
+	say("MAIL FROM:<"+from+"> BODY=8BITMIME", 250)
+	for _, rcpt := range rcpts {
+		say("RCPT TO:<"+rcpt+">", 250)
+	}
+	say("DATA", 354)
+	say("Subject: x\r\nMessage-ID: <1@client.example>\r\n\r\nx\r\n.", 250)
+	say("QUIT", 221)
 }
