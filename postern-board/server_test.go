@@ -108,7 +108,7 @@ func TestPages(t *testing.T) {
 	h, spec := said(t)
 	srv := prepared(t, "--daemon", "gw1 smtp-proxy notify="+spec)
 	testenv.Eventually(t, "the link", func() bool { return srv.board.Views()[0].Reachable })
-	publish(h, "C s1 192.0.2.1", "J s1 554", "L 1", "F 7")
+	publish(h, "C s1 192.0.2.1", "G s1 192.0.2.1 load 421", "J s1 554", "L 1", "F 7")
 	testenv.Eventually(t, "the last event", func() bool { return srv.board.Views()[0].Free == 7 })
 	for _, tt := range []struct {
 		path   string
@@ -118,8 +118,8 @@ func TestPages(t *testing.T) {
 		{"/", 200, []string{"<h1>Overview</h1>", `href="/daemon/gw1/smtp-proxy"`, "the load is too high", "in trouble", ">7</td>", `http-equiv="refresh"`}},
 		{"/refusals", 200, []string{`href="/find?q=s1"`, `href="/find?q=192.0.2.1"`, "refused for good with 554"}},
 		{"/daemon/gw1/smtp-proxy", 200, []string{"<h1>gw1 smtp-proxy</h1>", "connected from 192.0.2.1", "the load is too high"}},
-		{"/find?q=s1", 200, []string{"2 lines.", "connected from 192.0.2.1", `value="s1"`}},
-		{"/find?q=192.0.2.1", 200, []string{"2 lines.", "refused for good"}},
+		{"/find?q=s1", 200, []string{"3 lines.", "gate load refuses", "The load was too high.", "connected from 192.0.2.1", `value="s1"`}},
+		{"/find?q=192.0.2.1", 200, []string{"3 lines.", "refused for good"}},
 		{"/find?q=nobody", 200, []string{"No line about it"}},
 		{"/find", 200, []string{"Write the id of a session"}},
 		{"/find?q=" + strings.Repeat("x", 200), 200, []string{"Write the id of a session"}},

@@ -107,6 +107,7 @@ func TestEvents(t *testing.T) {
 		t.Error("two sessions have one id")
 	}
 	dial(t, p.addr).expect("421 4.3.2")
+	e.expect(`G - 127\.0\.0\.1 sessions 421`)
 	second.Close()
 	e.expect("D " + other + ` 127\.0\.0\.1 \d+\.\d{3}`)
 	e.expect("F 1")

@@ -51,7 +51,7 @@ func (s *session) heed(v filter.Verdict) {
 		s.srv.pause(v.Delay)
 	}
 	if v.Refusal != nil {
-		s.srv.metrics.gate(gateFilter)
+		s.gated(gateFilter, v.Refusal.Code)
 	}
 }
 
@@ -205,7 +205,7 @@ func (s *session) carryOut(tx *transaction, r *filter.Result) smtp.Reply {
 	switch {
 	case r.Refusal != nil:
 		if r.Err == nil {
-			s.srv.metrics.gate(gateFilter)
+			s.gated(gateFilter, r.Refusal.Code)
 			tx.gate = gateFilter
 		}
 		return *r.Refusal

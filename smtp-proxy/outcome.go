@@ -1,6 +1,11 @@
 package main
 
-import "postern/internal/smtp"
+import (
+	"strconv"
+
+	"postern/internal/notify"
+	"postern/internal/smtp"
+)
 
 // outcome is what a command came to: the reply, and what that means for the client and its session.
 type outcome struct {
@@ -59,7 +64,7 @@ func (o outcome) closing() outcome {
 // transaction, or the session.
 func (s *session) answer(o outcome) {
 	if o.class != classClosed {
-		s.srv.metrics.gate(o.gate)
+		s.gated(o.gate, o.reply.Code)
 	}
 	switch o.class {
 	case classDone:
@@ -103,6 +108,15 @@ func (s *session) answer(o outcome) {
 	}
 }
 
+// gated counts that a gate, if there is one, has refused something with a code, and tells who listens.
+func (s *session) gated(gate string, code int) {
+	if gate == "" {
+		return
+	}
+	s.srv.metrics.gate(gate)
+	s.srv.publish(notify.LetterGated, s.id, addressText(s.client.addr.Addr()), gate, strconv.Itoa(code))
+}
+
 // state is how far a session is on its way to its end.
 type state uint8
 
@@ -131,7 +145,7 @@ func (s *session) close(gate string, r smtp.Reply) {
 		return
 	}
 	if gate != gateFilter {
-		s.srv.metrics.gate(gate)
+		s.gated(gate, r.Code)
 	}
 	s.say(s.conf.named(r))
 	s.gate, s.state = gate, stateSilent

@@ -104,7 +104,7 @@ type server struct {
 func newServer(ctx context.Context, s *settings, conf map[string]*tlsconf.Listener, log *slog.Logger) (*server, error) {
 	srv := &server{log: log, debug: log.Enabled(ctx, slog.LevelDebug), ctx: ctx, sessions: make(map[*session]struct{}), metrics: newCounters(), memory: newBudget(int64(s.MaxMemory)), drain: drain{stopping: make(chan struct{}), drainGrace: 5 * time.Second}}
 	srv.conf.Store(&live{settings: s, tls: conf})
-	options, err := s.Access.Options("CDAHJTWLFYZR", log)
+	options, err := s.Access.Options("CDAGHJTWLFYZR", log)
 	if err != nil {
 		return nil, err
 	}
@@ -296,6 +296,9 @@ func (srv *server) leave(s *session) {
 // turnAway refuses a connection without making a session of it.
 func (srv *server) turnAway(nc net.Conn, name string, why *gate.Refusal) {
 	srv.metrics.gate(why.Gate)
+	if addr, err := netip.ParseAddrPort(nc.RemoteAddr().String()); err == nil {
+		srv.publish(notify.LetterGated, "-", addressText(addr.Addr()), why.Gate, strconv.Itoa(why.Reply.Code))
+	}
 	srv.log.Warn("turned away", "listener", name, "client", nc.RemoteAddr().String(), "gate", why.Gate)
 	if name != listenSMTPS {
 		r := srv.conf.Load().named(why.Reply)

@@ -10,6 +10,7 @@ const (
 	LetterFree         = 'F' // F n: so many free workers or slots
 	LetterRejected     = 'J' // refused for good
 	LetterHeld         = 'H' // a message, as the filter wants
+	LetterGated        = 'G' // a gate has refused something
 	LetterGate         = 'L' // L 0 or L 1: the load gate
 	LetterWorking      = 'N' // N n: so many workers have answered and not ended since
 	LetterStamp        = 'P' // a stamp was written

@@ -34,6 +34,8 @@ func (m Message) Words() string {
 		return "workers come to nothing: " + text
 	case LetterFree:
 		return text + " free"
+	case LetterGated:
+		return fmt.Sprintf("session %s: gate %s refuses %s, with %s", arg(0), arg(2), arg(1), arg(3))
 	case LetterHeld:
 		return fmt.Sprintf("session %s: held as %s: %s", arg(0), arg(1), strings.Join(f[min(2, len(f)):], " "))
 	case LetterRejected:

@@ -24,11 +24,20 @@ type Line struct {
 // Words says in English what the line means. The words are safe to show, but not yet escaped for HTML.
 func (l *Line) Words() string { return l.Message.Words() }
 
+// Gate is the gate that has refused something, "" if the line is not about one.
+func (l *Line) Gate() string {
+	words := strings.Fields(l.Message.Text)
+	if l.Message.Letter != notify.LetterGated || len(words) < 3 {
+		return ""
+	}
+	return words[2]
+}
+
 // Refusal says whether the line is about something that was refused, for now or for good.
 func (l *Line) Refusal() bool { return strings.IndexByte(refusals, l.Message.Letter) >= 0 }
 
 // refusals are the letters of messages about something refused.
-const refusals = "JTW"
+const refusals = "GJTW"
 
 // passing are the letters of messages that say how things stand: they come in masses, and are not kept as lines.
 const passing = "SFYZN"
@@ -138,6 +147,9 @@ func (h *history) find(query string, n int) []Line {
 // parties gives the session and the client that a message names.
 func parties(m notify.Message) (session, address string) {
 	words := strings.SplitN(m.Text, " ", 3)
+	if words[0] == "-" { // a client that never became a session
+		words[0] = ""
+	}
 	word := func(i int) string {
 		if i < len(words) {
 			return words[i]
@@ -145,7 +157,7 @@ func parties(m notify.Message) (session, address string) {
 		return ""
 	}
 	switch m.Letter {
-	case notify.LetterConnected, notify.LetterDisconnected, notify.LetterWrongLogin:
+	case notify.LetterConnected, notify.LetterDisconnected, notify.LetterWrongLogin, notify.LetterGated:
 		return word(0), word(1)
 	case notify.LetterAccepted, notify.LetterRejected, notify.LetterDeferred, notify.LetterHeld:
 		return word(0), ""

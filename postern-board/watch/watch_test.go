@@ -103,7 +103,7 @@ func TestFind(t *testing.T) {
 	h := hub(t, filepath.Join(dir, "n"))
 	b := running(t, []Target{{Gateway: "gw1", Kind: Proxy, Notify: unix(filepath.Join(dir, "n"))}}, 1000)
 	testenv.Eventually(t, "the link", func() bool { return b.Views()[0].Reachable })
-	publish(h, "C s1 192.0.2.1", "C s2 192.0.2.2", "A s2 q7 100 1", "J s1 554", "W s2 192.0.2.2 PLAIN ann", "D s1 192.0.2.1 3", "F 7")
+	publish(h, "G - 192.0.2.9 sessions 421", "C s1 192.0.2.1", "C s2 192.0.2.2", "A s2 q7 100 1", "J s1 554", "W s2 192.0.2.2 PLAIN ann", "D s1 192.0.2.1 3", "F 7")
 	testenv.Eventually(t, "the last event", func() bool { return b.Views()[0].Free == 7 })
 	texts := func(lines []Line) (all []string) {
 		for _, l := range lines {
@@ -114,6 +114,8 @@ func TestFind(t *testing.T) {
 	for query, want := range map[string]string{
 		"s1":        "D s1 192.0.2.1|J s1 192.0.2.1|C s1 192.0.2.1",
 		"192.0.2.2": "W s2 192.0.2.2|A s2 192.0.2.2|C s2 192.0.2.2",
+		"192.0.2.9": "G  192.0.2.9",
+		"-":         "",
 		"s3":        "",
 		"":          "",
 	} {
@@ -121,7 +123,7 @@ func TestFind(t *testing.T) {
 			t.Errorf("find %q: %s, want %s", query, got, want)
 		}
 	}
-	if got := strings.Join(texts(b.Refusals(10)), "|"); got != "W s2 192.0.2.2|J s1 192.0.2.1" {
+	if got := strings.Join(texts(b.Refusals(10)), "|"); got != "W s2 192.0.2.2|J s1 192.0.2.1|G  192.0.2.9" {
 		t.Errorf("refusals: %s", got)
 	}
 	if got := b.Find("s1", 2); len(got) != 2 {
