@@ -8,6 +8,7 @@
 //
 //	dispatch   requests through multiplexor and Debian's mimedefang-multiplexor
 //	pool       what many workers, idle connections and long queues cost them, and a cold start
+//	filter     messages through a filter, by smtp-proxy and by Postfix, milter and multiplexor of MIMEDefang
 //	smtp       messages through smtp-proxy, HAProxy, nginx, Postfix and proxsmtpd
 //	contended  one client's transactions beside busy processes, through smtp-proxy and HAProxy
 //	idle       memory of idle SMTP sessions, and whether the proxy still answers
@@ -53,6 +54,7 @@ var parts = []struct {
 }{
 	{"dispatch", (*bench).dispatch},
 	{"pool", (*bench).pool},
+	{"filter", (*bench).filter},
 	{"smtp", (*bench).smtp},
 	{"contended", (*bench).contended},
 	{"idle", (*bench).idle},

@@ -28,6 +28,7 @@ type server struct {
 type poolKind struct {
 	program string
 	worker  string // "": the one that answers at once
+	filter  string // that the worker loads
 	workers int    // as many run from the start on
 	cold    bool   // or none
 	queue   int
@@ -47,6 +48,9 @@ func (b *bench) startServer(name string, kind poolKind) (*server, error) {
 		"-r", "100000000", "-i", "100000", "-q", strconv.Itoa(kind.queue), "-c", "600"}
 	if asRoot() {
 		args = append(args, "-U", account)
+	}
+	if kind.filter != "" {
+		args = append(args, "-F", kind.filter)
 	}
 	if kind.notify {
 		s.notify = filepath.Join(dir, "notify")

@@ -202,6 +202,11 @@ postlog unix-dgram n - n - 1 postlogd
 
 // postfix is an smtpd with the sink as its filter before the queue.
 func (b *bench) postfix(in, out int, dir string) ([]string, error) {
+	return postfixIn(dir, fmt.Sprintf(postfixMain, dir), fmt.Sprintf(postfixServices, address(in), address(out)))
+}
+
+// postfixIn writes the settings of a Postfix below dir, and gives its command.
+func postfixIn(dir, main, services string) ([]string, error) {
 	for _, name := range []string{"etc", "queue", "data"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
 			return nil, err
@@ -211,10 +216,7 @@ func (b *bench) postfix(in, out int, dir string) ([]string, error) {
 		return nil, err
 	}
 	settings := filepath.Join(dir, "etc")
-	for name, text := range map[string]string{
-		"main.cf":   fmt.Sprintf(postfixMain, dir),
-		"master.cf": fmt.Sprintf(postfixServices, address(in), address(out)),
-	} {
+	for name, text := range map[string]string{"main.cf": main, "master.cf": services} {
 		if err := os.WriteFile(filepath.Join(settings, name), []byte(text), 0o644); err != nil {
 			return nil, err
 		}

@@ -2,8 +2,11 @@
  * multiplexor: it answers each request line at once. "sleepok N" waits N
  * microseconds first, to have many workers busy at the same time.
  *
+ * "scan QID DIR" lets the message in DIR pass.
+ *
  * With LOADING_US it takes so long before it is ready, as a filter in Perl does
  * that has yet to be compiled, and says in each answer when that was. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +19,18 @@ static void say(const char *s)
 
 	if (write(1, s, n) != (ssize_t)n)
 		_exit(1);
+}
+
+static void scan(const char *dir)
+{
+	char path[4096];
+	int fd;
+
+	snprintf(path, sizeof path, "%s/RESULTS", dir);
+	fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0640);
+	say(fd >= 0 && write(fd, "F\n", 2) == 2 ? "ok\n" : "error: no RESULTS\n");
+	if (fd >= 0)
+		close(fd);
 }
 
 int main(void)
@@ -50,6 +65,10 @@ int main(void)
 		used = (size_t)(nl - buf) + 1;
 		if (strcmp(buf, "ping") == 0) {
 			say("PONG\n");
+		} else if (strncmp(buf, "scan ", 5) == 0) {
+			const char *dir = strchr(buf + 5, ' ');
+
+			scan(dir == NULL ? "" : dir + 1);
 		} else {
 			if (strncmp(buf, "sleepok ", 8) == 0)
 				usleep((useconds_t)atol(buf + 8));
