@@ -87,7 +87,7 @@ func (s *settings) connectTo(ctx context.Context, t target, files *tls.Config, c
 		return nil, err
 	}
 	b := &backend{target: t, client: c, files: files, timeout: s.UpstreamTO}
-	b.use(conn)
+	b.use(direct(conn))
 	defer func() {
 		if err != nil {
 			_ = b.conn.Close()

@@ -5,7 +5,17 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"postern/internal/rawio"
 )
+
+// direct returns the connection without what system calls cost that never block, see package rawio.
+func direct(conn net.Conn) net.Conn {
+	if c, ok := rawio.New(conn); ok {
+		return c
+	}
+	return conn
+}
 
 // pending tells whether bytes wait to be read from a TCP or UNIX socket, without waiting and without reading them. For
 // other connections, TLS for one, it says no.
@@ -21,8 +31,8 @@ func pending(conn net.Conn) bool {
 	found := false
 	err = raw.Read(func(fd uintptr) bool {
 		var one [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		found = err == nil && n > 0
+		n, errno := rawio.Peek(int(fd), one[:])
+		found = errno == 0 && n > 0
 		return true
 	})
 	return err == nil && found

@@ -56,7 +56,7 @@ func newSession(srv *server, listener string, conn net.Conn) *session {
 	s := &session{srv: srv, conf: srv.inForce.Load(), listener: listener, id: srv.number.Add(1), raw: conn,
 		client: sockspec.AddrPort(conn.RemoteAddr()), local: sockspec.AddrPort(conn.LocalAddr())}
 	s.log = srv.log.With("session", s.id, "client", s.clientText())
-	s.use(conn)
+	s.use(direct(conn))
 	return s
 }
 
