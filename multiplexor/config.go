@@ -12,7 +12,7 @@ import (
 	"postern/internal/config"
 	"postern/internal/listen"
 	"postern/internal/logging"
-	"postern/internal/notify"
+	"postern/internal/notify/hub"
 	"postern/multiplexor/pool"
 )
 
@@ -77,7 +77,7 @@ func (s seconds) String() string {
 // settings is every setting once. The short letters are the original's.
 type settings struct {
 	config.File
-	notify.Access
+	hub.Access
 	listen.Rights
 
 	Spool    string   `short:"z" help:"Directory to work in; relative paths of sockets and files are relative to it." placeholder:"DIR" default:"${spool}"`

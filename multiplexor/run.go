@@ -25,6 +25,7 @@ import (
 	"postern/internal/metrics"
 	"postern/internal/mxproto"
 	"postern/internal/notify"
+	"postern/internal/notify/hub"
 	"postern/internal/privdrop"
 	"postern/multiplexor/pool"
 	"postern/multiplexor/process"
@@ -159,7 +160,7 @@ type multiplexor struct {
 	lines     *logQueue
 	stats     *statLog
 	loop      *evloop.Loop
-	hub       *notify.Hub
+	hub       *hub.Hub
 	pool      *pool.Pool
 	server    *server
 	starter   *process.Starter
@@ -299,7 +300,7 @@ func (d *multiplexor) assemble() (err error) {
 		if err != nil {
 			return err
 		}
-		d.hub = notify.NewHub(options)
+		d.hub = hub.New(options)
 		d.hub.Seed(notify.Message{Letter: notify.LetterFree, Text: strconv.Itoa(int(s.Max))}, notify.Message{Letter: notify.LetterWorking, Text: "0"})
 	}
 	pr := &process.Program{Path: s.Worker, Filter: s.Filter, StatusPipe: s.Pipe,

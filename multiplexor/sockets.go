@@ -12,7 +12,7 @@ import (
 
 	"postern/internal/config"
 	"postern/internal/listen"
-	"postern/internal/notify"
+	"postern/internal/peercred"
 	"postern/internal/privdrop"
 	"postern/internal/safedir"
 )
@@ -113,11 +113,11 @@ func (s *settings) checkDirectories(name string) int {
 
 // openEndpoints makes the loop accept connections.
 func (d *multiplexor) openEndpoints() error {
-	mayAsk, err := notify.LookupUsers("request-users", d.settings.RequestUsers)
+	mayAsk, err := peercred.Users("request-users", d.settings.RequestUsers)
 	if err != nil {
 		return err
 	}
-	mayLook, err := notify.LookupUsers("status-users", d.settings.StatusUsers)
+	mayLook, err := peercred.Users("status-users", d.settings.StatusUsers)
 	if err != nil {
 		return err
 	}

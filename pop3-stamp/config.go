@@ -17,7 +17,8 @@ import (
 	"postern/internal/daemon"
 	"postern/internal/listen"
 	"postern/internal/netlist"
-	"postern/internal/notify"
+	"postern/internal/notify/hub"
+	"postern/internal/peercred"
 	"postern/internal/safedir"
 	"postern/internal/store"
 	"postern/internal/tlsconf"
@@ -26,7 +27,7 @@ import (
 // settings are all settings of pop3-stamp: command line, environment and file.
 type settings struct {
 	daemon.Common `embed:""`
-	notify.Access
+	hub.Access
 	listen.Rights
 
 	POP3       []string `name:"pop3" placeholder:"SPEC" help:"Listen here for POP3 clients. May be given several times."`
@@ -250,7 +251,7 @@ func (s *settings) check() error {
 	if _, err := s.Store.Load(); err != nil {
 		return err
 	}
-	if _, err := notify.LookupUsers("stamp-users", s.StampUsers); err != nil {
+	if _, err := peercred.Users("stamp-users", s.StampUsers); err != nil {
 		return err
 	}
 	_, err := s.Access.Options("", slog.New(slog.DiscardHandler))

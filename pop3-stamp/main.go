@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"postern/internal/daemon"
-	"postern/internal/notify"
+	"postern/internal/notify/listener"
 )
 
 // programName is the name in status files, the log and the environment.
@@ -26,7 +26,7 @@ func (srv *server) program() daemon.Program {
 		Commands:    s.runs(),
 		Check:       s.check,
 		Warnings:    s.warnings,
-		Reloads:     notify.Reloads,
+		Reloads:     listener.Reloads,
 		Directories: s.directories,
 		Files:       func() []string { return slices.Concat(s.TLS.Files(), s.UpstreamFiles.Files(), s.Store.Files()) },
 		Listeners:   s.listeners,

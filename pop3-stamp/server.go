@@ -14,7 +14,8 @@ import (
 
 	"postern/internal/config"
 	"postern/internal/daemon"
-	"postern/internal/notify"
+	"postern/internal/notify/hub"
+	"postern/internal/peercred"
 	"postern/internal/statfile"
 	"postern/internal/store"
 )
@@ -41,7 +42,7 @@ type server struct {
 	stamps       sync.Mutex     // so that events are in the order of what they tell
 	stampUsers   []uint32       // who may ask for them
 	requests     atomic.Int32   // for them, that are being served
-	hub          *notify.Hub
+	hub          *hub.Hub
 	limits       limits
 	capabilities capabilities // of upstream servers
 	meters       *meters
@@ -81,8 +82,8 @@ func (srv *server) prepare(log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	srv.hub = notify.NewHub(options)
-	if srv.stampUsers, err = notify.LookupUsers("stamp-users", s.StampUsers); err != nil {
+	srv.hub = hub.New(options)
+	if srv.stampUsers, err = peercred.Users("stamp-users", s.StampUsers); err != nil {
 		return err
 	}
 	srv.meters = newMeters(srv)

@@ -11,7 +11,7 @@ import (
 	"postern/internal/daemon"
 	"postern/internal/listen"
 	"postern/internal/netlist"
-	"postern/internal/notify"
+	"postern/internal/notify/hub"
 	"postern/internal/smtp"
 	"postern/internal/sockspec"
 	"postern/internal/store"
@@ -23,7 +23,7 @@ import (
 // settings are all settings of smtp-proxy: command line, environment and file.
 type settings struct {
 	daemon.Common `embed:""`
-	notify.Access
+	hub.Access
 	listen.Rights
 
 	SMTP       []string `name:"smtp" sep:"none" placeholder:"SPEC" help:"Listen here for mail from other servers. May be given several times."`

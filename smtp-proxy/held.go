@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"postern/internal/config"
-	"postern/internal/notify"
+	"postern/internal/printable"
 	"postern/internal/smtp"
 	"postern/smtp-proxy/held"
 )
@@ -111,7 +111,7 @@ func (p *program) heldCommands() map[string]func(stdout, stderr io.Writer) int {
 }
 
 func (k *keeper) complain(err error) {
-	fmt.Fprintf(k.stderr, "%s: error: %s\n", programName, notify.Printable(err.Error()))
+	fmt.Fprintf(k.stderr, "%s: error: %s\n", programName, printable.Text(err.Error()))
 }
 
 // failed notes what went wrong with one message. That something helps later weighs more than that something does not.
@@ -156,7 +156,7 @@ func (k *keeper) list(than age, asJSON bool) error {
 		}
 		columns := []string{m.ID, m.Held.Format(time.DateTime), strconv.FormatInt(m.Size, 10), "<" + m.From + ">", to, reason, m.Subject}
 		for i, text := range columns {
-			columns[i] = notify.Printable(shorten(text))
+			columns[i] = printable.Text(shorten(text))
 		}
 		fmt.Fprintln(w, strings.Join(columns, "\t"))
 	}
@@ -186,9 +186,9 @@ func printHeldJSON(out io.Writer, all []*held.Message) error {
 			Reason  string    `json:"reason"`
 			Subject string    `json:"subject"`
 			Error   string    `json:"error,omitempty"`
-		}{notify.Printable(m.ID), m.Held.UTC(), m.Size, notify.Printable(m.From), []string{}, notify.Printable(m.Reason), notify.Printable(m.Subject), ""}
+		}{printable.Text(m.ID), m.Held.UTC(), m.Size, printable.Text(m.From), []string{}, printable.Text(m.Reason), printable.Text(m.Subject), ""}
 		for _, rcpt := range m.To {
-			object.To = append(object.To, notify.Printable(rcpt))
+			object.To = append(object.To, printable.Text(rcpt))
 		}
 		if m.Err != nil {
 			object.Error = m.Err.Error()
@@ -215,23 +215,23 @@ func (k *keeper) show(id string, raw bool) error {
 	if m.Err != nil {
 		fmt.Fprintf(k.stdout, "Error:  %v\n", m.Err)
 	} else {
-		fmt.Fprintf(k.stdout, "Reason: %s\nFrom:   <%s>\n", notify.Printable(m.Reason), notify.Printable(m.From))
+		fmt.Fprintf(k.stdout, "Reason: %s\nFrom:   <%s>\n", printable.Text(m.Reason), printable.Text(m.From))
 		for _, rcpt := range m.To {
-			fmt.Fprintf(k.stdout, "To:     <%s>\n", notify.Printable(rcpt))
+			fmt.Fprintf(k.stdout, "To:     <%s>\n", printable.Text(rcpt))
 		}
 	}
 	fmt.Fprintln(k.stdout)
-	_, err = io.Copy(printable{k.stdout}, m.Content())
+	_, err = io.Copy(visible{k.stdout}, m.Content())
 	return err
 }
 
-// printable passes text on as it is fit for a terminal: line by line, so that only what is in a line is escaped.
-type printable struct{ w io.Writer }
+// visible passes text on as it is fit for a terminal: line by line, so that only what is in a line is escaped.
+type visible struct{ w io.Writer }
 
-func (p printable) Write(text []byte) (int, error) {
+func (p visible) Write(text []byte) (int, error) {
 	for line := range strings.Lines(string(text)) {
 		body, ended := strings.CutSuffix(line, "\n")
-		body = strings.ReplaceAll(notify.Printable(body), `\x09`, "\t")
+		body = strings.ReplaceAll(printable.Text(body), `\x09`, "\t")
 		if ended {
 			body += "\n"
 		}
@@ -283,7 +283,7 @@ func (k *keeper) drop(m *held.Message) {
 		k.failed(m.ID, err, heldLater)
 		return
 	}
-	fmt.Fprintf(k.stdout, "%s dropped\n", notify.Printable(m.ID))
+	fmt.Fprintf(k.stdout, "%s dropped\n", printable.Text(m.ID))
 }
 
 // release sends messages on.
@@ -307,7 +307,7 @@ func (p *program) release(k *keeper, which *heldSome) error {
 		case !reply.Positive():
 			k.failed(m.ID, fmt.Errorf("it stays, as the next hop says %s", reply.String()), refusalStatus(reply))
 		default:
-			fmt.Fprintf(k.stdout, "%s released: %s\n", notify.Printable(m.ID), notify.Printable(reply.String()))
+			fmt.Fprintf(k.stdout, "%s released: %s\n", printable.Text(m.ID), printable.Text(reply.String()))
 			if err := m.Remove(); err != nil {
 				k.failed(m.ID, fmt.Errorf("the next hop has it, and it could not be removed: %w", err), heldLater)
 			}

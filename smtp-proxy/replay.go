@@ -18,7 +18,7 @@ import (
 
 	"postern/internal/config"
 	"postern/internal/mxproto"
-	"postern/internal/notify"
+	"postern/internal/printable"
 	"postern/internal/smtp"
 	"postern/internal/workdir"
 	"postern/smtp-proxy/filter"
@@ -241,7 +241,7 @@ func (r *replay) message(ctx context.Context, m replayed) {
 		r.times = append(r.times, replayTime{took, m.name})
 	}
 	if text != "" && !r.Quiet {
-		fmt.Fprintln(r.stdout, notify.Printable(m.name+": "+text))
+		fmt.Fprintln(r.stdout, printable.Text(m.name+": "+text))
 	}
 }
 
@@ -371,5 +371,5 @@ func (r *replay) sum(took time.Duration) {
 	}
 	slowest := r.times[len(r.times)-1]
 	fmt.Fprintf(r.stdout, "time: %s, p50: %s, p99: %s, slowest: %s (%s)\n", took.Round(time.Millisecond), at(50), at(99),
-		slowest.took.Round(time.Microsecond), notify.Printable(slowest.name))
+		slowest.took.Round(time.Microsecond), printable.Text(slowest.name))
 }

@@ -24,6 +24,7 @@ import (
 	"postern/internal/metrics"
 	"postern/internal/mxproto"
 	"postern/internal/notify"
+	"postern/internal/notify/listener"
 	"postern/internal/privdrop"
 	"postern/internal/safedir"
 	"postern/internal/sockspec"
@@ -54,7 +55,7 @@ func (p *program) program() daemon.Program {
 			return slices.Concat(p.settings.TLS.Files(), p.settings.UpstreamFiles.Files(), p.settings.Store.Files())
 		},
 		Warnings: p.warnings,
-		Reloads:  notify.Reloads,
+		Reloads:  listener.Reloads,
 		Commands: p.commands(),
 		AsUser:   slices.Collect(maps.Keys(p.commands())),
 	}
@@ -347,13 +348,13 @@ func (srv *server) tend(ctx context.Context) {
 // followWorkers listens to the multiplexor.
 func (srv *server) followWorkers(ctx context.Context, spec sockspec.Spec) {
 	workers := srv.gates.Workers
-	f := notify.Follower{Source: notify.Source{Name: "multiplexor", Dial: spec.Dial}, Interest: notify.Interest{Letters: "FYZ"}}
+	f := listener.Follower{Source: listener.Source{Name: "multiplexor", Dial: spec.Dial}, Interest: listener.Interest{Letters: "FYZ"}}
 	for ctx.Err() == nil {
-		err := f.Follow(ctx, func(e notify.Event) error {
+		err := f.Follow(ctx, func(e listener.Event) error {
 			switch e.Kind {
-			case notify.Happened, notify.State:
+			case listener.Happened, listener.State:
 				workers.Event(e.Letter, e.Text)
-			case notify.Up, notify.Down, notify.Lost:
+			case listener.Up, listener.Down, listener.Lost:
 				workers.Lost()
 			}
 			return nil

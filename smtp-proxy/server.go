@@ -18,6 +18,7 @@ import (
 	"postern/internal/metrics"
 	"postern/internal/mxproto"
 	"postern/internal/notify"
+	"postern/internal/notify/hub"
 	"postern/internal/smtp"
 	"postern/internal/sockspec"
 	"postern/internal/statfile"
@@ -86,7 +87,7 @@ type server struct {
 	kept    *workdir.Kept   // what was filtered and is kept
 	shadow  *shadow         // nil: there is no second filter
 	untend  func()          // ends what keeps the spool tidy
-	hub     *notify.Hub
+	hub     *hub.Hub
 	stats   *statfile.Dir // nil: no status files
 	metrics *counters
 	memory  *budget
@@ -108,7 +109,7 @@ func newServer(ctx context.Context, s *settings, conf map[string]*tlsconf.Listen
 	if err != nil {
 		return nil, err
 	}
-	srv.hub = notify.NewHub(options)
+	srv.hub = hub.New(options)
 	srv.hub.Seed(notify.Message{Letter: notify.LetterGate, Text: "0"})
 	srv.logins.Set(s.MaxLoginFailures, s.LoginDelay)
 	if s.Multiplexor != "" {

@@ -34,7 +34,7 @@ const (
 	leaf                  // the standard library alone, and system calls
 	format                // a wire or file format; plumbing and formats do not know each other
 	plumbing              // what every daemon rests on
-	skeleton              // the life of a daemon
+	skeleton              // the life of a daemon, or of a tool
 	public                // may be imported from outside: formats and leaves only
 	part                  // belongs to the one program in whose directory it is
 	program               // package main
@@ -68,7 +68,8 @@ var layers = map[string]layer{
 	"filters/filter-basic/scanner":    part,
 	"filters/filter-basic/senderauth": part,
 
-	"internal/daemon": skeleton,
+	"internal/daemon":   skeleton,
+	"notify-tools/tool": skeleton,
 
 	"internal/config":   plumbing,
 	"internal/listen":   plumbing,
@@ -77,13 +78,15 @@ var layers = map[string]layer{
 	"internal/logging":  plumbing,
 	"internal/metrics":  plumbing,
 
-	"internal/cluster":  format,
-	"internal/failures": format,
-	"internal/mxproto":  format,
-	"internal/notify":   format,
-	"internal/stamp":    format,
-	"internal/statfile": format,
-	"internal/workdir":  format,
+	"internal/cluster":         format,
+	"internal/failures":        format,
+	"internal/mxproto":         format,
+	"internal/notify":          format,
+	"internal/notify/hub":      format,
+	"internal/notify/listener": format,
+	"internal/stamp":           format,
+	"internal/statfile":        format,
+	"internal/workdir":         format,
 
 	"internal/rawio":     system,
 	"internal/namedfile": system,
@@ -92,7 +95,9 @@ var layers = map[string]layer{
 	"internal/connlimit":   leaf,
 	"internal/evloop":      leaf,
 	"internal/netlist":     leaf,
+	"internal/peercred":    leaf,
 	"internal/percent":     leaf,
+	"internal/printable":   leaf,
 	"internal/proxyheader": leaf,
 	"internal/safedir":     leaf,
 	"internal/smtp":        leaf,
@@ -122,11 +127,14 @@ var below = map[layer][]layer{
 	testing_: {part, public, skeleton, plumbing, format, leaf},
 }
 
-// beside names, for a part of a program, the other parts that it may import.
+// beside names, for a package, those that it may import though they are not below it.
 var beside = map[string][]string{
-	"smtp-proxy/filter":   {"smtp-proxy/header"},
-	"smtp-proxy/held":     {"smtp-proxy/filter"},
-	"multiplexor/process": {"multiplexor/pool"},
+	"internal/notify/hub":      {"internal/notify"},
+	"internal/notify/listener": {"internal/notify"},
+	"notify-tools/tool":        {"internal/notify/listener"},
+	"smtp-proxy/filter":        {"smtp-proxy/header"},
+	"smtp-proxy/held":          {"smtp-proxy/filter"},
+	"multiplexor/process":      {"multiplexor/pool"},
 }
 
 // doors names, for each library from outside, the packages that may import it
@@ -134,7 +142,7 @@ var beside = map[string][]string{
 var doors = map[string][]string{
 	"github.com/chromedp/cdproto":         {},
 	"github.com/chromedp/chromedp":        {},
-	"github.com/alecthomas/kong":          {"internal/config", "internal/completion", "multiplexor/mx-ctrl", "notify-tools/notify-cat", "notify-tools/notify-exec", "notify-tools/notify-wait"},
+	"github.com/alecthomas/kong":          {"internal/config", "internal/completion", "multiplexor/mx-ctrl", "notify-tools/tool"},
 	"github.com/coreos/go-systemd/v22":    {"internal/listen", "internal/daemon", "internal/logging"},
 	"github.com/emersion/go-message":      {},
 	"github.com/emersion/go-smtp":         {"smtp-proxy/upstream"},

@@ -13,12 +13,13 @@ import (
 	"testing"
 
 	"postern/internal/notify"
+	"postern/internal/notify/hub"
 	"postern/internal/testenv"
 )
 
 // A notifyHub is a daemon as far as the tools see one.
 type notifyHub struct {
-	*notify.Hub
+	*hub.Hub
 	dir, socket string
 }
 
@@ -37,7 +38,7 @@ func (h *notifyHub) restart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.Hub = notify.NewHub(notify.Options{})
+	h.Hub = hub.New(hub.Options{})
 	go h.Serve(l)
 	t.Cleanup(h.Hub.Close)
 }

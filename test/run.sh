@@ -38,7 +38,7 @@ TESTFLAGS=${TESTFLAGS:-}
 SIDE_BY_SIDE=$((2 * $(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)))
 
 # Those that take longest begin first, for the machine to be busy to the end.
-LONGEST='./test ./smtp-proxy ./multiplexor ./smtp-proxy/upstream ./internal/notify'
+LONGEST='./test ./smtp-proxy ./multiplexor ./smtp-proxy/upstream ./internal/notify/hub'
 
 # Arguments of the report: -failed STAGE, -left-out WHAT:WHY and -note TEXT.
 set -- "${1:-all}"

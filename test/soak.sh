@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.." || exit 1
 
 # Package, and its tests, as for -run.
 ROUNDS='
-	./internal/notify	Churn|ManyListeners|SlowListenerKeeps|OtherConnections
+	./internal/notify/hub	Churn|ManyListeners|SlowListenerKeeps|OtherConnections
 	./internal/privdrop	NoWayBack
 	./internal/stamp	SweepAgainstLogin
 	./multiplexor		RealSoak|WRK_11

@@ -1,7 +1,7 @@
 package notify
 
 import (
-	"math/bits"
+	"strconv"
 	"strings"
 )
 
@@ -9,46 +9,37 @@ import (
 // letter, a space and the text if there is one, and a line feed.
 type Message struct {
 	Letter byte   // 'A' to 'Z'; a message with another letter is not published
-	Text   string // at most 1000 bytes; "" for messages that are a letter only
+	Text   string // at most MaxText bytes; "" for messages that are a letter only
 }
 
-// Control lines: they begin with a star and belong to no letter.
-const (
-	lineOK       = "*OK"   // the greeting
-	lineErr      = "*ERR " // why the connection ends
-	lineExtended = "*EXT " // the interest line was read by a hub that knows "+"
-	lineLost     = "*LOST "
-	lineLive     = "*LIVE " // the snapshot is complete
+// MaxText bounds the text of one message, in bytes; what is longer is cut.
+const MaxText = 1000
 
-	textNoSlots    = "No free listening slots"
-	textNotAllowed = "Not allowed"
-	textTooSlow    = "too slow"
+// Control lines begin with a star and belong to no letter.
+const (
+	LineOK       = "*OK"    // the greeting
+	LineErr      = "*ERR "  // and why the connection ends
+	LineExtended = "*EXT "  // and number and run: the interest line was read by a hub that knows "+"
+	LineLost     = "*LOST " // and how many messages are missing here
+	LineLive     = "*LIVE " // and the number of the last message: the snapshot is complete
 )
 
-// edgeLetters are never dropped: who misses one acts wrongly for ever. Of S
-// and F the newest is as good as all of them; the rest is news that a slow
-// listener may miss, and is told so.
-const edgeLetters = "BELNRUYZ"
-
-// maxText bounds the text of one message, in bytes; what is longer is cut.
-const maxText = 1000
-
-// maxLine bounds a line of the extended form: number, time, message.
-const maxLine = 20 + 1 + 20 + 1 + 2 + maxText + 1
+// TooSlow is what LineErr says to a listener that reads too little. It may come back at once.
+const TooSlow = "too slow"
 
 // String is the message as it stands on the wire, without the line feed.
 func (m Message) String() string {
-	return strings.TrimSuffix(string(m.append(nil)), "\n")
+	return strings.TrimSuffix(string(m.Append(nil)), "\n")
 }
 
-// append adds the message and its line feed to dst. Control bytes in the text
+// Append adds the message and its line feed to dst. Control bytes in the text
 // become spaces: a text that came from a worker must not forge a line.
-func (m Message) append(dst []byte) []byte {
+func (m Message) Append(dst []byte) []byte {
 	dst = append(dst, m.Letter)
 	if m.Text != "" {
 		dst = append(dst, ' ')
 		start := len(dst)
-		dst = append(dst, m.Text[:min(len(m.Text), maxText)]...)
+		dst = append(dst, m.Text[:min(len(m.Text), MaxText)]...)
 		for i, c := range dst[start:] {
 			if c < ' ' || c == 0x7f {
 				dst[start+i] = ' '
@@ -58,49 +49,65 @@ func (m Message) append(dst []byte) []byte {
 	return append(dst, '\n')
 }
 
-// letters is a set of message letters, a bit each.
-type letters uint32
-
-const allLetters letters = 1<<26 - 1
-
-// newLetters are those that an original multiplexor does not have. A listener in the
-// classic form gets them only if it names them.
-const newLetters = "EN"
-
-func letterSet(s string) letters {
-	var set letters
-	for i := range len(s) {
-		if s[i] >= 'A' && s[i] <= 'Z' {
-			set |= letterBit(s[i])
-		}
+// Worker returns the number of the worker that an S message speaks of, or -1.
+func (m Message) Worker() int {
+	if m.Letter != LetterStatus {
+		return -1
 	}
-	return set
-}
-
-func letterBit(c byte) letters { return 1 << (c - 'A') }
-
-func (set letters) has(c byte) bool { return set&letterBit(c) != 0 }
-
-// count adds up how many messages of these letters there were.
-func (set letters) count(tally *[26]uint64) (n uint64) {
-	for ; set != 0; set &= set - 1 {
-		n += tally[bits.TrailingZeros32(uint32(set))]
+	n, digits := 0, 0
+	for ; digits < len(m.Text) && m.Text[digits] != ' '; digits++ {
+		c := m.Text[digits]
+		if c < '0' || c > '9' || n > 1<<27 {
+			return -1
+		}
+		n = n*10 + int(c-'0')
+	}
+	if digits == 0 {
+		return -1
 	}
 	return n
 }
 
-// workerNumber is the number an S message begins with; ok is false if there is
-// none.
-func workerNumber(text string) (n uint32, ok bool) {
-	for i := range len(text) {
-		c := text[i]
-		if c < '0' || c > '9' {
-			return n, ok && c == ' '
-		}
-		if n > 1<<27 {
-			return 0, false
-		}
-		n, ok = n*10+uint32(c-'0'), true
+// Status returns what an S message says behind the number of the worker.
+func (m Message) Status() string {
+	_, text, _ := strings.Cut(m.Text, " ")
+	return text
+}
+
+// States of a worker, as StateChange returns them.
+const (
+	Stopped = "Stopped"
+	Idle    = "Idle"
+	Busy    = "Busy"
+	Killed  = "Killed"
+)
+
+// StateChange takes the status "StateChange Old -> New" of an S message apart. A tag that
+// a client or a worker chose is taken for one only if it is one to the letter.
+func (m Message) StateChange() (from, to string, ok bool) {
+	if m.Letter != LetterStatus {
+		return "", "", false
 	}
-	return n, ok
+	change, ok := strings.CutPrefix(m.Status(), "StateChange ")
+	if !ok {
+		return "", "", false
+	}
+	from, to, ok = strings.Cut(change, " -> ")
+	return from, to, ok && isState(from) && isState(to)
+}
+
+func isState(s string) bool { return s == Stopped || s == Idle || s == Busy || s == Killed }
+
+// Free returns how many workers or slots are free according to the message: what F
+// says, 0 for Z, or -1 if it does not say.
+func (m Message) Free() int {
+	switch m.Letter {
+	case LetterNone:
+		return 0
+	case LetterFree:
+		if n, err := strconv.ParseUint(m.Text, 10, 31); err == nil {
+			return int(n)
+		}
+	}
+	return -1
 }

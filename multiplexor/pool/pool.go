@@ -59,7 +59,7 @@ type Timings interface {
 	Waited(d time.Duration)
 }
 
-// Events tells listeners what happens: a notify.Hub. It does not block.
+// Events tells listeners what happens: a hub.Hub. It does not block.
 type Events interface{ Publish(...notify.Message) }
 
 // Pool is all workers and what they have to do. Everything in it happens on one

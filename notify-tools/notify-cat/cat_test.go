@@ -13,23 +13,24 @@ import (
 	"time"
 
 	"postern/internal/notify"
+	"postern/internal/notify/hub"
 	"postern/internal/testenv"
 )
 
 // daemon is a hub on a socket of its own.
-func daemon(t *testing.T, file string) (h *notify.Hub, socket string) {
+func daemon(t *testing.T, file string) (h *hub.Hub, socket string) {
 	t.Helper()
 	socket = filepath.Join(testenv.ShortDir(t), file)
 	return daemonAt(t, socket), socket
 }
 
-func daemonAt(t *testing.T, socket string) *notify.Hub {
+func daemonAt(t *testing.T, socket string) *hub.Hub {
 	t.Helper()
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := notify.NewHub(notify.Options{})
+	h := hub.New(hub.Options{})
 	go h.Serve(l)
 	t.Cleanup(h.Close)
 	return h
@@ -154,7 +155,7 @@ func TestFormats(t *testing.T) {
 }
 
 // subscribed says whether a listener's interest is in effect.
-func subscribed(h *notify.Hub) bool { return h.Stats().Subscriptions > 0 }
+func subscribed(h *hub.Hub) bool { return h.Stats().Subscriptions > 0 }
 
 // EVT-03.
 func TestJSONIsAlwaysValid(t *testing.T) {
@@ -265,7 +266,7 @@ func TestReconnect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := notify.NewHub(notify.Options{})
+	first := hub.New(hub.Options{})
 	go first.Serve(l)
 	var out, log buffer
 	done := make(chan int, 1)
@@ -279,7 +280,7 @@ func TestReconnect(t *testing.T) {
 	})
 	os.Remove(socket)
 	// What the next run of the daemon says before we are back is not missed.
-	second := notify.NewHub(notify.Options{})
+	second := hub.New(hub.Options{})
 	second.Publish(notify.Message{Letter: 'Y'}, notify.Message{Letter: 'Z'})
 	if l, err = net.Listen("unix", socket); err != nil {
 		t.Fatal(err)

@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"postern/internal/notify"
+	"postern/internal/notify/listener"
+	"postern/internal/printable"
 )
 
 // A printer turns events into lines.
@@ -39,8 +41,8 @@ func newPrinter(format string, named, color bool) (*printer, error) {
 }
 
 // learn takes in what an event says about free workers.
-func (p *printer) learn(e *notify.Event) {
-	if e.Kind != notify.Happened && e.Kind != notify.State {
+func (p *printer) learn(e *listener.Event) {
+	if e.Kind != listener.Happened && e.Kind != listener.State {
 		return
 	}
 	if n := e.Free(); n >= 0 {
@@ -57,7 +59,7 @@ func (p *printer) freeOf(source string) int {
 	return -1
 }
 
-func (p *printer) line(e *notify.Event) ([]byte, error) {
+func (p *printer) line(e *listener.Event) ([]byte, error) {
 	switch p.format {
 	case "raw":
 		return p.raw(e), nil
@@ -73,13 +75,13 @@ func (p *printer) line(e *notify.Event) ([]byte, error) {
 }
 
 // raw is the message byte for byte, whatever is in it.
-func (p *printer) raw(e *notify.Event) []byte {
+func (p *printer) raw(e *listener.Event) []byte {
 	var b []byte
 	if p.named {
 		b = append(append(b, e.Source...), ' ')
 	}
 	switch e.Kind {
-	case notify.Up, notify.Down:
+	case listener.Up, listener.Down:
 		b = append(append(b, '*'), strings.ToUpper(e.Kind.String())...)
 	default:
 		b = append(b, e.Line()...)
@@ -99,34 +101,34 @@ type fields struct {
 	Error, Raw   string
 }
 
-func (p *printer) fields(e *notify.Event) fields {
+func (p *printer) fields(e *listener.Event) fields {
 	f := fields{
 		Kind: e.Kind.String(), Source: e.Source, Seq: e.Seq, Time: e.Time,
-		Text: notify.Printable(e.Text), Event: notify.Printable(e.Line()), Words: words(e),
+		Text: printable.Text(e.Text), Event: printable.Text(e.Line()), Words: words(e),
 		Free: p.freeOf(e.Source), Worker: e.Worker(), Lost: e.Lost, Raw: e.Line(),
 	}
 	if e.Letter != 0 {
 		f.Type = string(e.Letter)
 	}
 	if e.Err != nil {
-		f.Error = notify.Printable(e.Err.Error())
+		f.Error = printable.Text(e.Err.Error())
 	}
 	return f
 }
 
 // words is the event in English.
-func words(e *notify.Event) string {
+func words(e *listener.Event) string {
 	switch e.Kind {
-	case notify.Lost:
+	case listener.Lost:
 		return fmt.Sprintf("%d messages are missing here", e.Lost)
-	case notify.Up:
+	case listener.Up:
 		return "connected"
-	case notify.Down:
-		return "lost: " + notify.Printable(e.Err.Error())
-	case notify.Other:
-		return "not understood: " + notify.Printable(e.Text)
+	case listener.Down:
+		return "lost: " + printable.Text(e.Err.Error())
+	case listener.Other:
+		return "not understood: " + printable.Text(e.Text)
 	}
-	return e.Words()
+	return meaning(e.Message)
 }
 
 // Colours of the line format: the time, the source, and letters that matter.
@@ -144,16 +146,16 @@ var letterColor = map[byte]string{
 
 // words prints time, source, letter and what it means. A state that a snapshot
 // shows has an equals sign before the letter.
-func (p *printer) words(e *notify.Event) []byte {
+func (p *printer) words(e *listener.Event) []byte {
 	letter := " -"
 	if e.Letter != 0 {
 		letter = " " + string(e.Letter)
 	}
-	if e.Kind == notify.State {
+	if e.Kind == listener.State {
 		letter = "=" + letter[1:]
 	}
 	at := e.Time.Format("2006-01-02 15:04:05.000000")
-	source := notify.Printable(e.Source)
+	source := printable.Text(e.Source)
 	if p.color {
 		at, source = faint+at+plain, blue+source+plain
 		if c := letterColor[e.Letter]; c != "" {
@@ -181,11 +183,11 @@ type object struct {
 // json prints one object a line. Whatever the text is, the line is valid JSON in
 // ASCII and printable characters; a text that is not UTF-8 stands in text_hex as
 // well.
-func (p *printer) json(e *notify.Event) ([]byte, error) {
+func (p *printer) json(e *listener.Event) ([]byte, error) {
 	o := object{Kind: e.Kind.String(), Source: e.Source, Seq: e.Seq, Lost: e.Lost, Run: e.Run,
 		Time: e.Time.UTC().Format("2006-01-02T15:04:05.000000Z")}
 	switch e.Kind {
-	case notify.Happened, notify.State:
+	case listener.Happened, listener.State:
 		o.Type = string(e.Letter)
 		o.Text = &e.Text
 		if n := p.freeOf(e.Source); n >= 0 {
@@ -194,9 +196,9 @@ func (p *printer) json(e *notify.Event) ([]byte, error) {
 		if n := e.Worker(); n >= 0 {
 			o.Worker = &n
 		}
-	case notify.Other:
+	case listener.Other:
 		o.Text = &e.Text
-	case notify.Down:
+	case listener.Down:
 		o.Error = e.Err.Error()
 	}
 	if !utf8.ValidString(e.Text) {

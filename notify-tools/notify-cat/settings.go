@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -10,11 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/alecthomas/kong"
-
-	"postern/internal/completion"
 	"postern/internal/notify"
-	"postern/internal/version"
+	"postern/internal/notify/listener"
+	"postern/notify-tools/tool"
 )
 
 type settings struct {
@@ -33,34 +30,17 @@ type settings struct {
 	ShowConnection bool          `help:"Print lost and regained connections as events, not on standard error."`
 	Color          string        `enum:"auto,always,never" default:"auto" help:"Colours: auto (on a terminal), always, never."`
 
-	sources  []notify.Source
-	interest notify.Interest
+	tool.Common
+
+	sources  []listener.Source
+	interest listener.Interest
 	printer  *printer
-
-	Version kong.VersionFlag `help:"Print the version."`
 }
-
-// errHelp says that --help or --version has printed what was asked for.
-var errHelp = errors.New("help printed")
 
 // parse reads the command line. stdout is where --help goes.
 func parse(args []string, stdout io.Writer) (*settings, error) {
 	s := &settings{}
-	helped := false
-	k, err := kong.New(s, kong.Name(name), kong.Writers(stdout, stdout), kong.UsageOnError(),
-		kong.Description("Prints the events of daemons, a line each."),
-		kong.Vars{"socket": notify.DefaultSocket, "version": version.Line(name)}, kong.Exit(func(int) { helped = true }))
-	if err != nil {
-		return nil, err
-	}
-	if asked, err := completion.Print(stdout, k, args); asked {
-		return nil, cmp.Or(err, errHelp)
-	}
-	_, err = k.Parse(args)
-	if helped {
-		return nil, errHelp
-	}
-	if err != nil {
+	if err := tool.Parse(name, "Prints the events of daemons, a line each.", s, args, stdout); err != nil {
 		return nil, err
 	}
 	return s, s.complete(stdout)
@@ -69,14 +49,14 @@ func parse(args []string, stdout io.Writer) (*settings, error) {
 // complete checks the settings and derives what the program works with.
 func (s *settings) complete(stdout io.Writer) error {
 	for _, arg := range s.Sockets {
-		src, err := notify.ParseSource(arg)
+		src, err := listener.ParseSource(arg)
 		if err != nil {
 			return err
 		}
 		s.sources = append(s.sources, src)
 	}
 	var err error
-	if s.Types, err = notify.ParseLetters(s.Types); err != nil {
+	if s.Types, err = tool.ParseLetters(s.Types); err != nil {
 		return err
 	}
 	if s.Count < 0 || s.Timeout < 0 {

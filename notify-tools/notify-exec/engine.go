@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"postern/internal/notify"
+	"postern/internal/notify/listener"
+	"postern/internal/printable"
 )
 
 // An engine receives events and decides what is run when. One goroutine, that
@@ -96,11 +98,11 @@ func alarm(at time.Time) <-chan time.Time {
 	return time.After(time.Until(at))
 }
 
-func (e *engine) follow(ctx context.Context) (<-chan notify.Event, <-chan error) {
-	events, ended := make(chan notify.Event), make(chan error, 1)
-	f := &notify.Follower{Source: e.source, Interest: notify.Interest{Letters: e.letters()}, Once: e.NoReconnect}
+func (e *engine) follow(ctx context.Context) (<-chan listener.Event, <-chan error) {
+	events, ended := make(chan listener.Event), make(chan error, 1)
+	f := &listener.Follower{Source: e.source, Interest: listener.Interest{Letters: e.letters()}, Once: e.NoReconnect}
 	go func() {
-		ended <- f.Follow(ctx, func(ev notify.Event) error {
+		ended <- f.Follow(ctx, func(ev listener.Event) error {
 			select {
 			case events <- ev:
 				return nil
@@ -113,19 +115,19 @@ func (e *engine) follow(ctx context.Context) (<-chan notify.Event, <-chan error)
 }
 
 // event takes an event in.
-func (e *engine) event(ev *notify.Event, now time.Time) {
+func (e *engine) event(ev *listener.Event, now time.Time) {
 	switch ev.Kind {
-	case notify.Up:
+	case listener.Up:
 		if !e.up {
 			e.say("connected to %s", ev.Source)
 		}
 		e.up = true
-	case notify.Down:
+	case listener.Down:
 		e.up, e.away = false, now
 		e.warn("lost %s: %v", ev.Source, ev.Err)
-	case notify.Lost:
+	case listener.Lost:
 		e.warn("%d events were lost on the way", ev.Lost)
-	case notify.State, notify.Happened:
+	case listener.State, listener.Happened:
 		if n := ev.Free(); n >= 0 {
 			e.free = n
 		} else if ev.Letter == notify.LetterSome && e.free == 0 {
@@ -137,7 +139,7 @@ func (e *engine) event(ev *notify.Event, now time.Time) {
 				return
 			}
 		}
-		if ev.Kind == notify.State {
+		if ev.Kind == listener.State {
 			return // a worker's tag has been set before, it is no event now
 		}
 		for _, q := range e.queues {
@@ -169,7 +171,7 @@ func (e *engine) step(now time.Time) (wake time.Time) {
 			return e.undoAt
 		}
 		e.undoing = undoRuns
-		e.start(&execution{command: e.undo, event: notify.Event{Source: e.source.Name}, what: "undo"})
+		e.start(&execution{command: e.undo, event: listener.Event{Source: e.source.Name}, what: "undo"})
 	}
 	if e.undoing != notUndoing {
 		return wake
@@ -261,5 +263,5 @@ func (e *engine) say(format string, args ...any) {
 }
 
 func (e *engine) warn(format string, args ...any) {
-	fmt.Fprintf(e.messages, "%s: %s\n", name, notify.Printable(fmt.Sprintf(format, args...)))
+	fmt.Fprintf(e.messages, "%s: %s\n", name, printable.Text(fmt.Sprintf(format, args...)))
 }

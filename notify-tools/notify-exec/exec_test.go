@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/internal/notify"
+	"postern/internal/notify/hub"
 	"postern/internal/testenv"
 )
 
@@ -38,7 +39,7 @@ func (b *buffer) String() string {
 type trial struct {
 	t           *testing.T
 	dir, socket string
-	hub         *notify.Hub
+	hub         *hub.Hub
 	stop        chan os.Signal
 	status      chan int
 	out, log    buffer
@@ -77,7 +78,7 @@ func (tr *trial) serve(seed ...string) {
 	if err != nil {
 		tr.t.Fatal(err)
 	}
-	tr.hub = notify.NewHub(notify.Options{})
+	tr.hub = hub.New(hub.Options{})
 	for _, s := range seed {
 		tr.hub.Seed(message(s))
 	}

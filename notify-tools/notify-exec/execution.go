@@ -12,14 +12,14 @@ import (
 	"syscall"
 	"time"
 
-	"postern/internal/notify"
+	"postern/internal/notify/listener"
 )
 
 // An execution is one run of a command. No shell is involved: an argument stays
 // one argument, whatever an event puts into it.
 type execution struct {
 	command  []string
-	event    notify.Event
+	event    listener.Event
 	free     int
 	merged   int
 	what     string // for messages: the event, or "undo"

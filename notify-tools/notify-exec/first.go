@@ -7,7 +7,7 @@ import (
 	"os/signal"
 	"syscall"
 
-	"postern/internal/notify"
+	"postern/notify-tools/tool"
 )
 
 // asFirst is the first process of a container: it runs the program as a child, passes signals on to it and takes note
@@ -21,7 +21,7 @@ func asFirst() int {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what a terminal sends comes through us, once
 	if err := cmd.Start(); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: error: start as a child of process 1: %v\n", name, err)
-		return notify.ExitLost
+		return tool.ExitLost
 	}
 	go func() {
 		for sig := range passed {
@@ -33,7 +33,7 @@ func asFirst() int {
 		switch pid, err := syscall.Wait4(-1, &status, 0, nil); {
 		case err == syscall.EINTR:
 		case err != nil:
-			return notify.ExitLost
+			return tool.ExitLost
 		case pid == cmd.Process.Pid && status.Signaled():
 			return 128 + int(status.Signal())
 		case pid == cmd.Process.Pid && status.Exited():

@@ -4,15 +4,12 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"syscall"
 
-	"postern/internal/logging"
-	"postern/internal/notify"
+	"postern/notify-tools/tool"
 )
 
 const name = "notify-exec"
@@ -50,21 +47,13 @@ func ending() []os.Signal {
 // run is the whole program; it returns the exit status. A signal from stop is
 // the orderly end, a second one the immediate.
 func run(args []string, stop <-chan os.Signal, stdout, stderr io.Writer) int {
-	s, err := parse(args, stdout)
-	if errors.Is(err, errHelp) {
-		return notify.ExitDone
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "%s: error: %v\n%[1]s: hint: %[1]s --help lists the flags\n", name, err)
-		return notify.ExitUsage
-	}
-	messages := logging.Relay(name, stderr)
-	defer messages.Close()
-	e := newEngine(s, stdout, stderr)
-	e.messages = messages
-	err = e.run(context.Background(), stop)
-	if err != nil {
-		fmt.Fprintf(messages, "%s: error: %s\n", name, notify.Printable(err.Error()))
-	}
-	return notify.ExitStatus(err)
+	var s *settings
+	return tool.Run(name, stderr, func() (err error) {
+		s, err = parse(args, stdout)
+		return err
+	}, func(messages io.Writer) error {
+		e := newEngine(s, stdout, stderr)
+		e.messages = messages
+		return e.run(context.Background(), stop)
+	})
 }

@@ -3,7 +3,7 @@ package main
 import (
 	"time"
 
-	"postern/internal/notify"
+	"postern/internal/notify/listener"
 )
 
 // A queue is the events that wait for one rule: those that are no states, each
@@ -12,7 +12,7 @@ type queue struct {
 	*engine
 	rule *rule
 
-	waiting []notify.Event
+	waiting []listener.Event
 	arrived time.Time // when the newest came
 	acted   time.Time // when the last run began
 	running int
@@ -26,7 +26,7 @@ const tellEvery = 5 * time.Second
 
 // add puts an event at the end. With --min-hold or --debounce only the newest
 // waits; otherwise the oldest give way when there are too many.
-func (q *queue) add(ev *notify.Event, now time.Time) {
+func (q *queue) add(ev *listener.Event, now time.Time) {
 	q.arrived = now
 	if (q.MinHold > 0 || q.Debounce > 0) && len(q.waiting) > 0 {
 		q.waiting[0] = *ev

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -10,11 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/alecthomas/kong"
-
-	"postern/internal/completion"
-	"postern/internal/notify"
-	"postern/internal/version"
+	"postern/internal/notify/listener"
+	"postern/notify-tools/tool"
 )
 
 type settings struct {
@@ -35,11 +31,11 @@ type settings struct {
 	NoReconnect bool          `help:"Leave with status 1, after --undo, when the connection is lost or cannot be made."`
 	Verbose     bool          `short:"v" help:"Say on standard error what is run."`
 
+	tool.Common
+
 	rules  []*rule
 	undo   []string
-	source notify.Source
-
-	Version kong.VersionFlag `help:"Print the version."`
+	source listener.Source
 }
 
 // A rule is one --on.
@@ -48,9 +44,6 @@ type rule struct {
 	command []string
 }
 
-// errHelp says that --help or --version has printed what was asked for.
-var errHelp = errors.New("help printed")
-
 // parse reads the command line. stdout is where --help goes.
 func parse(args []string, stdout io.Writer) (*settings, error) {
 	s := &settings{}
@@ -58,21 +51,7 @@ func parse(args []string, stdout io.Writer) (*settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	helped := false
-	k, err := kong.New(s, kong.Name(name), kong.Writers(stdout, stdout),
-		kong.Description("Runs commands when a daemon announces events."),
-		kong.Vars{"socket": notify.DefaultSocket, "version": version.Line(name)}, kong.Exit(func(int) { helped = true }))
-	if err != nil {
-		return nil, err
-	}
-	if asked, err := completion.Print(stdout, k, rest); asked {
-		return nil, cmp.Or(err, errHelp)
-	}
-	_, err = k.Parse(rest)
-	if helped {
-		return nil, errHelp
-	}
-	if err != nil {
+	if err := tool.Parse(name, "Runs commands when a daemon announces events.", s, rest, stdout); err != nil {
 		return nil, err
 	}
 	return s, s.complete()
@@ -121,7 +100,7 @@ func (s *settings) addCommand(flag string, words []string) error {
 		if len(words) == 0 {
 			return errors.New("--on: no types")
 		}
-		letters, err := notify.ParseLetters(words[0])
+		letters, err := tool.ParseLetters(words[0])
 		if err != nil {
 			return fmt.Errorf("--on: %w", err)
 		}
@@ -171,7 +150,7 @@ func (s *settings) complete() error {
 		}
 	}
 	var err error
-	s.source, err = notify.ParseSource(s.Socket)
+	s.source, err = listener.ParseSource(s.Socket)
 	return err
 }
 

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"postern/internal/notify"
+	"postern/internal/notify/listener"
 )
 
 // A state is something of which only the newest counts: Y or Z, L, F. Its
@@ -15,10 +15,10 @@ type state struct {
 	*engine
 	letters string
 
-	want    *notify.Event // as the daemon last said
-	changed time.Time     // when it became so
-	done    string        // the message that was last carried out, "" if none counts
-	acted   time.Time     // when that was begun
+	want    *listener.Event // as the daemon last said
+	changed time.Time       // when it became so
+	done    string          // the message that was last carried out, "" if none counts
+	acted   time.Time       // when that was begun
 	running int
 	failed  bool // of the commands that run or ran last
 	retry   time.Time
@@ -33,7 +33,7 @@ const (
 
 func (s *state) covers(letter byte) bool { return strings.IndexByte(s.letters, letter) >= 0 }
 
-func (s *state) change(ev *notify.Event, now time.Time) {
+func (s *state) change(ev *listener.Event, now time.Time) {
 	if s.want != nil && s.want.Line() == ev.Line() {
 		return
 	}

@@ -7,12 +7,13 @@ import (
 	"strings"
 
 	"postern/internal/notify"
+	"postern/internal/notify/listener"
 )
 
 // A condition is fed with events until it is met.
 type condition interface {
 	letters() string // what to subscribe to
-	met(*notify.Event) bool
+	met(*listener.Event) bool
 }
 
 var numberForm = regexp.MustCompile(`^(free|working)\s*(>=|<=|!=|==|=|>|<)\s*([0-9]{1,9})$`)
@@ -46,8 +47,8 @@ type free struct {
 
 func (c free) letters() string { return "FYZ" }
 
-func (c free) met(e *notify.Event) bool {
-	if e.Kind != notify.Happened && e.Kind != notify.State {
+func (c free) met(e *listener.Event) bool {
+	if e.Kind != listener.Happened && e.Kind != listener.State {
 		return false
 	}
 	if n := e.Free(); n >= 0 {
@@ -79,8 +80,8 @@ type working struct{ free }
 
 func (c working) letters() string { return "N" }
 
-func (c working) met(e *notify.Event) bool {
-	if e.Kind != notify.Happened && e.Kind != notify.State || e.Letter != notify.LetterWorking {
+func (c working) met(e *listener.Event) bool {
+	if e.Kind != listener.Happened && e.Kind != listener.State || e.Letter != notify.LetterWorking {
 		return false
 	}
 	n, err := strconv.Atoi(e.Text)
@@ -92,8 +93,8 @@ type happens string
 
 func (c happens) letters() string { return string(c) }
 
-func (c happens) met(e *notify.Event) bool {
-	return e.Kind == notify.Happened && strings.IndexByte(string(c), e.Letter) >= 0
+func (c happens) met(e *listener.Event) bool {
+	return e.Kind == listener.Happened && strings.IndexByte(string(c), e.Letter) >= 0
 }
 
 // idle waits until no worker has a request. An original multiplexor does not
@@ -106,19 +107,19 @@ type idle struct {
 
 func (c *idle) letters() string { return "S" }
 
-func (c *idle) met(e *notify.Event) bool {
+func (c *idle) met(e *listener.Event) bool {
 	switch e.Kind {
-	case notify.Up:
+	case listener.Up:
 		c.busy, c.complete = map[int]bool{}, false
-	case notify.Live:
+	case listener.Live:
 		c.complete = true
-	case notify.State, notify.Happened:
+	case listener.State, listener.Happened:
 		worker := e.Worker()
 		if worker < 0 {
 			return false
 		}
-		state, changed := e.WorkerState()
-		if !changed || state == "Busy" {
+		_, state, changed := e.StateChange()
+		if !changed || state == notify.Busy {
 			c.busy[worker] = true
 			return false
 		}

@@ -9,11 +9,13 @@ import (
 	"testing"
 
 	"postern/internal/notify"
+	"postern/internal/notify/hub"
+	"postern/internal/notify/listener"
 	"postern/internal/testenv"
 )
 
-func event(kind notify.Kind, line string) notify.Event {
-	e := notify.Event{Kind: kind, Seq: 1}
+func event(kind listener.Kind, line string) listener.Event {
+	e := listener.Event{Kind: kind, Seq: 1}
 	if line != "" {
 		e.Letter = line[0]
 		e.Text = strings.TrimPrefix(line[1:], " ")
@@ -64,18 +66,18 @@ func TestConditions(t *testing.T) {
 			}
 			met := 0
 			for i, s := range strings.Split(tt.events, "|") {
-				var e notify.Event
+				var e listener.Event
 				switch s[0] {
 				case '=':
-					e = event(notify.State, s[1:])
+					e = event(listener.State, s[1:])
 				case '!':
-					e = event(notify.Live, "")
+					e = event(listener.Live, "")
 				case '^':
-					e = event(notify.Up, "")
+					e = event(listener.Up, "")
 				case '?':
-					e = notify.Event{Kind: notify.Other, Message: notify.Message{Text: s[1:]}}
+					e = listener.Event{Kind: listener.Other, Message: notify.Message{Text: s[1:]}}
 				default:
-					e = event(notify.Happened, s)
+					e = event(listener.Happened, s)
 				}
 				if c.met(&e) {
 					met = i + 1
@@ -92,10 +94,10 @@ func TestConditions(t *testing.T) {
 func TestIdleOfAnOriginal(t *testing.T) {
 	c := &idle{}
 	for i, s := range []string{"S 1 StateChange Idle -> Busy", "S 1 ping", "S 1 StateChange Busy -> Idle"} {
-		e := event(notify.Happened, s)
+		e := event(listener.Happened, s)
 		e.Seq = 0
 		if i == 0 {
-			c.met(&notify.Event{Kind: notify.Up})
+			c.met(&listener.Event{Kind: listener.Up})
 		}
 		if got := c.met(&e); got != (i == 2) {
 			t.Errorf("%q: %v", s, got)
@@ -135,7 +137,7 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := notify.NewHub(notify.Options{})
+	h := hub.New(hub.Options{})
 	go h.Serve(l)
 	defer h.Close()
 	h.Seed(notify.Message{Letter: 'F', Text: "2"}, notify.Message{Letter: 'Y'})

@@ -1,0 +1,50 @@
+package hub
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+// FuzzInterest feeds whatever a peer may send. The result must not depend on
+// how it comes in pieces, and must be what a straightforward reading gives.
+func FuzzInterest(f *testing.F) {
+	for _, s := range []string{"?YZ\n", "?*+@17/99\n", "?\x00YZ\n?R\n", "YZ\n", "?" + strings.Repeat("Y", 300) + "\n", "?+@18446744073709551616\n", "?@1/2+A\n\r\n"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, input []byte) {
+		var whole, pieces []interest
+		if err := readInterests(bytes.NewReader(input), func(in interest) bool { whole = append(whole, in); return true }); err != nil {
+			t.Fatal(err)
+		}
+		readInterests(iotest.OneByteReader(bytes.NewReader(input)), func(in interest) bool { pieces = append(pieces, in); return true })
+		if len(whole) != len(pieces) {
+			t.Fatalf("%d interests, byte by byte %d", len(whole), len(pieces))
+		}
+		n := 0
+		lines := bytes.Split(input, []byte("\n"))
+		for _, line := range lines[:len(lines)-1] {
+			if len(line) == 0 || line[0] != '?' {
+				continue
+			}
+			line = line[:min(len(line), maxInterest)]
+			in := whole[n]
+			if in != pieces[n] {
+				t.Fatalf("%+v, byte by byte %+v", in, pieces[n])
+			}
+			for c := byte('A'); c <= 'Z'; c++ {
+				if want := bytes.IndexByte(line, c) >= 0 || bytes.IndexByte(line, '*') >= 0; in.letters.has(c) != want {
+					t.Fatalf("%q: letter %c is %v", line, c, !want)
+				}
+			}
+			if want := bytes.IndexByte(line, '+') >= 0; in.extended != want {
+				t.Fatalf("%q: extended is %v", line, !want)
+			}
+			n++
+		}
+		if n != len(whole) {
+			t.Fatalf("%d interests of %d lines", len(whole), n)
+		}
+	})
+}

@@ -1,9 +1,0 @@
-package notify
-
-import (
-	"testing"
-
-	"postern/internal/testenv"
-)
-
-func TestMain(m *testing.M) { testenv.Main(m) }
