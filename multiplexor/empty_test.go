@@ -32,7 +32,7 @@ func TestEmptyHoldsUpNobody(t *testing.T) {
 	}
 	s := newTestServer(t, loop, nil)
 	s.emptier = e
-	clients, restricted := &endpoint{server: s, open: new(int), limit: 10}, &endpoint{server: s, open: new(int), limit: 10, restricted: true}
+	clients, restricted := &endpoint{server: s, protocol: requestLines(s.maxLine), limit: 10}, &endpoint{server: s, protocol: requestLines(s.maxLine), limit: 10, restricted: true}
 	run := testenv.Go(t, "the loop", loop.Run)
 	connect := func(d *endpoint, text string) net.Conn {
 		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)

@@ -55,7 +55,7 @@ func FuzzRequestLine(f *testing.F) {
 		}
 		s := newTestServer(t, loop, nil) // workers are another test's matter
 		s.maxLine = 100
-		clients := &endpoint{server: s, open: new(int), limit: 10}
+		clients := &endpoint{server: s, protocol: requestLines(s.maxLine), limit: 10}
 		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -81,7 +81,7 @@ func FuzzRequestLine(f *testing.F) {
 		}
 		conn.Close()
 		closed := make(chan int, 1)
-		loop.Post(func() { closed <- *clients.open; loop.Stop() })
+		loop.Post(func() { closed <- clients.open; loop.Stop() })
 		if n := testenv.Receive(t, "the count of connections", closed); n != 0 {
 			t.Errorf("%q: %d connections left open", text, n)
 		}

@@ -14,8 +14,7 @@ import (
 	"postern/multiplexor/pool"
 )
 
-// server answers the connections of the request socket and of the restricted
-// status socket.
+// server answers the connections of request, status and map sockets.
 type server struct {
 	loop        *evloop.Loop
 	pool        *pool.Pool
@@ -33,15 +32,15 @@ type server struct {
 	commands map[string]builtin
 	scratch  []byte // for replies
 
-	endpoints []*endpoint
-	spare     *client // closed ones, for use again
+	endpoints map[string]*endpoint // by the name of the setting
+	spare     *client              // closed ones, for use again
 }
 
 // connections counts those that are open, on all sockets.
 func (s *server) connections() int {
 	n := 0
 	for _, d := range s.endpoints {
-		n += *d.open
+		n += d.open
 	}
 	return n
 }
@@ -49,8 +48,9 @@ func (s *server) connections() int {
 // endpoint is one kind of connection a server has.
 type endpoint struct {
 	server     *server
+	protocol   *protocol
 	restricted bool
-	open       *int
+	open       int // connections
 	limit      int
 	users      []uint32       // who may connect to a UNIX socket; empty: all
 	strangers  pool.LineLimit // for the log
@@ -76,6 +76,21 @@ func (d *endpoint) knows(fd int) bool {
 	return false
 }
 
+// protocol is what requests and answers look like on a connection.
+type protocol struct {
+	persistent bool // connections are so from the start: framed replies, any number of requests
+	ahead      int  // bytes that a persistent connection may send ahead of the answers
+
+	// take carries out the request that b begins with, and returns how many bytes that is; 0 if it is not complete.
+	take    func(c *client, b []byte) int
+	answer  func(line []byte) []byte // of a worker, as the client gets it
+	failure func(s *server, why pool.Failure) []byte
+
+	// What is said to who may not connect, to who is one too many, and of a request that the connection ends within;
+	// "" for nothing.
+	notAllowed, tooMany, unfinished string
+}
+
 // maxRestricted is how many connections may be open on the status socket: anyone
 // can connect there.
 const maxRestricted = 1000
@@ -85,10 +100,10 @@ func (d *endpoint) admit(fd int) {
 	s := d.server
 	switch {
 	case !d.knows(fd):
-		s.refuseConnection(fd, mxproto.NotAllowed)
+		s.refuseConnection(fd, d.protocol.notAllowed)
 		return
-	case *d.open >= d.limit:
-		s.refuseConnection(fd, mxproto.TooMany)
+	case d.open >= d.limit:
+		s.refuseConnection(fd, d.protocol.tooMany)
 		return
 	}
 	c := s.spare
@@ -100,9 +115,9 @@ func (d *endpoint) admit(fd int) {
 		s.spare = c.nextSpare
 		c.nextSpare = nil
 	}
-	*d.open++
+	d.open++
 	c.server, c.endpoint = s, d
-	c.phase, c.persistent, c.tooLong, c.gone, c.paused, c.over = reading, false, false, false, false, false
+	c.phase, c.persistent, c.tooLong, c.gone, c.paused, c.over = reading, d.protocol.persistent, false, false, false, false
 	c.stream.Open(s.loop, fd, c)
 	c.stream.ReadNow()
 	if c.stream.IsOpen() && (c.phase == reading || c.persistent && !c.paused) {
@@ -114,9 +129,11 @@ func (d *endpoint) admit(fd int) {
 // refuseConnection is for connections that are not taken. The text fits into any
 // socket's buffer, so that nothing has to wait.
 func (s *server) refuseConnection(fd int, text string) {
-	var b [4096]byte
-	_, _ = syscall.Read(fd, b[:]) // closing with something unread would reset the connection
-	_, _ = syscall.Write(fd, []byte(text))
+	if text != "" {
+		var b [4096]byte
+		_, _ = syscall.Read(fd, b[:]) // closing with something unread would reset the connection
+		_, _ = syscall.Write(fd, []byte(text))
+	}
 	s.loop.CloseFD(fd)
 }
 
@@ -141,7 +158,7 @@ type client struct {
 	work     *diskWork // that it waits for, before its request goes to the pool
 
 	tooLong    bool // the line is being skipped up to its LF
-	persistent bool // hello 2 was said: framed replies, more requests
+	persistent bool // as the protocol is, or hello 2 was said
 	paused     bool // not reading, because too much waits
 	gone       bool // the other side has gone while a worker was busy for it
 	over       bool // it sends no more requests, and waits for what it has asked for
@@ -149,10 +166,6 @@ type client struct {
 	out        []byte // of persistent connections: scratch for frames
 	nextSpare  *client
 }
-
-// maxAhead bounds what a persistent connection may send ahead of the answers, in
-// request lines of the longest kind.
-const maxAhead = 4
 
 // wait watches for the rest of a line.
 func (c *client) wait() {
@@ -175,29 +188,55 @@ func (c *client) expired() {
 	c.close()
 }
 
-// Input takes request lines.
+// Input takes requests.
 func (c *client) Input(_ *evloop.Stream, b []byte) (taken int) {
-	for c.phase == reading && taken < len(b) {
-		i := bytes.IndexByte(b[taken:], '\n')
-		if i < 0 {
-			if c.tooLong || len(b)-taken > c.server.maxLine+1 { // one more for CR
-				c.tooLong = true
-				return len(b)
-			}
+	for c.phase == reading {
+		n := c.endpoint.protocol.take(c, b[taken:])
+		if n == 0 {
 			return taken
 		}
-		line := b[taken : taken+i]
-		taken += i + 1
-		c.line(line)
+		taken += n
 	}
 	switch {
 	case !c.persistent:
 		return len(b) // what follows the first line is nothing to us
-	case len(b)-taken > maxAhead*c.server.maxLine && c.phase != reading && c.stream.IsOpen():
+	case len(b)-taken > c.endpoint.protocol.ahead && c.stream.IsOpen():
 		c.paused = true
 		_ = c.stream.Watch(false) // taking away what was asked for cannot fail
 	}
 	return taken
+}
+
+// maxAhead bounds what a persistent connection may send ahead of the answers, in
+// request lines of the longest kind.
+const maxAhead = 4
+
+// requestLines is the protocol of request and status sockets: lines of at most so many bytes, the answers as they are,
+// and one request for each connection until hello 2 was said.
+func requestLines(most int) *protocol {
+	return &protocol{
+		ahead:      maxAhead * most,
+		take:       takeLine,
+		answer:     func(line []byte) []byte { return line },
+		failure:    func(s *server, why pool.Failure) []byte { return []byte(s.pool.FailureText(why)) },
+		notAllowed: mxproto.NotAllowed,
+		tooMany:    mxproto.TooMany,
+		unfinished: textUnfinished,
+	}
+}
+
+// takeLine carries out the line that b begins with.
+func takeLine(c *client, b []byte) (taken int) {
+	i := bytes.IndexByte(b, '\n')
+	if i >= 0 {
+		c.line(b[:i])
+		return i + 1
+	}
+	if c.tooLong || len(b) > c.server.maxLine+1 { // one more for CR
+		c.tooLong = true
+		return len(b)
+	}
+	return 0
 }
 
 // line carries out one request.
@@ -246,10 +285,10 @@ func (c *client) dispatch(line []byte) {
 }
 
 // Answered is the worker's answer.
-func (c *client) Answered(line []byte) { c.outcome(line) }
+func (c *client) Answered(line []byte) { c.outcome(c.endpoint.protocol.answer(line)) }
 
 // Failed is the end of a request without an answer.
-func (c *client) Failed(why pool.Failure) { c.outcome([]byte(c.server.pool.FailureText(why))) }
+func (c *client) Failed(why pool.Failure) { c.outcome(c.endpoint.protocol.failure(c.server, why)) }
 
 func (c *client) outcome(reply []byte) {
 	if c.gone {
@@ -310,8 +349,8 @@ func (c *client) resume() {
 // finish ends a persistent connection over which no request comes any more, when
 // all were answered.
 func (c *client) finish() {
-	if len(c.stream.Rest()) > 0 || c.tooLong {
-		c.reply([]byte(textUnfinished))
+	if text := c.endpoint.protocol.unfinished; text != "" && (len(c.stream.Rest()) > 0 || c.tooLong) {
+		c.reply([]byte(text))
 	}
 	c.persistent = false // it ends when that is sent
 	if c.stream.Pending() == 0 {
@@ -361,7 +400,7 @@ func (c *client) close() {
 	c.phase = closed
 	c.server.loop.Timers.Stop(&c.timer)
 	c.stream.Close()
-	*c.endpoint.open--
+	c.endpoint.open--
 	c.req.Trim(maxSpareLine)
 	c.nextSpare = c.server.spare
 	c.server.spare = c

@@ -121,22 +121,15 @@ func (d *multiplexor) openEndpoints() error {
 	if err != nil {
 		return err
 	}
-	requests := &endpoint{server: d.server, open: new(int), limit: int(d.settings.MaxConnections), users: mayAsk}
-	status := &endpoint{server: d.server, open: new(int), limit: maxRestricted, restricted: true, users: mayLook}
-	maps := &endpoint{server: d.server, open: new(int), limit: int(d.settings.MaxConnections), users: mayAsk}
-	d.server.endpoints = []*endpoint{requests, status, maps}
+	lines, most := requestLines(d.server.maxLine), int(d.settings.MaxConnections)
+	d.server.endpoints = map[string]*endpoint{
+		"requests": {server: d.server, protocol: lines, limit: most, users: mayAsk},
+		"status":   {server: d.server, protocol: lines, limit: maxRestricted, restricted: true, users: mayLook},
+		"map":      {server: d.server, protocol: socketMap, limit: most, users: mayAsk},
+	}
 	d.leaveRoom()
 	for i, t := range d.sockets {
-		var admit func(fd int)
-		switch t.name {
-		case "requests":
-			admit = requests.admit
-		case "status":
-			admit = status.admit
-		default:
-			admit = maps.admitMap
-		}
-		l, err := d.loop.Listen(t.fd, admit, func(err error) { d.lines.Add(levelError, err.Error()) })
+		l, err := d.loop.Listen(t.fd, d.server.endpoints[t.name].admit, func(err error) { d.lines.Add(levelError, err.Error()) })
 		if err != nil {
 			return err
 		}
@@ -179,8 +172,8 @@ func (d *multiplexor) leaveRoom() {
 	for name := range used {
 		share += parts[name]
 	}
-	for i, name := range []string{"requests", "status", "map"} {
-		e := d.server.endpoints[i]
+	for _, name := range []string{"requests", "status", "map"} {
+		e := d.server.endpoints[name]
 		if most := max(room*parts[name]/max(share, 1), workers); used[name] && e.limit > most {
 			e.limit = most
 			d.lines.Add(levelInfo, fmt.Sprintf("%d connections at most on sockets for %s: there may be %d descriptors", most, name, limit.Cur))

@@ -33,7 +33,7 @@ func TestScanOnAHangingDisk(t *testing.T) {
 	guard.turns <- struct{}{} // nobody looks before this is taken
 	s := newTestServer(t, loop, func(l *pool.Limits) { l.BusyTimeout = 50 * time.Millisecond })
 	s.guard = guard
-	clients := &endpoint{server: s, open: new(int), limit: 10}
+	clients := &endpoint{server: s, protocol: requestLines(s.maxLine), limit: 10}
 	run := testenv.Go(t, "the loop", loop.Run)
 	connect := func() net.Conn {
 		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
