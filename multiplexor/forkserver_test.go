@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"postern/internal/evloop"
+	"postern/internal/procstat"
 	"postern/internal/testenv"
 	"postern/multiplexor/pool"
 	"postern/multiplexor/process"
@@ -185,7 +186,7 @@ func processesOf(parents ...int) (pids []int) {
 		if err != nil {
 			continue
 		}
-		if st, err := process.ReadStat(pid); err == nil && slices.Contains(parents, st.Parent) {
+		if st, err := procstat.Read(pid); err == nil && slices.Contains(parents, st.Parent) {
 			pids = append(pids, pid)
 		}
 	}

@@ -19,9 +19,9 @@ import (
 	"time"
 
 	"postern/internal/mxproto"
+	"postern/internal/procstat"
 	"postern/internal/testenv"
 	"postern/multiplexor/pool"
-	"postern/multiplexor/process"
 )
 
 // patience bounds every wait for a real process.
@@ -512,7 +512,7 @@ func TestRealPersistentConnections(t *testing.T) {
 	// One that sends a worker's request along with the hello is listened to afterwards.
 	syscall.Kill(r.proc.Pid(), syscall.SIGSTOP) // both are to be there when it looks
 	testenv.Eventually(t, "a stopped process", func() bool {
-		st, err := process.ReadStat(r.proc.Pid())
+		st, err := procstat.Read(r.proc.Pid())
 		return err == nil && st.State == 'T'
 	})
 	hasty := testenv.Dial(t, "unix", r.path("s"))
@@ -806,17 +806,17 @@ func TestRealMetrics(t *testing.T) {
 			t.Errorf("no line %s", want)
 		}
 	}
-	lintFigures(t, string(page))
+	lintMetrics(t, string(page))
 	if t.Failed() {
 		t.Logf("%s", page)
 	}
 	r.end()
 }
 
-// lintFigures sees that our figures are named as Prometheus wants it: what only grows
+// lintMetrics sees that our metrics are named as Prometheus wants it: what only grows
 // ends in _total and nothing else does, histograms are of a unit, which is a base unit,
 // and each has a help text.
-func lintFigures(t *testing.T, page string) {
+func lintMetrics(t *testing.T, page string) {
 	t.Helper()
 	n := 0
 	for line := range strings.Lines(page) {
@@ -842,7 +842,7 @@ func lintFigures(t *testing.T, page string) {
 		}
 	}
 	if n < 15 {
-		t.Errorf("%d figures", n)
+		t.Errorf("%d metrics", n)
 	}
 }
 

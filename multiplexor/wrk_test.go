@@ -12,9 +12,9 @@ import (
 	"syscall"
 	"testing"
 
+	"postern/internal/procstat"
 	"postern/internal/testenv"
 	"postern/multiplexor/pool"
-	"postern/multiplexor/process"
 )
 
 const (
@@ -173,7 +173,7 @@ func TestWRK_12_StubbornWorkers(t *testing.T) {
 	r.waitStatus("S") // after SIGKILL
 	r.awaitPong()
 	testenv.Eventually(t, "the end of the worker's child", func() bool {
-		st, err := process.ReadStat(brood)
+		st, err := procstat.Read(brood)
 		return err != nil || st.State == 'Z'
 	})
 	testenv.Eventually(t, "no descriptor more", func() bool { return countFDs(t, r.proc.Pid()) <= before })

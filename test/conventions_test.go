@@ -98,6 +98,7 @@ var layers = map[string]layer{
 	"internal/peercred":    leaf,
 	"internal/percent":     leaf,
 	"internal/printable":   leaf,
+	"internal/procstat":    leaf,
 	"internal/proxyheader": leaf,
 	"internal/safedir":     leaf,
 	"internal/smtp":        leaf,

@@ -1,15 +1,12 @@
 package daemon
 
 import (
-	"bytes"
-	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
+
+	"postern/internal/procstat"
 )
 
 // ReapOrphans takes note, until ended is closed, of the end of processes that were left behind, by a filter or a server
@@ -53,17 +50,10 @@ func (o *orphans) reap(zombies []int) {
 	o.seen = zombies
 }
 
-// zombies gives the children of a process that have ended.
+// zombies returns the children of a process that have ended.
 func zombies(parent int) (pids []int) {
-	processes, _ := filepath.Glob("/proc/[0-9]*/stat") // without /proc there are none to see
-	want := fmt.Sprintf(" Z %d ", parent)
-	for _, file := range processes {
-		text, err := os.ReadFile(file)
-		// State and parent stand behind the second field, a name in parentheses that may hold anything.
-		if err != nil || !strings.HasPrefix(string(text[bytes.LastIndexByte(text, ')')+1:]), want) {
-			continue
-		}
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+	for _, pid := range procstat.All() {
+		if st, err := procstat.Read(pid); err == nil && st.State == 'Z' && st.Parent == parent {
 			pids = append(pids, pid)
 		}
 	}

@@ -70,7 +70,7 @@ func (d *Dir) Unlocked() {
 	defer d.mu.Unlock()
 }
 
-// ours tells whether name is a regular file of this account.
+// ours reports whether name is a regular file of this account.
 func (d *Dir) ours(name string) bool {
 	info, err := d.root.Lstat(name)
 	if err != nil || !info.Mode().IsRegular() {

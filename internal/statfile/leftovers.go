@@ -1,9 +1,7 @@
 package statfile
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -11,9 +9,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"postern/internal/procstat"
 )
 
-// mine tells whether the name is that of a status file of this program, and of which process. The process id has at
+// mine reports whether the name is that of a status file of this program, and of which process. The process id has at
 // least five digits, padded with zeros.
 func (d *Dir) mine(name string) (pid int, ok bool) {
 	s, ok := strings.CutPrefix(name, d.program+"-")
@@ -55,7 +55,7 @@ func (d *Dir) removeLeftovers() {
 	}
 }
 
-// mayWrite tells whether the process with the id may be the one that wrote a file at the given time. Ids are used
+// mayWrite reports whether the process with the id may be the one that wrote a file at the given time. Ids are used
 // again, in a container soon: a process that is younger than the file did not write it. Nor did we, who have written none.
 func mayWrite(pid int, written time.Time) bool {
 	if pid == os.Getpid() {
@@ -70,16 +70,7 @@ func mayWrite(pid int, written time.Time) bool {
 
 // startOf returns when a process was started, to 10 ms and rather too early: proc_pid_stat(5).
 func startOf(pid int) (time.Time, bool) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return time.Time{}, false
-	}
-	// The second field is a name in parentheses that may hold anything; the start is field 22.
-	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
-	if len(fields) < 20 {
-		return time.Time{}, false
-	}
-	ticks, err := strconv.ParseInt(string(fields[19]), 10, 64)
+	st, err := procstat.Read(pid)
 	if err != nil {
 		return time.Time{}, false
 	}
@@ -87,6 +78,5 @@ func startOf(pid int) (time.Time, bool) {
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
 		return time.Time{}, false
 	}
-	const tick = time.Second / 100 // USER_HZ
-	return time.Now().Add(time.Duration(ticks)*tick - time.Duration(up.Nano())), true
+	return time.Now().Add(st.Start - time.Duration(up.Nano())), true
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"postern/internal/evloop"
+	"postern/internal/procstat"
 	"postern/multiplexor/pool"
 )
 
@@ -137,8 +138,8 @@ func (c *child) Usage() (pool.Usage, bool) {
 		pages, _ := strconv.ParseInt(string(f[1]), 10, 64)
 		u.Resident = pages * int64(os.Getpagesize())
 	}
-	st, err := ReadStat(c.pid)
-	u.CPU = st.utime + st.stime
+	st, err := procstat.Read(c.pid)
+	u.CPU = st.User + st.System
 	return u, err == nil
 }
 
@@ -202,11 +203,4 @@ func (c *child) wait() pool.Exit {
 		return pool.Exit{Lost: true}
 	}
 	return exitOf(ws, &ru)
-}
-
-func exitOf(ws syscall.WaitStatus, ru *syscall.Rusage) pool.Exit {
-	if ws.Signaled() {
-		return pool.Exit{Signal: ws.Signal(), Name: unix.SignalName(ws.Signal()), Rusage: ru}
-	}
-	return pool.Exit{Status: ws.ExitStatus(), Rusage: ru}
 }

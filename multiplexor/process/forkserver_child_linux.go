@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"postern/internal/procstat"
 	"postern/multiplexor/pool"
 )
 
@@ -34,7 +35,7 @@ func (s *forkServer) child(st pendingStart, id, pid int, fds []int) {
 
 // take opens what there is of a worker.
 func (s *forkServer) take(pid int, fds []int) (*child, error) {
-	info, err := ReadStat(pid)
+	info, err := procstat.Read(pid)
 	if err != nil || info.Parent != s.pid {
 		s.children--
 		return nil, fmt.Errorf("process %d is no child of the fork server %d", pid, s.pid)
@@ -82,17 +83,17 @@ func (s *forkServer) reap(pid int) {
 // wait says how a worker of the server ended, and lets it go. That is read of the
 // zombie itself: asking the server would mean to wait for it.
 func (s *forkServer) wait(pid int) pool.Exit {
-	info, err := ReadStat(pid)
+	info, err := procstat.Read(pid)
 	mine := err == nil && info.State == 'Z' && info.Parent == s.pid
 	s.reap(pid)
 	if !mine {
 		return pool.Exit{Lost: true} // the server has gone, and init has taken it
 	}
-	return info.exit()
+	return exitOfZombie(info)
 }
 
 // keeps reports whether the process id of a dead worker is still the worker's.
 func (s *forkServer) keeps(pid int) bool {
-	info, err := ReadStat(pid)
+	info, err := procstat.Read(pid)
 	return err == nil && info.State == 'Z' && info.Parent == s.pid
 }

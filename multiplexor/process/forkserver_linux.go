@@ -163,7 +163,11 @@ func (s *forkServer) fail(how string) {
 func (s *forkServer) drop() {
 	s.dropped = true
 	if s.pid != 0 {
-		s.shutDown(shutDownWait)
+		wait := shutDownWait
+		if !s.ready {
+			wait = 0 // it is loading, and does not look
+		}
+		s.shutDown(wait)
 		return
 	}
 	if s.forks.stopped {
@@ -191,9 +195,6 @@ func (s *forkServer) shutDown(wait time.Duration) {
 	f := s.forks
 	f.loop.Timers.Stop(&s.timer)
 	s.control.Close()
-	if !s.ready {
-		wait = 0 // it is loading, and does not look
-	}
 	pid := s.pid
 	f.ending.Go(func() {
 		how := waitOrKill(pid, wait)
@@ -242,25 +243,14 @@ func (c *serverControl) Input(_ *evloop.Stream, b []byte) (taken int) {
 	return taken
 }
 
-// Ended: the server has ended, or wants no more to do with us.
-func (c *serverControl) Ended(*evloop.Stream, error) {
-	s := (*forkServer)(c)
-	s.ending()
-}
+// Ended: the server has ended, or wants no more to do with us. Nothing is started before
+// its end: how it ended belongs into the log, and it ends at once.
+func (c *serverControl) Ended(*evloop.Stream, error) { (*forkServer)(c).shutDown(shutDownWait) }
 
 func (c *serverControl) Flushed(_ *evloop.Stream, err error) {
 	if err != nil {
-		(*forkServer)(c).ending()
+		(*forkServer)(c).shutDown(shutDownWait)
 	}
-}
-
-// ending waits for the end of a server whose socket is closed. Nothing is started
-// before: how it ended belongs into the log, and it ends at once.
-func (s *forkServer) ending() {
-	wasReady := s.ready
-	s.ready = true // so that it may take the time to end by itself
-	s.shutDown(shutDownWait)
-	s.ready = wasReady
 }
 
 func (e *serverError) Input(_ *evloop.Stream, b []byte) (taken int) {
