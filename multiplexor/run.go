@@ -363,14 +363,14 @@ func (d *multiplexor) serve() {
 	p, s := d.pool, d.settings
 	ended := make(chan struct{})
 	go d.watchSignals(d.signals, ended)
-	go d.manager.Watch(d.alive, ended)
+	go d.manager.Watch(func() { d.alive(ended) }, d.hangs, ended)
 	go daemon.ReapOrphans(ended)
 	if len(d.others["metrics"]) > 0 {
-		figures := newMetrics(d.loop, p, d.server, int(s.Max))
-		figures.Process(metrics.Process{State: d.state})
+		registry := newMetrics(d.loop, p, d.server, int(s.Max))
+		registry.Process(metrics.Process{State: d.state})
 		for _, l := range d.others["metrics"] {
 			go func() {
-				if err := figures.Serve(l); err != nil {
+				if err := registry.Serve(l); err != nil {
 					d.log.Error("metrics socket", "error", err)
 				}
 			}()
@@ -430,26 +430,25 @@ const statusInterval = 10 * time.Second
 
 // tellStatus tells the service manager in words what the workers do.
 func (d *multiplexor) tellStatus() {
-	text := d.pool.StatusText()
-	d.work.add(func() { d.manager.Status(text) })
+	d.manager.Status(d.pool.StatusText())
 	d.statusTimer.Do = d.tellStatus
 	d.loop.Timers.Start(&d.statusTimer, statusInterval)
 }
 
-// alive reports whether the loop still turns: it is asked to answer.
-func (d *multiplexor) alive() bool {
+// alive returns when the loop has turned, or has ended.
+func (d *multiplexor) alive(ended <-chan struct{}) {
 	answered := make(chan struct{})
 	d.loop.Post(func() { close(answered) })
 	select {
 	case <-answered:
-		return true
-	case <-time.After(aliveWait):
-		return false
+	case <-ended:
 	}
 }
 
-// aliveWait is far more than the loop needs for one turn.
-const aliveWait = 5 * time.Second
+// hangs says why the service manager gets no sign of life.
+func (d *multiplexor) hangs() {
+	d.lines.Add(levelError, "no sign of life for the service manager: the event loop hangs")
+}
 
 // close frees everything, in the order in which the parts use each other.
 func (d *multiplexor) close() {

@@ -82,8 +82,7 @@ func (d *multiplexor) nameChanged() {
 // rereadEnded is told when the outcome of a reread is known. A service manager that
 // waits for it reads the outcome in the status text.
 func (d *multiplexor) rereadEnded() {
-	text := d.pool.StatusText()
-	d.work.must(func() { d.manager.Status(text) })
+	d.manager.Status(d.pool.StatusText())
 	if d.reloading {
 		d.reloading = false
 		d.work.must(d.manager.Ready)

@@ -30,7 +30,6 @@ func startWhole(t *testing.T, args ...string) *whole {
 	args = append([]string{
 		"--config", os.DevNull, "--user", "root", "--allow-root", "--log", "stderr", "--pop3", filepath.Join(testenv.ShortDir(t), "pop3"),
 	}, args...)
-	w.args = args
 	status := make(chan int, 1)
 	go func() {
 		status <- daemon.Main(w.program(), args, daemon.Std{Stdout: w.log, Stderr: w.log, Signals: w.signals, Ticks: w.manager.Ticks})

@@ -2,7 +2,6 @@
 package main
 
 import (
-	"os"
 	"slices"
 
 	"postern/internal/daemon"
@@ -15,7 +14,7 @@ const programName = "pop3-stamp"
 func main() { daemon.Run(newProgram()) }
 
 // newProgram fills in the skeleton of a daemon.
-func newProgram() daemon.Program { return (&server{conf: &settings{}, args: os.Args[1:]}).program() }
+func newProgram() daemon.Program { return (&server{conf: &settings{}}).program() }
 
 func (srv *server) program() daemon.Program {
 	s := srv.conf

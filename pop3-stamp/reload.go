@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"slices"
 
 	"postern/internal/daemon"
 	"postern/internal/notify"
@@ -31,13 +30,8 @@ func (srv *server) reload(env *daemon.Env) {
 }
 
 func (srv *server) tryReload(env *daemon.Env) (later []string, err error) {
-	changed, err := env.Changed()
-	if err != nil {
-		return nil, err
-	}
 	fresh := &settings{}
-	p := srv.program()
-	if err := p.Reread(fresh, srv.args); err != nil {
+	if later, err = env.Reread(fresh, fixed); err != nil {
 		return nil, err
 	}
 	conf, err := fresh.loadTLS()
@@ -49,5 +43,5 @@ func (srv *server) tryReload(env *daemon.Env) (later []string, err error) {
 	}
 	srv.tls.Store(conf)
 	srv.use(fresh)
-	return slices.DeleteFunc(changed, func(name string) bool { return !slices.Contains(fixed, name) }), nil
+	return later, nil
 }

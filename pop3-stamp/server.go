@@ -32,7 +32,6 @@ const listenStamps = "stamps"
 // server serves all sessions.
 type server struct {
 	conf         *settings // of the start
-	args         []string  // they are read from, and again at a reload
 	inForce      atomic.Pointer[settings]
 	log          *slog.Logger
 	tls          atomic.Pointer[secrets]

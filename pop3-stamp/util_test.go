@@ -197,7 +197,7 @@ func startWith(t testing.TB, logger func(io.Writer) *slog.Logger, url string, fl
 	if _, err := p.Parse(s, args); err != nil {
 		t.Fatal(err)
 	}
-	r := &running{server: &server{conf: s, args: args}, stamp: dir, log: &syncBuffer{}, hangup: make(chan os.Signal, 1)}
+	r := &running{server: &server{conf: s}, stamp: dir, log: &syncBuffer{}, hangup: make(chan os.Signal, 1)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -210,7 +210,11 @@ func startWith(t testing.TB, logger func(io.Writer) *slog.Logger, url string, fl
 	env := &daemon.Env{
 		Log: logger(r.log), Listeners: listen.Set{name: {l}},
 		Ready: func() {}, Status: func(string) {}, Hangup: r.hangup, Watchdog: func(string, func()) {},
-		Changed: func() ([]string, error) { return nil, nil }, Reloaded: func(error, []string) {},
+		Reread: func(fresh daemon.Settings, _ []string) ([]string, error) {
+			_, err := p.Parse(fresh, args)
+			return nil, err
+		},
+		Reloaded: func(error, []string) {},
 	}
 	if err := r.open(env); err != nil {
 		t.Fatal(err)

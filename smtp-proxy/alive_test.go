@@ -25,7 +25,7 @@ func startWhole(t *testing.T, args ...string) *whole {
 	w := &whole{t: t, manager: testenv.StartManager(t), log: &lockedLog{}, signals: make(chan os.Signal)}
 	t.Setenv("NOTIFY_SOCKET", w.manager.Path)
 	args = append([]string{"--config", os.DevNull, "--user", "root", "--allow-root", "--log", "stderr"}, args...)
-	w.program = newProgram(args)
+	w.program = new(program)
 	status := make(chan int, 1)
 	go func() {
 		status <- daemon.Main(w.program.program(), args, daemon.Std{Stdout: w.log, Stderr: w.log, Signals: w.signals, Ticks: w.manager.Ticks})

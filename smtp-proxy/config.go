@@ -181,13 +181,6 @@ type TLSSettings struct {
 	proxyNets, xclientNets, xforwardNets netlist.List
 }
 
-// readSettings reads the settings as the daemon skeleton does.
-func readSettings(s *settings, args []string, lookup func(string) (string, bool)) error {
-	p := config.Parser{Program: programName, Vars: map[string]string{"syslog_tag": programName}, Lookup: lookup}
-	_, err := p.Parse(s, args)
-	return err
-}
-
 // Validate checks what a single value does not show, and computes the forms used while running.
 func (s *settings) Validate() error {
 	if s.host = s.Hostname; s.host == "" {

@@ -42,7 +42,7 @@ func TestExplain(t *testing.T) {
 		{"client", []string{"--client=x"}, 78, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := newProgram(nil)
+			p := new(program)
 			p.settings = *parseSettings(t, append(m.args(behind(b), "--clientip-dir", stamps, "explain"), tt.args...)...)
 			var out, errs strings.Builder
 			if status := p.explain(&out, &errs); status != tt.status {

@@ -162,7 +162,7 @@ func TestRelayWarning(t *testing.T) {
 		{"outside, too", []string{"--upstream=smtp://localhost:25", "--smtp=inet:2525", "--submission=inet_any:587"}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := newProgram(nil)
+			p := new(program)
 			p.settings = *parseSettings(t, tt.args...)
 			if got := p.settings.relayWarnings(t.Context(), nil); len(got) != tt.want {
 				t.Errorf("%d warnings, want %d: %q", len(got), tt.want, got)
@@ -203,7 +203,7 @@ func TestExplainAsksUpstream(t *testing.T) {
 	})
 	ask := func(status int, args []string, want ...string) {
 		t.Helper()
-		p := newProgram(nil)
+		p := new(program)
 		p.settings = *parseSettings(t, append([]string{behind(b), "--upstream-client-ip=proxy2", "--local-domains=y.test", "explain", "--client=192.0.2.7", "--from=a@b.test"}, args...)...)
 		var out, errs strings.Builder
 		if got := p.explain(&out, &errs); got != status {

@@ -2,15 +2,11 @@
 // them on to the next hop, whose 250 is the only one that clients are told.
 package main
 
-import (
-	"os"
-
-	"postern/internal/daemon"
-)
+import "postern/internal/daemon"
 
 // programName is the name in status files, the log and the environment.
 const programName = "smtp-proxy"
 
 func main() {
-	daemon.Run(newProgram(os.Args[1:]).program())
+	daemon.Run(new(program).program())
 }

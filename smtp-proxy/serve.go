@@ -36,14 +36,11 @@ import (
 
 // program is what happens between the settings and the end.
 type program struct {
-	args     []string
 	settings settings
 	tls      map[string]*tlsconf.Listener
 	behind   *tls.Config // with the next hop
 	srv      *server     // once it serves
 }
-
-func newProgram(args []string) *program { return &program{args: args} }
 
 // program gives the parts that the daemon skeleton calls.
 func (p *program) program() daemon.Program {
@@ -298,7 +295,7 @@ func (p *program) reload(env *daemon.Env, srv *server) {
 
 func (p *program) tryReload(env *daemon.Env, srv *server) (later []string, err error) {
 	var fresh settings
-	if err := readSettings(&fresh, p.args, nil); err != nil {
+	if later, err = env.Reread(&fresh, fixed); err != nil {
 		return nil, err
 	}
 	conf, err := loadTLS(&fresh)
@@ -312,13 +309,9 @@ func (p *program) tryReload(env *daemon.Env, srv *server) (later []string, err e
 	if err != nil {
 		return nil, err
 	}
-	changed, err := env.Changed()
-	if err != nil {
-		return nil, err
-	}
 	srv.ups.UseTLS(behind)
 	srv.use(&live{settings: &fresh, tls: conf})
-	return slices.DeleteFunc(changed, func(name string) bool { return !slices.Contains(fixed, name) }), nil
+	return later, nil
 }
 
 // fixed are the settings that are looked at once, at the start.

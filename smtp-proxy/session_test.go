@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"postern/internal/config"
 	"postern/internal/smtp"
 	"postern/internal/testenv"
 	"postern/smtp-proxy/header"
@@ -53,7 +54,8 @@ func parseSettings(t testing.TB, args ...string) *settings {
 	t.Helper()
 	s := &settings{}
 	args = append([]string{"--maxloadavg=0", "--error-delay=0"}, append(args, "--config", "/dev/null", "--hostname", "proxy.example")...) // this machine may be busy
-	if err := readSettings(s, args, func(string) (string, bool) { return "", false }); err != nil {
+	p := config.Parser{Program: programName, Lookup: func(string) (string, bool) { return "", false }}
+	if _, err := p.Parse(s, args); err != nil {
 		t.Fatalf("settings %q: %v", args, err)
 	}
 	return s

@@ -18,20 +18,20 @@ import (
 type Common struct {
 	config.File
 
-	User       string `help:"User to become when started as root: NAME, UID, UID.GID or NAME:GROUP." placeholder:"USER" default:"${user=nobody}"`
+	User       string `help:"User to become when started as root: NAME, UID, UID.GID or NAME:GROUP." placeholder:"USER" default:"nobody"`
 	AllowRoot  bool   `help:"Allow the user to be root."`
 	NoNewPrivs string `name:"no-new-privs" help:"Whether programs that are set-uid or set-gid get no rights when this one starts them: yes, no, or auto (yes, unless a program is set to be started)." enum:"auto,yes,no" default:"auto" placeholder:"WHEN"`
 	Pidfile    string `help:"File for the process id." placeholder:"FILE"`
 
-	Log            string `help:"Where the log goes: stderr, journal, syslog, or auto (the journal if standard error is connected to it, else stderr)." enum:"auto,stderr,journal,syslog" default:"${log=auto}" placeholder:"TARGET"`
-	LogLevel       string `help:"Least level that is logged: debug, info, notice, warn or error." enum:"debug,info,notice,warn,error" default:"${log_level=info}" placeholder:"LEVEL"`
+	Log            string `help:"Where the log goes: stderr, journal, syslog, or auto (the journal if standard error is connected to it, else stderr)." enum:"auto,stderr,journal,syslog" default:"auto" placeholder:"TARGET"`
+	LogLevel       string `help:"Least level that is logged: debug, info, notice, warn or error." enum:"debug,info,notice,warn,error" default:"info" placeholder:"LEVEL"`
 	LogFormat      string `help:"Form of log records: text or json." enum:"text,json" default:"text" placeholder:"FORMAT"`
-	SyslogFacility string `help:"Facility for syslog and journal." default:"${syslog_facility=mail}" placeholder:"FACILITY"`
+	SyslogFacility string `help:"Facility for syslog and journal." default:"mail" placeholder:"FACILITY"`
 	SyslogTag      string `help:"Name of the program in syslog and journal." default:"${program}" placeholder:"TAG"`
 
 	Reload int `help:"Check the settings, have the daemon with this process id reload them, and exit with the outcome: 0, 1, or 78 if a setting is wrong." placeholder:"PID" env:"-"`
 
-	DrainTimeout time.Duration `help:"How long what goes on may take to end after SIGTERM; 0 for no limit." default:"${drain_timeout=30s}" placeholder:"TIME"`
+	DrainTimeout time.Duration `help:"How long what goes on may take to end after SIGTERM; 0 for no limit." default:"30s" placeholder:"TIME"`
 }
 
 func (c *Common) common() *Common { return c }
@@ -57,7 +57,7 @@ func (c *Common) validate() error {
 	return nil
 }
 
-// Accounts gives the user who serves in the end, if that is not the one who starts: directories may belong to it.
+// Accounts returns the user who serves in the end, if that is not the one who starts: directories may belong to it.
 func (c *Common) Accounts() []safedir.Account {
 	if os.Geteuid() != 0 {
 		return nil
@@ -85,7 +85,7 @@ func (c *Common) logger(stderr io.Writer) (*slog.Logger, *logging.Queue, error) 
 	return logging.Limit(log, logging.Strangers, nil), queue, nil
 }
 
-// logsElsewhere says whether the log is surely not on standard error. With auto
+// logsElsewhere reports whether the log is surely not on standard error. With auto
 // it is there, or in the journal, which standard error is connected to then.
 func (c *Common) logsElsewhere() bool {
 	return c.Log == logging.Syslog || c.Log == logging.Journal

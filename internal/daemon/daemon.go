@@ -1,7 +1,8 @@
-// Package daemon is the skeleton of every daemon of the suite: the order of
+// Package daemon is the skeleton of smtp-proxy and pop3-stamp: the order of
 // start, the end of root, what signals mean, the service manager, the staged end
 // and the exit status. A program fills in what it does before root is given up and
-// what it does after.
+// what it does after. The multiplexor has a start of its own, as MIMEDefang's; from here
+// it has the service manager and the orphans of a container.
 //
 // The order is: settings, log, listeners, Open, pid file, drop to the user, proof of
 // the drop, Serve, READY=1. The umask is 077 and no core is ever written, since
@@ -36,11 +37,6 @@ type Program struct {
 	Name        string
 	Description string // for --help
 	Settings    Settings
-
-	// Defaults replace ${name} in the tags of the settings. Those of Common are
-	// user, log, log_level, syslog_facility and drain_timeout.
-	Defaults map[string]string
-	Shorts   map[string]rune // short letters for flags of Common, by name
 
 	// Commands do something else than serve, if the settings struct has commands
 	// (kong's tag cmd). They run after the settings are read, as the user who
@@ -84,19 +80,11 @@ type Program struct {
 	// it answers. After nil the exit status is 0, after a config.Error that of wrong settings.
 	Serve func(ctx context.Context, env *Env) error
 
-	// Signals go to Env.Signals instead of their default meaning.
-	Signals []os.Signal
-
-	// OnReady runs once, when Serve calls Env.Ready for the first time.
-	OnReady func()
-
 	// Execs says, once the settings are read, whether the program starts others that may
 	// need more rights than it has, such as sendmail. It may be nil.
 	Execs func() bool
 
 	ownProcess bool // it has the process for itself, which is not so in tests
-
-	UsageStatus int // exit status for usage errors; 0 for config.ExitUsage
 }
 
 // Env is what a running program gets from its skeleton.
@@ -113,16 +101,13 @@ type Env struct {
 	// the reload is over, with or without success, Reloaded must be called.
 	Hangup <-chan os.Signal
 
-	// Changed reads the settings again and gives the names of those that are not what
-	// they were at the start.
-	Changed func() ([]string, error)
+	// Reread reads the settings again, as at the start, into fresh, which is a zero struct of their type. It returns
+	// those of fixed, the settings that are looked at once, that are not what they were.
+	Reread func(fresh Settings, fixed []string) (later []string, err error)
 
 	// Reloaded ends a reload: it says in the log and to the service manager what went
 	// wrong, or which settings have changed that need a restart, and calls Ready.
 	Reloaded func(err error, later []string)
-
-	// Signals gets the Signals of the Program.
-	Signals <-chan os.Signal
 
 	// Ready tells the service manager that the program answers. READY=1
 	Ready func()
@@ -150,7 +135,7 @@ type Std struct {
 // Exit statuses beside those of package config.
 const exitFailure = 1
 
-// failure gives the exit status after an error.
+// failure returns the exit status after an error.
 func failure(err error) int {
 	if config.IsError(err) {
 		return config.ExitStatus(err)
@@ -203,18 +188,12 @@ func Main(p Program, args []string, std Std) int {
 	if err := common.validate(); err != nil {
 		return p.refuse(std.Stderr, err)
 	}
-	l := &life{program: p, args: args, common: common, result: result, std: std, notifier: notifier, live: newLiveness()}
+	l := &instance{program: p, args: args, common: common, result: result, std: std, notifier: notifier, live: newLiveness()}
 	return l.run()
 }
 
-// Reread reads the settings again, into a new struct, as Main did: for a reload.
-func (p *Program) Reread(settings Settings, args []string) error {
-	_, err := p.parse(settings, args, io.Discard)
-	return err
-}
-
 func (p *Program) parse(settings Settings, args []string, stdout io.Writer) (*config.Result, error) {
-	parser := config.Parser{Program: p.Name, Description: p.Description, Vars: p.Defaults, Shorts: p.Shorts, Stdout: stdout}
+	parser := config.Parser{Program: p.Name, Description: p.Description, Stdout: stdout}
 	return parser.Parse(settings, args)
 }
 
@@ -236,9 +215,6 @@ func (p *Program) refuse(stderr io.Writer, err error) int {
 	status := config.ExitStatus(err)
 	if status == config.ExitUsage {
 		fmt.Fprintf(stderr, "%s: hint: %s --help lists all flags\n", p.Name, p.Name)
-		if p.UsageStatus != 0 {
-			status = p.UsageStatus
-		}
 	}
 	return status
 }
@@ -319,7 +295,7 @@ func (p *Program) checkDirectories(stderr io.Writer) error {
 // UnitUser is the account of the units.
 const UnitUser = "postern"
 
-// server gives the user who serves: the one of the settings, else that of the units, if there is one.
+// server returns the user who serves: the one of the settings, else that of the units, if there is one.
 func (p *Program) server(result *config.Result) (privdrop.Account, error) {
 	common := p.Settings.common()
 	if result.Source("user") == "default" {
@@ -361,8 +337,8 @@ func (p *Program) checkFiles(result *config.Result) error {
 	})
 }
 
-// life is one run of a program.
-type life struct {
+// instance is one run of a program.
+type instance struct {
 	program  Program
 	args     []string
 	common   *Common
@@ -379,18 +355,18 @@ type life struct {
 }
 
 // run starts the program, serves, and cleans up.
-func (l *life) run() int {
+func (l *instance) run() int {
 	log, queue, err := l.common.logger(l.std.Stderr)
 	if err != nil {
 		fmt.Fprintf(l.std.Stderr, "%s: error: %v\n", l.program.Name, err)
 		return exitFailure
 	}
 	defer queue.Close() // what nobody reads is lost
-	signals := newSignals(l.program.Signals, l.std.Signals)
+	signals := newSignals(l.std.Signals)
 	defer signals.stop()
 	l.env = &Env{
-		Log: log, Process: metrics.Process{LogDropped: queue.Dropped, State: l.state.text, Reloads: l.reloads.read}, Hangup: signals.hangup, Signals: signals.extra,
-		Ready: l.sayReady, Changed: l.changed, Reloaded: l.reloaded, Status: l.notifier.Status, Pulse: l.live.pulse,
+		Log: log, Process: metrics.Process{LogDropped: queue.Dropped, State: l.state.text, Reloads: l.reloads.read}, Hangup: signals.hangup,
+		Ready: l.sayReady, Reread: l.reread, Reloaded: l.reloaded, Status: l.notifier.Status, Pulse: l.live.pulse,
 		Watchdog: func(name string, answer func()) { l.live.add(name, func(<-chan struct{}) { answer() }) },
 	}
 	l.env.Watchdog("lock of the log", func() { queue.Dropped() }) // takes the lock that each line takes
@@ -404,7 +380,7 @@ func (l *life) run() int {
 }
 
 // start does everything up to the proof that root is given up.
-func (l *life) start() error {
+func (l *instance) start() error {
 	p, log := &l.program, l.env.Log
 	if f := l.result.File; f != "" {
 		log.Debug("settings read", "file", f)
@@ -445,7 +421,7 @@ func (l *life) start() error {
 }
 
 // unreadable says which files a reload will not be able to read, since root read them at the start.
-func (l *life) unreadable() (texts []string) {
+func (l *instance) unreadable() (texts []string) {
 	files := []string{}
 	if l.program.Files != nil {
 		files = l.program.Files()
@@ -462,7 +438,7 @@ func (l *life) unreadable() (texts []string) {
 }
 
 // warn logs what the settings allow that is most likely not meant.
-func (l *life) warn() {
+func (l *instance) warn() {
 	texts := l.unreadable()
 	if l.program.Warnings != nil {
 		texts = append(texts, l.program.Warnings(context.Background(), l.env.Listeners)...)
@@ -489,7 +465,7 @@ func (c *Common) ownSockets(requests []listen.Request) error {
 	return nil
 }
 
-func (l *life) drop() error {
+func (l *instance) drop() error {
 	log := l.env.Log
 	wasRoot := os.Geteuid() == 0
 	if err := privdrop.Drop(l.common.User, l.common.AllowRoot); err != nil {
@@ -513,7 +489,7 @@ func (l *life) drop() error {
 
 // protect makes sure, now that the ids are the last ones, that nobody but root looks into
 // the process, and that nothing it starts gains rights.
-func (l *life) protect() error {
+func (l *instance) protect() error {
 	if !l.program.ownProcess {
 		return nil
 	}
@@ -528,7 +504,7 @@ func (l *life) protect() error {
 
 // complain writes an error to the log, and to standard error if the log is
 // elsewhere: who starts a program by hand looks there.
-func (l *life) complain(what string, err error) {
+func (l *instance) complain(what string, err error) {
 	l.env.Log.Error(what, "error", err)
 	if l.common.logsElsewhere() {
 		logging.Say(l.std.Stderr, fmt.Sprintf("%s: error: %v\n", l.program.Name, err))
@@ -536,7 +512,7 @@ func (l *life) complain(what string, err error) {
 }
 
 // cleanUp removes what the start made, as far as the rights go.
-func (l *life) cleanUp() {
+func (l *instance) cleanUp() {
 	if err := l.env.Listeners.Close(); err != nil {
 		l.env.Log.Warn("close listeners", "error", err)
 	}
@@ -544,7 +520,7 @@ func (l *life) cleanUp() {
 }
 
 // removePidfile gives up the pid file, once.
-func (l *life) removePidfile() {
+func (l *instance) removePidfile() {
 	if l.pidfile == nil {
 		return
 	}

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/config"
 	"postern/internal/listen"
@@ -162,12 +161,9 @@ func TestPanic(t *testing.T) {
 	}
 }
 
-func TestHangupAndExtraSignals(t *testing.T) {
+func TestHangup(t *testing.T) {
 	got := make(chan string)
-	readies := 0
 	r := run(t, Program{
-		Signals: []os.Signal{syscall.SIGINT, syscall.SIGUSR1},
-		OnReady: func() { readies++ },
 		Serve: func(ctx context.Context, env *Env) error {
 			env.Ready()
 			for {
@@ -177,36 +173,24 @@ func TestHangupAndExtraSignals(t *testing.T) {
 				case sig := <-env.Hangup:
 					env.Ready()
 					got <- "hangup " + sig.String()
-				case sig := <-env.Signals:
-					got <- "signal " + sig.String()
 				}
 			}
 		},
 	})
-	for _, tt := range []struct {
-		sig  os.Signal
-		want string
-	}{
-		{syscall.SIGINT, "signal interrupt"}, {syscall.SIGHUP, "hangup hangup"},
-		{syscall.SIGUSR1, "signal user defined signal 1"}, {syscall.SIGINT, "signal interrupt"},
-	} {
-		r.send(tt.sig)
-		if text := testenv.Receive(t, fmt.Sprintf("%v", tt.sig), got); text != tt.want {
-			t.Errorf("%v: got %q, want %q", tt.sig, text, tt.want)
+	for range 2 {
+		r.send(syscall.SIGHUP)
+		if text := testenv.Receive(t, "a hangup", got); text != "hangup hangup" {
+			t.Errorf("got %q", text)
 		}
 	}
 	r.send(syscall.SIGTERM)
 	r.wait(0, "")
-	if readies != 1 {
-		t.Errorf("OnReady ran %d times", readies)
-	}
 }
 
 // Signals that nobody reads do not stop the ones that matter.
 func TestUnreadSignals(t *testing.T) {
-	r := run(t, Program{Signals: []os.Signal{syscall.SIGUSR1}, Serve: untilDone})
-	for range 2 * extraSignals {
-		r.send(syscall.SIGUSR1)
+	r := run(t, Program{Serve: untilDone})
+	for range 32 {
 		r.send(syscall.SIGHUP)
 		r.send(syscall.SIGPIPE)
 	}
@@ -249,7 +233,7 @@ func TestPidFileInUse(t *testing.T) {
 
 func TestUsageStatus(t *testing.T) {
 	run(t, Program{Serve: untilDone}, "--nonsense").wait(config.ExitUsage, "error: unknown flag --nonsense")
-	run(t, Program{Serve: untilDone, UsageStatus: 1}, "--nonsense").wait(1, "hint: ")
+	run(t, Program{Serve: untilDone}, "--nonsense").wait(config.ExitUsage, "hint: ")
 }
 
 func TestCheck(t *testing.T) {
@@ -302,20 +286,7 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
-// A reload reads the settings as the start did.
-func TestReread(t *testing.T) {
-	p := exampleDaemon()
-	p.Defaults = map[string]string{"drain_timeout": "7s"}
-	fresh := &exampleSettings{}
-	if err := p.Reread(fresh, []string{"--count", "5"}); err != nil || fresh.Count != 5 || fresh.DrainTimeout != 7*time.Second || fresh.SyslogTag != "example" {
-		t.Errorf("settings %+v, %v", fresh, err)
-	}
-	if err := p.Reread(fresh, []string{"--count", "x"}); config.ExitStatus(err) != config.ExitUsage {
-		t.Errorf("error %v", err)
-	}
-}
-
-func TestDefaultsAndCommands(t *testing.T) {
+func TestCommands(t *testing.T) {
 	type settings struct {
 		Common
 		Serve struct{} `cmd:"" default:"1" hidden:""`
@@ -326,16 +297,14 @@ func TestDefaultsAndCommands(t *testing.T) {
 	s := &settings{}
 	p := Program{
 		Settings: s, Serve: untilDone,
-		Defaults: map[string]string{"drain_timeout": "7s"},
-		Shorts:   map[string]rune{"pidfile": 'p'},
 		Commands: map[string]func(io.Writer, io.Writer) int{"show": func(stdout, stderr io.Writer) int {
 			fmt.Fprintln(stdout, s.Show.What, s.DrainTimeout, s.SyslogTag, s.Pidfile)
 			return 3
 		}},
 	}
-	r := run(t, p, "-p/x", "show", "--what", "all")
+	r := run(t, p, "--pidfile", "/x", "show", "--what", "all")
 	r.wait(3, "")
-	if got := r.out.String(); got != "all 7s example /x\n" {
+	if got := r.out.String(); got != "all 30s example /x\n" {
 		t.Errorf("output %q", got)
 	}
 	p.Settings = &settings{}

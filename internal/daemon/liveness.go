@@ -67,21 +67,20 @@ func (v *liveness) watch(set listen.Set) listen.Set {
 }
 
 // alive returns when all have answered.
-func (v *liveness) alive() bool {
+func (v *liveness) alive() {
 	v.mu.Lock()
 	questions := v.questions
 	v.mu.Unlock()
 	for _, q := range questions {
 		select {
 		case <-v.draining:
-			return true
+			return
 		default:
 		}
 		v.asked.Store(&q.name)
 		q.ask(v.draining)
 	}
 	v.asked.Store(nil)
-	return true
 }
 
 // acceptLoop is a listener that knows whether somebody waits in Accept, or comes back to it.

@@ -106,19 +106,16 @@ func TestWatchdogOfEndedLoop(t *testing.T) {
 	l := v.watch(listen.Set{"a": {&oneListener{conn: server}}})["a"][0]
 	go func() { <-v.pulse }()
 	answered := make(chan bool)
-	go func() { answered <- v.alive() }()
+	go func() { v.alive(); answered <- true }()
 	testenv.NotYet(t, "an answer of a loop that has not begun", answered)
 	if c, err := l.Accept(); c != server {
 		t.Fatalf("connection %v, %v", c, err)
 	}
 	testenv.Receive(t, "an answer after a turn", answered)
-	go func() { answered <- v.alive() }()
+	go func() { v.alive(); answered <- true }()
 	testenv.NotYet(t, "an answer of a loop that has ended", answered)
 	close(v.draining)
 	testenv.Receive(t, "an answer in the drain", answered)
-	if !v.alive() {
-		t.Error("not alive in the drain")
-	}
 }
 
 // oneListener has one client.

@@ -102,7 +102,7 @@ func (n *Notifier) Status(text string) {
 	}
 }
 
-// takeStatus gives the text that is to be sent.
+// takeStatus returns the text that is to be sent.
 func (n *Notifier) takeStatus() (text string, ok bool) {
 	n.statusMu.Lock()
 	defer n.statusMu.Unlock()
@@ -110,13 +110,10 @@ func (n *Notifier) takeStatus() (text string, ok bool) {
 	return n.status, ok
 }
 
-// Watch sends a sign of life at half the interval that the service manager
-// asked for, while alive says yes, until done is closed. Without a watchdog it
-// returns at once.
-func (n *Notifier) Watch(alive func() bool, done <-chan struct{}) { n.watch(alive, func() {}, done) }
-
-// watch is Watch; it calls late whenever the last question is not answered at the time of the next one.
-func (n *Notifier) watch(alive func() bool, late func(), done <-chan struct{}) {
+// Watch sends a sign of life at half the interval that the service manager asked for, each time that alive returns,
+// until done is closed. It calls late whenever alive has not returned by the time of the next one. Without a watchdog
+// it returns at once.
+func (n *Notifier) Watch(alive, late func(), done <-chan struct{}) {
 	ticks := n.ticks
 	switch {
 	case ticks != nil:
@@ -127,19 +124,17 @@ func (n *Notifier) watch(alive func() bool, late func(), done <-chan struct{}) {
 		defer tick.Stop()
 		ticks = tick.C
 	}
-	answers := make(chan bool, 1)
-	ask := func() { answers <- alive() } // on a goroutine of its own, which is left behind if it hangs
+	answers := make(chan struct{}, 1)
+	ask := func() { alive(); answers <- struct{}{} } // on a goroutine of its own, which is left behind if it hangs
 	asking := true
 	go ask()
 	for {
 		select {
 		case <-done:
 			return
-		case yes := <-answers:
+		case <-answers:
 			asking = false
-			if yes {
-				n.send(systemd.SdNotifyWatchdog)
-			}
+			n.send(systemd.SdNotifyWatchdog)
 		case <-ticks:
 			if asking {
 				late()

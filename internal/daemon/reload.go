@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -13,19 +13,18 @@ import (
 	"postern/internal/logging"
 )
 
-// changed reads the settings again and gives the names of those that are not what they
-// were at the start.
-func (l *life) changed() ([]string, error) {
-	fresh := reflect.New(reflect.TypeOf(l.program.Settings).Elem()).Interface().(Settings)
+// reread is Env.Reread.
+func (l *instance) reread(fresh Settings, fixed []string) (later []string, err error) {
 	result, err := l.program.parse(fresh, l.args, io.Discard)
 	if err != nil {
 		return nil, err
 	}
-	return config.Changed(l.result, result), nil
+	notFixed := func(name string) bool { return !slices.Contains(fixed, name) }
+	return slices.DeleteFunc(config.Changed(l.result, result), notFixed), nil
 }
 
 // reloaded is Env.Reloaded.
-func (l *life) reloaded(err error, later []string) {
+func (l *instance) reloaded(err error, later []string) {
 	l.reloads.count(err)
 	ctx := logging.Earned(context.Background()) // no stranger causes these
 	switch {

@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -16,9 +16,9 @@ type reloadSettings struct {
 	Depth int `default:"1" help:"."`
 }
 
-// TestChangedSettings: a reload knows what is not what it was at the start, and what is
-// wrong.
-func TestChangedSettings(t *testing.T) {
+// TestReread: a reload reads the settings as the start did, and knows which of those that are looked at once are not
+// what they were, and what is wrong.
+func TestReread(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "conf")
 	write := func(text string) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -27,25 +27,31 @@ func TestChangedSettings(t *testing.T) {
 	}
 	write("depth 2\n")
 	p := Program{Name: "x", Settings: &reloadSettings{}}
-	l := &life{program: p, args: []string{"--config", file}}
+	l := &instance{program: p, args: []string{"--config", file}}
 	var err error
 	if l.result, err = p.parse(p.Settings, l.args, new(bytes.Buffer)); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
-		text string
-		want []string
-		err  string
+		text  string
+		depth int
+		want  []string
+		err   string
 	}{
-		{"depth 2\n", nil, ""},
-		{"depth 3\n", []string{"depth"}, ""},
-		{"", []string{"depth"}, ""},
-		{"depth 2\npidfile /x\n", []string{"pidfile"}, ""},
-		{"depht 2\n", nil, "depht"},
+		{"depth 2\n", 2, nil, ""},
+		{"depth 3\n", 3, []string{"depth"}, ""},
+		{"", 1, []string{"depth"}, ""},
+		{"depth 2\npidfile /x\n", 2, nil, ""},
+		{"depth 2\nlog-level debug\n", 2, []string{"log-level"}, ""},
+		{"depht 2\n", 0, nil, "depht"},
 	} {
 		write(tt.text)
-		got, err := l.changed()
-		if !reflect.DeepEqual(got, tt.want) || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+		fresh := &reloadSettings{}
+		got, err := l.reread(fresh, []string{"depth", "log-level"})
+		if err == nil && (fresh.Depth != tt.depth || fresh.SyslogTag != "x") {
+			t.Errorf("%q: settings %+v", tt.text, fresh)
+		}
+		if !slices.Equal(got, tt.want) || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 			t.Errorf("%q: %v, %v", tt.text, got, err)
 		}
 	}
@@ -68,7 +74,7 @@ func TestReloaded(t *testing.T) {
 		{nil, nil, "reloaded", "msg=\"settings reloaded\""},
 	} {
 		log.Reset()
-		l := &life{notifier: &Notifier{}, env: &Env{Log: slog.New(slog.NewTextHandler(&log, nil))}}
+		l := &instance{notifier: &Notifier{}, env: &Env{Log: slog.New(slog.NewTextHandler(&log, nil))}}
 		l.reloaded(tt.err, tt.later)
 		l.ready.stop()
 		if l.notifier.status != tt.status || !strings.Contains(log.String(), tt.logged) {

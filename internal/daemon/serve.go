@@ -14,51 +14,32 @@ import (
 	"postern/internal/logging"
 )
 
-// extraSignals is how many signals of its own a program may leave waiting.
-const extraSignals = 16
-
-// signals are those of a program, sorted.
+// signals are those of a program, and SIGHUP apart from the others.
 type signals struct {
 	in     <-chan os.Signal
-	own    []os.Signal // go to extra
 	hangup chan os.Signal
-	extra  chan os.Signal
 	stop   func()
 }
 
 // newSignals takes over the signals of the process, unless in replaces them.
-func newSignals(own []os.Signal, in <-chan os.Signal) *signals {
-	s := &signals{in: in, own: own, hangup: make(chan os.Signal, 1), extra: make(chan os.Signal, extraSignals), stop: func() {}}
+func newSignals(in <-chan os.Signal) *signals {
+	s := &signals{in: in, hangup: make(chan os.Signal, 1), stop: func() {}}
 	// SIGPIPE is taken, to the very last line, so that a reader of standard error that goes away does
 	// not end the program; unlike an ignored signal it is not inherited.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	if in == nil {
-		ch := make(chan os.Signal, extraSignals)
-		signal.Notify(ch, append([]os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}, own...)...)
+		ch := make(chan os.Signal, 16)
+		signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 		s.in, s.stop = ch, func() { signal.Stop(ch) }
 	}
 	return s
-}
-
-// isOwn says whether the program wants the signal itself, and passes it on.
-func (s *signals) isOwn(sig os.Signal) bool {
-	for _, o := range s.own {
-		if o == sig {
-			select {
-			case s.extra <- sig:
-			default: // as with signals themselves: more of the same is nothing new
-			}
-			return true
-		}
-	}
-	return false
 }
 
 // extendEvery is how often the service manager hears that a drain goes on, whatever time it gives to stops.
 const extendEvery = 5 * time.Second
 
 // serve runs Serve as far as the signals let it and gives the exit status.
-func (l *life) serve(signals *signals) int {
+func (l *instance) serve(signals *signals) int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	served := make(chan error, 1)
@@ -80,7 +61,6 @@ func (l *life) serve(signals *signals) int {
 			return 0
 		case sig := <-signals.in:
 			switch {
-			case signals.isOwn(sig):
 			case sig == syscall.SIGHUP && ctx.Err() != nil: // too late for a reload
 			case sig == syscall.SIGHUP:
 				l.notifier.Reloading()
@@ -113,7 +93,7 @@ func (l *life) serve(signals *signals) int {
 
 // call runs Serve. A panic there is an error: it is logged with its trace, and
 // what the start made is cleaned up.
-func (l *life) call(ctx context.Context) (err error) {
+func (l *instance) call(ctx context.Context) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v", r)
@@ -123,8 +103,8 @@ func (l *life) call(ctx context.Context) (err error) {
 	return l.program.Serve(ctx, l.env)
 }
 
-// end gives the exit status after Serve.
-func (l *life) end(ctx context.Context, err error) int {
+// end returns the exit status after Serve.
+func (l *instance) end(ctx context.Context, err error) int {
 	if ctx.Err() == nil {
 		l.notifier.Stopping()
 	}
@@ -137,21 +117,18 @@ func (l *life) end(ctx context.Context, err error) int {
 }
 
 // sayReady is Env.Ready. Signs of life start after the first one.
-func (l *life) sayReady() {
+func (l *instance) sayReady() {
 	l.notifier.Ready()
 	l.ready.once.Do(func() {
 		l.state.set(ready)
 		l.env.Log.Info("ready", "pid", os.Getpid())
-		if l.program.OnReady != nil {
-			l.program.OnReady()
-		}
 		l.ready.begin(l.watch)
 	})
 }
 
 // watch gives signs of life until done is closed, and says who keeps them back.
-func (l *life) watch(done <-chan struct{}) {
-	l.notifier.watch(l.live.alive, func() {
+func (l *instance) watch(done <-chan struct{}) {
+	l.notifier.Watch(l.live.alive, func() {
 		if name := l.live.asked.Load(); name != nil {
 			l.env.Log.ErrorContext(logging.Earned(context.Background()), "no sign of life for the service manager, something hangs", "what", *name)
 		}
