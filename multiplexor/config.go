@@ -85,7 +85,7 @@ type settings struct {
 	Status   []string `short:"a" help:"Sockets for status requests only, open to everybody." placeholder:"SPEC"`
 	Map      []string `short:"N" help:"Sockets for Sendmail's socket map." placeholder:"SPEC"`
 	Notify   []string `short:"O" help:"Sockets for listeners of events." placeholder:"SPEC"`
-	Metrics  []string `help:"Sockets for Prometheus." placeholder:"SPEC"`
+	Metrics  []string `help:"Sockets for metrics." placeholder:"SPEC"`
 
 	RequestUsers []string `name:"request-users" sep:"none" placeholder:"NAME" help:"User who may use UNIX sockets for requests and maps; may be given several times. Default: all that can connect."`
 	StatusUsers  []string `name:"status-users" sep:"none" placeholder:"NAME" help:"User who may use UNIX sockets for status requests; may be given several times. Default: all that can connect."`

@@ -32,28 +32,28 @@ var lineRate = logging.Rate{Kind: 200, Client: 200}
 
 // Add logs one line. Control bytes in it, which can come from a worker, are made
 // spaces.
-func (j *logQueue) Add(l level, text string) { j.write(context.Background(), l, text) }
+func (q *logQueue) Add(l level, text string) { q.write(context.Background(), l, text) }
 
 // event logs a line that is only wanted with --log-events.
-func (j *logQueue) event(l level, format string, args ...any) {
-	if j.events {
-		j.Add(l, fmt.Sprintf(format, args...))
+func (q *logQueue) event(l level, format string, args ...any) {
+	if q.events {
+		q.Add(l, fmt.Sprintf(format, args...))
 	}
 }
 
 // AddEach logs one of the lines of which there is one for each request, because a setting asks for them.
-func (j *logQueue) AddEach(l level, text string) {
-	j.write(logging.Earned(context.Background()), l, text)
+func (q *logQueue) AddEach(l level, text string) {
+	q.write(logging.Earned(context.Background()), l, text)
 }
 
-func (j *logQueue) write(ctx context.Context, l level, text string) {
-	if j.log != nil {
-		j.log.Log(ctx, l, oneLine(text))
+func (q *logQueue) write(ctx context.Context, l level, text string) {
+	if q.log != nil {
+		q.log.Log(ctx, l, oneLine(text))
 	}
 }
 
-// lost is how many lines of the log and of the statistics were dropped.
-func (j *logQueue) lost() uint64 { return j.queue.Dropped() + uint64(j.work.lost.Load()) }
+// lost returns how many lines of the log and of the statistics were dropped.
+func (q *logQueue) lost() uint64 { return q.queue.Dropped() + uint64(q.work.lost.Load()) }
 
 func oneLine(s string) string {
 	for i := 0; i < len(s); i++ {

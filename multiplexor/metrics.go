@@ -47,7 +47,7 @@ func newMetrics(l *evloop.Loop, p *pool.Pool, s *server, workers int) *metrics.R
 		workerNames = append(workerNames, strconv.Itoa(i))
 	}
 	requestKinds := pool.KindLabels()
-	figures := []metrics.Figure{
+	read := []metrics.Metric{
 		{Name: "workers", Help: "Worker slots by state.", Label: "state", Values: pool.StateLabels()},
 		{Name: "workers_max", Help: "Worker slots there are."},
 		{Name: "workers_free", Help: "Workers that could take a request now."},
@@ -68,7 +68,7 @@ func newMetrics(l *evloop.Loop, p *pool.Pool, s *server, workers int) *metrics.R
 		{Name: "worker_cpu_seconds_total", Help: "Processor time of the process in a worker slot; it begins again with each process.", Counter: true, Label: "worker", Values: workerNames},
 	}
 	p.Timings = newTimings(r, requestKinds)
-	r.Read(figures, func(put func(name, label string, v float64)) {
+	r.Read(read, func(put func(name, label string, v float64)) {
 		// The values come over a channel: a reader that has given up is not to be
 		// written to.
 		type value struct {

@@ -28,7 +28,7 @@ func newMeters(srv *server) *meters {
 		stampFaults: r.Counter("stamp_failures_total", "Stamps that could not be written."),
 		faults:      r.Counter("upstream_failures_total", "Failures of the upstream server."),
 	}
-	r.Read([]metrics.Figure{{Name: "sessions", Help: "Sessions now."}}, func(put func(name, label string, v float64)) {
+	r.Read([]metrics.Metric{{Name: "sessions", Help: "Sessions now."}}, func(put func(name, label string, v float64)) {
 		put("sessions", "", float64(srv.limits.count()))
 	})
 	return m

@@ -21,7 +21,7 @@ func newMeters(srv *server) *meters {
 		requests: r.Counters("requests_total", "Requests of browsers.", "outcome", "answered", "wrong-host", "wrong-method", "wrong-password", "busy"),
 		slow:     r.Counter("cut_viewers_total", "Pages that were cut off because their browser did not read."),
 	}
-	r.Read([]metrics.Figure{
+	r.Read([]metrics.Metric{
 		{Name: "viewers", Help: "Pages that are open, and kept up to date."},
 		{Name: "daemons", Help: "Daemons that are watched.", Label: "state", Values: []string{"reachable", "unreachable"}},
 		{Name: "events_total", Help: "Events taken from all daemons.", Counter: true},

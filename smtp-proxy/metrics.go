@@ -129,7 +129,7 @@ func (srv *server) registry() *metrics.Registry {
 	for _, s := range srv.ups.Stats() {
 		hops = append(hops, s.Server)
 	}
-	r.Read([]metrics.Figure{
+	r.Read([]metrics.Metric{
 		{Name: "sessions", Help: "Sessions now."},
 		{Name: "connections_total", Help: "Connections accepted.", Counter: true, Label: "listener", Values: mailListeners},
 		{Name: "refused_total", Help: "Sessions, messages or recipients that a gate refused.", Counter: true, Label: "gate", Values: allGates},

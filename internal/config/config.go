@@ -283,7 +283,7 @@ func (p *Parser) fillOne(flag *kong.Flag, given bool, lines map[string][]value, 
 	return nil
 }
 
-// environment gives the values of a flag's variable, or nil.
+// environment returns the values of a flag's variable, or nil.
 func (p *Parser) environment(flag *kong.Flag) []value {
 	name := p.variable(flag.Name)
 	text := p.lookup(name)
@@ -315,7 +315,7 @@ func (p *Parser) lookup(name string) string {
 	return text
 }
 
-// isSetting says whether a flag of the root may stand in the file and the
+// isSetting reports whether a flag of the root may stand in the file and the
 // environment.
 func isSetting(flag *kong.Flag) bool {
 	return flag.Name != "help" && flag.Name != "config" && flag.Tag.Get("env") != "-"

@@ -57,7 +57,7 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// ExitStatus gives the status with which a program ends after an error of
+// ExitStatus returns the status with which a program ends after an error of
 // Parse: 0 for nil and ErrDone, ExitUsage or ExitSettings.
 func ExitStatus(err error) int {
 	var usage *UsageError

@@ -127,7 +127,7 @@ func mask(text string) string {
 	return urlPassword.ReplaceAllString(text, "${1}"+hidden+"@")
 }
 
-// valueText gives a value as it would stand in the file, on one line.
+// valueText returns a value as it would stand in the file, on one line.
 func valueText(v reflect.Value) string {
 	var text string
 	switch x := v.Interface().(type) {

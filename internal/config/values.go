@@ -36,7 +36,7 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String gives the shortest text that reads as the same number.
+// String returns the shortest text that reads as the same number.
 func (b Bytes) String() string {
 	unit := ""
 	for i := 0; i < len(byteUnits) && b != 0 && b%1024 == 0; i++ {

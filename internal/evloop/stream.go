@@ -48,10 +48,10 @@ func (s *Stream) Open(l *Loop, fd int, h StreamHandler) {
 	*s = Stream{loop: l, fd: fd, handler: h, in: s.in[:0], out: s.out[:0]}
 }
 
-// IsOpen says whether the stream has a descriptor.
+// IsOpen reports whether the stream has a descriptor.
 func (s *Stream) IsOpen() bool { return s.loop != nil }
 
-// FD gives the descriptor, for inspection only.
+// FD returns the descriptor, for inspection only.
 func (s *Stream) FD() int { return s.fd }
 
 // Watch makes the loop read the stream as bytes arrive, or stop doing so.
@@ -140,7 +140,7 @@ func (s *Stream) Rescan() {
 	}
 }
 
-// Rest gives the bytes that Input has not taken.
+// Rest returns the bytes that Input has not taken.
 func (s *Stream) Rest() []byte { return s.in }
 
 func (s *Stream) end(err error) {
@@ -150,7 +150,7 @@ func (s *Stream) end(err error) {
 	s.handler.Ended(s, err)
 }
 
-// HungUp says whether the other side has closed both directions, so that nobody
+// HungUp reports whether the other side has closed both directions, so that nobody
 // reads what is written here. Over TCP that cannot be known, and is never so.
 func (s *Stream) HungUp() bool {
 	p := struct {
@@ -205,7 +205,7 @@ func (s *Stream) Write(b []byte) error {
 	return s.update(s.want | Writable)
 }
 
-// Pending gives the number of bytes that wait to be written.
+// Pending returns the number of bytes that wait to be written.
 func (s *Stream) Pending() int { return len(s.out) }
 
 func (s *Stream) flush() {

@@ -19,7 +19,7 @@ type Timer struct {
 	slot int // place in the heap plus one; 0 = not running
 }
 
-// Now gives the time of the clock when it was last moved: in a Loop, when the
+// Now returns the time of the clock when it was last moved: in a Loop, when the
 // loop last woke up.
 func (ts *Timers) Now() time.Duration { return ts.now }
 
@@ -52,10 +52,10 @@ func (ts *Timers) Stop(t *Timer) {
 	}
 }
 
-// Running says whether t will still fire.
+// Running reports whether t will still fire.
 func (t *Timer) Running() bool { return t.slot != 0 }
 
-// Next gives the time until the first timer fires, which is 0 if it is overdue;
+// Next returns the time until the first timer fires, which is 0 if it is overdue;
 // ok is false if no timer runs.
 func (ts *Timers) Next() (d time.Duration, ok bool) {
 	if len(ts.heap) == 0 {

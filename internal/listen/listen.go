@@ -53,7 +53,7 @@ type Owner struct{ UID, GID int }
 // Set holds open listeners by name.
 type Set map[string][]net.Listener
 
-// Open gives the listeners for the requests: those passed by the service
+// Open returns the listeners for the requests: those passed by the service
 // manager replace all Specs of their name. It fails if one cannot be had, if a
 // passed descriptor has a name that no request has, or is no listener; nothing
 // stays open then. The variables LISTEN_* are removed from the environment, so
@@ -135,7 +135,7 @@ func Check(requests []Request) error {
 	return missing
 }
 
-// trusted gives who may own the directory of a UNIX socket, beside root and this process.
+// trusted returns who may own the directory of a UNIX socket, beside root and this process.
 func (r Request) trusted() []safedir.Account {
 	if r.Owner == nil {
 		return nil
@@ -143,7 +143,7 @@ func (r Request) trusted() []safedir.Account {
 	return []safedir.Account{{UID: r.Owner.UID, GID: r.Owner.GID}}
 }
 
-// CheckSpecs says whether the specifications and rights can be read, and the former name no relative path: for a program that is started
+// CheckSpecs reports whether the specifications and rights can be read, and the former name no relative path: for a program that is started
 // anywhere such a path is most likely none, but a host or a port.
 func CheckSpecs(requests []Request) error {
 	taken := make(map[string]string) // listener, by the place it is bound to

@@ -15,7 +15,7 @@ type Rights struct {
 	SocketGroup []string `name:"socket-group" sep:"none" placeholder:"GROUP [LISTENER...]" help:"Group of UNIX sockets, which may connect, for the listeners named behind it, or for all."`
 }
 
-// On gives the requests with these rights. A line that makes no sense is an error of all that look at the requests.
+// On returns the requests with these rights. A line that makes no sense is an error of all that look at the requests.
 func (r Rights) On(requests []Request) []Request {
 	requests = slices.Clone(requests)
 	each(requests, "socket-group", r.SocketGroup, func(to *Request, group string) error {
@@ -59,7 +59,7 @@ func each(requests []Request, key string, lines []string, set func(to *Request, 
 	}
 }
 
-// gid gives the number of the request's group, -1 without one. A group that is not there (yet) is an error that wraps
+// gid returns the number of the request's group, -1 without one. A group that is not there (yet) is an error that wraps
 // fs.ErrNotExist.
 func (r Request) gid() (int, error) {
 	if r.Group == "" {

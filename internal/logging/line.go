@@ -116,7 +116,7 @@ func isBuiltin(a slog.Attr) bool {
 	return a.Key == slog.MessageKey && a.Value.Kind() == slog.KindString && a.Value.String() == noMessage
 }
 
-// Enabled says whether records of the level are wanted.
+// Enabled reports whether records of the level are wanted.
 func (h *lineHandler) Enabled(ctx context.Context, level slog.Level) bool {
 	return h.inner.Enabled(ctx, level)
 }
@@ -146,12 +146,12 @@ func (h *lineHandler) Handle(ctx context.Context, r slog.Record) error {
 	return h.out.send(r.Level, []byte(shorten(text, maxLine)))
 }
 
-// WithAttrs gives a handler that adds the attributes to each record.
+// WithAttrs returns a handler that adds the attributes to each record.
 func (h *lineHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return &lineHandler{inner: h.inner.WithAttrs(attrs), json: h.json, out: h.out}
 }
 
-// WithGroup gives a handler that puts the attributes that follow into a group.
+// WithGroup returns a handler that puts the attributes that follow into a group.
 func (h *lineHandler) WithGroup(name string) slog.Handler {
 	return &lineHandler{inner: h.inner.WithGroup(name), json: h.json, out: h.out}
 }
@@ -164,7 +164,7 @@ func cut(a slog.Attr) slog.Attr {
 	return a
 }
 
-// textOf gives the text that a value is printed as, if it can be long. Methods
+// textOf returns the text that a value is printed as, if it can be long. Methods
 // of a nil pointer may panic; the handlers of the standard library cope with that.
 func textOf(v any) (text string) {
 	defer func() {

@@ -1,9 +1,9 @@
-// Package metrics is the door to the Prometheus client library: figures with
-// fixed sets of label values, figures that are read from the program when somebody
+// Package metrics is the door to the Prometheus client library: metrics with
+// fixed sets of label values, metrics that are read from the program when somebody
 // asks, and the listener where that is done.
 //
 // A label never has a value that a client chooses: one that was not named when the
-// figure was made counts as Other.
+// metric was made counts as Other.
 package metrics
 
 import (
@@ -25,18 +25,18 @@ const Other = "other"
 // namespace begins all names.
 const namespace = "postern"
 
-// Registry holds the figures of one program.
+// Registry holds the metrics of one program.
 type Registry struct {
 	registry  *prometheus.Registry
 	subsystem string
 	state     func() string // nil: it is ready
 }
 
-// New makes a registry. The names of its figures begin with postern_PROGRAM_,
-// where program is made of letters, digits and underscores. The figures of the Go
+// New makes a registry. The names of its metrics begin with postern_PROGRAM_,
+// where program is made of letters, digits and underscores. The metrics of the Go
 // runtime and the process, and postern_build_info, are there from the start.
 //
-// The functions that make figures panic if a name is not valid or taken: names
+// The functions that make metrics panic if a name is not valid or taken: names
 // are written in the program, not read.
 func New(program string) *Registry {
 	r := &Registry{registry: prometheus.NewRegistry(), subsystem: program}
@@ -137,78 +137,78 @@ func (h *Histograms) Since(value string, start time.Time) {
 	h.of(value).Observe(time.Since(start).Seconds())
 }
 
-// set has a figure for each known label value, looked up without a lock. Other's
-// is made from the start too: figures that come later confuse rates.
+// set has a metric for each known label value, looked up without a lock. Other's
+// is made from the start too: metrics that come later confuse rates.
 type set[T any] struct {
-	figures map[string]T
+	metrics map[string]T
 }
 
 func newSet[T any](values []string, make_ func(string) T) set[T] {
-	s := set[T]{figures: make(map[string]T, len(values)+1)}
+	s := set[T]{metrics: make(map[string]T, len(values)+1)}
 	for _, v := range append(slices.Clone(values), Other) {
-		s.figures[v] = make_(v)
+		s.metrics[v] = make_(v)
 	}
 	return s
 }
 
 func (s *set[T]) of(value string) T {
-	if f, ok := s.figures[value]; ok {
+	if f, ok := s.metrics[value]; ok {
 		return f
 	}
-	return s.figures[Other]
+	return s.metrics[Other]
 }
 
-// Figure describes a figure that is read when somebody asks for it.
-type Figure struct {
+// Metric describes a metric that is read when somebody asks for it.
+type Metric struct {
 	Name, Help string
 	Counter    bool     // else a gauge
-	Label      string   // "" for a figure without labels
+	Label      string   // "" for a metric without labels
 	Values     []string // of the label
 }
 
-// Read adds figures whose values read puts, when somebody asks: state that the
+// Read adds metrics whose values read puts, when somebody asks: state that the
 // program has anyway, all of one moment. put takes a label value that is not in the
-// figure's Values as Other, adds up what comes twice, and panics for a name that
-// no figure has. read may be called by several goroutines at once.
-func (r *Registry) Read(figures []Figure, read func(put func(name, label string, v float64))) {
+// metric's Values as Other, adds up what comes twice, and panics for a name that
+// no metric has. read may be called by several goroutines at once.
+func (r *Registry) Read(metrics []Metric, read func(put func(name, label string, v float64))) {
 	c := &reader{read: read}
-	for _, f := range figures {
+	for _, f := range metrics {
 		var labels []string
 		if f.Label != "" {
 			labels = []string{f.Label}
 		}
-		c.figures = append(c.figures, readFigure{f, prometheus.NewDesc(r.fullName(f.Name), f.Help, labels, nil)})
+		c.metrics = append(c.metrics, readMetric{f, prometheus.NewDesc(r.fullName(f.Name), f.Help, labels, nil)})
 	}
 	r.registry.MustRegister(c)
 }
 
 // reader is a prometheus.Collector.
 type reader struct {
-	figures []readFigure
+	metrics []readMetric
 	read    func(put func(name, label string, v float64))
 }
 
-type readFigure struct {
-	Figure
+type readMetric struct {
+	Metric
 	desc *prometheus.Desc
 }
 
-// Describe lists the figures.
+// Describe lists the metrics.
 func (c *reader) Describe(ch chan<- *prometheus.Desc) {
-	for _, f := range c.figures {
+	for _, f := range c.metrics {
 		ch <- f.desc
 	}
 }
 
 // Collect reads the values.
 func (c *reader) Collect(ch chan<- prometheus.Metric) {
-	values := make([]map[string]float64, len(c.figures))
+	values := make([]map[string]float64, len(c.metrics))
 	c.read(func(name, label string, v float64) {
-		i := slices.IndexFunc(c.figures, func(f readFigure) bool { return f.Name == name })
+		i := slices.IndexFunc(c.metrics, func(f readMetric) bool { return f.Name == name })
 		if i < 0 {
-			panic(fmt.Sprintf("metrics: no figure %q", name))
+			panic(fmt.Sprintf("metrics: no metric %q", name))
 		}
-		f := c.figures[i]
+		f := c.metrics[i]
 		switch {
 		case f.Label == "":
 			label = ""
@@ -220,7 +220,7 @@ func (c *reader) Collect(ch chan<- prometheus.Metric) {
 		}
 		values[i][label] += v
 	})
-	for i, f := range c.figures {
+	for i, f := range c.metrics {
 		kind := prometheus.GaugeValue
 		if f.Counter {
 			kind = prometheus.CounterValue

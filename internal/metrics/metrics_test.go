@@ -70,7 +70,7 @@ func TestFigures(t *testing.T) {
 	hs.Observe("scan", 2)
 	hs.Since("scan", time.Now().Add(-time.Minute))
 	free := 1.0
-	r.Read([]Figure{
+	r.Read([]Metric{
 		{Name: "workers", Help: "Workers.", Label: "state", Values: []string{"idle", "busy"}},
 		{Name: "free", Help: "Free."},
 		{Name: "requests_total", Help: "Requests.", Counter: true},
@@ -213,7 +213,7 @@ func TestConcurrent(t *testing.T) {
 // A wrong name in Read is a mistake in the program; it must be seen at once.
 func TestReadUnknownName(t *testing.T) {
 	r := New("x")
-	r.Read([]Figure{{Name: "a", Help: "A."}}, func(put func(string, string, float64)) {
+	r.Read([]Metric{{Name: "a", Help: "A."}}, func(put func(string, string, float64)) {
 		defer func() {
 			if recover() == nil {
 				t.Error("no panic for an unknown name")

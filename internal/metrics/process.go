@@ -23,17 +23,17 @@ type Reloads struct {
 	LastFailed   bool
 }
 
-// Process adds the figures of the process, and has its state answered under HealthPath.
+// Process adds the metrics of the process, and has its state answered under HealthPath.
 func (r *Registry) Process(p Process) {
 	r.state = p.State
 	if p.LogDropped != nil {
-		r.Read([]Figure{{Name: "log_lines_dropped_total", Help: "Lines of the log dropped because it was too slow or could not be written.", Counter: true}},
+		r.Read([]Metric{{Name: "log_lines_dropped_total", Help: "Lines of the log dropped because it was too slow or could not be written.", Counter: true}},
 			func(put func(name, label string, v float64)) {
 				put("log_lines_dropped_total", "", float64(p.LogDropped()))
 			})
 	}
 	if p.Reloads != nil {
-		r.Read([]Figure{
+		r.Read([]Metric{
 			{Name: "reloads_total", Help: "Reloads of the settings, by what became of them.", Counter: true, Label: "outcome", Values: []string{"done", "failed"}},
 			{Name: "reload_failed", Help: "Whether the last reload of the settings has failed."},
 		}, func(put func(name, label string, v float64)) {
@@ -44,7 +44,7 @@ func (r *Registry) Process(p Process) {
 		})
 	}
 	if p.Expires != nil {
-		r.Read([]Figure{{Name: "certificate_expiry_seconds", Help: "When the first of our certificates ends, in seconds since 1970; not there without a certificate."}},
+		r.Read([]Metric{{Name: "certificate_expiry_seconds", Help: "When the first of our certificates ends, in seconds since 1970; not there without a certificate."}},
 			func(put func(name, label string, v float64)) {
 				if at := p.Expires(); !at.IsZero() {
 					put("certificate_expiry_seconds", "", float64(at.Unix()))

@@ -23,7 +23,7 @@ const (
 	idleTimeout    = time.Minute
 )
 
-// Path is where the figures are, and HealthPath where a load balancer asks.
+// Path is where the metrics are, and HealthPath where a load balancer asks.
 const (
 	Path       = "/metrics"
 	HealthPath = "/health"
@@ -33,9 +33,9 @@ const (
 // There is nothing else to get, and nothing to change.
 func (r *Registry) Serve(l net.Listener) error {
 	// No limit of requests here: readers that are slow would use it up.
-	figures := promhttp.HandlerFor(r.registry, promhttp.HandlerOpts{})
+	metrics := promhttp.HandlerFor(r.registry, promhttp.HandlerOpts{})
 	mux := http.NewServeMux()
-	mux.Handle("GET "+Path, figures) // HEAD too
+	mux.Handle("GET "+Path, metrics) // HEAD too
 	mux.HandleFunc("GET "+HealthPath, r.health)
 	server := &http.Server{
 		Handler:        mux,

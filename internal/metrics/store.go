@@ -2,12 +2,12 @@ package metrics
 
 import "postern/internal/store"
 
-// Store adds the figures of a store that gateways share. Without read it does not.
+// Store adds the metrics of a store that gateways share. Without read it does not.
 func (r *Registry) Store(read func() store.Counts) {
 	if read == nil {
 		return
 	}
-	r.Read([]Figure{
+	r.Read([]Metric{
 		{Name: "store_up", Help: "Whether the shared store answers."},
 		{Name: "store_requests_total", Help: "Requests to the shared store: answered, refused by it, failed, or skipped because it was known not to answer.", Counter: true,
 			Label: "outcome", Values: []string{"answered", "refused", "failed", "skipped"}},

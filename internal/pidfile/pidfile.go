@@ -193,7 +193,7 @@ func lock(f *os.File) bool {
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &request) == nil
 }
 
-// isLocked says whether another process has the write lock. Read locks, which
+// isLocked reports whether another process has the write lock. Read locks, which
 // anybody can have, do not count.
 func isLocked(f *os.File) bool {
 	request := unix.Flock_t{Type: unix.F_RDLCK, Whence: io.SeekStart}

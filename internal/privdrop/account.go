@@ -22,7 +22,7 @@ type Account struct {
 	Groups []int // supplementary groups, as initgroups(3) would set them; GID is one of them
 }
 
-// IsRoot says whether the account has the user id or any group id of root.
+// IsRoot reports whether the account has the user id or any group id of root.
 func (a Account) IsRoot() bool {
 	if a.UID == 0 || a.GID == 0 {
 		return true

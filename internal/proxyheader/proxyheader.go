@@ -40,7 +40,7 @@ type Header struct {
 	Source, Destination netip.AddrPort
 }
 
-// Starts says whether data begins as a header does.
+// Starts reports whether data begins as a header does.
 func Starts(data []byte) bool {
 	return bytes.HasPrefix(data, v1Start) || bytes.HasPrefix(data, v2Start)
 }

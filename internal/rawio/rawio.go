@@ -32,7 +32,7 @@ func Write(fd int, p []byte) (int, syscall.Errno) {
 	return call(syscall.SYS_WRITE, fd, p)
 }
 
-// Peek gives what Read would of a socket, which keeps it. It may be one that blocks.
+// Peek returns what Read would of a socket, which keeps it. It may be one that blocks.
 func Peek(fd int, p []byte) (int, syscall.Errno) {
 	if len(p) == 0 {
 		return 0, 0

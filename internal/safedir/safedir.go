@@ -73,7 +73,7 @@ func Open(dir string, also ...Account) (*os.Root, error) {
 // maxLinks bounds the links met on the way, as the kernel does (path_resolution(7)).
 const maxLinks = 40
 
-// walk gives a descriptor of the directory, which stands for its path only: O_PATH.
+// walk returns a descriptor of the directory, which stands for its path only: O_PATH.
 func walk(dir string, also []Account) (fd int, err error) {
 	abs, err := filepath.Abs(dir)
 	for links := 0; err == nil; links++ {
@@ -150,7 +150,7 @@ func trustedGroup(gid int, also []Account) bool {
 	return gid == 0 || gid == os.Getegid() || slices.ContainsFunc(also, func(a Account) bool { return a.GID == gid })
 }
 
-// readLink gives the absolute path that the link at path, of which fd is a descriptor, stands for.
+// readLink returns the absolute path that the link at path, of which fd is a descriptor, stands for.
 func readLink(fd int, path string, st *unix.Stat_t, also []Account) (string, error) {
 	if !trusted(int(st.Uid), also) {
 		return "", fmt.Errorf("%q is a link of user %d: %w", path, st.Uid, ErrInsecure)

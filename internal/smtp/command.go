@@ -102,7 +102,7 @@ func canonicalVerb(word []byte) string {
 	return strings.ToUpper(string(word))
 }
 
-// LineLimit gives the greatest length of a command line of that verb, CR LF included.
+// LineLimit returns the greatest length of a command line of that verb, CR LF included.
 func LineLimit(verb string) int {
 	switch verb {
 	case Mail:
@@ -128,7 +128,7 @@ func CutKeyword(arg, keyword string) (rest string, ok bool) {
 func isLetter(b byte) bool { return 'a' <= b|0x20 && b|0x20 <= 'z' }
 func isDigit(b byte) bool  { return '0' <= b && b <= '9' }
 
-// IsHelo says whether s may be the argument of HELO or EHLO. The grammar of RFC 5321, 4.1.1.1 is not
+// IsHelo reports whether s may be the argument of HELO or EHLO. The grammar of RFC 5321, 4.1.1.1 is not
 // insisted on, as no server does; but it is one word without brackets and quotes that would mean
 // something elsewhere.
 func IsHelo(s string) bool {
@@ -140,10 +140,10 @@ func IsHelo(s string) bool {
 	return s != "" && len(s) <= 255
 }
 
-// IsHostName says whether s is a host name, which may have underscores, or one of a single label.
+// IsHostName reports whether s is a host name, which may have underscores, or one of a single label.
 func IsHostName(s string) bool { return IsGreetingName(s) && s[0] != '[' }
 
-// IsGreetingName says whether s is a host name or address literal that we can call ourselves or
+// IsGreetingName reports whether s is a host name or address literal that we can call ourselves or
 // another.
 func IsGreetingName(s string) bool {
 	return s != "" && isASCII(s) && checkDomain(s) == nil

@@ -75,7 +75,7 @@ func (c *Conn) use(nc net.Conn) {
 	}
 }
 
-// Net gives the connection below.
+// Net returns the connection below.
 func (c *Conn) Net() net.Conn { return c.nc }
 
 // Upgrade goes on with another connection, made on top of the present one (TLS). Input that was read
@@ -100,12 +100,12 @@ func (c *Conn) SetDeadline(t time.Time) error { return c.nc.SetReadDeadline(t) }
 // Buffered says how many bytes were read from the connection and not yet used.
 func (c *Conn) Buffered() int { return c.w - c.r }
 
-// HasLine says whether a whole line waits in the buffer.
+// HasLine reports whether a whole line waits in the buffer.
 func (c *Conn) HasLine() bool {
 	return c.buf != nil && bytes.IndexByte((*c.buf)[c.r:c.w], '\n') >= 0
 }
 
-// Pending says whether the peer has sent bytes that were not read yet, looking also, without waiting,
+// Pending reports whether the peer has sent bytes that were not read yet, looking also, without waiting,
 // at what the kernel holds. On a connection without a descriptor only the own buffer is looked at.
 func (c *Conn) Pending() bool {
 	if c.r < c.w {
@@ -122,7 +122,7 @@ func (c *Conn) Pending() bool {
 	return err == nil && c.err == nil && c.r < c.w
 }
 
-// ReadLine gives the next line without its end, which is valid until the next call. bare says that
+// ReadLine returns the next line without its end, which is valid until the next call. bare says that
 // the line ended in LF alone. A line of more than limit bytes, its end included, is ErrLineTooLong. A deadline may pass
 // within a line: the next call goes on with it.
 func (c *Conn) ReadLine(limit int) (line []byte, bare bool, err error) {
@@ -161,11 +161,11 @@ func (c *Conn) ReadLine(limit int) (line []byte, bare bool, err error) {
 	}
 }
 
-// isBinary says whether a line of text cannot begin with b. Those who speak in such bytes may never send an
+// isBinary reports whether a line of text cannot begin with b. Those who speak in such bytes may never send an
 // end of line.
 func isBinary(b byte) bool { return b < ' ' && b != '\r' && b != '\n' && b != '\t' }
 
-// Window gives the bytes that were read and not used, at least one, waiting for them if need be. They
+// Window returns the bytes that were read and not used, at least one, waiting for them if need be. They
 // stay until Discard.
 func (c *Conn) Window() ([]byte, error) {
 	if c.r == c.w {
@@ -188,7 +188,7 @@ func (c *Conn) More(limit int) ([]byte, error) {
 	return (*c.buf)[c.r:c.w], nil
 }
 
-// TakeBuffered gives a copy of the bytes that were read and not used, which the Conn then forgets: for
+// TakeBuffered returns a copy of the bytes that were read and not used, which the Conn then forgets: for
 // a layer that reads from the connection below.
 func (c *Conn) TakeBuffered() []byte {
 	if c.r == c.w {

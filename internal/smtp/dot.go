@@ -52,7 +52,7 @@ type DotDecoder struct {
 	bad   struct{ cr, lf, nul, long bool }
 }
 
-// Violation gives the first of [ErrBareCR], [ErrBareLF], [ErrNUL] and [ErrLongLine] that applies to what
+// Violation returns the first of [ErrBareCR], [ErrBareLF], [ErrNUL] and [ErrLongLine] that applies to what
 // was decoded so far, or nil.
 func (d *DotDecoder) Violation() error {
 	switch {
@@ -68,7 +68,7 @@ func (d *DotDecoder) Violation() error {
 	return nil
 }
 
-// Done says whether the end of data was seen.
+// Done reports whether the end of data was seen.
 func (d *DotDecoder) Done() bool { return d.state == dotDone }
 
 // Decode appends what src means to dst. consumed is len(src) unless the end of data was within src: then

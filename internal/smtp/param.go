@@ -119,7 +119,7 @@ func (p Param) CheckRcpt(wide bool) error {
 	return fmt.Errorf("parameter %s is not known", p.Key)
 }
 
-// Size gives the number of bytes that SIZE announces.
+// Size returns the number of bytes that SIZE announces.
 func (p Param) Size() (int64, error) {
 	if p.Value == "" || len(p.Value) > 20 {
 		return 0, errors.New("SIZE is malformed")

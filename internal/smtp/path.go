@@ -31,10 +31,10 @@ type Path struct {
 	UTF8    bool   // has bytes outside ASCII: may only be passed on with SMTPUTF8
 }
 
-// String gives the path as it goes over the wire, in angle brackets.
+// String returns the path as it goes over the wire, in angle brackets.
 func (p Path) String() string { return "<" + p.Address + ">" }
 
-// Local gives what the local part means, without the quotes that it may be written in.
+// Local returns what the local part means, without the quotes that it may be written in.
 func (p Path) Local() string {
 	local := p.Address
 	if p.Domain != "" {
@@ -53,7 +53,7 @@ func (p Path) Local() string {
 	return b.String()
 }
 
-// Null says whether it is the null sender <>.
+// Null reports whether it is the null sender <>.
 func (p Path) Null() bool { return p.Address == "" }
 
 var (

@@ -34,22 +34,22 @@ func NewReply(code int, enhanced, text string) Reply {
 	return Reply{Code: code, Enhanced: enhanced, Lines: []string{text}}
 }
 
-// Positive says whether the reply is 2xx.
+// Positive reports whether the reply is 2xx.
 func (r Reply) Positive() bool { return r.Code/100 == 2 }
 
-// Intermediate says whether the reply is 3xx: the server waits for more.
+// Intermediate reports whether the reply is 3xx: the server waits for more.
 func (r Reply) Intermediate() bool { return r.Code/100 == 3 }
 
-// Temporary says whether the reply is 4xx: trying again later may help.
+// Temporary reports whether the reply is 4xx: trying again later may help.
 func (r Reply) Temporary() bool { return r.Code/100 == 4 }
 
-// Permanent says whether the reply is 5xx.
+// Permanent reports whether the reply is 5xx.
 func (r Reply) Permanent() bool { return r.Code/100 == 5 }
 
-// Text gives the text of all lines as one.
+// Text returns the text of all lines as one.
 func (r Reply) Text() string { return strings.Join(r.Lines, " ") }
 
-// String gives the reply as one line, for logs. It may hold whatever the server sent, but no control bytes.
+// String returns the reply as one line, for logs. It may hold whatever the server sent, but no control bytes.
 func (r Reply) String() string {
 	out := strconv.Itoa(r.Code)
 	if r.Enhanced != "" {
@@ -58,7 +58,7 @@ func (r Reply) String() string {
 	return out + " " + r.Text()
 }
 
-// ASCII gives the reply with everything beyond ASCII as '?': RFC 6531, 3.7.4.2, allows that only for those who asked for it.
+// ASCII returns the reply with everything beyond ASCII as '?': RFC 6531, 3.7.4.2, allows that only for those who asked for it.
 func (r Reply) ASCII() Reply {
 	for i, text := range r.Lines {
 		if isASCII(text) {
@@ -162,7 +162,7 @@ func appendClean(dst []byte, text string) []byte {
 	return dst
 }
 
-// isControl says whether a character may not be in a reply: RFC 5321, 4.2 allows HT, SP and what is
+// isControl reports whether a character may not be in a reply: RFC 5321, 4.2 allows HT, SP and what is
 // printable; C1 controls would be taken for commands by terminals.
 func isControl(r rune) bool {
 	return r < ' ' && r != '\t' || 0x7f <= r && r < 0xa0
@@ -227,7 +227,7 @@ func (r *Reply) add(code int, text string) {
 	r.Lines = append(r.Lines, text)
 }
 
-// readReplyLine gives the next line with its end, valid until the next read unless it is long.
+// readReplyLine returns the next line with its end, valid until the next read unless it is long.
 func readReplyLine(b *bufio.Reader, limit int) ([]byte, error) {
 	line, err := b.ReadSlice('\n')
 	if err == nil && len(line) <= limit {
@@ -278,7 +278,7 @@ func cutEnhanced(code int, text string) (enhanced, rest string) {
 	return word, rest
 }
 
-// IsEnhanced says whether s is an enhanced code: RFC 3463, 2: class 2, 4 or 5, subject and detail of up to
+// IsEnhanced reports whether s is an enhanced code: RFC 3463, 2: class 2, 4 or 5, subject and detail of up to
 // three digits.
 func IsEnhanced(s string) bool {
 	if len(s) < 5 || len(s) > 9 || s[0] != '2' && s[0] != '4' && s[0] != '5' || s[1] != '.' {

@@ -114,10 +114,10 @@ func checkPort(port string, least int) error {
 	return nil
 }
 
-// IsUnix says whether the socket is a UNIX socket.
+// IsUnix reports whether the socket is a UNIX socket.
 func (s Spec) IsUnix() bool { return s.Network == "unix" }
 
-// IsLoopback says whether only processes of this machine can reach a listener
+// IsLoopback reports whether only processes of this machine can reach a listener
 // bound here: a UNIX socket, or TCP on a loopback address or "localhost".
 func (s Spec) IsLoopback() bool {
 	if s.IsUnix() {
@@ -133,7 +133,7 @@ func (s Spec) IsLoopback() bool {
 	return host == "localhost"
 }
 
-// String gives the canonical text, which Parse reads as the same Spec.
+// String returns the canonical text, which Parse reads as the same Spec.
 func (s Spec) String() string {
 	if s.IsUnix() {
 		if filepath.IsAbs(s.Address) {

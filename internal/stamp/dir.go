@@ -206,7 +206,7 @@ func (d *Dir) read(path string, info fs.FileInfo) Stamp {
 	return s
 }
 
-// counts tells whether the file can be a stamp at all.
+// counts reports whether the file can be a stamp at all.
 func (d *Dir) counts(info fs.FileInfo) bool {
 	if !info.Mode().IsRegular() {
 		return false

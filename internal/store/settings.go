@@ -71,7 +71,7 @@ func (s *Settings) Check() error {
 	return nil
 }
 
-// Files gives the names of all files.
+// Files returns the names of all files.
 func (s *Settings) Files() []string {
 	return slices.DeleteFunc([]string{s.AuthFile, s.StoreCA, s.StoreCert, s.StoreKey}, func(name string) bool { return name == "" })
 }

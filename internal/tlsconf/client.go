@@ -24,7 +24,7 @@ func (c *Client) Check() error {
 	return nil
 }
 
-// Files gives the names of all files.
+// Files returns the names of all files.
 func (c *Client) Files() []string {
 	return slices.DeleteFunc([]string{c.CA, c.Cert, c.Key}, func(name string) bool { return name == "" })
 }

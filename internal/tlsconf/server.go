@@ -63,7 +63,7 @@ func (s *Server) Check(listeners ...string) error {
 	return nil
 }
 
-// clientRules gives the rule for each listener.
+// clientRules returns the rule for each listener.
 func (s *Server) clientRules(listeners []string) (map[string]string, error) {
 	return perListener("tls-client-cert", s.ClientCert, []string{certNone, certAsk, certRequire}, certNone, listeners)
 }
@@ -93,7 +93,7 @@ func perListener(key string, lines, choices []string, usual string, listeners []
 	return rules, nil
 }
 
-// Files gives the names of all files.
+// Files returns the names of all files.
 func (s *Server) Files() []string {
 	files := slices.Concat(s.Cert, s.Key)
 	if s.ClientCA != "" {
@@ -192,7 +192,7 @@ func (l *Listener) Expires() (first time.Time) {
 	return first
 }
 
-// Peer gives the certificate that the client has shown, if it has; the error says why it is not good.
+// Peer returns the certificate that the client has shown, if it has; the error says why it is not good.
 func (l *Listener) Peer(state *tls.ConnectionState) (*x509.Certificate, error) {
 	if len(state.PeerCertificates) == 0 {
 		return nil, nil

@@ -108,7 +108,7 @@ func (s *Spool) Check(also ...safedir.Account) error {
 	return err
 }
 
-// check gives the workers' group, or -1.
+// check returns the workers' group, or -1.
 func (s *Spool) check() (gid int, err error) {
 	if !filepath.IsAbs(s.Dir) {
 		return -1, fmt.Errorf("open spool %q: not an absolute path: %w", s.Dir, fs.ErrInvalid)

@@ -146,7 +146,7 @@ func (s *Spool) sweep(ctx context.Context, dead bool) (removed int, err error) {
 	return removed, nil
 }
 
-// sweepable gives the directories that a sweep removes.
+// sweepable returns the directories that a sweep removes.
 func (s *Spool) sweepable(root *os.Root, dead bool) (names []string, err error) {
 	now := time.Now()
 	err = eachDir(root, asidePrefix, func(name string, info fs.FileInfo) {

@@ -2,12 +2,12 @@ package workdir
 
 import "strings"
 
-// validCode tells whether s is a reply code that begins with digit.
+// validCode reports whether s is a reply code that begins with digit.
 func validCode(s string, digit byte) bool {
 	return len(s) == 3 && s[0] == digit && allDigits(s)
 }
 
-// validDSN tells whether s is an enhanced status code (RFC 3463, 2) that begins with digit.
+// validDSN reports whether s is an enhanced status code (RFC 3463, 2) that begins with digit.
 func validDSN(s string, digit byte) bool {
 	parts := strings.Split(s, ".")
 	if len(parts) != 3 || len(parts[0]) != 1 || parts[0][0] != digit {
@@ -30,7 +30,7 @@ func allDigits(s string) bool {
 	return s != ""
 }
 
-// validName tells whether s can be the name of a header field. RFC 5322, 2.2.
+// validName reports whether s can be the name of a header field. RFC 5322, 2.2.
 func validName(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if s[i] <= ' ' || s[i] > '~' || s[i] == ':' {

@@ -92,7 +92,7 @@ type Pool struct {
 	cause   string // what the worker has died of whose request fails now
 
 	count [states]int
-	free  int // after the last state change, for the events
+	free  int // as listeners were told last, by the first change as well: it begins with 0
 	turns int // state changes
 
 	loading     []*worker // those of nstarting that no request waits for

@@ -12,7 +12,7 @@ type queue struct {
 }
 
 func (q *queue) push(r *Request) {
-	r.queued, r.list, r.prev, r.next = true, q, q.tail, nil
+	r.list, r.prev, r.next = q, q.tail, nil
 	if q.tail == nil {
 		q.head = r
 	} else {
@@ -23,7 +23,7 @@ func (q *queue) push(r *Request) {
 }
 
 func (q *queue) remove(r *Request) {
-	if !r.queued {
+	if r.list == nil {
 		return
 	}
 	if r.prev == nil {
@@ -36,7 +36,7 @@ func (q *queue) remove(r *Request) {
 	} else {
 		r.next.prev = r.prev
 	}
-	r.queued, r.list, r.prev, r.next = false, nil, nil, nil
+	r.list, r.prev, r.next = nil, nil, nil
 	q.len--
 }
 
@@ -119,7 +119,7 @@ func (p *Pool) waitedTooLong(r *Request) {
 
 // Withdraw takes back a request whose asker has gone, if it still waits.
 func (p *Pool) Withdraw(r *Request) bool {
-	if !r.queued {
+	if r.list == nil {
 		return false
 	}
 	if r.list == &p.overflow {

@@ -20,7 +20,7 @@ type reload struct {
 	confirmed bool    // a new worker has answered
 	probe     *worker // being started, or asked
 	rejected  *worker // has answered with an error, and goes when that is through
-	owed      int     // old workers that are to go as soon as they are idle
+	due       int     // old workers that are to go as soon as they are idle
 	failures  int     // new workers in a row that did not answer
 	timer     evloop.Timer
 	req       Request
@@ -62,7 +62,7 @@ func (p *Pool) Reread() {
 		// The rules have changed again: whatever was confirmed is old by now.
 		p.log.Add(slog.LevelInfo, "Reread of filter rules begins again")
 	}
-	r.pool, r.active, r.confirmed, r.owed, r.failures = p, true, false, 0, 0
+	r.pool, r.active, r.confirmed, r.due, r.failures = p, true, false, 0, 0
 	r.timer.Do = r.goOn
 	p.event(slog.LevelInfo, "Reread of filter rules: new workers must answer before the old ones go")
 	r.goOn()
@@ -103,7 +103,7 @@ func (r *reload) goOn() {
 		}
 	}
 	switch {
-	case left <= r.owed && r.confirmed, left == 0 && p.limits.Original:
+	case left <= r.due && r.confirmed, left == 0 && p.limits.Original:
 		r.finish(left)
 	case len(p.stopped) > 0 && p.mayStart():
 		w := p.takeSlot()
@@ -129,8 +129,8 @@ const (
 // makeRoom ends an old idle worker in a pool that is full. If all are busy, the
 // next one that is done goes.
 func (r *reload) makeRoom() {
-	if !r.retireOne() && r.owed == 0 {
-		r.owed = 1
+	if !r.retireOne() && r.due == 0 {
+		r.due = 1
 	}
 }
 
@@ -171,7 +171,7 @@ func (r *reload) Answered(line []byte) {
 		p.publish(notify.LetterReread, "")
 	}
 	if !r.retireOne() {
-		r.owed++
+		r.due++
 	}
 	p.timers.Start(&r.timer, 0) // when this worker has been put back
 }
@@ -261,9 +261,9 @@ func (r *reload) settled(w *worker) (retire bool) {
 		r.rejected = nil
 		return true
 	}
-	if !r.active || !r.pool.old(w) || r.owed == 0 {
+	if !r.active || !r.pool.old(w) || r.due == 0 {
 		return false
 	}
-	r.owed--
+	r.due--
 	return true
 }

@@ -79,9 +79,8 @@ type Request struct {
 	retried    bool
 	domain     string   // of a recipok that counts against its domain
 	next, prev *Request // in a queue
-	list       *queue
-	queued     bool
-	pool       *Pool // that it waits for
+	list       *queue   // that it waits in; nil if it waits in none
+	pool       *Pool    // that it waits for
 	since      time.Duration
 	wait       evloop.Timer
 }

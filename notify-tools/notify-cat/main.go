@@ -85,7 +85,7 @@ type cat struct {
 	printed  int
 }
 
-// enough says whether as many messages as asked for have been printed.
+// enough reports whether as many messages as asked for have been printed.
 func (c *cat) enough() bool { return c.Count > 0 && c.printed >= c.Count }
 
 func (c *cat) event(e listener.Event) error {

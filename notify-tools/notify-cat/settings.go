@@ -105,7 +105,7 @@ func (s *settings) format(stdout io.Writer) error {
 	return nil
 }
 
-// shown says whether messages of this letter are printed.
+// shown reports whether messages of this letter are printed.
 func (s *settings) shown(letter byte) bool {
 	return s.Types == "*" || strings.IndexByte(s.Types, letter) >= 0
 }

@@ -90,7 +90,7 @@ func (e *engine) run(ctx context.Context, stop <-chan os.Signal) error {
 	}
 }
 
-// alarm gives a channel that is ready at a time, never if that is zero.
+// alarm returns a channel that is ready at a time, never if that is zero.
 func alarm(at time.Time) <-chan time.Time {
 	if at.IsZero() {
 		return nil

@@ -54,7 +54,7 @@ func (d *distributor) turn(l *listener) {
 // its turn is over; more says that it wants another turn.
 func (d *distributor) advance(l *listener) (more bool, err error) {
 	for sent := 0; sent < stepBytes; {
-		n := len(l.owed)
+		n := len(l.unsent)
 		if all, err := l.send(); !all {
 			return false, err
 		}
@@ -67,7 +67,7 @@ func (d *distributor) advance(l *listener) (more bool, err error) {
 		case l.sub != nil && l.next >= l.sub.from:
 			d.subscribe(l)
 		case l.snapshot != nil && l.next >= l.stands:
-			l.owed, l.snapshot, l.joining = l.snapshot, nil, false
+			l.unsent, l.snapshot, l.joining = l.snapshot, nil, false
 		case l.next < d.view.first():
 			d.bridge(l)
 		case l.next < limit:
@@ -125,7 +125,7 @@ func (d *distributor) bridge(l *listener) {
 	if g.lacks(l.key.letters, l.next) {
 		h.stats.TooSlow++
 		h.opt.Log.Warn("listener closed", "reason", notify.TooSlow, "peer", l.conn.RemoteAddr().String())
-		l.owed, l.ending = []byte(notify.LineErr+notify.TooSlow+"\n"), true
+		l.unsent, l.ending = []byte(notify.LineErr+notify.TooSlow+"\n"), true
 		l.conn.SetWriteDeadline(time.Now().Add(goodbyeTime))
 		return
 	}
@@ -140,15 +140,15 @@ func (d *distributor) bridge(l *listener) {
 		l.seen += lost
 		h.stats.Lost += lost
 		if l.key.extended {
-			l.owed = appendControl(l.owed, notify.LineLost, lost)
+			l.unsent = appendControl(l.unsent, notify.LineLost, lost)
 		}
 	}
 	lines, next := g.compressed(l.key.letters, l.next, to, compressedLines)
 	for _, k := range lines {
 		if l.key.extended {
-			l.owed = append(l.owed, k.line...)
+			l.unsent = append(l.unsent, k.line...)
 		} else {
-			l.owed = append(l.owed, k.line[k.prefix:]...)
+			l.unsent = append(l.unsent, k.line[k.prefix:]...)
 		}
 	}
 	l.seen += uint64(len(lines))
@@ -163,9 +163,9 @@ func (d *distributor) subscribe(l *listener) {
 	l.next, l.seen = s.from, s.seen
 	l.joining, l.snapshot = s.extended, nil
 	if s.extended {
-		l.owed = appendControl(l.owed, notify.LineExtended, s.from-1)
-		l.owed = append(l.owed[:len(l.owed)-1], ' ')
-		l.owed = append(strconv.AppendUint(l.owed, d.hub.run, 10), '\n')
+		l.unsent = appendControl(l.unsent, notify.LineExtended, s.from-1)
+		l.unsent = append(l.unsent[:len(l.unsent)-1], ' ')
+		l.unsent = append(strconv.AppendUint(l.unsent, d.hub.run, 10), '\n')
 		if s.replay {
 			d.replay(l, s)
 		}
@@ -204,7 +204,7 @@ func (d *distributor) replay(l *listener, s *subscription) {
 	l.seen = d.view.before(s.letters) - kept
 	if lost := first - (since + 1) - kept; lost > 0 {
 		d.hub.stats.Lost += lost
-		l.owed = appendControl(l.owed, notify.LineLost, lost)
+		l.unsent = appendControl(l.unsent, notify.LineLost, lost)
 	}
 }
 

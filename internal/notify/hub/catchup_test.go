@@ -34,7 +34,7 @@ func TestBridgeToAnOldView(t *testing.T) {
 				}
 				d.bridge(l)
 				if l.ending {
-					t.Fatalf("closed: %s", l.owed)
+					t.Fatalf("closed: %s", l.unsent)
 				}
 			}
 			if h.log.first() <= d.view.first() {

@@ -88,7 +88,7 @@ func (d *distributor) take() {
 			d.remove(l)
 		default:
 			if l.wrote {
-				l.wrote, l.blocked, l.owed = false, false, nil
+				l.wrote, l.blocked, l.unsent = false, false, nil
 				if l.doomed && !h.closed {
 					l.doomed = false
 					l.conn.SetWriteDeadline(time.Time{})
@@ -225,7 +225,7 @@ func (d *distributor) deliverGroup(g *group) {
 }
 
 // write sends a listener lines from up to to, and says whether it took them
-// all. If not, it is in no group any more: what it took in part it is owed, and
+// all. If not, it is in no group any more: of what it took in part the rest is unsent, and
 // the message after that is due.
 func (d *distributor) write(l *listener, first uint64, lines *rendered, from, to int) bool {
 	start, end := lines.start(from), lines.start(to)
@@ -239,7 +239,7 @@ func (d *distributor) write(l *listener, first uint64, lines *rendered, from, to
 		return false
 	}
 	i := lines.at(start + n)
-	l.owed = slices.Clone(lines.text[start+n : lines.ends[i]])
+	l.unsent = slices.Clone(lines.text[start+n : lines.ends[i]])
 	l.next = first + uint64(lines.recs[i]) + 1
 	l.seen += uint64(i + 1 - from)
 	l.block()
@@ -397,7 +397,7 @@ func (d *distributor) sweep(now time.Time) {
 	}
 }
 
-// finish says whether every listener has what it is owed; if so, all are closed.
+// finish reports whether every listener has all that it is to get; if so, all are closed.
 // Listeners that do not read are ended by the deadline that Close has set.
 func (d *distributor) finish() bool {
 	h := d.hub

@@ -245,7 +245,7 @@ func (g *history) keepEdge(seq uint64, r record, line []byte) {
 	c.recs = append(c.recs, r)
 }
 
-// lacks says whether an edge of these letters with number from or above is
+// lacks reports whether an edge of these letters with number from or above is
 // kept no more.
 func (g *history) lacks(set letters, from uint64) bool {
 	for i, seq := range g.forgotten {
@@ -256,7 +256,7 @@ func (g *history) lacks(set letters, from uint64) bool {
 	return false
 }
 
-// compressed gives what is left of the messages from number from up to to,
+// compressed returns what is left of the messages from number from up to to,
 // which is at most the first chunk's, in order: about limit lines, and the
 // number to go on from.
 func (g *history) compressed(set letters, from, to uint64, limit int) (lines []kept, next uint64) {

@@ -21,7 +21,7 @@ type Options struct {
 // options do not say another.
 const DefaultMaxListeners = 10000
 
-// closeGrace is how long Close lets listeners read what they are owed.
+// closeGrace is how long Close lets listeners read what they have not got.
 const closeGrace = time.Second
 
 // A Hub sends a daemon's messages to its listeners. Its methods may be called
@@ -50,7 +50,7 @@ type Hub struct {
 	refusals chan struct{}  // as many connections may be refused politely at a time
 }
 
-// Stats are figures of a hub for status lines and metrics. All but Listeners
+// Stats are counts of a hub for status lines and metrics. All but Listeners
 // only ever grow.
 type Stats struct {
 	Listeners int    // connected now
@@ -147,7 +147,7 @@ func (h *Hub) Seed(msgs ...notify.Message) {
 	}
 }
 
-// Stats returns the present figures.
+// Stats returns the present counts.
 func (h *Hub) Stats() Stats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -157,7 +157,7 @@ func (h *Hub) Stats() Stats {
 }
 
 // Close stops accepting, lets the listeners read for at most a second what
-// they are owed, and closes the connections. What is published afterwards goes
+// they have not got, and closes the connections. What is published afterwards goes
 // nowhere. Closing twice is harmless.
 func (h *Hub) Close() {
 	h.mu.Lock()

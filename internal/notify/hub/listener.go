@@ -35,15 +35,15 @@ type listener struct {
 	index      int    // in group.members
 	next       uint64 // number of the next message to look at
 	seen       uint64 // messages of its letters before next, got or reported lost
-	owed       []byte // bytes to be sent before anything else, never more than a line or a snapshot
+	unsent     []byte // bytes to be sent before anything else, never more than a line or a snapshot
 	joining    bool   // a snapshot is due when it has caught up
 	snapshot   []byte // the one that is due; nil: none
 	stands     uint64 // number of the message after the last that is in it
 	standsSeen uint64 // messages of its letters before that
 	queued     bool   // in the distributor's queue
-	blocked    bool   // a goroutine is writing owed
+	blocked    bool   // a goroutine is writing unsent
 	since      time.Time
-	ending     bool // close when owed is written
+	ending     bool // close when unsent is written
 	doomed     bool // an edge that it has not got is kept no more
 	removed    bool
 
@@ -159,11 +159,11 @@ func (l *listener) attempt(p []byte) (int, error) {
 	return 0, l.err
 }
 
-// send writes what is owed, and says whether all of it is gone. If not, either
+// send writes what is unsent, and says whether all of it is gone. If not, either
 // a goroutine has taken over and will report, or err says why it is hopeless.
 func (l *listener) send() (all bool, err error) {
-	for len(l.owed) > 0 {
-		n, err := l.attempt(l.owed)
+	for len(l.unsent) > 0 {
+		n, err := l.attempt(l.unsent)
 		if err != nil {
 			return false, err
 		}
@@ -171,17 +171,17 @@ func (l *listener) send() (all bool, err error) {
 			l.block()
 			return false, nil
 		}
-		l.owed = l.owed[n:]
+		l.unsent = l.unsent[n:]
 	}
-	l.owed = nil
+	l.unsent = nil
 	return true, nil
 }
 
-// block leaves what is owed to a goroutine that may wait, and lets it report.
+// block leaves what is unsent to a goroutine that may wait, and lets it report.
 func (l *listener) block() {
 	l.blocked, l.since = true, time.Now()
 	go func() {
-		_, err := l.conn.Write(l.owed)
+		_, err := l.conn.Write(l.unsent)
 		l.hub.mu.Lock()
 		defer l.hub.mu.Unlock()
 		l.wrote, l.fault = true, err

@@ -30,7 +30,7 @@ func ParseSource(s string) (Source, error) {
 	return Source{Name: name, Dial: sp.Dial}, nil
 }
 
-// sourceName says whether s can be a name; a path or a specification with an
+// sourceName reports whether s can be a name; a path or a specification with an
 // equals sign in it is none.
 func sourceName(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
