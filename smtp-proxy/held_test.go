@@ -43,7 +43,7 @@ func holdMessages(t *testing.T, contents ...string) *heldBox {
 // run runs a command about what is held.
 func (h *heldBox) run(t *testing.T, b *testenv.Backend, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
-	p := newProgram(nil)
+	p := new(program)
 	p.settings = *parseSettings(t, slices.Concat(h.args, []string{behind(b), "held"}, args)...)
 	var out, errs strings.Builder
 	status = p.commands()["held "+args[0]](&out, &errs)
@@ -117,7 +117,7 @@ func TestHeldReleaseTwice(t *testing.T) {
 	ids := h.ids(t)
 	var wg sync.WaitGroup
 	for range 3 {
-		p := newProgram(nil)
+		p := new(program)
 		p.settings = *parseSettings(t, slices.Concat(h.args, []string{behind(b), "held", "release"}, ids)...)
 		wg.Go(func() { p.commands()["held release"](io.Discard, io.Discard) })
 	}

@@ -118,7 +118,7 @@ func TestKeepSettings(t *testing.T) {
 		{"--keep-max=0", "keep-max: value is too small"}, {"--keep-max-size=1", "keep-max-size: value is too small"},
 	} {
 		s := &settings{}
-		err := readSettings(s, []string{tt.arg, "--config", "/dev/null"}, func(string) (string, bool) { return "", false })
+		err := readSettings(s, []string{tt.arg, "--config", "/dev/null"})
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.arg, err, tt.want)
 		}

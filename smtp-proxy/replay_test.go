@@ -14,7 +14,7 @@ import (
 // runReplay runs the command with a multiplexor.
 func runReplay(t *testing.T, m *fakeMultiplexor, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
-	p := newProgram(nil)
+	p := new(program)
 	p.settings = *parseSettings(t, append([]string{"--multiplexor", m.spec, "--spool", m.spool, "replay"}, args...)...)
 	var out, errs strings.Builder
 	status = p.replay(&out, &errs)

@@ -54,11 +54,17 @@ func parseSettings(t testing.TB, args ...string) *settings {
 	t.Helper()
 	s := &settings{}
 	args = append([]string{"--maxloadavg=0", "--error-delay=0"}, append(args, "--config", "/dev/null", "--hostname", "proxy.example")...) // this machine may be busy
-	p := config.Parser{Program: programName, Lookup: func(string) (string, bool) { return "", false }}
-	if _, err := p.Parse(s, args); err != nil {
+	if err := readSettings(s, args); err != nil {
 		t.Fatalf("settings %q: %v", args, err)
 	}
 	return s
+}
+
+// readSettings reads settings as the daemon skeleton does, but not from the environment.
+func readSettings(s *settings, args []string) error {
+	p := config.Parser{Program: programName, Lookup: func(string) (string, bool) { return "", false }}
+	_, err := p.Parse(s, args)
+	return err
 }
 
 // startProxy starts a server with settings given as arguments.
