@@ -12,7 +12,7 @@ import (
 	"postern/internal/config"
 	"postern/internal/daemon"
 	"postern/internal/listen"
-	"postern/internal/notify"
+	"postern/internal/notify/hub"
 	"postern/internal/sockspec"
 	"postern/internal/tlsconf"
 	"postern/postern-board/watch"
@@ -21,7 +21,7 @@ import (
 // settings are all settings of postern-board: command line, environment and file.
 type settings struct {
 	daemon.Common `embed:""`
-	notify.Access
+	hub.Access
 	listen.Rights
 
 	HTTP    []string `name:"http" placeholder:"SPEC" help:"Listen here for browsers of this machine, or a reverse proxy: a UNIX socket, or TCP on loopback. May be given several times."`

@@ -2,14 +2,13 @@
 package main
 
 import (
-	"os"
 	"slices"
 
 	"postern/internal/daemon"
-	"postern/internal/notify"
+	"postern/internal/notify/listener"
 )
 
-func main() { daemon.Run((&server{conf: &settings{}, args: os.Args[1:]}).program()) }
+func main() { daemon.Run((&server{conf: &settings{}}).program()) }
 
 // program fills in the skeleton of a daemon.
 func (srv *server) program() daemon.Program {
@@ -20,7 +19,7 @@ func (srv *server) program() daemon.Program {
 		Settings:    s,
 		Check:       s.check,
 		Warnings:    s.warnings,
-		Reloads:     notify.Reloads,
+		Reloads:     listener.Reloads,
 		Files:       func() []string { return slices.Concat(s.TLS.Files(), s.passwordFiles()) },
 		Listeners:   s.listeners,
 		Open:        srv.open,

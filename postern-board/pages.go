@@ -14,7 +14,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"postern/internal/notify"
+	"postern/internal/printable"
 	"postern/postern-board/watch"
 )
 
@@ -194,7 +194,7 @@ func (p *pages) render(v *view, r *http.Request) ([]byte, error) {
 var functions = template.FuncMap{
 	"iso":       func(t time.Time) string { return t.Format(time.RFC3339) },
 	"clock":     clock,
-	"printable": notify.Printable,
+	"printable": printable.Text,
 	"count": func(n int) string {
 		if n < 0 {
 			return ""

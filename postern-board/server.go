@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"postern/internal/connlimit"
 	"postern/internal/daemon"
 	"postern/internal/notify"
+	"postern/internal/notify/hub"
 	"postern/internal/tlsconf"
 	"postern/postern-board/watch"
 )
@@ -42,13 +42,12 @@ type access struct {
 // server is the web server and what it shows.
 type server struct {
 	conf   *settings // of the start
-	args   []string  // they are read from, and again at a reload
 	log    *slog.Logger
 	access atomic.Pointer[access]
 	logins connlimit.Logins
 	board  *watch.Board
 	pages  *pages
-	hub    *notify.Hub
+	hub    *hub.Hub
 	meters *meters
 	status func(string)
 	ending chan struct{} // closed when streams are to end
@@ -83,7 +82,7 @@ func (srv *server) prepare(log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	srv.hub = notify.NewHub(options)
+	srv.hub = hub.New(options)
 	srv.board = watch.New(s.targets, watch.Options{Interval: s.Interval, History: s.History, Log: log})
 	srv.pages = newPages(srv.board)
 	srv.meters = newMeters(srv)
@@ -208,13 +207,8 @@ func (srv *server) reload(env *daemon.Env) {
 }
 
 func (srv *server) tryReload(env *daemon.Env) (later []string, err error) {
-	changed, err := env.Changed()
-	if err != nil {
-		return nil, err
-	}
 	fresh := &settings{}
-	p := srv.program()
-	if err := p.Reread(fresh, srv.args); err != nil {
+	if later, err = env.Reread(fresh, fixed); err != nil {
 		return nil, err
 	}
 	if err := fresh.passed(env.Listeners); err != nil {
@@ -225,5 +219,5 @@ func (srv *server) tryReload(env *daemon.Env) (later []string, err error) {
 		return nil, err
 	}
 	srv.access.Store(a)
-	return slices.DeleteFunc(changed, func(name string) bool { return !slices.Contains(fixed, name) }), nil
+	return later, nil
 }

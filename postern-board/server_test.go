@@ -19,6 +19,7 @@ import (
 
 	"postern/internal/config"
 	"postern/internal/notify"
+	"postern/internal/notify/hub"
 	"postern/internal/testenv"
 )
 
@@ -82,14 +83,14 @@ func (srv *server) ask(r request) *httptest.ResponseRecorder {
 }
 
 // said is a daemon that has said these lines to the board.
-func said(t testing.TB, lines ...string) (h *notify.Hub, spec string) {
+func said(t testing.TB, lines ...string) (h *hub.Hub, spec string) {
 	t.Helper()
 	spec = filepath.Join(testenv.ShortDir(t), "n")
 	l, err := net.Listen("unix", spec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h = notify.NewHub(notify.Options{Letters: "ABCDEFGHIJKLMNOPQRSTUVWXYZ", MaxListeners: 10, Log: discard})
+	h = hub.New(hub.Options{Letters: "ABCDEFGHIJKLMNOPQRSTUVWXYZ", MaxListeners: 10, Log: discard})
 	served := testenv.Go(t, "the hub, which is closed", func() error { return h.Serve(l) })
 	t.Cleanup(func() {
 		h.Close()
@@ -98,7 +99,7 @@ func said(t testing.TB, lines ...string) (h *notify.Hub, spec string) {
 	return h, spec
 }
 
-func publish(h *notify.Hub, lines ...string) {
+func publish(h *hub.Hub, lines ...string) {
 	for _, line := range lines {
 		h.Publish(notify.Message{Letter: line[0], Text: strings.TrimPrefix(line[1:], " ")})
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/chromedp/chromedp/remote"
 
 	"postern/internal/notify"
+	"postern/internal/notify/hub"
 	"postern/internal/testenv"
 )
 
@@ -141,10 +142,10 @@ func (b *browser) eventually(what, expression string) {
 }
 
 // board starts a board that watches daemons of the test.
-func board(t *testing.T) (base string, proxy, pool *notify.Hub) {
+func board(t *testing.T) (base string, proxy, pool *hub.Hub) {
 	t.Helper()
 	dir := testenv.ShortDir(t)
-	daemon := func(name string) *notify.Hub {
+	daemon := func(name string) *hub.Hub {
 		l, err := net.Listen("unix", filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -152,7 +153,7 @@ func board(t *testing.T) (base string, proxy, pool *notify.Hub) {
 		if err := os.Chmod(filepath.Join(dir, name), 0o777); err != nil {
 			t.Fatal(err)
 		}
-		h := notify.NewHub(notify.Options{Letters: "ABCDEFGHIJKLMNOPQRSTUVWXYZ", MaxListeners: 10})
+		h := hub.New(hub.Options{Letters: "ABCDEFGHIJKLMNOPQRSTUVWXYZ", MaxListeners: 10})
 		served := testenv.Go(t, "the hub, which is closed", func() error { return h.Serve(l) })
 		t.Cleanup(func() {
 			h.Close()
@@ -175,7 +176,7 @@ func board(t *testing.T) (base string, proxy, pool *notify.Hub) {
 	return base, proxy, pool
 }
 
-func tell(h *notify.Hub, lines ...string) {
+func tell(h *hub.Hub, lines ...string) {
 	for _, line := range lines {
 		h.Publish(notify.Message{Letter: line[0], Text: strings.TrimPrefix(line[1:], " ")})
 	}

@@ -128,7 +128,7 @@ func words(e *listener.Event) string {
 	case listener.Other:
 		return "not understood: " + printable.Text(e.Text)
 	}
-	return meaning(e.Message)
+	return e.Words()
 }
 
 // Colours of the line format: the time, the source, and letters that matter.

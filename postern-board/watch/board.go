@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"postern/internal/notify"
+	"postern/internal/notify/listener"
 	"postern/internal/sockspec"
 )
 
@@ -61,12 +61,12 @@ func (b *Board) Run(ctx context.Context) {
 
 // listen follows the events of a daemon.
 func (b *Board) listen(ctx context.Context, d *daemon) {
-	f := notify.Follower{
-		Source:   notify.Source{Name: d.target.Gateway, Dial: func(ctx context.Context) (net.Conn, error) { return d.target.Notify.Dial(ctx) }},
-		Interest: notify.Interest{Letters: "*"},
+	f := listener.Follower{
+		Source:   listener.Source{Name: d.target.Gateway, Dial: func(ctx context.Context) (net.Conn, error) { return d.target.Notify.Dial(ctx) }},
+		Interest: listener.Interest{Letters: "*"},
 	}
 	for {
-		err := f.Follow(ctx, func(e notify.Event) error {
+		err := f.Follow(ctx, func(e listener.Event) error {
 			if line, keep := d.take(&e, time.Now()); keep {
 				b.history.add(line)
 			}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"postern/internal/notify"
+	"postern/internal/notify/listener"
+	"postern/internal/printable"
 )
 
 // Bounds of what is kept of one daemon.
@@ -30,7 +32,7 @@ func (l *Link) set(err error, now time.Time) {
 	}
 	l.Error = ""
 	if err != nil {
-		l.Error = printable(err.Error())
+		l.Error = clean(err.Error())
 	}
 }
 
@@ -84,19 +86,19 @@ func newDaemon(t Target) *daemon {
 }
 
 // take takes an event into account. It returns the line to be kept, if there is one.
-func (d *daemon) take(e *notify.Event, now time.Time) (l Line, keep bool) {
+func (d *daemon) take(e *listener.Event, now time.Time) (l Line, keep bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch e.Kind {
-	case notify.Up:
+	case listener.Up:
 		d.events.set(nil, now)
-	case notify.Down:
+	case listener.Down:
 		d.events.set(e.Err, now)
-	case notify.Lost:
+	case listener.Lost:
 		d.lost += e.Lost
-	case notify.State:
+	case listener.State:
 		d.apply(e.Message, e.Time)
-	case notify.Happened:
+	case listener.Happened:
 		if e.Letter < 'A' || e.Letter > 'Z' {
 			return l, false
 		}
@@ -109,7 +111,7 @@ func (d *daemon) take(e *notify.Event, now time.Time) (l Line, keep bool) {
 }
 
 // line makes the line of a message.
-func (d *daemon) line(e *notify.Event) Line {
+func (d *daemon) line(e *listener.Event) Line {
 	m := notify.Message{Letter: e.Letter, Text: short(e.Text, maxText)}
 	l := Line{Time: e.Time, Target: &d.target, Message: m}
 	l.Session, l.Address = parties(m)
@@ -140,11 +142,11 @@ func (d *daemon) apply(m notify.Message, at time.Time) {
 	case notify.LetterSome:
 		d.full.set("", at)
 	case notify.LetterFault:
-		d.fault.set(printable(m.Text), at)
+		d.fault.set(clean(m.Text), at)
 	case notify.LetterGate:
 		d.load.set(strings.Trim(m.Text, "0"), at)
 	case notify.LetterReread:
-		d.reload = standing{printable(m.Text), at}
+		d.reload = standing{clean(m.Text), at}
 	case notify.LetterStatus:
 		d.applyWorker(m, at)
 	}
@@ -164,12 +166,12 @@ func (d *daemon) applyWorker(m notify.Message, at time.Time) {
 		w = &Worker{Slot: slot}
 		d.workers[slot] = w
 	}
-	if state, ok := m.WorkerState(); ok {
+	if _, state, ok := m.StateChange(); ok {
 		w.State, w.Since, w.Tag = strings.ToLower(state), at, ""
 		return
 	}
 	_, tag, _ := strings.Cut(m.Text, " ")
-	w.Tag = notify.Printable(short(tag, maxTag))
+	w.Tag = printable.Text(short(tag, maxTag))
 }
 
 // number reads a count; -1 is none.

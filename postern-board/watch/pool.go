@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"postern/internal/mxproto"
-	"postern/internal/notify"
+	"postern/internal/printable"
 )
 
 // A Pool is what a multiplexor says of itself when it is asked.
@@ -78,7 +78,7 @@ func (p *Pool) readWorkers(reply string, now time.Time) bool {
 		p.Workers = append(p.Workers, Worker{
 			Slot: w.Slot, State: mxproto.StateNames[w.State],
 			Since: now.Add(-time.Duration(w.Ago) * time.Second),
-			Tag:   notify.Printable(short(w.Tag, maxTag)),
+			Tag:   printable.Text(short(w.Tag, maxTag)),
 		})
 	}
 	return ok

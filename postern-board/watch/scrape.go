@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
-	"postern/internal/notify"
+	"postern/internal/printable"
 )
 
 // Bounds of a reading of metrics.
@@ -60,8 +60,8 @@ func (s *scrape) value(name, labels string) (v float64, ok bool) {
 	return v, ok
 }
 
-// printable is a short text that is safe to show.
-func printable(s string) string { return notify.Printable(short(s, maxText)) }
+// clean is a short text that is safe to show.
+func clean(s string) string { return printable.Text(short(s, maxText)) }
 
 // reader reads the metrics of one daemon.
 type reader struct {
@@ -129,7 +129,7 @@ func (r *reader) parse(text io.Reader) (*scrape, error) {
 			for _, pair := range m.GetLabel() {
 				labels = append(labels, fmt.Sprintf("%s=%q", pair.GetName(), pair.GetValue()))
 			}
-			f := Figure{Name: printable(name), Labels: printable(strings.Join(labels, ",")), Help: printable(family.GetHelp())}
+			f := Figure{Name: clean(name), Labels: clean(strings.Join(labels, ",")), Help: clean(family.GetHelp())}
 			switch {
 			case m.GetCounter() != nil:
 				f.Value, f.Counter = m.GetCounter().GetValue(), true

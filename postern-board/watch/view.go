@@ -148,7 +148,7 @@ func (d *daemon) judge(v *View) {
 	}
 	d.judgeEvents(v)
 	if p := d.pool; p != nil && d.status.Up && p.Health != nil && d.fault.Text == "" && p.Health.Fault != "" {
-		v.add(true, "workers come to nothing: "+printable(p.Health.Fault), time.Time{})
+		v.add(true, "workers come to nothing: "+clean(p.Health.Fault), time.Time{})
 	}
 	if s := d.scrape(); s != nil && d.metrics.Up {
 		s.judge(v)

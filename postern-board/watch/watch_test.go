@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"postern/internal/notify"
+	"postern/internal/notify/hub"
+	"postern/internal/notify/listener"
 	"postern/internal/sockspec"
 	"postern/internal/testenv"
 )
@@ -22,14 +24,14 @@ import (
 // discard is a log that nobody reads.
 var discard = slog.New(slog.DiscardHandler)
 
-// hub is a daemon's side of its notification socket.
-func hub(t testing.TB, path string) *notify.Hub {
+// newHub is a daemon's side of its notification socket.
+func newHub(t testing.TB, path string) *hub.Hub {
 	t.Helper()
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := notify.NewHub(notify.Options{Letters: "ABCDEFGHIJKLMNOPQRSTUVWXYZ", MaxListeners: 10, Log: discard})
+	h := hub.New(hub.Options{Letters: "ABCDEFGHIJKLMNOPQRSTUVWXYZ", MaxListeners: 10, Log: discard})
 	served := testenv.Go(t, "the hub, which is closed", func() error { return h.Serve(l) })
 	t.Cleanup(func() {
 		h.Close()
@@ -53,7 +55,7 @@ func running(t testing.TB, targets []Target, history int) *Board {
 
 func unix(path string) sockspec.Spec { return sockspec.Spec{Network: "unix", Address: path} }
 
-func publish(h *notify.Hub, lines ...string) {
+func publish(h *hub.Hub, lines ...string) {
 	for _, line := range lines {
 		h.Publish(notify.Message{Letter: line[0], Text: strings.TrimPrefix(line[1:], " ")})
 	}
@@ -100,7 +102,7 @@ func TestParseTargets(t *testing.T) {
 // What a session and an address went through is found by either, in the words of postern-notify(7).
 func TestFind(t *testing.T) {
 	dir := testenv.ShortDir(t)
-	h := hub(t, filepath.Join(dir, "n"))
+	h := newHub(t, filepath.Join(dir, "n"))
 	b := running(t, []Target{{Gateway: "gw1", Kind: Proxy, Notify: unix(filepath.Join(dir, "n"))}}, 1000)
 	testenv.Eventually(t, "the link", func() bool { return b.Views()[0].Reachable })
 	publish(h, "G - 192.0.2.9 sessions 421", "C s1 192.0.2.1", "C s2 192.0.2.2", "A s2 q7 100 1", "J s1 554", "W s2 192.0.2.2 PLAIN ann", "D s1 192.0.2.1 3", "F 7")
@@ -139,7 +141,7 @@ func TestBRD_06_WhatIsKept(t *testing.T) {
 	d := newDaemon(Target{Gateway: "gw1", Kind: Proxy})
 	h := &history{most: 100}
 	take := func(text string) {
-		e := notify.Event{Kind: notify.Happened, Message: notify.Message{Letter: text[0], Text: text[2:]}}
+		e := listener.Event{Kind: listener.Happened, Message: notify.Message{Letter: text[0], Text: text[2:]}}
 		if l, keep := d.take(&e, time.Unix(1, 0)); keep {
 			h.add(l)
 		}
@@ -193,7 +195,7 @@ func TestRates(t *testing.T) {
 // What stands wrong is said, and is not said any more when it is over.
 func TestProblems(t *testing.T) {
 	dir := testenv.ShortDir(t)
-	h := hub(t, filepath.Join(dir, "n"))
+	h := newHub(t, filepath.Join(dir, "n"))
 	b := running(t, []Target{{Gateway: "gw1", Kind: Multiplexor, Notify: unix(filepath.Join(dir, "n"))}}, 1000)
 	problem := func() string {
 		var all []string

@@ -1,15 +1,14 @@
-package main
+package notify
 
 import (
 	"fmt"
 	"strings"
 
-	"postern/internal/notify"
 	"postern/internal/printable"
 )
 
-// meaning returns in English what a message means, in printable characters.
-func meaning(m notify.Message) string {
+// Words returns in English what the message means, in printable characters.
+func (m Message) Words() string {
 	text := printable.Text(m.Text)
 	f := strings.Fields(text)
 	arg := func(i int) string {
@@ -19,39 +18,39 @@ func meaning(m notify.Message) string {
 		return "?"
 	}
 	switch m.Letter {
-	case notify.LetterAccepted:
+	case LetterAccepted:
 		return fmt.Sprintf("session %s: accepted as %s, %s bytes, %s recipients", arg(0), arg(1), arg(2), arg(3))
-	case notify.LetterBusyTimeout:
+	case LetterBusyTimeout:
 		return "a worker was killed: busy for too long"
-	case notify.LetterConnected:
+	case LetterConnected:
 		return fmt.Sprintf("session %s: connected from %s", arg(0), arg(1))
-	case notify.LetterDisconnected:
+	case LetterDisconnected:
 		return fmt.Sprintf("session %s: disconnected from %s after %s seconds", arg(0), arg(1), arg(2))
-	case notify.LetterFault:
+	case LetterFault:
 		if text == "" {
 			return "workers can be started"
 		}
 		return "workers come to nothing: " + text
-	case notify.LetterFree:
+	case LetterFree:
 		return text + " free"
-	case notify.LetterGated:
+	case LetterGated:
 		return fmt.Sprintf("session %s: gate %s refuses %s, with %s", arg(0), arg(2), arg(1), arg(3))
-	case notify.LetterHeld:
+	case LetterHeld:
 		return fmt.Sprintf("session %s: held as %s: %s", arg(0), arg(1), strings.Join(f[min(2, len(f)):], " "))
-	case notify.LetterRejected:
+	case LetterRejected:
 		return fmt.Sprintf("session %s: refused for good with %s", arg(0), arg(1))
-	case notify.LetterGate:
+	case LetterGate:
 		switch text {
 		case "0":
 			return "the load is low enough"
 		case "1":
 			return "the load is too high"
 		}
-	case notify.LetterWorking:
+	case LetterWorking:
 		return text + " workers work"
-	case notify.LetterStamp:
+	case LetterStamp:
 		return fmt.Sprintf("stamp for %s, user %s", arg(0), arg(1))
-	case notify.LetterReread:
+	case LetterReread:
 		if why, failed := strings.CutPrefix(text, "failed"); failed {
 			return strings.TrimSuffix("the reload has failed: "+strings.TrimSpace(why), ": ")
 		}
@@ -59,22 +58,22 @@ func meaning(m notify.Message) string {
 			return "the settings are read again; these need a restart: " + names
 		}
 		return "the filter or the settings are read again"
-	case notify.LetterStatus:
+	case LetterStatus:
 		if from, to, ok := m.StateChange(); ok {
 			return fmt.Sprintf("worker %s: %s, was %s", arg(0), to, from)
 		}
 		return fmt.Sprintf("worker %s: %s", arg(0), strings.TrimSpace(printable.Text(m.Status())))
-	case notify.LetterDeferred:
+	case LetterDeferred:
 		return fmt.Sprintf("session %s: refused for now with %s", arg(0), arg(1))
-	case notify.LetterDied:
+	case LetterDied:
 		return "a worker died unexpectedly"
-	case notify.LetterWrongLogin:
+	case LetterWrongLogin:
 		return fmt.Sprintf("session %s: wrong password from %s by %s as %s", arg(0), arg(1), arg(2), arg(3))
-	case notify.LetterStampGone:
+	case LetterStampGone:
 		return "stamp gone for " + arg(0)
-	case notify.LetterSome:
+	case LetterSome:
 		return "some are free"
-	case notify.LetterNone:
+	case LetterNone:
 		return "none is free"
 	}
 	return text
