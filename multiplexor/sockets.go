@@ -12,9 +12,9 @@ import (
 
 	"postern/internal/config"
 	"postern/internal/listen"
-	"postern/internal/peercred"
 	"postern/internal/privdrop"
 	"postern/internal/safedir"
+	"postern/internal/sockspec"
 )
 
 // socket is a listener whose connections the loop accepts.
@@ -113,11 +113,11 @@ func (s *settings) checkDirectories(name string) int {
 
 // openEndpoints makes the loop accept connections.
 func (d *multiplexor) openEndpoints() error {
-	mayAsk, err := peercred.Users("request-users", d.settings.RequestUsers)
+	mayAsk, err := sockspec.Users("request-users", d.settings.RequestUsers)
 	if err != nil {
 		return err
 	}
-	mayLook, err := peercred.Users("status-users", d.settings.StatusUsers)
+	mayLook, err := sockspec.Users("status-users", d.settings.StatusUsers)
 	if err != nil {
 		return err
 	}

@@ -18,8 +18,8 @@ import (
 	"postern/internal/listen"
 	"postern/internal/netlist"
 	"postern/internal/notify/hub"
-	"postern/internal/peercred"
 	"postern/internal/safedir"
+	"postern/internal/sockspec"
 	"postern/internal/store"
 	"postern/internal/tlsconf"
 )
@@ -251,7 +251,7 @@ func (s *settings) check() error {
 	if _, err := s.Store.Load(); err != nil {
 		return err
 	}
-	if _, err := peercred.Users("stamp-users", s.StampUsers); err != nil {
+	if _, err := sockspec.Users("stamp-users", s.StampUsers); err != nil {
 		return err
 	}
 	_, err := s.Access.Options("", slog.New(slog.DiscardHandler))

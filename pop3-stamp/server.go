@@ -15,7 +15,7 @@ import (
 	"postern/internal/config"
 	"postern/internal/daemon"
 	"postern/internal/notify/hub"
-	"postern/internal/peercred"
+	"postern/internal/sockspec"
 	"postern/internal/statfile"
 	"postern/internal/store"
 )
@@ -82,7 +82,7 @@ func (srv *server) prepare(log *slog.Logger) error {
 		return err
 	}
 	srv.hub = hub.New(options)
-	if srv.stampUsers, err = peercred.Users("stamp-users", s.StampUsers); err != nil {
+	if srv.stampUsers, err = sockspec.Users("stamp-users", s.StampUsers); err != nil {
 		return err
 	}
 	srv.meters = newMeters(srv)

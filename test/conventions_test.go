@@ -95,7 +95,6 @@ var layers = map[string]layer{
 	"internal/connlimit":   leaf,
 	"internal/evloop":      leaf,
 	"internal/netlist":     leaf,
-	"internal/peercred":    leaf,
 	"internal/percent":     leaf,
 	"internal/printable":   leaf,
 	"internal/procstat":    leaf,

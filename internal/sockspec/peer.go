@@ -2,7 +2,10 @@ package sockspec
 
 import (
 	"errors"
+	"fmt"
 	"net"
+	"os/user"
+	"strconv"
 	"syscall"
 )
 
@@ -20,4 +23,21 @@ func Peer(conn net.Conn) (cred *syscall.Ucred, err error) {
 		cred, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
 	})
 	return cred, errors.Join(controlled, err)
+}
+
+// Users returns the ids of the users in a setting. A user is a name or a number;
+// one that does not exist is an error.
+func Users(setting string, names []string) (ids []uint32, err error) {
+	for _, name := range names {
+		id := name
+		if u, err := user.Lookup(name); err == nil {
+			id = u.Uid
+		}
+		uid, err := strconv.ParseUint(id, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("%s %q: no such user", setting, name)
+		}
+		ids = append(ids, uint32(uid))
+	}
+	return ids, nil
 }

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 
-	"postern/internal/peercred"
+	"postern/internal/sockspec"
 )
 
 // Access is what every daemon lets its administrator say about listeners. It is
@@ -22,7 +22,7 @@ func (a Access) Options(letters string, log *slog.Logger) (Options, error) {
 		return Options{}, fmt.Errorf("notify-limit %d: below one", a.NotifyLimit)
 	}
 	var err error
-	if o.Users, err = peercred.Users("notify-users", a.NotifyUsers); err != nil {
+	if o.Users, err = sockspec.Users("notify-users", a.NotifyUsers); err != nil {
 		return Options{}, err
 	}
 	return o, nil

@@ -1,9 +1,0 @@
-package peercred
-
-import (
-	"testing"
-
-	"postern/internal/testenv"
-)
-
-func TestMain(m *testing.M) { testenv.Main(m) }
