@@ -2,9 +2,9 @@ package procstat
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,15 +32,14 @@ func TestZombie(t *testing.T) {
 	if err := os.WriteFile(name, []byte("#!/bin/sh\nexit 7\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(name)
-	if err := cmd.Start(); err != nil {
+	pid, err := syscall.ForkExec(name, []string{name}, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Wait()
+	defer syscall.Wait4(pid, nil, 0, nil)
 	var st Stat
 	testenv.Eventually(t, "the end of a child", func() bool {
-		var err error
-		st, err = Read(cmd.Process.Pid)
+		st, err = Read(pid)
 		return err == nil && st.State == 'Z'
 	})
 	if st.Parent != os.Getpid() || st.Status.ExitStatus() != 7 || st.User > time.Minute {
