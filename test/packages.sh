@@ -33,7 +33,7 @@ chrooted() { chroot "$root" "$@"; }
 
 chrooted dpkg -i --force-depends /run/postern.deb >"$root/run/log" 2>&1 || { cat "$root/run/log"; fail 'does not install'; }
 chrooted id -u postern-filter >/dev/null || fail 'no account for workers'
-[ "$(chrooted stat -c '%a %U %G' /var/spool/postern)" = '750 postern postern-filter' ] || fail 'spool directory'
+[ "$(chrooted stat -c '%a %U %G' /var/spool/postern)" = '2750 postern postern-filter' ] || fail 'spool directory'
 for program in smtp-proxy multiplexor pop3-stamp postern-board notify-cat mx-ctrl; do
 	chrooted "$program" --version || fail "$program does not run"
 done

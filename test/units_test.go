@@ -173,6 +173,21 @@ func TestConventionUnitsOfDaemons(t *testing.T) {
 	}
 }
 
+// maxExposure is ten times the exposure that systemd-analyze security may find.
+const maxExposure = "15"
+
+// TestConventionUnitsAreNotExposed: a service can do little that it does not need.
+func TestConventionUnitsAreNotExposed(t *testing.T) {
+	analyze := testenv.Path(t, "exposure of the systemd units", "systemd-analyze")
+	for _, name := range unitFiles(t, "service") {
+		file := filepath.Join(testenv.Root(t), "etc/systemd", name)
+		stdout, stderr, status := testenv.Run(t, analyze, "security", "--no-pager", "--offline=yes", "--threshold="+maxExposure, file)
+		if status != 0 {
+			t.Errorf("systemd-analyze security: status %d\n%s%s", status, stdout, stderr)
+		}
+	}
+}
+
 // TestConventionUnitsAreInThePage: an administrator finds each in postern(7).
 func TestConventionUnitsAreInThePage(t *testing.T) {
 	t.Parallel()

@@ -269,8 +269,11 @@ func (s *Spool) fill(root *os.Root, name string) (_ *Dir, err error) {
 	d.fileMode = 0o600
 	if s.gid >= 0 {
 		d.fileMode = 0o640
-		if err := d.root.Chown(".", -1, s.gid); err != nil {
-			return nil, err
+		// From a set-group-ID spool directory it has the group already; the units' sandbox knows no chown.
+		if owner, ok := opened.Sys().(*syscall.Stat_t); !ok || int(owner.Gid) != s.gid {
+			if err := d.root.Chown(".", -1, s.gid); err != nil {
+				return nil, err
+			}
 		}
 		// Setgid, so that the workers' files get the group that we can read by.
 		if err := d.root.Chmod(".", 0o770|fs.ModeSetgid); err != nil {
