@@ -6,7 +6,7 @@
 #
 # Further: cover (bin/cover.html), strain (the tests again and again on a machine
 # under strain), bare (the tests on a bare Debian), boot (an installed system under
-# systemd; needs root), fuzz, bench, run, install, uninstall, packages, clean.
+# systemd; needs root), emulated (unit tests of other machines), fuzz, bench, run, install, uninstall, packages, clean.
 
 GO      ?= go
 # Where the programs are built, and installed from.
@@ -88,6 +88,9 @@ strain:
 bare:
 	@test/bare.sh
 
+emulated:
+	@test/emulated.sh
+
 fuzz:
 	@test/fuzz.sh $(FUZZTIME)
 
@@ -98,6 +101,7 @@ bench: build
 
 # Needs root, and debootstrap: see test/boot.
 boot: build
+	KINDS=deb etc/packages/build $(VERSION) $(shell $(GO) env GOHOSTARCH)
 	CGO_ENABLED=0 $(GO) build -o bin/boot ./test/boot
 	bin/boot $(BOOT)
 
@@ -171,4 +175,4 @@ packages:
 clean:
 	rm -rf bin
 
-.PHONY: all build programs completions check test cover soak strain bare fuzz bench boot demo run install uninstall packages clean
+.PHONY: all build programs completions check test cover soak strain bare emulated fuzz bench boot demo run install uninstall packages clean

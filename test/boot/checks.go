@@ -7,17 +7,31 @@ import (
 	"time"
 )
 
+// checks are all there is, those of set-ups with the sections of postern-setups(7) that they follow.
 var checks = []check{
 	{"events-after-installation", eventsAfterInstallation},
 	{"events-without-units", eventsWithoutUnits},
-	{"in-front-of-postfix", inFrontOfPostfix},
-	{"behind-postfix", behindPostfix},
+	{"in-front-of-a-host", setup{section: "IN FRONT OF A SERVER ON ANOTHER HOST", before: otherHost, pairs: []string{"mail.example.org:25", "mail.example.org:10025"}, passes: filtered}.play},
+	{"in-front-of-postfix", setup{section: "IN FRONT OF POSTFIX", before: withPostfix, passes: filtered}.play},
+	{"in-front-of-exim", setup{section: "IN FRONT OF EXIM", before: withExim, passes: filtered}.play},
+	{"in-front-of-opensmtpd", setup{section: "IN FRONT OF OPENSMTPD", before: withOpenSMTPD, passes: filtered}.play},
+	{"behind-postfix", setup{section: "BEHIND POSTFIX, BEFORE ITS QUEUE", before: withPostfix, passes: filtered, holder: "master"}.play},
+	{"behind-postfix-after-queue", setup{section: "BEHIND POSTFIX, AFTER ITS QUEUE", before: withPostfix, passes: filtered, holder: "master"}.play},
+	{"with-mimedefang", withMIMEDefang},
+	{"pop-before-smtp", setup{section: "POP BEFORE SMTP", before: withDovecot, passes: popBeforeSMTP}.play},
+	{"behind-haproxy", behindHAProxy},
+	{"certbot", certbot},
 	{"exec-sendmail", execSendmail},
+	{"make-install", makeInstall},
 	{"wrong-settings", wrongSettings},
 	{"quarantine", quarantine},
 	{"reload", reloads},
 	{"sockets-alone", socketsAlone},
 	{"restart-under-mail", restarts},
+	{"killed", killed},
+	{"full-disk", fullDisk},
+	{"upgrade", upgrade},
+	{"removal", removal},
 }
 
 // settings writes those of smtp-proxy. What the machine of the test does beside it is no reason to refuse mail.
@@ -43,7 +57,7 @@ func eventsAfterInstallation(m *machine) error {
 // eventsWithoutUnits: the samples as installed, and the accounts and directories that postern(7) makes, are all that it takes
 // where no unit makes sockets.
 func eventsWithoutUnits(m *machine) error {
-	b, err := blocks("postern.7", ".Ss Accounts", 0)
+	b, err := blocks("postern.7", ".Ss Accounts")
 	if err != nil {
 		return err
 	}
@@ -72,93 +86,11 @@ func eventsWithoutUnits(m *machine) error {
 	return nil
 }
 
-// postfixAt makes a Postfix of the services in place of that at port 25, which runs before and after a reboot.
-func (m *machine) postfixAt(services string) error {
-	if err := m.write("/tmp/services", services, 0o644); err != nil {
-		return err
-	}
-	_, err := m.run("sed -i '/^smtp  *inet/d' /etc/postfix/master.cf && cat /tmp/services >>/etc/postfix/master.cf && useradd -m kate")
-	return err
-}
-
-// inFrontOfPostfix follows postern(7).
-func inFrontOfPostfix(m *machine) error {
-	b, err := blocks("postern.7", ".Ss In front of Postfix on the same host", 0, 1, 2)
-	if err != nil {
-		return err
-	}
-	if _, err := m.run("systemctl enable postfix 2>&1"); err != nil {
-		return err
-	}
-	return m.setUp(b[0], b[1], b[2], "smtp-proxy")
-}
-
-// behindPostfix follows postern(7): Postfix keeps its port, also when the machine starts again.
-func behindPostfix(m *machine) error {
-	b, err := blocks("postern.7", ".Ss Behind Postfix, as its filter before the queue", 0, 1, 2)
-	if err != nil {
-		return err
-	}
-	if _, err := m.run("systemctl enable postfix 2>&1"); err != nil {
-		return err
-	}
-	return m.setUp(b[0], b[1], b[2], "master")
-}
-
 // dropIn copies an example to where a service finds it, as the pages say.
 func (m *machine) dropIn(example, service string) error {
 	dir := "/etc/systemd/system/" + service + ".service.d"
-	_, err := m.run("install -D -m 644 /usr/local/share/doc/postern/examples/" + example + " " + dir + "/" + example + " && systemctl daemon-reload")
+	_, err := m.run("install -D -m 644 /usr/share/doc/postern/examples/" + example + " " + dir + "/" + example + " && systemctl daemon-reload")
 	return err
-}
-
-// execSendmail hands mail to the sendmail of this host: without the drop-in with a warning, with it for good.
-func execSendmail(m *machine) error {
-	settings := "smtp inet_any:25\nupstream exec:/usr/sbin/sendmail -bs\nrefuse-relay yes\nlocal-domains example.org\n"
-	if err := m.settings(settings); err != nil {
-		return err
-	}
-	start := "sed -i '/^smtp  *inet/d' /etc/postfix/master.cf && useradd -m kate && systemctl start postfix && systemctl start smtp-proxy"
-	if _, err := m.run(start); err != nil {
-		return err
-	}
-	if said, err := m.run("journalctl -u smtp-proxy"); err != nil || !strings.Contains(said, "no_new_privs") {
-		return fmt.Errorf("without the drop-in nobody is warned (%v):\n%s", err, said)
-	}
-	if err := m.dropIn("exec-sendmail.conf", "smtp-proxy"); err != nil {
-		return err
-	}
-	if _, err := m.run("systemctl restart smtp-proxy"); err != nil {
-		return err
-	}
-	return m.mailPasses("exec", false)
-}
-
-// setUp makes a set-up with Postfix and wants mail to pass, with port 25 held by the program, also after a reboot.
-func (m *machine) setUp(services, settings, commands, holder string) error {
-	if err := m.postfixAt(services); err != nil {
-		return err
-	}
-	if err := m.settings(settings); err != nil {
-		return err
-	}
-	if _, err := m.run("set -e\n" + commands); err != nil {
-		return err
-	}
-	if err := m.mailPasses("before", true); err != nil {
-		return err
-	}
-	if err := m.reboot(); err != nil {
-		return err
-	}
-	if err := m.mailPasses("after", true); err != nil {
-		return fmt.Errorf("after the reboot: %w", err)
-	}
-	out, err := m.run("ss -Hltnp sport = 25")
-	if err != nil || !strings.Contains(out, holder) {
-		return fmt.Errorf("port 25 is held by %q (%v), want %s", out, err, holder)
-	}
-	return nil
 }
 
 // mailPasses sends a message to port 25 and looks whether kate has got it, and a worker has seen it if it is filtered.
@@ -172,7 +104,7 @@ func (m *machine) mailPasses(word string, filtered bool) error {
 		return err
 	}
 	return until(time.Minute, "mail in the box", func() error {
-		mail, err := m.run("cat /var/mail/kate")
+		mail, err := m.run("cat /var/mail/kate /home/kate/Maildir/new/* 2>/dev/null; true")
 		if err == nil && !strings.Contains(mail, "Subject: "+word) {
 			err = errors.New("no such message")
 		}
@@ -220,7 +152,7 @@ func wrongSettings(m *machine) error {
 // quarantine: a worker with the drop-in for MIMEDefang can write to its quarantine, also where the package has made none.
 func quarantine(m *machine) error {
 	const place = "/var/spool/MD-Quarantine"
-	worker := "#!/bin/sh\nmkdir " + place + "/qdir-1 && touch " + place + "/qdir-1/HEADERS\nexec /usr/local/libexec/postern/filter-basic \"$@\"\n"
+	worker := "#!/bin/sh\nmkdir " + place + "/qdir-1 && touch " + place + "/qdir-1/HEADERS /tmp/worker /var/tmp/worker\nexec /usr/libexec/postern/filter-basic \"$@\"\n"
 	if err := m.write("/usr/local/bin/worker", worker, 0o755); err != nil {
 		return err
 	}
@@ -234,8 +166,16 @@ func quarantine(m *machine) error {
 		said, _ := m.run("journalctl -u multiplexor")
 		return fmt.Errorf("%w\n%s", err, said)
 	}
-	return until(time.Minute, "the quarantine to be written", func() error {
+	if err := until(time.Minute, "the quarantine to be written", func() error {
 		_, err := m.run("test -f " + place + "/qdir-1/HEADERS")
 		return err
-	})
+	}); err != nil {
+		return err
+	}
+	// Its temporary directories are its own, and can be written to.
+	out, err := m.run("test ! -e /tmp/worker && test ! -e /var/tmp/worker && find /tmp/systemd-private-*multiplexor* /var/tmp/systemd-private-*multiplexor* -name worker | wc -l")
+	if err != nil || out != "2\n" {
+		return fmt.Errorf("files of the worker in temporary directories of its own: %q (%v), want 2", out, err)
+	}
+	return nil
 }

@@ -30,7 +30,7 @@ type machine struct {
 
 const (
 	bootTime    = 2 * time.Minute // on a busy machine
-	commandTime = time.Minute
+	commandTime = 3 * time.Minute // on a busy machine
 )
 
 // newMachine prepares a machine and does not boot it.

@@ -1,5 +1,5 @@
-// Boot installs the suite in a Debian, boots it with its systemd, and follows the manual pages as an
-// administrator would: set-ups, reboots, mistakes, restarts under load. Each check has a machine of its own, in
+// Boot installs the package in a Debian that runs its systemd, and follows the manual pages as an
+// administrator would: set-ups, reboots, mistakes, restarts under load, upgrade and removal. Each check has a machine of its own, in
 // namespaces without a network; it needs root, and debootstrap for the first time.
 //
 //	boot [-tree DIR] [-keep] [CHECK...]
@@ -78,13 +78,13 @@ func (c check) try(tree string, verbose bool) error {
 		return err
 	}
 	defer m.halt()
-	if err := install(m); err != nil {
+	if err := bring(m); err != nil {
 		return err
 	}
 	if err := m.boot(); err != nil {
 		return err
 	}
-	if _, err = m.run(afterInstall); err == nil {
+	if err = m.unpacked(); err == nil {
 		err = c.run(m)
 	}
 	if err != nil && verbose {
@@ -92,16 +92,4 @@ func (c check) try(tree string, verbose bool) error {
 		err = fmt.Errorf("%w\n%s", err, said)
 	}
 	return err
-}
-
-// afterInstall is what postern(7) has an administrator do.
-const afterInstall = "systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload"
-
-// install is make install of what is built, at its usual place.
-func install(m *machine) error {
-	out, err := exec.Command("make", "-s", "install", "DESTDIR="+m.dir+".upper").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("make install: %w\n%s", err, out)
-	}
-	return nil
 }

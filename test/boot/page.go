@@ -6,35 +6,29 @@ import (
 	"strings"
 )
 
-// block gives the n-th literal block of a section of a manual page, as a reader copies it.
-func block(page, section string, n int) (string, error) {
+// blocks gives the literal blocks below a heading of a manual page, as a reader copies them.
+func blocks(page, heading string) ([]string, error) {
 	text, err := os.ReadFile("man/" + page)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	_, rest, found := strings.Cut(string(text), section+"\n")
-	for ; found; n-- {
-		if _, rest, found = strings.Cut(rest, ".Bd -literal -offset indent\n"); !found {
+	_, rest, _ := strings.Cut(string(text), heading+"\n")
+	for _, next := range []string{"\n.Sh ", "\n.Ss "} {
+		rest, _, _ = strings.Cut(rest, next)
+	}
+	rest += "\n"
+	var found []string
+	for {
+		_, after, more := strings.Cut(rest, ".Bd -literal -offset indent\n")
+		if !more {
 			break
 		}
-		block, after, _ := strings.Cut(rest, ".Ed\n")
-		if n == 0 {
-			return strings.NewReplacer(`\e`, `\`, `\&`, "", "/usr/share/doc", "/usr/local/share/doc").Replace(block), nil
-		}
+		block, after, _ := strings.Cut(after, ".Ed\n")
+		found = append(found, strings.NewReplacer(`\e`, `\`, `\&`, "").Replace(block))
 		rest = after
 	}
-	return "", fmt.Errorf("%s has no such block in %q", page, section)
-}
-
-// blocks gives all of the given ones.
-func blocks(page, section string, numbers ...int) ([]string, error) {
-	var found []string
-	for _, n := range numbers {
-		b, err := block(page, section, n)
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, b)
+	if len(found) == 0 {
+		return nil, fmt.Errorf("%s has no blocks below %q", page, heading)
 	}
 	return found, nil
 }

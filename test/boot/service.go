@@ -107,7 +107,7 @@ func restarts(m *machine) error {
 	var senders sync.WaitGroup
 	accepted, failed := make([]int, 4), make([]error, 4)
 	for i := range accepted {
-		senders.Go(func() { accepted[i], failed[i] = m.sendUntil(stop, fmt.Sprintf("X-Sender: %d-", i)) })
+		senders.Go(func() { accepted[i], failed[i] = m.sendUntil(stop, "b@example.org", fmt.Sprintf("X-Sender: %d-", i)) })
 	}
 	err := func() error {
 		for range 3 {
@@ -148,7 +148,7 @@ func restarts(m *machine) error {
 
 // sendUntil sends messages with numbered fields, a session each, until stop is closed, and counts the 250s. A client that is
 // told to come again does.
-func (m *machine) sendUntil(stop <-chan struct{}, field string) (accepted int, err error) {
+func (m *machine) sendUntil(stop <-chan struct{}, to, field string) (accepted int, err error) {
 	for n := 0; ; n++ {
 		select {
 		case <-stop:
@@ -160,7 +160,7 @@ func (m *machine) sendUntil(stop <-chan struct{}, field string) (accepted int, e
 			return accepted, fmt.Errorf("not greeted: %q: %w", greeting, err)
 		}
 		if strings.HasPrefix(greeting, "220") {
-			err = c.send("b@example.org", fmt.Sprint(field, n))
+			err = c.send(to, fmt.Sprint(field, n))
 		} else {
 			err = fmt.Errorf("greeting %q", greeting)
 		}
@@ -171,4 +171,57 @@ func (m *machine) sendUntil(stop <-chan struct{}, field string) (accepted int, e
 			return accepted, err
 		}
 	}
+}
+
+// killed: whatever ends a daemon or stops it, clients find it again, and none of its ends closes the port.
+func killed(m *machine) error {
+	if err := m.follow(setup{section: "IN FRONT OF POSTFIX", before: withPostfix}); err != nil {
+		return err
+	}
+	for _, unit := range []string{"smtp-proxy", "multiplexor"} {
+		for _, signal := range []string{"KILL", "STOP"} { // a stopped one is found by the watchdog
+			before, err := m.run("systemctl show -P MainPID " + unit + "; systemctl kill --kill-whom=main -s " + signal + " " + unit)
+			if err != nil {
+				return err
+			}
+			if err := until(2*time.Minute, unit+" after SIG"+signal, func() error {
+				after, err := m.run("systemctl is-active -q " + unit + " && systemctl show -P MainPID " + unit)
+				if err == nil && after == before {
+					err = errors.New("still the same process")
+				}
+				return err
+			}); err != nil {
+				return err
+			}
+			word := unit + "-" + signal
+			if err := until(time.Minute, "mail after SIG"+signal, func() error { return m.mailPasses(word, true) }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// fullDisk: while there is no room for working directories clients keep their mail, and afterwards it passes.
+func fullDisk(m *machine) error {
+	if err := m.follow(setup{section: "IN FRONT OF POSTFIX", before: withPostfix}); err != nil {
+		return err
+	}
+	// The mount is to be seen in the sandbox of the services, too.
+	if _, err := m.run("set -e; systemctl stop smtp-proxy multiplexor; mount -t tmpfs -o size=1m,mode=2750,uid=$(id -u postern),gid=$(id -g postern-filter) tmpfs /var/spool/postern; " +
+		"systemctl start multiplexor smtp-proxy; dd if=/dev/zero of=/var/spool/postern/ballast bs=4k 2>/dev/null || true"); err != nil {
+		return err
+	}
+	c, greeting, err := m.connect(25, replyTime)
+	if err != nil || !strings.HasPrefix(greeting, "220") {
+		return fmt.Errorf("port 25 says %q (%v)", greeting, err)
+	}
+	defer c.conn.Close()
+	if err := c.send("kate@example.org", "Subject: full"); err == nil || !strings.Contains(err.Error(), `is "4`) {
+		return fmt.Errorf("with a full disk: %v, want a reply 4xx", err)
+	}
+	if _, err := m.run("rm /var/spool/postern/ballast"); err != nil {
+		return err
+	}
+	return m.mailPasses("room", true)
 }
