@@ -88,7 +88,7 @@ func (c check) try(tree string, verbose bool) error {
 		err = c.run(m)
 	}
 	if err != nil && verbose {
-		said, _ := m.run("journalctl -b --no-pager -o short-monotonic -u smtp-proxy* -u multiplexor* -u pop3-stamp* -u postfix* -u dovecot* | tail -60")
+		said, _ := m.run("journalctl -b --no-pager -o short-monotonic -u smtp-proxy* -u multiplexor* -u pop3-stamp* -u postfix* -u exim4* -u opensmtpd* -u dovecot* -u haproxy* | tail -60")
 		err = fmt.Errorf("%w\n%s", err, said)
 	}
 	return err

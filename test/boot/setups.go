@@ -27,8 +27,10 @@ type setup struct {
 	holder  string                       // who has port 25; "" for the proxy
 }
 
-// filtered wants a message to be delivered, and to have been filtered.
-func filtered(m *machine, word string) error { return m.mailPasses(word, true) }
+// filtered wants a message to be delivered, and to have been filtered. Some servers listen a moment after their start.
+func filtered(m *machine, word string) error {
+	return until(time.Minute, "mail to pass", func() error { return m.mailPasses(word, true) })
+}
 
 // play follows the section, and wants mail to pass, with port 25 held by the right program, also after a reboot.
 func (s setup) play(m *machine) error {

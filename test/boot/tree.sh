@@ -11,8 +11,10 @@ command -v debootstrap >/dev/null || {
 }
 rm -rf "$tree"
 mkdir -p "$tree"
-debootstrap --variant=minbase --include=dbus,dovecot-pop3d,haproxy,iproute2,mimedefang,netcat-openbsd,perl-openssl-defaults,postfix,procps,systemd,systemd-sysv \
+debootstrap --variant=minbase --include=dbus,dovecot-pop3d,haproxy,iproute2,libnet-dns-perl,mimedefang,netcat-openbsd,perl-openssl-defaults,postfix,procps,systemd,systemd-sysv \
 	bookworm "$tree" http://deb.debian.org/debian >"$tree.log" || { tail -3 "$tree.log" >&2; exit 1; }
+# debootstrap may leave one that starts nothing.
+[ ! -e "$tree/usr/sbin/start-stop-daemon.REAL" ] || mv "$tree/usr/sbin/start-stop-daemon.REAL" "$tree/usr/sbin/start-stop-daemon"
 # Servers that take the place of Postfix in a check, which has no network.
 cp /etc/resolv.conf "$tree/etc/resolv.conf"
 for package in exim4-daemon-light opensmtpd; do
