@@ -113,7 +113,7 @@ func upgrade(m *machine) error {
 			return fmt.Errorf("processes before %v, after %v", pids(before), pids(after))
 		}
 	}
-	if out, err := m.run("dpkg-query -W -f '${Version}' postern; systemctl --failed --no-legend 'smtp-proxy*' 'multiplexor*' 'pop3-stamp*'"); err != nil || strings.Contains(out, "0.0.1") || strings.Contains(out, "failed") {
+	if out, err := m.run("dpkg-query -W -f '${Version}' postern; systemctl list-units --failed --no-legend 'smtp-proxy*' 'multiplexor*' 'pop3-stamp*'"); err != nil || strings.Contains(out, "0.0.1") || strings.Contains(out, "failed") {
 		return fmt.Errorf("after the upgrade: %q (%v)", out, err)
 	}
 	return m.mailPasses("upgraded", true)
@@ -128,7 +128,7 @@ func removal(m *machine) error {
 		return err
 	}
 	left := "ss -Hltn sport = 25; pgrep -a 'smtp-proxy|multiplexor|filter-basic'; systemctl list-unit-files --no-legend 'smtp-proxy*' 'multiplexor*' 'pop3-stamp*' 'postern*'; " +
-		"systemctl list-units --all --no-legend 'smtp-proxy*' 'multiplexor*'; systemctl --failed --no-legend 'smtp-proxy*' 'multiplexor*' 'pop3-stamp*'; find /etc/systemd -name 'smtp-proxy*' -o -name 'multiplexor*'; true"
+		"systemctl list-units --all --no-legend 'smtp-proxy*' 'multiplexor*'; systemctl list-units --failed --no-legend 'smtp-proxy*' 'multiplexor*' 'pop3-stamp*'; find /etc/systemd -name 'smtp-proxy*' -o -name 'multiplexor*'; true"
 	if out, err := m.run(left); err != nil || out != "" {
 		return fmt.Errorf("left after removal (%v):\n%s", err, out)
 	}
