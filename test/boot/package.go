@@ -127,7 +127,7 @@ func removal(m *machine) error {
 	if _, err := m.run("dpkg -r postern 2>&1"); err != nil {
 		return err
 	}
-	left := "ss -Hltn sport = 25; pgrep -a 'smtp-proxy|multiplexor|filter-basic'; systemctl list-unit-files --no-legend 'smtp-proxy*' 'multiplexor*' 'pop3-stamp*' 'postern*'; " +
+	left := "ss -Hltn sport = 25; pgrep -af '/(smtp-proxy|multiplexor|filter-basic)( |$)'; systemctl list-unit-files --no-legend 'smtp-proxy*' 'multiplexor*' 'pop3-stamp*' 'postern*'; " +
 		"systemctl list-units --all --no-legend 'smtp-proxy*' 'multiplexor*'; systemctl list-units --failed --no-legend 'smtp-proxy*' 'multiplexor*' 'pop3-stamp*'; find /etc/systemd -name 'smtp-proxy*' -o -name 'multiplexor*'; true"
 	if out, err := m.run(left); err != nil || out != "" {
 		return fmt.Errorf("left after removal (%v):\n%s", err, out)

@@ -167,7 +167,7 @@ func (m *machine) sendUntil(stop <-chan struct{}, to, field string) (accepted in
 		c.conn.Close()
 		if err == nil {
 			accepted++
-		} else if !strings.Contains(err.Error(), `"421 `) {
+		} else if !strings.Contains(err.Error(), `"421 `) && !strings.Contains(err.Error(), `"451 4.3.0 `) { // while the workers start again
 			return accepted, err
 		}
 	}
