@@ -51,7 +51,7 @@ TOOLS    = notify-cat notify-exec notify-wait
 SBIN     = $(DAEMONS) mx-ctrl
 WORKERS  = filter-basic
 PROGRAMS = $(TOOLS) $(SBIN) $(WORKERS)
-SOURCES  = ./smtp-proxy ./multiplexor ./multiplexor/mx-ctrl ./pop3-stamp ./postern-board \
+SOURCES  = ./smtp-proxy ./multiplexor ./multiplexor/mx-ctrl ./pop3-stamp ./board/postern-board \
            ./filters/filter-basic ./notify-tools/notify-cat \
            ./notify-tools/notify-exec ./notify-tools/notify-wait
 

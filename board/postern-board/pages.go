@@ -14,8 +14,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"postern/board/postern-board/watch"
 	"postern/internal/printable"
-	"postern/postern-board/watch"
 )
 
 //go:embed web

@@ -9,13 +9,13 @@ import (
 	"strings"
 	"time"
 
+	"postern/board/postern-board/watch"
 	"postern/internal/config"
 	"postern/internal/daemon"
 	"postern/internal/listen"
 	"postern/internal/notify/hub"
 	"postern/internal/sockspec"
 	"postern/internal/tlsconf"
-	"postern/postern-board/watch"
 )
 
 // settings are all settings of postern-board: command line, environment and file.

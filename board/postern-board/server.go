@@ -14,13 +14,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"postern/board/postern-board/watch"
 	"postern/internal/config"
 	"postern/internal/connlimit"
 	"postern/internal/daemon"
 	"postern/internal/notify"
 	"postern/internal/notify/hub"
 	"postern/internal/tlsconf"
-	"postern/postern-board/watch"
 )
 
 // Limits of the web server: whoever can reach it may ask, but neither in numbers nor slowly.
