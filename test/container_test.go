@@ -27,15 +27,19 @@ func (c *container) command(env string, args ...string) *exec.Cmd {
 
 // TestContainer: the image's programs need nothing but what is in it, and no right; its health check tells who answers.
 func TestContainer(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t)
 	testenv.Need(t, "container", "make", "unshare", "setpriv")
 	c := &container{t: t, root: testenv.ShortDir(t)}
-	for _, args := range [][]string{{"make", "-s", "build"}, {"etc/container/rootfs", c.root}} {
-		cmd := exec.Command(args[0], args[1:]...)
-		cmd.Dir = testenv.Root(t)
-		if stdout, stderr, status := testenv.RunCmd(t, cmd); status != 0 {
-			t.Fatalf("%q: status %d\n%s%s", args, status, stdout, stderr)
-		}
+	built := ""
+	for program := range programs {
+		built = filepath.Dir(testenv.Binary(t, program))
+	}
+	cmd := exec.Command("etc/container/rootfs", c.root)
+	cmd.Dir = testenv.Root(t)
+	cmd.Env = append(os.Environ(), "BIN="+built)
+	if stdout, stderr, status := testenv.RunCmd(t, cmd); status != 0 {
+		t.Fatalf("etc/container/rootfs: status %d\n%s%s", status, stdout, stderr)
 	}
 	backend := testenv.StartBackend(t)
 	port := testenv.FreePort(t)

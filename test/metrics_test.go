@@ -70,6 +70,7 @@ func get(url string) (status int, text string, err error) {
 
 // TestMetricsAreInThePage: postern-metrics(7) has each metric that the daemons export, and no other.
 func TestMetricsAreInThePage(t *testing.T) {
+	t.Parallel()
 	exported, described := map[string]bool{}, map[string]bool{}
 	for program, address := range measured(t) {
 		_, text, err := get("http://" + address + "/metrics")
@@ -102,6 +103,7 @@ func TestMetricsAreInThePage(t *testing.T) {
 
 // TestPrometheus has a real one read the metrics of all daemons, and evaluate the alerts and all of the dashboard.
 func TestPrometheus(t *testing.T) {
+	t.Parallel()
 	prometheus := testenv.Path(t, "Prometheus that reads the daemons", "prometheus")
 	rules := filepath.Join(testenv.Root(t), "etc/prometheus/postern.rules.yml")
 	promtool := testenv.Path(t, "check of the alerts", "promtool")

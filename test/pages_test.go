@@ -173,6 +173,7 @@ func TestConventionMakefileBuildsEveryProgram(t *testing.T) {
 // TestConventionMigrationNamesSettings: what postern-migrate(7) says that settings of other programs are called here is a
 // setting of one of the programs.
 func TestConventionMigrationNamesSettings(t *testing.T) {
+	t.Parallel()
 	known := map[string]bool{"DIR": true}
 	for _, program := range append([]string{"filter-basic"}, daemons...) {
 		for _, f := range flags(t, program) {

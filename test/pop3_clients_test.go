@@ -71,6 +71,7 @@ func fetched(file, said string) string {
 
 // TestPop3StampBetweenRealPeers: each client fetches its mail from each server through the proxy, and gets a stamp.
 func TestPop3StampBetweenRealPeers(t *testing.T) {
+	t.Parallel()
 	servers := map[string]func(t *testing.T) string{
 		"Dovecot": func(t *testing.T) string {
 			s := testenv.StartDovecot(t)
@@ -138,6 +139,7 @@ func stampsIn(t *testing.T, dir string) string {
 // TestFollowLogsOfRealServers: what Courier, Cyrus and Mailutils say of a login makes a stamp, and what they say of a wrong
 // password does not. TestStampByDovecot does the same with Dovecot.
 func TestFollowLogsOfRealServers(t *testing.T) {
+	t.Parallel()
 	courier := testenv.StartCourier(t, pop3Text)
 	mailutils := testenv.StartMailutils(t, "")
 	cyrus := testenv.StartCyrus(t)
@@ -185,6 +187,7 @@ func TestFollowLogsOfRealServers(t *testing.T) {
 
 // TestFollowJournal: entries come from journalctl, which is run again when it ends; one that is too long does not end it.
 func TestFollowJournal(t *testing.T) {
+	t.Parallel()
 	dir, stamps := testenv.ShortDir(t), t.TempDir()
 	entry := func(program, text string) string {
 		return fmt.Sprintf(`{"__CURSOR":"s=1","_PID":"77","SYSLOG_IDENTIFIER":"%s","MESSAGE":"%s"}`+"\n", program, text)
@@ -218,6 +221,7 @@ func TestFollowJournal(t *testing.T) {
 
 // TestFollowEndsWhileNothingComes: SIGTERM ends it also while standard input is silent.
 func TestFollowEndsWhileNothingComes(t *testing.T) {
+	t.Parallel()
 	stamps := t.TempDir()
 	cmd := exec.Command(testenv.Binary(t, "pop3-stamp"), "--config", "/dev/null", "--clientip-dir", stamps, "follow", "--file", "-", "--pattern", "courier")
 	in, out, err := os.Pipe()

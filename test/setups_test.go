@@ -10,6 +10,7 @@ import (
 // TestSetupWithScanners takes the settings of postern-setups(7) for the scanners, puts sockets of real ones in the place of
 // those of their packages, and has each find its mark. The other set-ups are played by `make boot`.
 func TestSetupWithScanners(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t) // rspamd and spamd become other users
 	_, section, _ := strings.Cut(readTree(t, "man/postern-setups.7"), ".Sh WITH CLAMD, RSPAMD AND SPAMD\n")
 	_, settings, _ := strings.Cut(section, "cat >/etc/postern/filter-basic.conf <<END\n")
@@ -39,6 +40,7 @@ func TestSetupWithScanners(t *testing.T) {
 
 // TestConventionSetupsArePlayed: each section of postern-setups(7) that has something to copy is followed by a test.
 func TestConventionSetupsArePlayed(t *testing.T) {
+	t.Parallel()
 	followed := readTree(t, "test/setups_test.go") + readTree(t, "test/boot/checks.go") + readTree(t, "test/boot/setups.go")
 	played := 0
 	for section := range strings.SplitSeq(readTree(t, "man/postern-setups.7"), "\n.Sh ") {

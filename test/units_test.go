@@ -178,6 +178,7 @@ const maxExposure = "15"
 
 // TestConventionUnitsAreNotExposed: a service can do little that it does not need.
 func TestConventionUnitsAreNotExposed(t *testing.T) {
+	t.Parallel()
 	analyze := testenv.Path(t, "exposure of the systemd units", "systemd-analyze")
 	for _, name := range unitFiles(t, "service") {
 		file := filepath.Join(testenv.Root(t), "etc/systemd", name)
