@@ -24,15 +24,15 @@ var (
 	chainKey string
 )
 
-// startSealers is a name server that has the key of the hosts that have sealed chain.
-func startSealers(t *testing.T) *nameServer {
+// startSealers is a name server that has the key of the hosts that have sealed chain; that of the last may be another.
+func startSealers(t *testing.T, last string) *nameServer {
 	t.Helper()
-	s := startDNS(t, "_dmarc.example.org. 60 IN TXT \"v=DMARC1; p=reject\"\n")
-	for _, d := range []string{"list.test", "forward.test", "last.test"} {
-		name := "s._domainkey." + d + "."
-		s.records[name] = []dns.RR{&dns.TXT{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60}, Txt: []string{chainKey[:250], chainKey[250:]}}}
+	zone := "_dmarc.example.org. 60 IN TXT \"v=DMARC1; p=reject\"\n"
+	for host, key := range map[string]string{"list.test": chainKey, "forward.test": chainKey, "last.test": last} {
+		cut := min(len(key), 250) // a string is no longer than 255 bytes
+		zone += fmt.Sprintf("s._domainkey.%s. 60 IN TXT %q %q\n", host, key[:cut], key[cut:])
 	}
-	return s
+	return startDNS(t, zone)
 }
 
 // swap replaces the first of a text, which must be there.
@@ -101,7 +101,7 @@ var chains = []struct {
 }
 
 func TestARC(t *testing.T) {
-	r := NewResolver(startSealers(t).address)
+	r := NewResolver(startSealers(t, chainKey).address)
 	for _, tt := range chains {
 		t.Run(tt.name, func(t *testing.T) {
 			m := message("192.0.2.7", "x", "a@nosp.test", tt.change(chain))
@@ -169,14 +169,13 @@ func TestARCKeys(t *testing.T) {
 		"short":              {"v=DKIM1; p=MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAKR2k3iwQm3p0WvCLWkrvWMbCn0pA0y0vZjVQWnVdqLb7+pfm5d1hpe2d8H1GNMiZC8cOEQ1kM1mJ6QYBq9W8Z8CAwEAAQ==", "fail"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := startSealers(t)
-			s.records["s._domainkey.last.test."][0].(*dns.TXT).Txt = []string{tt.record[:min(len(tt.record), 250)], tt.record[min(len(tt.record), 250):]}
-			if got := Check(t.Context(), NewResolver(s.address), message("", "x", "", chain)); got.ARC.Value != tt.want {
+			r := NewResolver(startSealers(t, tt.record).address)
+			if got := Check(t.Context(), r, message("", "x", "", chain)); got.ARC.Value != tt.want {
 				t.Errorf("%+v, want %s", got.ARC, tt.want)
 			}
 		})
 	}
-	s := startSealers(t)
+	s := startSealers(t, chainKey)
 	s.breakName("s._domainkey.list.test.", dns.RcodeServerFailure)
 	got := Check(t.Context(), NewResolver(s.address), message("", "x", "", chain))
 	if field := got.Field("mx.test", &Message{}); got.ARC.Value != authres.ResultTempError || !strings.Contains(field, "arc=fail") {
@@ -186,7 +185,7 @@ func TestARCKeys(t *testing.T) {
 
 // TestVouched has chains whose sealers are trusted or not.
 func TestVouched(t *testing.T) {
-	r := NewResolver(startSealers(t).address)
+	r := NewResolver(startSealers(t, chainKey).address)
 	got := Check(t.Context(), r, message("192.0.2.7", "x", "a@list.test", chain))
 	if got.ARC.Value != authres.ResultPass || got.DMARC != authres.ResultFail {
 		t.Fatal(got.String())
