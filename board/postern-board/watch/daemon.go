@@ -56,16 +56,8 @@ func (s *standing) set(text string, at time.Time) {
 	}
 }
 
-// daemon is all that is known of one.
-type daemon struct {
-	target Target
-
-	mu     sync.Mutex
-	events Link
-	total  uint64 // messages
-	lost   uint64
-	rates  rates
-
+// said is what the events of a run of a daemon say of how things stand.
+type said struct {
 	free    int // -1: not known
 	working int // -1: not known
 	full    standing
@@ -74,6 +66,24 @@ type daemon struct {
 	reload  standing // why the last one has failed, or what it left for a restart
 	workers map[int]*Worker
 	clients map[string]string // address, by session
+}
+
+func nothingSaid() said {
+	return said{free: -1, working: -1, workers: map[int]*Worker{}, clients: map[string]string{}}
+}
+
+// daemon is all that is known of one.
+type daemon struct {
+	target Target
+
+	mu     sync.Mutex
+	events Link
+	run    uint64 // of the daemon, 0 if not known
+	total  uint64 // messages
+	lost   uint64
+	rates  rates
+
+	said // in this run
 
 	metrics Link
 	scrapes []*scrape // the last minute, oldest first
@@ -82,7 +92,7 @@ type daemon struct {
 }
 
 func newDaemon(t Target) *daemon {
-	return &daemon{target: t, free: -1, working: -1, workers: map[int]*Worker{}, clients: map[string]string{}}
+	return &daemon{target: t, said: nothingSaid()}
 }
 
 // take takes an event into account. It returns the line to be kept, if there is one.
@@ -92,6 +102,9 @@ func (d *daemon) take(e *listener.Event, now time.Time) (l Line, keep bool) {
 	switch e.Kind {
 	case listener.Up:
 		d.events.set(nil, now)
+		if !e.Extended || e.Run != d.run { // what an earlier run has said is over
+			d.run, d.said = e.Run, nothingSaid()
+		}
 	case listener.Down:
 		d.events.set(e.Err, now)
 	case listener.Lost:

@@ -214,6 +214,8 @@ func TestProblems(t *testing.T) {
 		{"R", ""},
 		{"L 1", "the load is too high: clients are told to come later"},
 		{"L 0", ""},
+		{"F 3", ""},
+		{"S 0 StateChange Idle -> Busy", ""},
 		{"R restart spool", "not in force before a restart: spool"},
 	} {
 		publish(h, step.line)
@@ -226,6 +228,11 @@ func TestProblems(t *testing.T) {
 	h.Close()
 	testenv.Eventually(t, "a lost link", func() bool {
 		return !b.Views()[0].Reachable && strings.HasPrefix(problem(), "events cannot be read: ")
+	})
+	newHub(t, filepath.Join(dir, "n"))
+	testenv.Eventually(t, "nothing of what the daemon said before it was started anew", func() bool {
+		v := b.Views()[0]
+		return v.Reachable && len(v.Problems) == 0 && v.Free == -1 && len(v.Workers) == 0
 	})
 }
 
