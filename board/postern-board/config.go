@@ -98,12 +98,7 @@ func (s *settings) checkHTTPS() error {
 	if len(s.TLS.Cert) == 0 {
 		return &config.Error{Key: "tls-cert", Err: errors.New("is needed for https")}
 	}
-	for _, line := range s.TLS.ClientCert {
-		if strings.HasPrefix(line, "require") {
-			return nil
-		}
-	}
-	if s.PasswordFile == "" {
+	if s.PasswordFile == "" && !s.TLS.Requires(listenHTTPS) {
 		return &config.Error{Key: "password-file", Err: errors.New("is needed for https, unless clients must have certificates")}
 	}
 	return nil

@@ -68,6 +68,18 @@ func (s *Server) clientRules(listeners []string) (map[string]string, error) {
 	return perListener("tls-client-cert", s.ClientCert, []string{certNone, certAsk, certRequire}, certNone, listeners)
 }
 
+// Requires reports whether clients of all these listeners, which are those that the settings may name, must have a
+// certificate.
+func (s *Server) Requires(listeners ...string) bool {
+	rules, err := s.clientRules(listeners)
+	for _, rule := range rules {
+		if rule != certRequire {
+			return false
+		}
+	}
+	return err == nil
+}
+
 // perListener reads lines of a choice and the listeners that it is for, or is for all; the last one counts.
 func perListener(key string, lines, choices []string, usual string, listeners []string) (map[string]string, error) {
 	rules := make(map[string]string, len(listeners))
