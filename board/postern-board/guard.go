@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -39,10 +40,13 @@ func (srv *server) guard(next http.Handler) http.Handler {
 			http.Error(w, "There is nothing to change here.", http.StatusMethodNotAllowed)
 		case a.users == nil || srv.authentic(a.users, w, r):
 			srv.meters.requests.Inc("answered")
-			next.ServeHTTP(w, r)
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), accessKey{}, a)))
 		}
 	})
 }
+
+// accessKey finds in the context of a request the *access that has let it in.
+type accessKey struct{}
 
 // knows says whether we go by that name. A name of somebody else's that leads here is a page of theirs that wants to
 // read ours (DNS rebinding); an address cannot be such a name.

@@ -292,25 +292,36 @@ func TestBRD_04_ListenersThatOthersReach(t *testing.T) {
 	a := testenv.NewAuthority(t)
 	cert, _ := a.Files(t.TempDir(), "localhost")
 	passwd := passwordFile(t, "ann", "secret")
+	tls := " --tls-cert " + cert + " --tls-client-ca " + a.File(t.TempDir())
 	for args, want := range map[string]string{
-		"--http inet:9180":                                "",
-		"--http inet6:9180":                               "",
-		"--http tcp:localhost:9180":                       "",
-		"--http unix:/run/board.sock":                     "",
-		"--http inet_any:9180":                            "nothing is encrypted",
-		"--http tcp:*:9180":                               "nothing is encrypted",
-		"--http tcp:192.0.2.1:9180":                       "nothing is encrypted",
-		"--https inet:9443":                               "tls-cert",
-		"--https inet_any:9443":                           "tls-cert",
-		"--https inet:9443 --tls-cert " + cert:            "password-file",
-		"--https inet_any:9443 --password-file " + passwd: "tls-cert",
-		"--https inet_any:9443 --tls-cert " + cert + " --password-file " + passwd: "",
+		"--http inet:9180":                                  "",
+		"--http inet6:9180":                                 "",
+		"--http tcp:localhost:9180":                         "",
+		"--http unix:/run/board.sock":                       "",
+		"--http inet_any:9180":                              "nothing is encrypted",
+		"--http tcp:*:9180":                                 "nothing is encrypted",
+		"--http tcp:192.0.2.1:9180":                         "nothing is encrypted",
+		"--https inet:9443":                                 "tls-cert",
+		"--https inet_any:9443":                             "tls-cert",
+		"--https inet:9443 --tls-cert " + cert:              "password-file",
+		"--https inet_any:9443 --password-file " + passwd:   "tls-cert",
+		"--https inet:9443 --tls-client-cert require" + tls: "",
+		"--https inet:9443 --tls-client-cert ask" + tls:     "password-file",
+		"--https inet:9443 --tls-client-cert require --tls-client-cert none_https" + tls: "password-file",
+		"--https inet:9443 --tls-client-cert none --tls-client-cert require_https" + tls: "",
+		"--https inet_any:9443 --tls-cert " + cert + " --password-file " + passwd:        "",
 		"--daemon x":         "daemon",
 		"--interval 10ms":    "interval",
 		"--history 1":        "history",
 		"--host https://a/b": "host",
 	} {
-		_, err := parse(strings.Fields(args)...)
+		fields := strings.Fields(args)
+		for i, f := range fields {
+			if strings.HasSuffix(f, "_https") {
+				fields[i] = strings.Replace(f, "_", " ", 1)
+			}
+		}
+		_, err := parse(fields...)
 		if strings.HasPrefix(args, "--daemon") {
 			_, err = parse("--daemon", "x")
 		}
@@ -356,7 +367,7 @@ func (l *pipeListener) Close() error   { return nil }
 func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{} }
 
 // streaming opens pages of a server over pipes.
-func streaming(t *testing.T, srv *server) (open func() net.Conn) {
+func streaming(t *testing.T, srv *server, headers ...string) (open func() net.Conn) {
 	l := &pipeListener{make(chan net.Conn), make(chan struct{})}
 	web := srv.web()
 	served := testenv.Go(t, "the web server, which is closed", func() error { web.Serve(l); return nil })
@@ -371,7 +382,7 @@ func streaming(t *testing.T, srv *server) (open func() net.Conn) {
 		t.Cleanup(func() { ours.Close() })
 		testenv.Patient(ours)
 		l.conns <- theirs
-		if _, err := io.WriteString(ours, "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"); err != nil {
+		if _, err := io.WriteString(ours, "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n"+strings.Join(headers, "\r\n")+"\r\n"); err != nil {
 			t.Fatal(err)
 		}
 		return ours
@@ -409,6 +420,32 @@ func TestOpenPages(t *testing.T) {
 		var err error
 		if line, err = r.ReadString('\n'); err != nil {
 			t.Fatalf("the end of a page: %v", err)
+		}
+	}
+}
+
+// A page that is open ends with the right to look at it.
+func TestBRD_07_PagesOfWhoMayNoLongerLook(t *testing.T) {
+	file := passwordFile(t, "ann", "secret")
+	srv := prepared(t, "--password-file", file)
+	r := bufio.NewReader(streaming(t, srv, "Authorization: Basic YW5uOnNlY3JldA==", "")())
+	for line := ""; line != "data: <h1>Overview</h1>\n"; {
+		var err error
+		if line, err = r.ReadString('\n'); err != nil {
+			t.Fatalf("the page: %v", err)
+		}
+	}
+	if err := os.Rename(passwordFile(t, "bob", "secret"), file); err != nil {
+		t.Fatal(err)
+	}
+	a, err := srv.conf.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.access.Store(a)                // as a reload does
+	for line := ""; line != "0\r\n"; { // the last chunk, of none
+		if line, err = r.ReadString('\n'); err != nil {
+			t.Fatalf("the end of the page: %v", err)
 		}
 	}
 }

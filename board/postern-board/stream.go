@@ -36,7 +36,8 @@ func (srv *server) page(v *view) http.Handler {
 	})
 }
 
-// stream sends a page again each time that it has changed, until the browser leaves, or does not read.
+// stream sends a page again each time that it has changed, until the browser leaves, does not read, or
+// who may look is another question since a reload: it connects again, and is asked.
 func (srv *server) stream(v *view, w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	srv.meters.viewers.Add(1)
@@ -75,6 +76,9 @@ func (srv *server) stream(v *view, w http.ResponseWriter, r *http.Request) {
 		}
 		select {
 		case <-tick.C:
+			if srv.access.Load() != r.Context().Value(accessKey{}) {
+				return
+			}
 		case <-r.Context().Done():
 			return
 		case <-srv.ending:
