@@ -118,7 +118,7 @@ func (s *SenderSettings) judgeSender(r *senderauth.Results) []*finding {
 	if r.SPF == authres.ResultFail && r.DMARC != authres.ResultPass {
 		found = append(found, &finding{spfFailed, show("host may not send for " + r.SPFDomain)})
 	}
-	unsure := len(s.TrustedSealers) > 0 && r.ARC.Value == authres.ResultTempError
+	unsure := r.ARC.MayVouch(s.isSealer)
 	if r.DMARC == authres.ResultFail && r.Policy != dmarc.PolicyNone && s.OnDMARCFail != "none" && !r.ARC.Vouched(r.From, s.isSealer) {
 		kind := dmarcMarked
 		if !unsure && r.Policy == dmarc.PolicyReject && s.OnDMARCFail == "reject" {

@@ -51,14 +51,16 @@ func TestSealers(t *testing.T) {
 	for _, tt := range []struct {
 		name, flags string
 		arc         authres.ResultValue
+		claimed     string
 		want        string
 	}{
-		{"chain is broken", "--trusted-sealers=list.test", "fail", "reject"},
-		{"chain cannot be checked now", "--trusted-sealers=list.test --on-dns-failure=tempfail", "temperror", "mark tempfail"},
-		{"chain of nobody who is trusted", "--on-dns-failure=tempfail", "temperror", "reject"},
+		{"chain is broken", "--trusted-sealers=list.test", "fail", "list.test", "reject"},
+		{"chain cannot be checked now", "--trusted-sealers=list.test --on-dns-failure=tempfail", "temperror", "list.test", "mark tempfail"},
+		{"another's chain cannot be checked now", "--trusted-sealers=list.test --on-dns-failure=tempfail", "temperror", "evil.test", "reject"},
+		{"chain of nobody who is trusted", "--on-dns-failure=tempfail", "temperror", "list.test", "reject"},
 	} {
 		s := settings(t, append(strings.Fields(tt.flags), "--on-dmarc-fail=reject")...)
-		failed.ARC = senderauth.ARC{Value: tt.arc}
+		failed.ARC = senderauth.ARC{Value: tt.arc, Claimed: []string{tt.claimed, tt.claimed}}
 		var got []string
 		for _, f := range s.judgeSender(&failed) {
 			got = append(got, s.policy(f.kind))

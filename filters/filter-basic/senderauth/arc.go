@@ -21,12 +21,16 @@ type ARC struct {
 	Value   authres.ResultValue // none, pass, fail, or temperror if a name server has failed
 	Reason  string              // of a failure
 	Sealers []string            // domains, the oldest first; those of a chain that passes
+	Claimed []string            // domains that the newest seal and the newest signature say they are of; not proven
 
 	found []string // values of their ARC-Authentication-Results
 }
 
 // maxSets is how many sets a chain may have (RFC 8617, 4.2.1).
 const maxSets = 50
+
+// maxNames is how many fields a signature may name: each is looked for among all.
+const maxNames = 1000
 
 // Names of the fields of a set.
 const (
@@ -52,6 +56,8 @@ func (out *Results) arc(ctx context.Context, r *Resolver, content []byte) {
 		return
 	}
 	if err == nil {
+		newest := sets[len(sets)-1]
+		out.ARC.Claimed = []string{domain(newest.seal.tags["d"]), domain(newest.signature.tags["d"])}
 		err = validate(ctx, r, sets, fields, body)
 	}
 	if err != nil {
@@ -91,6 +97,13 @@ func (a *ARC) Vouched(from string, trusts func(sealer string) bool) bool {
 		}
 	}
 	return false
+}
+
+// MayVouch reports whether the chain cannot be checked now, and might be vouched for by one who is trusted once it can:
+// without that, a name server of the sender's own that fails would be as good as a chain.
+func (a *ARC) MayVouch(trusts func(sealer string) bool) bool {
+	untrusted := func(name string) bool { return !trusts(name) }
+	return a.Value == authres.ResultTempError && len(a.Claimed) > 0 && !slices.ContainsFunc(a.Claimed, untrusted)
 }
 
 // bare is the value of a field without comments and quoted strings, in which there could be anything.
@@ -202,7 +215,7 @@ func verifyMessage(ctx context.Context, r *Resolver, f *field, fields []*field, 
 	if !slices.Contains(forms, header) || !slices.Contains(forms, bodyForm) {
 		return fmt.Errorf("canonicalization %q is not known", harmless(f.tags["c"]))
 	}
-	hash := sha256.Sum256(canonicalBody(body, bodyForm == "relaxed"))
+	hash := bodyHash(body, bodyForm == "relaxed")
 	if want, err := base64.StdEncoding.DecodeString(compact(f.tags["bh"])); err != nil || !bytes.Equal(want, hash[:]) {
 		return errors.New("body has changed")
 	}
@@ -211,6 +224,9 @@ func verifyMessage(ctx context.Context, r *Resolver, f *field, fields []*field, 
 		form = relaxed
 	}
 	names := strings.Split(strings.ToLower(compact(f.tags["h"])), ":")
+	if len(names) > maxNames {
+		return fmt.Errorf("signs more than %d fields", maxNames)
+	}
 	if !slices.Contains(names, "from") || slices.Contains(names, arcSeal) {
 		return errors.New("does not sign the fields that it must, or a seal")
 	}

@@ -1,8 +1,13 @@
 package senderauth
 
 import (
+	"bytes"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
 	_ "embed"
 	"fmt"
+	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -181,6 +186,28 @@ func TestARCKeys(t *testing.T) {
 	if field := got.Field("mx.test", &Message{}); got.ARC.Value != authres.ResultTempError || !strings.Contains(field, "arc=fail") {
 		t.Errorf("name server is down: %+v, %q", got.ARC, field)
 	}
+	trusts := func(name string) bool { return name == "last.test" }
+	forged := strings.Replace(chain, "d=last.test", "d=list.test", 1) // the seal is another's, or the signature
+	other := Check(t.Context(), NewResolver(s.address), message("", "x", "", forged))
+	if !got.ARC.MayVouch(trusts) || got.ARC.MayVouch(func(name string) bool { return name == "list.test" }) || other.ARC.MayVouch(trusts) {
+		t.Errorf("may vouch: %+v; of another: %+v", got.ARC, other.ARC)
+	}
+}
+
+// TestARCBounds has what would cost much time to check.
+func TestARCBounds(t *testing.T) {
+	var out Results
+	out.arc(t.Context(), NewResolver("127.0.0.1:1"), []byte(swap("h=from", "h="+strings.Repeat("x:", maxNames)+"from")(chain)))
+	if !strings.Contains(out.ARC.Reason, "more than 1000 fields") {
+		t.Errorf("many names: %q", out.ARC.Reason)
+	}
+	for bits, want := range map[int]bool{maxRSA: true, maxRSA + 1: false} {
+		n := new(big.Int).Lsh(big.NewInt(1), uint(bits-1))
+		key := x509.MarshalPKCS1PublicKey(&rsa.PublicKey{N: n.SetBit(n, 0, 1), E: 65537})
+		if _, err := parseRSA(key); (err == nil) != want {
+			t.Errorf("%d bits: %v", bits, err)
+		}
+	}
 }
 
 // TestVouched has chains whose sealers are trusted or not.
@@ -223,8 +250,14 @@ func TestCanonicalBody(t *testing.T) {
 		"x":                         {"x\r\n", "x\r\n"},
 		"\nx\n\ny\n":                {"\r\nx\r\n\r\ny\r\n", "\r\nx\r\n\r\ny\r\n"},
 	} {
-		if simple, relaxed := string(canonicalBody([]byte(body), false)), string(canonicalBody([]byte(body), true)); simple != want[0] || relaxed != want[1] {
-			t.Errorf("%q: simple %q, relaxed %q; want %q", body, simple, relaxed, want)
+		var simple, relaxed bytes.Buffer
+		writeBody(&simple, []byte(body), false)
+		writeBody(&relaxed, []byte(body), true)
+		if simple.String() != want[0] || relaxed.String() != want[1] {
+			t.Errorf("%q: simple %q, relaxed %q; want %q", body, &simple, &relaxed, want)
+		}
+		if bodyHash([]byte(body), true) != sha256.Sum256(relaxed.Bytes()) {
+			t.Errorf("%q: another hash", body)
 		}
 	}
 	if got := relaxed("SUBJect : a  b\r\n\tc \r\n"); got != "subject:a b c\r\n" {

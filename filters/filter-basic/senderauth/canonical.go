@@ -2,7 +2,9 @@ package senderauth
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
+	"io"
 	"regexp"
 	"strings"
 )
@@ -97,39 +99,54 @@ func relaxed(raw string) string {
 
 func isBlank(r rune) bool { return r == ' ' || r == '\t' || r == '\r' || r == '\n' }
 
-// canonicalBody is a body with CR LF, in one of the canonical forms of RFC 6376, 3.4.3 and 3.4.4.
-func canonicalBody(body []byte, relaxed bool) []byte {
-	out := make([]byte, 0, len(body)+len(body)/32)
-	whole := 0 // how much of out ends in a line that is not empty
-	for len(body) > 0 {
-		line, rest, _ := bytes.Cut(body, []byte("\n"))
-		body = rest
-		start := len(out)
-		if line = bytes.TrimSuffix(line, []byte("\r")); relaxed {
-			out = appendRelaxed(out, line)
-		} else {
-			out = append(out, line...)
-		}
-		empty := len(out) == start
-		if out = append(out, "\r\n"...); !empty {
-			whole = len(out)
-		}
-	}
-	if out = out[:whole]; whole == 0 && !relaxed {
-		out = append(out, "\r\n"...)
-	}
-	return out
+// bodyHash is the hash of a body in one of the canonical forms.
+func bodyHash(body []byte, relaxed bool) (sum [sha256.Size]byte) {
+	hash := sha256.New()
+	writeBody(hash, body, relaxed)
+	hash.Sum(sum[:0])
+	return sum
 }
 
-// appendRelaxed appends a line whose blanks are one space each, and none at its end.
-func appendRelaxed(out, line []byte) []byte {
-	line = bytes.TrimRight(line, " \t")
-	for i, b := range line {
-		if b != ' ' && b != '\t' {
-			out = append(out, b)
-		} else if i == 0 || line[i-1] != ' ' && line[i-1] != '\t' {
-			out = append(out, ' ')
+var crlf, space = []byte("\r\n"), []byte(" ")
+
+// writeBody writes a body with CR LF, in one of the canonical forms of RFC 6376, 3.4.3 and 3.4.4, to a hash, which cannot
+// fail.
+func writeBody(w io.Writer, body []byte, relaxed bool) {
+	empty, some := 0, false // lines before this one
+	for len(body) > 0 {
+		var line []byte
+		line, body, _ = bytes.Cut(body, []byte("\n"))
+		if line = bytes.TrimSuffix(line, []byte("\r")); relaxed {
+			line = bytes.TrimRight(line, " \t")
 		}
+		if len(line) == 0 {
+			empty++
+			continue
+		}
+		for ; empty > 0; empty-- {
+			_, _ = w.Write(crlf)
+		}
+		if relaxed {
+			line = writeWords(w, line)
+		}
+		_, _ = w.Write(line)
+		_, _ = w.Write(crlf)
+		some = true
 	}
-	return out
+	if !some && !relaxed {
+		_, _ = w.Write(crlf)
+	}
+}
+
+// writeWords writes a line up to its last word, which is returned, with one space for all blanks between words.
+func writeWords(w io.Writer, line []byte) (last []byte) {
+	for {
+		blank := bytes.IndexAny(line, " \t")
+		if blank < 0 {
+			return line
+		}
+		_, _ = w.Write(line[:blank])
+		_, _ = w.Write(space)
+		line = bytes.TrimLeft(line[blank:], " \t")
+	}
 }

@@ -166,9 +166,13 @@ func (out *Results) dmarc(ctx context.Context, r *Resolver, from []string) {
 	if out.SPF == authres.ResultPass && aligned(out.From, out.SPFDomain, record.SPFAlignment) {
 		out.DMARC = authres.ResultPass
 	}
-	temporary := out.SPF == authres.ResultTempError
+	// What could not be checked counts if it might have helped; else a name server of the sender's own would do that fails.
+	temporary := out.SPF == authres.ResultTempError && aligned(out.From, out.SPFDomain, record.SPFAlignment)
 	for _, d := range out.DKIM {
-		if d.Value == authres.ResultPass && aligned(out.From, d.Domain, record.DKIMAlignment) {
+		if !aligned(out.From, d.Domain, record.DKIMAlignment) {
+			continue
+		}
+		if d.Value == authres.ResultPass {
 			out.DMARC = authres.ResultPass
 		}
 		temporary = temporary || d.Value == authres.ResultTempError

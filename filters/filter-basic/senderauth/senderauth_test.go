@@ -201,6 +201,7 @@ func TestCheck(t *testing.T) {
 		{"SPF includes itself", "192.0.2.7", "x", "a@loop.test", mailOf("a@nosp.test"), "permerror", "", "none", ""},
 		{"SPF of too many names", "192.0.2.7", "x", "a@many.test", mailOf("a@nosp.test"), "permerror", "", "none", ""},
 		{"DNS is down", "192.0.2.7", "x", "a@down.test", mailOf("a@down.test"), "temperror", "", "temperror", "reject"},
+		{"DNS of another is down", "192.0.2.7", "x", "a@down.test", signed(t, "down.test", mailOf("a@example.org")), "temperror", "temperror", "fail", "reject"},
 		{"DMARC is down", "192.0.2.7", "x", "a@failing.test", mailOf("a@failing.test"), "none", "", "temperror", ""},
 		{"null sender", "192.0.2.7", "mail.example.org", "", mailOf("a@example.org"), "pass", "", "pass", "reject"},
 		{"null sender and address", "192.0.2.7", "[192.0.2.7]", "", mailOf("a@example.org"), "none", "", "fail", "reject"},
