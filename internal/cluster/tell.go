@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -48,20 +49,27 @@ func (s *Sessions) due(now time.Time) {
 // flush tells the store of all that it does not know.
 func (s *Sessions) flush(ctx context.Context) error {
 	for {
-		origins, steps := s.take()
+		words, steps := s.take()
 		if len(steps) == 0 {
 			return nil
 		}
 		_, err := s.client.RunAll(ctx, steps...)
-		s.told(origins, err == nil)
+		s.told(words, err)
 		if err != nil {
 			return err
 		}
 	}
 }
 
+// word is what is said of an origin, and what there was before.
+type word struct {
+	origin      netip.Prefix
+	left        int
+	now, before time.Time // of seat.said
+}
+
 // take takes a batch of what is to be told.
-func (s *Sessions) take() (origins []netip.Prefix, steps []store.Step) {
+func (s *Sessions) take() (words []word, steps []store.Step) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for origin := range s.stale {
@@ -78,30 +86,43 @@ func (s *Sessions) take() (origins []netip.Prefix, steps []store.Step) {
 			sure = 1
 		}
 		s.last++
-		origins = append(origins, origin)
+		w := word{origin, e.left, time.Now(), e.said}
+		words = append(words, w)
 		steps = append(steps, store.Step{
 			Script: tellScript, Keys: []string{s.key(origin)},
 			Args: []any{s.gateway, s.last, e.sessions, sure, e.left, Lease.Microseconds()},
 		})
-		e.left, e.said = 0, time.Now()
+		e.left, e.said = 0, w.now
 	}
-	return origins, steps
+	return words, steps
 }
 
 // told notes that a batch was told: those of it that have no session are forgotten; or that it may not have been, and is to be
-// told again.
-func (s *Sessions) told(origins []netip.Prefix, done bool) {
+// told again. Where nothing was said, because the store is down, there is nothing that it could have heard.
+func (s *Sessions) told(words []word, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, origin := range origins {
-		e := s.seats[origin]
-		_, stale := s.stale[origin]
+	for _, w := range words {
+		e := s.seats[w.origin]
+		_, stale := s.stale[w.origin]
 		switch {
 		case e == nil:
-		case !done:
-			s.stale[origin] = struct{}{}
+		case err != nil:
+			s.stale[w.origin] = struct{}{}
+			if errors.Is(err, store.ErrDown) {
+				e.unsay(w)
+				s.drop(w.origin, e)
+			}
 		case e.empty() && !stale:
-			delete(s.seats, origin)
+			delete(s.seats, w.origin)
 		}
+	}
+}
+
+// unsay takes a word back that was not sent.
+func (e *seat) unsay(w word) {
+	e.left += w.left
+	if e.said.Equal(w.now) {
+		e.said = w.before
 	}
 }
