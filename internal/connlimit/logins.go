@@ -93,19 +93,20 @@ func (l *Logins) Succeeded(addr netip.Addr, user string) {
 	}
 }
 
-// Forgive takes back so many failures of the client's origin, and reports whether there were any.
-func (l *Logins) Forgive(addr netip.Addr, n int) bool {
+// Forgive takes back at most n failures of the client's origin that still count, and returns how many.
+func (l *Logins) Forgive(addr netip.Addr, n int) (forgiven int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	origin := Origin(addr)
 	r := l.seen[origin]
-	if r == nil {
-		return false
+	if r == nil || l.now().Sub(r.last) >= LoginWindow {
+		return 0
 	}
+	n = min(n, r.failures)
 	if r.failures -= n; r.failures <= 0 {
 		delete(l.seen, origin)
 	}
-	return true
+	return n
 }
 
 func (l *Logins) now() time.Time {

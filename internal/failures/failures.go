@@ -104,12 +104,10 @@ func (l *Counter) Succeeded(ctx context.Context, addr netip.Addr, user string) {
 	}
 }
 
-// Forgive takes back so many failures, whatever they were for, if this gateway knows of any.
+// Forgive takes back at most n failures that this gateway has seen, whatever they were for. Those of others stay.
 func (l *Counter) Forgive(ctx context.Context, addr netip.Addr, n int) {
-	if !l.local.Forgive(addr, n) {
-		return
-	}
-	if c := l.shared.Load(); c != nil && addr.IsValid() {
+	n = l.local.Forgive(addr, n)
+	if c := l.shared.Load(); c != nil && n > 0 && addr.IsValid() {
 		_, _ = c.Run(ctx, forgiveScript, l.keys(c, addr), n)
 	}
 }

@@ -78,6 +78,34 @@ func TestPOP_88_GuessingOverGateways(t *testing.T) {
 	}
 }
 
+// TestForgive: what a gateway takes back are failures that it has seen itself.
+func TestForgive(t *testing.T) {
+	g := gateways(t, testenv.StartRedis(t), 2, 9)
+	addr := netip.MustParseAddr("192.0.2.1")
+	for range 5 {
+		g[0].Failed(ctx, addr, "")
+	}
+	count := func(n int) bool {
+		g[1].Set(n, 0)
+		here := g[1].ShutByAny(ctx, addr)
+		g[1].Set(n+1, 0)
+		return here && !g[1].ShutByAny(ctx, addr)
+	}
+	g[1].Forgive(ctx, addr, 3)
+	if !count(5) {
+		t.Error("failures at another gateway were forgiven")
+	}
+	g[1].Failed(ctx, addr, "")
+	g[1].Forgive(ctx, addr, 4)
+	if !count(5) {
+		t.Error("want one of six failures forgiven")
+	}
+	g[0].Forgive(ctx, addr, 2)
+	if !count(3) {
+		t.Error("want two of five failures forgiven")
+	}
+}
+
 // TestStoreAway: while the store does not answer, each gateway counts for itself.
 func TestStoreAway(t *testing.T) {
 	r := testenv.StartRedis(t)
