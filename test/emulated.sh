@@ -8,7 +8,8 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 PACKAGES=${PACKAGES:-./internal/percent ./internal/smtp ./internal/mxproto ./internal/workdir ./internal/config ./internal/sockspec
-	./internal/netlist ./internal/stamp ./internal/notify ./smtp-proxy/header ./multiplexor/pool ./filters/mime}
+	./internal/netlist ./internal/stamp ./internal/notify
+	./internal/notify/hub ./internal/notify/listener ./smtp-proxy/header ./multiplexor/pool ./filters/mime}
 [ $# -gt 0 ] || set -- arm64 arm 386 riscv64
 failed=0
 for arch; do
