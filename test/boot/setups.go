@@ -121,10 +121,10 @@ func popBeforeSMTP(m *machine, word string) error {
 
 // behindHAProxy: two gateways of one host, at two ports; mail passes while one of them is down.
 func behindHAProxy(m *machine) error {
-	if err := m.follow(setup{section: "BEHIND POSTFIX, BEFORE ITS QUEUE", before: withPostfix}); err != nil {
+	if err := m.follow(setup{section: "IN FRONT OF A SERVER ON ANOTHER HOST", before: otherHost, pairs: []string{"mail.example.org:25", "mail.example.org:10025"}}); err != nil {
 		return err
 	}
-	if _, err := m.run("postconf -MX smtp/inet; systemctl restart postfix; systemctl enable haproxy 2>&1; " +
+	if _, err := m.run("systemctl enable haproxy 2>&1; " +
 		"systemd-run -q -u second -p User=postern smtp-proxy --spool-group postern-filter --smtp inet:2526 --proxy-from 127.0.0.1 --drain-timeout 3s 2>&1"); err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func certbot(m *machine) error {
 		return err
 	}
 	const command = "certbot certonly --standalone -n --agree-tos -m you@example.org -d mail.example.org"
-	if err := m.follow(setup{section: "CERTIFICATES BY CERTBOT", before: "mkdir -p /etc/letsencrypt/renewal-hooks/deploy", pairs: []string{command, renew("first")}}); err != nil {
+	if err := m.follow(setup{section: "CERTIFICATES BY CERTBOT", pairs: []string{command, renew("first")}}); err != nil {
 		return err
 	}
 	shown := func(want string) error {
@@ -192,12 +192,12 @@ func execSendmail(m *machine) error {
 	if err := m.settings("smtp inet_any:25\nupstream exec:/usr/sbin/sendmail -bs\nrefuse-relay yes\nlocal-domains example.org\n"); err != nil {
 		return err
 	}
-	if _, err := m.run("postconf -MX smtp/inet; systemctl start postfix; systemctl start smtp-proxy.socket smtp-proxy"); err != nil {
+	if _, err := m.run("systemctl start smtp-proxy.socket smtp-proxy"); err != nil {
 		return err
 	}
 	if said, err := m.run("journalctl -u smtp-proxy"); err != nil || !strings.Contains(said, "no_new_privs") {
 		return fmt.Errorf("without the drop-in nobody is warned (%v):\n%s", err, said)
 	}
-	return setup{section: "MAIL HANDED TO SENDMAIL", before: "systemctl stop smtp-proxy.socket smtp-proxy; " + withPostfix,
+	return setup{section: "MAIL HANDED TO SENDMAIL", before: "systemctl stop smtp-proxy.socket smtp-proxy; systemctl start postfix; " + withPostfix,
 		passes: func(m *machine, word string) error { return m.mailPasses(word, false) }}.play(m)
 }
