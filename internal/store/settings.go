@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -140,8 +141,15 @@ func (s *Settings) loadTLS(o *Options) (err error) {
 		}
 		return nil
 	}
-	if o.TLS, err = namedfile.ClientTLS(s.StoreCA, s.StoreCert, s.StoreKey); err != nil {
-		return fmt.Errorf("clientip-store: %w", err)
+	if o.TLS, err = namedfile.ClientTLS(s.StoreCA, "", ""); err != nil {
+		return fmt.Errorf("clientip-store-ca: %w", err)
+	}
+	if s.StoreCert != "" {
+		pair, err := namedfile.LoadPair(s.StoreCert, cmp.Or(s.StoreKey, s.StoreCert))
+		if err != nil {
+			return fmt.Errorf("clientip-store-cert or clientip-store-key: %w", err)
+		}
+		o.TLS.Certificates = []tls.Certificate{pair}
 	}
 	return nil
 }

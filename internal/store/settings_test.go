@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"postern/internal/testenv"
 )
 
 func TestParseURL(t *testing.T) {
@@ -93,5 +95,23 @@ func TestCheck(t *testing.T) {
 	s := Settings{StoreURL: "redis://h", StoreTimeout: 1, StoreCA: "/etc/ssl/certs/x"}
 	if _, err := s.Load(); err == nil {
 		t.Error("authorities without TLS: no error")
+	}
+}
+
+// TestTLSFiles: the error names the setting whose file is wrong; a key is its owner's.
+func TestTLSFiles(t *testing.T) {
+	cert, key := testenv.Certificate(t, t.TempDir())
+	if err := os.Chmod(key, 0o660); err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range map[string]Settings{
+		"clientip-store-ca":   {StoreCA: key},
+		"clientip-store-cert": {StoreCert: key + ".none"},
+		"clientip-store-key":  {StoreCert: cert, StoreKey: key},
+	} {
+		s.StoreURL = "rediss://h"
+		if _, err := s.Load(); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), key) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
