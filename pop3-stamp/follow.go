@@ -243,5 +243,5 @@ func parseEntry(entry []byte) (record, bool) {
 	if json.Unmarshal(entry, &e) != nil || json.Unmarshal(e.Message, &text) != nil {
 		return record{}, false
 	}
-	return record{e.Identifier, cmp.Or(e.Syslog, e.PID), text}, true
+	return record{program: e.Identifier, pid: cmp.Or(e.Syslog, e.PID), text: text}, true
 }

@@ -17,7 +17,7 @@ type pattern struct {
 	programs []string // names of the program in the log; nil for any
 	login    *regexp.Regexp
 	connect  *regexp.Regexp    // the client's address, where the same process says that before; nil if login has it
-	from     map[string]string // addresses, by the process that serves them
+	from     map[string]string // addresses, by host and process that serve them
 }
 
 // maxProcesses bounds the processes whose clients are known and have not logged in.
@@ -70,20 +70,23 @@ func parsePattern(text string) (pattern, error) {
 }
 
 // record is a line of a log, taken apart.
-type record struct{ program, pid, text string }
+type record struct{ host, program, pid, text string }
+
+// process is what no other has, in the log of any number of hosts.
+func (r record) process() string { return r.host + "/" + r.pid }
 
 var (
 	// Nov 28 14:00:00 host dovecot[12]: text, or the same with the time of RFC 3339.
-	syslogLine = regexp.MustCompile(`^(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) \S*[^\s:] ([^\s\[\]:]+)(?:\[(\d+)\])?: (.*)$`)
+	syslogLine = regexp.MustCompile(`^(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) (\S*[^\s:]) ([^\s\[\]:]+)(?:\[(\d+)\])?: (.*)$`)
 	// Nov 28 14:00:00 pop3-login: Info: text, as servers write files of their own.
-	ownLine = regexp.MustCompile(`^(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d[T ]\S+) ([^\s\[\]:]+)(?:[\[(](\d+)[\])])?: (.*)$`)
+	ownLine = regexp.MustCompile(`^(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d[T ]\S+)() ([^\s\[\]:]+)(?:[\[(](\d+)[\])])?: (.*)$`)
 )
 
 // parseRecord takes the time and the name of the program off a line.
 func parseRecord(line string) (record, bool) {
 	for _, re := range []*regexp.Regexp{syslogLine, ownLine} {
 		if m := re.FindStringSubmatch(line); m != nil {
-			return record{m[1], m[2], m[3]}, true
+			return record{m[1], m[2], m[3], m[4]}, true
 		}
 	}
 	return record{}, false
@@ -105,11 +108,11 @@ func (p pattern) find(r record) (stamp.Stamp, bool) {
 	if i := p.login.SubexpIndex("user"); i >= 0 {
 		st.User = m[i]
 	}
-	client := p.from[r.pid]
+	client := p.from[r.process()]
 	if i := p.login.SubexpIndex("client"); i >= 0 {
 		client = m[i]
 	}
-	delete(p.from, r.pid)
+	delete(p.from, r.process())
 	addr, err := netip.ParseAddr(client)
 	st.Addr = addr.Unmap().WithZone("")
 	return st, err == nil
@@ -124,5 +127,5 @@ func (p pattern) note(r record) {
 	if len(p.from) >= maxProcesses {
 		clear(p.from)
 	}
-	p.from[r.pid] = m[p.connect.SubexpIndex("client")]
+	p.from[r.process()] = m[p.connect.SubexpIndex("client")]
 }

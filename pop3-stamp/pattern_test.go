@@ -26,6 +26,8 @@ func TestPatterns(t *testing.T) {
 		{"mailutils", "Nov 28 14:00:00 mx pop3d[7]: connect from 192.0.2.7\nNov 28 14:00:00 mx pop3d[8]: connect from 192.0.2.8\n" +
 			"Nov 28 14:00:00 mx pop3d[7]: POP3 login: user `bob', source system\nNov 28 14:00:00 mx pop3d[7]: POP3 login: user `eve', source system\n" +
 			"Nov 28 14:00:00 mx pop3d[9]: POP3 login: user `eve', source system\nNov 28 14:00:00 mx pop3d[8]: AbCdEfGh POP3 login: user `ann', source pam", "192.0.2.7 bob, 192.0.2.8 ann"},
+		{"mailutils", "Nov 28 14:00:00 mx1 pop3d[7]: connect from 192.0.2.7\nNov 28 14:00:00 mx2 pop3d[7]: connect from 192.0.2.8\n" +
+			"Nov 28 14:00:00 mx1 pop3d[7]: POP3 login: user `bob', source system\nNov 28 14:00:00 mx3 pop3d[7]: POP3 login: user `eve', source system", "192.0.2.7 bob"},
 		{`^accepted (?P<user>\S+) at (?P<client>\S+)$`, "Nov 28 14:00:00 mx qpopper[1]: accepted bob at 192.0.2.7", "192.0.2.7 bob"},
 	} {
 		if got := found(t, tt.pattern, tt.lines); got != tt.want {
@@ -187,7 +189,7 @@ func TestKnownProcesses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range maxProcesses + 5 {
-		p.find(record{"pop3d", fmt.Sprint(i), "connect from 192.0.2.1"})
+		p.find(record{program: "pop3d", pid: fmt.Sprint(i), text: "connect from 192.0.2.1"})
 	}
 	if len(p.from) > maxProcesses {
 		t.Errorf("%d processes are known", len(p.from))
