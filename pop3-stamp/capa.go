@@ -74,7 +74,7 @@ func (b *backend) capabilities() (lines []string, err error) {
 // the session has ended for want of the server.
 func (s *session) serverCan(ctx context.Context) (lines []string, ok bool) {
 	if !s.loggedIn {
-		if lines, fresh := s.srv.capabilities.get(s.targets()[0].name); fresh {
+		if lines, fresh := s.listKept(); fresh {
 			return lines, true
 		}
 		if !s.connect(ctx) {
@@ -87,9 +87,23 @@ func (s *session) serverCan(ctx context.Context) (lines []string, ok bool) {
 		return nil, false
 	}
 	if !s.loggedIn {
-		s.srv.capabilities.put(s.targets()[0].name, lines)
+		s.srv.capabilities.put(s.server.name, lines)
 	}
 	return lines, true
+}
+
+// listKept returns the list of the server that the session has, or of the first of those it may get.
+func (s *session) listKept() (lines []string, fresh bool) {
+	servers := s.targets()
+	if s.server != nil {
+		servers = []target{s.server.target}
+	}
+	for _, t := range servers {
+		if lines, fresh = s.srv.capabilities.get(t.name); fresh {
+			break
+		}
+	}
+	return lines, fresh
 }
 
 // doCapa says what can be asked, RFC 2449, 5: what both the server and we can, and of logins what we do ourselves.
@@ -199,15 +213,16 @@ func (s *session) remember(line string) {
 	s.agreed = append(slices.DeleteFunc(s.agreed, func(old string) bool { return strings.HasPrefix(old, verb) }), line)
 }
 
-// repeat asks a new connection for what was agreed on the old one.
+// repeat asks a new connection for what was agreed on the old one. Another server may refuse that, and lets the user log in
+// all the same.
 func (s *session) repeat(b *backend) error {
 	for _, line := range s.agreed {
 		a, err := b.ask(line)
-		if err == nil && !a.ok {
-			err = fmt.Errorf("%s: -ERR %s", line, a.text)
-		}
 		if err != nil {
 			return err
+		}
+		if !a.ok {
+			s.log.Info("not repeated", "server", b.name, "command", line, "reply", clip(a.text))
 		}
 	}
 	return nil

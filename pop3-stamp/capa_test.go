@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -239,6 +240,57 @@ func TestPOP_89_OnlyServersOfTheList(t *testing.T) {
 	}
 	r = start(t, backendAt(t, capable(&usual, "", "")))
 	login("bob@"+host, "UTF8|USER bob@"+host+"|PASS secret|QUIT", "")
+}
+
+// TestOtherServerRefuses: a server of the list that knows neither UTF8 nor LANG lets its users log in all the same; what it says
+// of them is read without their names; and nobody goes to and fro without end.
+func TestOtherServerRefuses(t *testing.T) {
+	var usual seen
+	url := backendAt(t, func(p *peer) {
+		p.send("+OK ready\r\n")
+		for line := p.line(); line != ""; line = p.line() {
+			switch verb, _, _ := strings.Cut(line, " "); {
+			case line == "PASS secret", verb == "USER":
+				p.send("+OK\r\n")
+			case verb == "PASS":
+				p.send("-ERR no user Locke\r\n")
+			default:
+				p.send("-ERR unknown\r\n")
+			}
+		}
+	})
+	at := "@" + strings.TrimPrefix(url, "pop3://")
+	r := start(t, backendAt(t, capable(&usual, "UTF8", "")), "--user-upstream", url, "--max-errors", "3", "--sasl", "PLAIN")
+	p := r.client(t)
+	p.ask("UTF8", "+OK")
+	p.ask("USER Locke"+at, "+OK")
+	p.ask("PASS wrong", "-ERR [AUTH] no user Locke")
+	p.ask("USER Locke"+at, "+OK")
+	p.ask("PASS secret", "+OK")
+
+	p = r.client(t)
+	p.ask("LANG en", "+OK")
+	p.ask("USER a"+at, "+OK")
+	p.ask("LANG", "-ERR unknown")
+	p.ask("USER a", "+OK")
+	p.want("-ERR too many errors")
+	p.ended()
+}
+
+// TestStampOfUsualServer: a login by AUTH at the usual server leaves no stamp of a user at another one.
+func TestStampOfUsualServer(t *testing.T) {
+	r := start(t, backendAt(t, func(p *peer) {
+		p.send("+OK ready <1.2@x>\r\n")
+		for p.line() != "" {
+			p.send("+OK\r\n")
+		}
+	}), "--user-upstream", "pop3://h2.example", "--sasl", "PLAIN", "--apop=yes")
+	p := r.client(t)
+	p.ask("APOP bob@h2.example "+strings.Repeat("0", 32), "-ERR APOP is not available at that server")
+	p.ask("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00bob@h2.example\x00secret")), "+OK")
+	if line := strings.Fields(r.stampLine(t)); len(line) != 4 || line[2] != "-" {
+		t.Errorf("stamp %q, want one without a user", line)
+	}
 }
 
 func TestChoosable(t *testing.T) {

@@ -5,12 +5,9 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"postern/internal/statfile"
 )
 
 // What happens to commands that the proxy does not know.
@@ -19,6 +16,9 @@ const (
 	unknownPass   = "pass"
 )
 
+// serverEnded is the reason of a session whose server has ended the connection.
+const serverEnded = "upstream server ended"
+
 // joined is a session of which nothing is read any more but lines of the client: what the server says goes to the client
 // as it comes.
 type joined struct {
@@ -26,7 +26,7 @@ type joined struct {
 	quit  atomic.Bool   // the client has said so
 	moved atomic.Int64  // bytes of the server
 	ended chan struct{} // closed when nothing more comes from the server
-	whole bool          // because it has ended the connection; valid once ended
+	why   string        // reason, where it is the server's; valid once ended
 	tail  []byte        // the last bytes of the server; valid once ended
 }
 
@@ -36,6 +36,8 @@ func (s *session) join(ctx context.Context, line string) {
 	if !s.flush() {
 		return
 	}
+	s.joined = true
+	_ = s.stat.Update(parseCommand(line).verb) // what follows may be anything, such as a secret
 	j := &joined{session: s, ended: make(chan struct{})}
 	_ = s.server.conn.SetReadDeadline(time.Time{})
 	go j.serverToClient()
@@ -50,19 +52,19 @@ func (s *session) join(ctx context.Context, line string) {
 		<-j.ended
 	}
 	s.sent += j.moved.Load()
-	if j.quit.Load() && j.whole && bytes.HasPrefix(lastLine(j.tail), []byte("+OK")) {
+	if j.quit.Load() && j.why == serverEnded && bytes.HasPrefix(lastLine(j.tail), []byte("+OK")) {
 		s.renew(ctx)
 	}
 }
 
 // serverToClient copies what the server says until it ends, or the client is gone.
 func (j *joined) serverToClient() {
-	defer close(j.ended)
 	defer func() {
 		if !j.quit.Load() {
-			hangUp(j.raw) // wakes who reads from the client
+			hangUp(j.raw) // wakes who reads from the client, and finds that this has ended
 		}
 	}()
+	defer close(j.ended)
 	piece := make([]byte, backendBuffer)
 	for {
 		n, err := j.server.conn.Read(piece)
@@ -75,7 +77,10 @@ func (j *joined) serverToClient() {
 			j.moved.Add(int64(n))
 		}
 		if err != nil {
-			j.whole = isEnd(err)
+			j.why = "upstream server failed"
+			if isEnd(err) {
+				j.why = serverEnded
+			}
 			return
 		}
 	}
@@ -87,7 +92,6 @@ func (j *joined) clientToServer(ctx context.Context, line string) string {
 	for {
 		quit := strings.EqualFold(line, "QUIT")
 		j.quit.Store(quit)
-		_ = j.stat.Update(statfile.Command(line))
 		_ = j.server.conn.SetWriteDeadline(time.Now().Add(j.server.timeout))
 		if _, err := j.server.conn.Write([]byte(line + "\r\n")); err != nil {
 			return "upstream server failed"
@@ -99,7 +103,9 @@ func (j *joined) clientToServer(ctx context.Context, line string) string {
 		line, err = j.next(ctx)
 		select {
 		case <-j.ended:
-			return "upstream server ended"
+			if j.why != "" {
+				return j.why
+			}
 		default:
 		}
 		switch {
@@ -116,7 +122,7 @@ func (j *joined) next(ctx context.Context) (string, error) {
 	for {
 		before := j.moved.Load()
 		line, err := j.readCommand(ctx)
-		if !errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil || j.moved.Load() == before {
+		if !errors.Is(err, errSilent) || ctx.Err() != nil || j.moved.Load() == before {
 			return line, err
 		}
 	}

@@ -57,8 +57,8 @@ func TestUnknownCommandsPass(t *testing.T) {
 	p = r.client(t)
 	p.ask("USER bob", "+OK")
 	p.ask("PASS secret", "+OK")
-	p.send("XONE a b\r\nXLINES\r\nXBIG\r\nNOOP\r\n")
-	for _, want := range []string{"+OK XONE a b", "+OK", "1 x", "2 y", ".", "+OK"} {
+	p.send("XONE a b\r\nsecret word\r\nXLINES\r\nXBIG\r\nNOOP\r\n")
+	for _, want := range []string{"+OK XONE a b", "+OK secret word", "+OK", "1 x", "2 y", ".", "+OK"} {
 		p.want(want)
 	}
 	for range 4000 {
@@ -76,6 +76,9 @@ func TestUnknownCommandsPass(t *testing.T) {
 		info, err := os.Stat(stamp)
 		return err == nil && time.Since(info.ModTime()) < time.Minute
 	})
+	if strings.Contains(r.log.String(), "secret word") {
+		t.Error("the log has what was passed on unread")
+	}
 	if got := s.count("XBEFORE"); got != 0 {
 		t.Error("a command before the login went to the server")
 	}
@@ -83,8 +86,8 @@ func TestUnknownCommandsPass(t *testing.T) {
 
 // TestJoinedEnds: whoever of the two ends, the other is not left waiting, and no stamp is renewed.
 func TestJoinedEnds(t *testing.T) {
-	for name, last := range map[string]string{"the server": "XGONE", "a control byte": "X\x00", "the client": ""} {
-		t.Run(name, func(t *testing.T) {
+	for why, last := range map[string]string{serverEnded: "XGONE", "malformed command": "X\x00", clientLeft: ""} {
+		t.Run(why, func(t *testing.T) {
 			var s seen
 			r := start(t, backendAt(t, extended(&s)), "--unknown-commands", "pass")
 			p := r.client(t)
@@ -99,6 +102,9 @@ func TestJoinedEnds(t *testing.T) {
 			}
 			_ = p.Close()
 			testenv.Eventually(t, "the session has ended", func() bool { return strings.Contains(r.log.String(), "session ended") })
+			if !strings.Contains(r.log.String(), `reason="`+why+`"`) {
+				t.Errorf("want the reason %q: %s", why, r.log.String())
+			}
 		})
 	}
 }

@@ -72,10 +72,12 @@ func (s *session) doUser(arg string) {
 	}
 }
 
-// at chooses the server for the next login; nil for the usual ones.
+// at chooses the server for the next login; nil for the usual ones. To leave one that is connected counts as an
+// error: who goes to and fro has the proxy connect each time.
 func (s *session) at(t *target) {
-	if t != s.chosen {
+	if t != s.chosen && s.server != nil {
 		s.leaveServer()
+		s.errors++
 	}
 	s.chosen = t
 }
@@ -110,9 +112,8 @@ func (s *session) doPass(ctx context.Context, password string) {
 		s.mistake("syntax: PASS password")
 		return
 	}
-	user, _ := s.conf.choose(s.user)
 	s.login(ctx, "USER", s.user, func(b *backend) (answer, error) {
-		a, err := b.ask("USER " + user)
+		a, err := b.ask("USER " + s.nameThere("USER"))
 		if err != nil || !a.ok {
 			return a, err
 		}
@@ -120,14 +121,26 @@ func (s *session) doPass(ctx context.Context, password string) {
 	})
 }
 
+// nameThere is the name of the user as the server was told it.
+func (s *session) nameThere(mechanism string) string {
+	if mechanism != "USER" {
+		return s.user
+	}
+	user, _ := s.conf.choose(s.user)
+	return user
+}
+
 func (s *session) doAPOP(ctx context.Context, arg string) {
 	s.at(nil)
 	name, digest, ok := strings.Cut(arg, " ")
+	_, elsewhere := s.conf.choose(name)
 	switch {
 	case !bool(s.conf.APOP) || s.server == nil || timestamp(s.server.greeting) == "":
 		s.mistake("APOP is not available")
 	case !ok || name == "" || len(digest) != 32 || strings.Trim(strings.ToLower(digest), "0123456789abcdef") != "":
 		s.mistake("syntax: APOP name digest")
+	case elsewhere != nil:
+		s.mistake("APOP is not available at that server")
 	default:
 		s.login(ctx, "APOP", name, func(b *backend) (answer, error) { return b.ask("APOP " + name + " " + digest) })
 	}
@@ -200,7 +213,7 @@ func (s *session) refused(ctx context.Context, mechanism string, a answer) {
 	s.leaveServer()
 	s.tries++
 	code := responseCode(a.text)
-	guess := !a.canceled && isWrongPassword(a.text, s.user)
+	guess := !a.canceled && isWrongPassword(a.text, s.nameThere(mechanism))
 	s.log.Info("login failed", "mechanism", mechanism, "user", clip(s.user), "code", code, "counts", guess)
 	if guess {
 		s.srv.meters.login("failure")

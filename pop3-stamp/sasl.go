@@ -114,7 +114,8 @@ func (x *exchange) note(response string) {
 			name, _, _ = strings.Cut(rest, ",")
 		}
 	}
-	if name != "" {
+	// A name that USER takes to another server is of nobody there: the login is at the usual one.
+	if _, server := x.conf.choose(name); name != "" && server == nil {
 		x.user = name
 	}
 }

@@ -45,6 +45,7 @@ type session struct {
 	user          string    // given with USER, or of the last login
 	hasUser       bool      // given with USER, and PASS may follow
 	loggedIn      bool
+	joined        bool // lines of the client are passed on unread, see join
 	loginAt       time.Time
 	tries, errors int
 	sent          int64 // bytes of mail and lists
@@ -178,18 +179,23 @@ func (s *session) readCommand(ctx context.Context) (string, error) {
 	if ctx.Err() != nil {
 		return "", ctx.Err()
 	}
-	if err := s.await(); err != nil {
+	if err := s.await(); errors.Is(err, os.ErrDeadlineExceeded) {
+		return "", errSilent
+	} else if err != nil {
 		return "", err
 	}
 	line, err := readLine(s.r, maxCommand+maxAuth)
 	if err == nil && len(line) > maxCommand-len("\r\n") && parseCommand(line).verb != "AUTH" {
 		err = errLongLine // a token in AUTH has often some kB
 	}
-	if err == nil {
+	if err == nil && !s.joined {
 		s.log.Debug("command", "line", statfile.Command(masked(line, s.loggedIn)))
 	}
 	return line, err
 }
+
+// errSilent is the error of a client that has not sent a byte of its next line in time.
+var errSilent = fmt.Errorf("client is silent: %w", os.ErrDeadlineExceeded)
 
 // hasLine reports whether the client's next line was read already.
 func (s *session) hasLine() bool {

@@ -1057,7 +1057,7 @@ func TestNoteUser(t *testing.T) {
 		{"XOAUTH2", "user=bob\x01auth=Bearer x\x01\x01", "bob"}, {"OAUTHBEARER", "n,a=bob@x,\x01host=y\x01", "bob@x"},
 	}
 	for _, tt := range tests {
-		x := &exchange{session: &session{user: "-"}, mechanism: tt.mechanism}
+		x := &exchange{session: &session{conf: &settings{}, user: "-"}, mechanism: tt.mechanism}
 		for response := range strings.SplitSeq(tt.responses, "|") {
 			x.note(base64.StdEncoding.EncodeToString([]byte(response)))
 		}

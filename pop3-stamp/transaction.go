@@ -132,6 +132,9 @@ func (s *session) passLines(line string) {
 	}
 	s.reply("", a)
 	if !a.ok {
+		if !s.loggedIn {
+			s.errors++
+		}
 		if s.server.buffered() > 0 {
 			s.broken(errProtocol)
 		}
