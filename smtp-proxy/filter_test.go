@@ -347,7 +347,7 @@ func TestFilterDown(t *testing.T) {
 		t.Run(policy, func(t *testing.T) {
 			b := testenv.StartBackend(t)
 			dir := testenv.ShortDir(t)
-			p := startProxy(t, behind(b), "--multiplexor", filepath.Join(dir, "nobody"), "--spool", dir, "--worker-gate=no", "--on-failure", policy)
+			p := startProxy(t, behind(b), "--multiplexor", filepath.Join(dir, "nobody"), "--spool", dir, "--worker-gate=no", "--on-failure", policy, "--max-refusals-per-address=1")
 			c := greeted(t, p.addr)
 			c.envelope()
 			c.cmd("DATA", "354")
@@ -359,6 +359,7 @@ func TestFilterDown(t *testing.T) {
 			if !strings.Contains(p.log.String(), "filter failed") {
 				t.Error("the log does not tell that the filter failed")
 			}
+			greeted(t, p.addr) // our failure is not held against the client's address
 		})
 	}
 }

@@ -162,9 +162,10 @@ func (s *session) sayVerdict(r smtp.Reply) {
 }
 
 // addRefusal counts what was refused for good: a client that guesses addresses learns by it. After too many
-// of them the session ends, and with it the transaction, unless a recipient is to have its message.
+// of them the session ends, and with it the transaction, unless a recipient is to have its message. What is refused
+// because the filter failed is none of the client's faults.
 func (s *session) addRefusal(r smtp.Reply) {
-	if !r.Permanent() || s.state == stateSilent {
+	if !r.Permanent() || s.state == stateSilent || s.limits.wasted {
 		return
 	}
 	if !s.client.known() {
