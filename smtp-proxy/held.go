@@ -244,28 +244,31 @@ func (p visible) Write(text []byte) (int, error) {
 
 // each does something with each message that a command is about. Those of another one are left alone.
 func (k *keeper) each(which *heldSome, do func(*held.Message)) error {
-	ids := which.IDs
-	switch {
-	case len(ids) > 0 == (which.OlderThan > 0):
+	if len(which.IDs) > 0 == (which.OlderThan > 0) {
 		return &config.UsageError{Err: errors.New("either ids or --older-than are needed")}
-	case len(ids) == 0:
-		all, err := k.older(which.OlderThan)
-		if err != nil {
-			return err
-		}
-		for _, m := range all {
-			ids = append(ids, m.ID)
-		}
 	}
-	for _, id := range ids {
-		m, err := k.box.Take(id)
-		switch {
-		case errors.Is(err, held.ErrNone) && len(which.IDs) == 0: // another command was faster
-		case err != nil:
+	with := func(id string, m *held.Message, err error) {
+		if err != nil {
 			k.failed(id, err, statusOf(err))
-		default:
-			do(m)
-			_ = m.Close()
+			return
+		}
+		do(m)
+		_ = m.Close()
+	}
+	for _, id := range which.IDs {
+		m, err := k.box.Take(id)
+		with(id, m, err)
+	}
+	if len(which.IDs) > 0 {
+		return nil
+	}
+	all, err := k.older(which.OlderThan)
+	if err != nil {
+		return err
+	}
+	for _, listed := range all {
+		if m, err := listed.Take(); !errors.Is(err, held.ErrNone) { // else another command was faster
+			with(listed.ID, m, err)
 		}
 	}
 	return nil

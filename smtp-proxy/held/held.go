@@ -131,7 +131,24 @@ func (b *Box) Take(id string) (*Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = syscall.Flock(int(m.file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	return m.taken()
+}
+
+// Take is Take of the box for a message of its list. It looks through the Maildir only if a mail reader has moved it.
+func (m *Message) Take() (*Message, error) {
+	again, err := m.box.read(m.place, m.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m.box.Take(m.ID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return again.taken()
+}
+
+// taken returns the message once nobody else can take it; else it is closed.
+func (m *Message) taken() (*Message, error) {
+	err := syscall.Flock(int(m.file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		err = ErrBusy
 	}
@@ -158,7 +175,10 @@ func (m *Message) there() bool {
 // Remove removes a message that was taken, also if a mail reader has given it another name meanwhile.
 func (m *Message) Remove() error {
 	for try := 0; m.there(); try++ {
-		place, name, err := m.box.find(m.ID)
+		place, name, err := m.place, m.name, error(nil)
+		if try > 0 {
+			place, name, err = m.box.find(m.ID)
+		}
 		if err == nil {
 			err = m.box.root.Remove(path.Join(place, name))
 		}

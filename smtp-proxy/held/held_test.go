@@ -45,10 +45,10 @@ func TestMessages(t *testing.T) {
 			content: "Subject: one\nDelivered-To: other@x.example\n\nText\n"},
 		{name: "bounce", text: "Return-Path: <>\nDelivered-To: a@b.example\nX-Postern-Hold: x\nSubject: =?utf-8?q?=C3=BC?=\n two\n\n",
 			to: "a@b.example", reason: "x", subj: "ü two", content: "Subject: =?utf-8?q?=C3=BC?=\n two\n\n"},
-		{name: "internationalized", text: "Return-Path: <ü@b.example>\nDelivered-To: a@b.example\nX-Postern-Hold: x\nReceived: from a ([192.0.2.1])\n\tby b with UTF8SMTP id 1\n\n",
-			from: "ü@b.example", to: "a@b.example", reason: "x", utf8: true, content: "Received: from a ([192.0.2.1])\n\tby b with UTF8SMTP id 1\n\n"},
-		{name: "said by another server", text: envelope + "Subject: x\nReceived: with UTF8SMTP\n\n",
-			from: "from@client.example", to: "one@server.example two@server.example", reason: "looks odd", subj: "x", content: "Subject: x\nReceived: with UTF8SMTP\n\n"},
+		{name: "internationalized", text: "Return-Path: <ü@b.example>\nDelivered-To: a@b.example\nX-Postern-Hold: x\nX-Scanned: yes\nReceived: from a ([192.0.2.1])\n\tby b with UTF8SMTP id 1\n\n",
+			from: "ü@b.example", to: "a@b.example", reason: "x", utf8: true, content: "X-Scanned: yes\nReceived: from a ([192.0.2.1])\n\tby b with UTF8SMTP id 1\n\n"},
+		{name: "said by another server", text: envelope + "Received: by b with ESMTP\nSubject: x\nReceived: by c with UTF8SMTP\n\n",
+			from: "from@client.example", to: "one@server.example two@server.example", reason: "looks odd", subj: "x", content: "Received: by b with ESMTP\nSubject: x\nReceived: by c with UTF8SMTP\n\n"},
 		{name: "foreign", text: "Subject: hello\n\nText\n", err: "not held by smtp-proxy"},
 		{name: "no reason", text: "Return-Path: <a@b>\nDelivered-To: c@d\nSubject: hello\n\nText\n", err: "not held by smtp-proxy"},
 		{name: "nobody", text: "Return-Path: <a@b>\nX-Postern-Hold: x\n\nText\n", err: "not held by smtp-proxy"},
@@ -118,6 +118,10 @@ func TestTake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	all, err := b.List()
+	if err != nil || len(all) != 1 {
+		t.Fatal(all, err)
+	}
 	late, err := b.Show("1.a") // as a command does that is about to take it
 	if err != nil {
 		t.Fatal(err)
@@ -125,6 +129,9 @@ func TestTake(t *testing.T) {
 	defer late.Close()
 	if _, err := b.Take("1.a"); !errors.Is(err, ErrBusy) {
 		t.Errorf("taken twice: %v", err)
+	}
+	if _, err := all[0].Take(); !errors.Is(err, ErrBusy) {
+		t.Errorf("taken twice, of the list: %v", err)
 	}
 	if err := os.Rename(filepath.Join(dir, "new", "1.a"), filepath.Join(dir, "cur", "1.a:2,S")); err != nil {
 		t.Fatal(err)
@@ -140,5 +147,8 @@ func TestTake(t *testing.T) {
 	}
 	if _, err := b.Take("1.a"); !errors.Is(err, ErrNone) {
 		t.Errorf("taken again: %v", err)
+	}
+	if _, err := all[0].Take(); !errors.Is(err, ErrNone) {
+		t.Errorf("taken again, of the list: %v", err)
 	}
 }

@@ -38,6 +38,8 @@ type Message struct {
 	Err error
 
 	box   *Box
+	place string // where it was found, and under which name
+	name  string
 	file  *os.File
 	begin int64 // of the message as the next hop would have got it
 }
@@ -58,7 +60,7 @@ func (b *Box) read(place, name string) (*Message, error) {
 		_ = file.Close()
 		return nil, err
 	}
-	m := &Message{ID: idOf(name), Held: info.ModTime(), Size: info.Size(), box: b, file: file}
+	m := &Message{ID: idOf(name), Held: info.ModTime(), Size: info.Size(), box: b, place: place, name: name, file: file}
 	m.Err = m.head(io.NewSectionReader(file, 0, min(m.Size, maxHead)))
 	return m, nil
 }
@@ -93,7 +95,7 @@ func (m *Message) head(r io.Reader) error {
 		return errForeign
 	}
 	m.begin = lines.offset
-	for first := true; ; first = false {
+	for ours := true; ; { // the topmost Received is; a filter may have put other fields above it
 		field, err := lines.take()
 		if err != nil {
 			return errEnds
@@ -101,8 +103,8 @@ func (m *Message) head(r io.Reader) error {
 		if len(field) == 0 {
 			return nil
 		}
-		if received, ok := cutName(field, "Received:"); ok && first {
-			m.UTF8 = strings.Contains(received, " with UTF8SMTP") // RFC 6531, 4.3
+		if received, ok := cutName(field, "Received:"); ok && ours {
+			m.UTF8, ours = strings.Contains(received, " with UTF8SMTP"), false // RFC 6531, 4.3
 		}
 		if subject, ok := cutName(field, "Subject:"); ok && m.Subject == "" {
 			m.Subject = decoded(subject)
