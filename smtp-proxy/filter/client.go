@@ -47,7 +47,7 @@ func resolved(p smtp.Path) string {
 	plain := p.Address
 	if strings.HasPrefix(plain, `"`) {
 		plain = p.Local() + "@" + p.Domain
-		if _, _, err := smtp.ParsePath("<"+plain+">", smtp.CheckRFC); err != nil {
+		if q, rest, err := smtp.ParsePath("<"+plain+">", smtp.CheckRFC); err != nil || rest != "" || q.Address != plain {
 			plain = p.Address
 		}
 	}

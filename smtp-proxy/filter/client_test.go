@@ -28,6 +28,7 @@ func TestResolved(t *testing.T) {
 	for in, want := range map[string]string{
 		"<Ann@Example.ORG>": "ann@example.org", "<>": "", `<"ann"@example.org>`: "ann@example.org", `<"a.b"@example.org>`: "a.b@example.org",
 		`<"a b"@example.org>`: `"a b"@example.org`, `<"a\"b"@example.org>`: `"a\"b"@example.org`, `<"a@b"@example.org>`: `"a@b"@example.org`, `<""@example.org>`: `""@example.org`,
+		`<"a@victim.example> x"@evil.example>`: `"a@victim.example> x"@evil.example`,
 	} {
 		if got := resolved(path(t, in)); got != want {
 			t.Errorf("%s is %s, want %s", in, got, want)
