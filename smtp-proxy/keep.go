@@ -29,8 +29,19 @@ func (s *settings) checkKept() error {
 		return &config.Error{Key: "keep-dir", Err: fmt.Errorf("%q is no absolute path", s.KeepDir)}
 	case filepath.Clean(s.KeepDir) == filepath.Clean(s.Spool):
 		return &config.Error{Key: "keep-dir", Err: errors.New("is the spool; name another directory, which may be in it")}
+	case workdir.Sweeps(s.Spool, s.KeepDir):
+		return &config.Error{Key: "keep-dir", Err: errors.New("has the name of a working directory of the spool, which would be removed")}
+	}
+	if box, ok := s.heldMaildir(); ok && s.KeepDir != "" && within(box, s.KeepDir) {
+		return &config.Error{Key: "keep-dir", Err: errors.New("is in the Maildir of what is held")}
 	}
 	return nil
+}
+
+// within reports whether a path is that of a directory, or below it.
+func within(dir, path string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
 }
 
 // newKept returns the directory where messages are kept.
@@ -80,8 +91,12 @@ func (c *live) keepReason(r *filter.Result) string {
 
 // keep has a message kept.
 func (s *session) keep(tx *transaction, why string) {
-	if files := s.filesOf(tx, "message is not kept"); files != nil && !s.srv.kept.Put(files, tx.qid, why) {
-		s.note(slog.LevelWarn, "message is not kept", "error", "too many are waiting")
+	files := s.filesOf(tx, "message is not kept")
+	if files == nil {
+		return
+	}
+	if err := s.srv.kept.Put(files, tx.qid, why); err != nil {
+		s.note(slog.LevelWarn, "message is not kept", "error", err)
 	}
 }
 

@@ -43,7 +43,7 @@ func TestKeep(t *testing.T) {
 			}
 			var kept []string
 			testenv.Eventually(t, "the message is kept", func() bool {
-				kept, _ = filepath.Glob(filepath.Join(dir, "*", "KEPT"))
+				kept, _ = filepath.Glob(filepath.Join(dir, "[^.]*", "KEPT"))
 				return len(kept) == 1
 			})
 			if note := readFile(t, kept[0]); !strings.HasPrefix(note, tt.note) {
@@ -113,6 +113,7 @@ func TestKeepSettings(t *testing.T) {
 	for _, tt := range []struct{ arg, want string }{
 		{"--keep-dir=kept", "keep-dir: \"kept\" is no absolute path"},
 		{"--keep-dir=/var/spool/postern/", "keep-dir: is the spool"},
+		{"--keep-dir=/var/spool/postern/mdefang-x", "keep-dir: has the name"}, {"--keep-dir=/var/spool/postern/aside-x/kept", "keep-dir: has the name"},
 		{"--keep-sample=5", "percentage"}, {"--keep-sample=101%", "percentage"}, {"--keep-sample=-1%", "percentage"}, {"--keep-sample=NaN%", "percentage"},
 		{"--shadow-share=x%", "percentage"}, {"--shadow-multiplexor=relative", "shadow-multiplexor: "}, {"--shadow-multiplexor=inet:x", "shadow-multiplexor: "},
 		{"--keep-max=0", "keep-max: value is too small"}, {"--keep-max-size=1", "keep-max-size: value is too small"},
@@ -121,6 +122,13 @@ func TestKeepSettings(t *testing.T) {
 		err := readSettings(s, []string{tt.arg, "--config", "/dev/null"})
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.arg, err, tt.want)
+		}
+	}
+	box := "--hold=maildir:" + t.TempDir()
+	for _, below := range []string{"", "/new", "/kept"} {
+		dir := strings.TrimPrefix(box, "--hold=maildir:") + below
+		if err := readSettings(&settings{}, []string{box, "--keep-dir=" + dir, "--config", "/dev/null"}); err == nil || !strings.Contains(err.Error(), "keep-dir: is in the Maildir") {
+			t.Errorf("%s: %v", dir, err)
 		}
 	}
 }

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"postern/internal/mxproto"
 	"postern/internal/sockspec"
@@ -25,11 +27,15 @@ const (
 var shadowOutcomes = []string{shadowSame, shadowDiffers, shadowFailed, shadowDropped}
 
 // Bounds of what the shadow filter has to do: it sees so many messages at a time, and so many wait for it. Each that
-// waits has five descriptors.
+// waits has five descriptors, and its files have their room in the spool although they have no names any more.
 const (
 	shadowAtOnce  = 4
 	shadowWaiting = 16
+	shadowBytes   = 256 << 20 // of all of these
 )
+
+// shadowPause is how long a multiplexor that is not there is left alone.
+const shadowPause = time.Second
 
 // shadow is a second filter. It is shown copies of messages that the first one has judged; its verdicts are compared, and
 // never used. Nothing waits for it.
@@ -39,6 +45,8 @@ type shadow struct {
 	ignored []string // fields
 	log     *slog.Logger
 	queue   chan shadowed
+	bytes   atomic.Int64              // of the messages that wait or are looked at
+	down    atomic.Bool               // the multiplexor was not there the last time
 	counts  map[string]*atomic.Uint64 // by outcome
 }
 
@@ -46,6 +54,7 @@ type shadow struct {
 type shadowed struct {
 	qid   string
 	files *workdir.Snapshot // with what the first filter wants
+	size  int64             // of the files, in bytes
 }
 
 // newShadow makes the shadow of the filter first, which has the same spool.
@@ -65,12 +74,22 @@ func newShadow(s *settings, first *filter.Filter, log *slog.Logger) (*shadow, er
 
 // offer shows the filter a message as soon as it can, or not at all. It does not wait; the files are closed in the end.
 func (h *shadow) offer(qid string, files *workdir.Snapshot) {
-	select {
-	case h.queue <- shadowed{qid, files}:
-	default:
-		files.Close()
-		h.counts[shadowDropped].Add(1)
+	m := shadowed{qid, files, files.Size()}
+	if h.bytes.Add(m.size) <= shadowBytes {
+		select {
+		case h.queue <- m:
+			return
+		default:
+		}
 	}
+	h.done(m)
+	h.counts[shadowDropped].Add(1)
+}
+
+// done gives back what a message has.
+func (h *shadow) done(m shadowed) {
+	m.files.Close()
+	h.bytes.Add(-m.size)
 }
 
 // start has the filter look at what is offered, until ctx ends.
@@ -91,10 +110,26 @@ func (h *shadow) start(ctx context.Context, running *sync.WaitGroup) {
 
 // look shows the filter one message.
 func (h *shadow) look(ctx context.Context, m shadowed) {
-	defer m.files.Close()
 	differences, err := h.compare(ctx, m)
+	h.done(m)
+	down := errors.Is(err, filter.ErrUnreachable)
 	switch {
 	case ctx.Err() != nil: // the proxy ends
+		return
+	case down:
+		h.counts[shadowFailed].Add(1)
+		if !h.down.Swap(true) {
+			h.log.Warn("shadow filter failed", "qid", m.qid, "error", err)
+		}
+		select {
+		case <-time.After(shadowPause):
+		case <-ctx.Done():
+		}
+		return
+	case h.down.Swap(false):
+		h.log.Info("shadow filter is there again")
+	}
+	switch {
 	case err != nil:
 		h.counts[shadowFailed].Add(1)
 		h.log.Warn("shadow filter failed", "qid", m.qid, "error", err)
@@ -131,6 +166,6 @@ func (h *shadow) close() {
 	}
 	h.mx.Close()
 	for len(h.queue) > 0 {
-		(<-h.queue).files.Close()
+		h.done(<-h.queue)
 	}
 }

@@ -123,9 +123,26 @@ func TestShadowIsDown(t *testing.T) {
 	m := startMultiplexor(t, scanWith(t, "F\n"))
 	p := startProxy(t, m.args(behind(b), "--shadow-multiplexor", filepath.Join(t.TempDir(), "none"))...)
 	c := greeted(t, p.addr)
+	for range 2 {
+		c.envelope()
+		c.cmd("DATA", "354")
+		c.send(smallMessage)
+		c.expect("250")
+	}
+	testenv.Eventually(t, "the failures are counted", func() bool { return shadowCounts(p) == "0 0 2 0" })
+	if n := strings.Count(p.log.String(), "shadow filter failed"); n != 1 {
+		t.Errorf("logged %d times\n%s", n, p.log)
+	}
+	if left, err := os.ReadDir(m.spool); err != nil || len(left) != 0 {
+		t.Errorf("copies were made: %v, %v", left, err)
+	}
+	if n := p.shadow.bytes.Load(); n != 0 {
+		t.Errorf("%d bytes wait", n)
+	}
+	p.shadow.bytes.Store(shadowBytes)
 	c.envelope()
 	c.cmd("DATA", "354")
 	c.send(smallMessage)
 	c.expect("250")
-	testenv.Eventually(t, "the failure is counted", func() bool { return shadowCounts(p) == "0 0 1 0" })
+	testenv.Eventually(t, "what has no room is dropped", func() bool { return shadowCounts(p) == "0 0 2 1" })
 }

@@ -30,9 +30,10 @@ type Kept struct {
 	MaxBytes int64             // of their files at most; 0 = 100 MiB
 	Log      *slog.Logger
 
-	queue  chan keeping
-	sizes  map[string]int64 // of the directories, by name
-	counts KeptCounts
+	queue   chan keeping
+	waiting atomic.Int64     // bytes of those in the queue: their files have room in the spool, but no names any more
+	sizes   map[string]int64 // of the directories, by name
+	counts  KeptCounts
 }
 
 // KeptCounts are what became of what was to be kept.
@@ -46,6 +47,7 @@ type KeptCounts struct {
 type keeping struct {
 	files       *Snapshot
 	qid, reason string
+	size        int64 // of the files, in bytes
 }
 
 // maxKeeping is how many messages wait to be copied at most: each has five descriptors.
@@ -64,17 +66,34 @@ func NewKept(dir string, log *slog.Logger) *Kept {
 // Counts returns what became of what was to be kept so far.
 func (k *Kept) Counts() *KeptCounts { return &k.counts }
 
-// Put has a message kept; its files are closed once that is done. It never waits: while too many others do, the message
-// is not kept, and false is returned.
-func (k *Kept) Put(files *Snapshot, qid, reason string) bool {
-	select {
-	case k.queue <- keeping{files, qid, reason}:
-		return true
-	default:
+// ErrKeptBusy is the error of [Kept.Put] while too many messages, or bytes, are waiting.
+var ErrKeptBusy = errors.New("too many are waiting")
+
+// Put has a message kept; its files are closed once that is done. It never waits: an error says why the message is not
+// kept.
+func (k *Kept) Put(files *Snapshot, qid, reason string) error {
+	m := keeping{files, qid, reason, files.Size()}
+	if m.size > k.maxBytes() {
 		files.Close()
-		k.counts.Dropped.Add(1)
-		return false
+		k.counts.Failed.Add(1)
+		return fmt.Errorf("its %d bytes are more than may be kept at all", m.size)
 	}
+	if k.waiting.Add(m.size) <= k.maxBytes() {
+		select {
+		case k.queue <- m:
+			return nil
+		default:
+		}
+	}
+	k.done(m)
+	k.counts.Dropped.Add(1)
+	return ErrKeptBusy
+}
+
+// done gives back what a message has.
+func (k *Kept) done(m keeping) {
+	m.files.Close()
+	k.waiting.Add(-m.size)
 }
 
 // Run keeps what comes until ctx ends, and then what is waiting. One goroutine runs it.
@@ -94,7 +113,7 @@ func (k *Kept) Run(ctx context.Context) {
 
 // keep copies one message.
 func (k *Kept) keep(m keeping) {
-	defer m.files.Close()
+	defer k.done(m)
 	name, err := k.copy(m)
 	if err != nil {
 		k.counts.Failed.Add(1)
@@ -122,16 +141,12 @@ func (k *Kept) open() (*os.Root, error) {
 
 // copy copies a message to a new directory and returns its name.
 func (k *Kept) copy(m keeping) (name string, err error) {
-	size := m.files.Size()
-	if size > k.maxBytes() {
-		return "", fmt.Errorf("its %d bytes are more than may be kept at all", size)
-	}
 	root, err := k.open()
 	if err != nil {
 		return "", err
 	}
 	defer root.Close()
-	if err := k.prune(root, size); err != nil {
+	if err := k.prune(root, m.size); err != nil {
 		return "", err
 	}
 	unfinished := newPrefix + strings.ToLower(rand.Text())
@@ -213,14 +228,25 @@ func (k *Kept) prune(root *os.Root, size int64) error {
 	})
 	k.sizes = sizes
 	slices.SortFunc(all, func(a, b kept) int { return cmp.Or(a.when.Compare(b.when), strings.Compare(a.name, b.name)) })
+	if err != nil {
+		return err
+	}
+	room := func() bool { return n < k.max() && bytes+size <= k.maxBytes() }
+	var failed error // of one that stays; the next oldest go instead
 	for _, old := range all {
-		if err != nil || n < k.max() && bytes+size <= k.maxBytes() {
+		if room() {
 			break
 		}
-		err = removeTree(root, old.name)
+		if err := removeTree(root, old.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			failed = err
+			continue
+		}
 		n, bytes = n-1, bytes-old.size
 	}
-	return err
+	if !room() {
+		return fmt.Errorf("there is no room: %w", failed)
+	}
+	return nil
 }
 
 // keptSize returns the bytes of the files in a directory; ok is false if it is not one that was kept.

@@ -122,8 +122,8 @@ func keepAll(t *testing.T, k *Kept, s *Spool, results string, qids ...string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !k.Put(files, qid, "failed:\nno answer") {
-			t.Fatal("there is no room for one")
+		if err := k.Put(files, qid, "failed:\nno answer"); errors.Is(err, ErrKeptBusy) {
+			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -192,19 +192,24 @@ func TestKeptHoldsNothingUp(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if k.Put(files, NewQueueID(), "sample") {
+		if k.Put(files, NewQueueID(), "sample") == nil {
 			kept++
 		}
 	}
 	if kept != maxKeeping || k.Counts().Dropped.Load() != 2*maxKeeping {
 		t.Errorf("%d of %d wait, %d were dropped", kept, 3*maxKeeping, k.Counts().Dropped.Load())
 	}
+	k.MaxBytes = k.waiting.Load()
+	testenv.Receive(t, "a message that waits", k.queue).files.Close() // there is room for one more, but not for its bytes
+	if files := snapshotOf(t, d); !errors.Is(k.Put(files, "QID", "sample"), ErrKeptBusy) {
+		t.Error("more bytes wait than may be kept")
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	running := testenv.Go(t, "Run", func() error { k.Run(ctx); return nil })
 	cancel()
 	_ = running.Err()
-	if got := names(t, k.Dir); len(got) != maxKeeping {
-		t.Errorf("kept are %d, want %d", len(got), maxKeeping)
+	if got := names(t, k.Dir); len(got) != maxKeeping-1 {
+		t.Errorf("kept are %d, want %d", len(got), maxKeeping-1)
 	}
 }
 
@@ -237,8 +242,8 @@ func TestKeptCannotCopy(t *testing.T) {
 	}
 	_, _ = io.WriteString(broken, "text")
 	files.files[snapNewBody] = broken // cannot be read
-	if !k.Put(files, "one", "sample") {
-		t.Fatal("there is no room for one")
+	if err := k.Put(files, "one", "sample"); err != nil {
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -6,6 +6,11 @@
 // no link is followed, only regular files of limited size are read, and removal never leaves the directory.
 package workdir
 
+import (
+	"path/filepath"
+	"strings"
+)
+
 // Names of the files in a working directory.
 const (
 	fileCommands = "COMMANDS"
@@ -21,6 +26,12 @@ const (
 	asidePrefix = "aside-"   // one whose worker may still be busy in it; or which could not be removed; removed by Tend
 	fileKeepAll = "DO-NOT-DELETE-WORK-DIRS"
 )
+
+// Sweeps reports whether a path is that of a working directory of a spool by its name, or below it: Tend may remove it.
+func Sweeps(spool, path string) bool {
+	rel, err := filepath.Rel(spool, path)
+	return err == nil && (strings.HasPrefix(rel, dirPrefix) || strings.HasPrefix(rel, asidePrefix))
+}
 
 // headersPiece is how much of HEADERS is gathered before it is written.
 const headersPiece = 16 << 10

@@ -18,6 +18,9 @@ import (
 	"postern/internal/workdir"
 )
 
+// ErrUnreachable is wrapped by the error of [Filter.Rescan] if the multiplexor does not answer at all.
+var ErrUnreachable = errors.New("multiplexor is not there")
+
 // Rescan has a copy of a message scanned once more. It returns the files of the copy's working directory, which is
 // removed by then, and how long the scan took; Close must follow on the files. Only Multiplexor, Spool and Timeout of the
 // filter have a meaning for it.
@@ -25,6 +28,9 @@ func (f *Filter) Rescan(ctx context.Context, qid string, from *workdir.Snapshot)
 	ctx, cancel := context.WithTimeout(ctx, f.Timeout)
 	defer cancel()
 	deadline, _ := ctx.Deadline()
+	if _, err := f.Multiplexor.Ask(ctx, mxproto.VerbFree); err != nil { // copies for one that is down would fill the spool
+		return nil, 0, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
 	dir, err := f.Spool.Copy(qid, from, deadline)
 	if err != nil {
 		return nil, 0, err
