@@ -154,6 +154,19 @@ func TestCapabilitiesOfAnOldServer(t *testing.T) {
 	p.ended()
 }
 
+// TestCapabilitiesOfSecondServer: they are kept under the name of the server that has them.
+func TestCapabilitiesOfSecondServer(t *testing.T) {
+	var s seen
+	url := backendAt(t, capable(&s, "UTF8", ""))
+	r := start(t, "pop3://127.0.0.1:1", "--upstream", url)
+	for range 3 {
+		r.client(t).capa()
+	}
+	if _, first := r.capabilities.get("127.0.0.1:1"); first || s.count("CAPA") != 1 {
+		t.Errorf("the list is that of the first: %v; the second was asked %d times", first, s.count("CAPA"))
+	}
+}
+
 // TestUTF8AndLang: both are passed on before the login, and asked again of the connection that a further try needs.
 func TestUTF8AndLang(t *testing.T) {
 	var s seen

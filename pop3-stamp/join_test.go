@@ -109,6 +109,30 @@ func TestJoinedEnds(t *testing.T) {
 	}
 }
 
+// TestHalfLine: half a line is not dropped when the time of an idle client is over and the server has said something: the
+// session ends.
+func TestHalfLine(t *testing.T) {
+	r := start(t, backendAt(t, func(p *peer) {
+		p.send("+OK ready\r\n")
+		for range 2 {
+			p.line()
+			p.send("+OK\r\n")
+		}
+		p.line()
+		for { // until the session ends
+			if _, err := io.WriteString(p, "+OK\r\n"); err != nil {
+				return
+			}
+			testenv.Pause(10 * time.Millisecond)
+		}
+	}), "--unknown-commands", "pass", "--idle-timeout", "200ms")
+	p := r.client(t)
+	p.ask("USER bob", "+OK")
+	p.ask("PASS secret", "+OK")
+	p.send("XONE\r\nXHA")
+	testenv.Eventually(t, "the session has ended", func() bool { return strings.Contains(r.log.String(), "reason=timeout") })
+}
+
 // TestLastLine: what a server says comes in pieces of any size.
 func TestLastLine(t *testing.T) {
 	text := strings.Repeat("x", 2000) + "\r\n+ERR\r\n+OK bye\r\n"
