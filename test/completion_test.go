@@ -88,10 +88,10 @@ var completionCases = []struct {
 	more bool // other words can come as well
 }{
 	{"smtp-proxy --upstream-t", []string{"--upstream-timeout", "--upstream-tls", "--upstream-tls-ca", "--upstream-tls-cert", "--upstream-tls-key"}, false},
-	{"smtp-proxy --on-failure ", []string{"accept", "reject", "tempfail"}, false},
-	{"smtp-proxy --on-failure=t", []string{"tempfail"}, false},
+	{"smtp-proxy --upstream-tls ", []string{"may", "none", "require", "verify"}, false},
+	{"smtp-proxy --upstream-tls=v", []string{"verify"}, false},
 	{"smtp-proxy --scan=", []string{"no", "yes"}, false},
-	{"smtp-proxy ", []string{"explain"}, false},
+	{"smtp-proxy ", []string{"explain", "held", "replay"}, false},
 	{"smtp-proxy explain --", []string{"--client", "--listener", "--upstream"}, true},
 	{"smtp-proxy --config x explain --listener ", []string{"smtp", "smtps", "submission"}, false},
 	{"smtp-proxy --user roo", []string{"root"}, false},

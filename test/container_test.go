@@ -21,7 +21,7 @@ type container struct {
 func (c *container) command(env string, args ...string) *exec.Cmd {
 	cmd := exec.Command("unshare", append([]string{"--mount-proc=" + c.root + "/proc", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--", "setpriv", "--no-new-privs", "--bounding-set=-all,+setuid,+setgid,+sys_chroot",
 		"--", "chroot", "--userspec=65532:65532", "--groups=", c.root}, args...)...)
-	cmd.Env = []string{env}
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", env}
 	return cmd
 }
 

@@ -48,7 +48,7 @@ func TestFilterBasicAuthenticates(t *testing.T) {
 	}
 	for _, tt := range []struct{ message, flags, want string }{
 		{good, "", "JAuthentication-Results 1\nN"},
-		{good, "", "NAuthentication-Results 0 mx.test;%0A%09spf=pass%20smtp.helo=helo.example.org%20smtp.mailfrom=a@example.org;%0A%09dkim=none;%0A%09dmarc=pass%20header.from=example.org\n"},
+		{good, "", "NAuthentication-Results 0 mx.test;%0A%09spf=pass%20smtp.helo=helo.example.org%20smtp.mailfrom=a@example.org;%0A%09dkim=none;%0A%09arc=none;%0A%09dmarc=pass%20header.from=example.org\n"},
 		{forged, "", "dmarc=fail%20header.from=bank.test"},
 		{forged, "--on-dmarc-fail=mark", "HX-Filter-Warning message%20is%20not%20from%20bank.test"},
 		{forged, "--on-dmarc-fail=reject", "B550 5.7.26 message%20is%20not%20from%20bank.test"},
@@ -57,7 +57,7 @@ func TestFilterBasicAuthenticates(t *testing.T) {
 		if !strings.Contains(results, tt.want) {
 			t.Errorf("%s: RESULTS %q, without %q; log %q", tt.flags, results, tt.want, log)
 		}
-		if !strings.Contains(log, "AB12: spf=pass; dmarc=") {
+		if !strings.Contains(log, "AB12: spf=pass; arc=none; dmarc=") {
 			t.Errorf("log %q", log)
 		}
 	}

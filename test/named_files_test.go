@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,9 +60,13 @@ func namedFiles(t *testing.T, program string) (files map[string]string, args []s
 		readable(t, files["upstream-tls-key"])
 		args = []string{"--upstream-tls", "verify", "--tls-client-cert", "ask"}
 	}
-	if program == "pop3-stamp" {
+	switch program {
+	case "pop3-stamp":
 		delete(files, "upstream-tls-cert")
 		delete(files, "upstream-tls-key")
+	case "postern-board": // has no next hop
+		maps.DeleteFunc(files, func(setting, _ string) bool { return strings.HasPrefix(setting, "upstream-") })
+		args = []string{"--https", fmt.Sprintf("inet:%d", testenv.FreePort(t)), "--tls-client-cert", "require"}
 	}
 	for setting, path := range files {
 		args = append(args, "--"+setting, path)
