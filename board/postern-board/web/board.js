@@ -39,16 +39,22 @@
 			while (there && !alike(there, node)) there = there.nextSibling;
 			if (there && key(node) !== null) {
 				patch(there, node);
-				old.insertBefore(there, at);
+				// What is moved loses the focus: rather does what is in front of it go, if it has no key.
+				while (at !== there && key(at) === null) at = dropped(at);
+				if (at === there) at = at.nextSibling;
+				else old.insertBefore(there, at);
 			} else {
 				old.insertBefore(document.importNode(node, true), at);
 			}
 		}
-		while (at) {
-			const next = at.nextSibling;
-			at.remove();
-			at = next;
-		}
+		while (at) at = dropped(at);
+	}
+
+	// dropped removes a node, and returns the one after it.
+	function dropped(node) {
+		const next = node.nextSibling;
+		node.remove();
+		return next;
 	}
 
 	function say(text) {
