@@ -43,11 +43,12 @@ func TestContainer(t *testing.T) {
 	}
 	backend := testenv.StartBackend(t)
 	port := testenv.FreePort(t)
-	testenv.Start(t, c.command("", "/usr/sbin/multiplexor", "--foreground"))
+	pool := testenv.Start(t, c.command("", "/usr/sbin/multiplexor", "--foreground"))
+	t.Cleanup(pool.Kill) // unshare ignores SIGTERM
 	proxy := testenv.Start(t, c.command("SMTP_PROXY_LOCAL_DOMAINS=example.org", "/usr/sbin/smtp-proxy", "--maxloadavg", "0",
 		"--smtp", fmt.Sprintf("inet:%d", port), "--metrics", fmt.Sprintf("inet:%d", testenv.FreePort(t)), "--upstream", "smtp://"+backend.Addr))
 	address := fmt.Sprintf("127.0.0.1:%d", port)
-	testenv.Eventually(t, "the proxy's greeting", func() bool { return greets(address) })
+	proxy.WaitOutput("msg=ready")
 	sendAs(t, address, "", "a@client.example", "b@example.org")
 	if got := backend.Messages(); len(got) != 1 || !strings.Contains(got[0].Data, "X-Filtered-By") {
 		t.Errorf("the next hop got %d messages, want one that was filtered: %+v", len(got), got)
