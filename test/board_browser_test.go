@@ -30,7 +30,7 @@ import (
 
 // screenshots makes the pictures of the documentation anew:
 //
-//	go test ./test -run TestBoardPictures -screenshots ../docs
+//	go test ./test -run TestBoardInABrowser -screenshots ../docs
 var screenshots = commandline.String("screenshots", "", "`directory` to write pictures of the board to")
 
 // browser is a Chromium that shows one page.
@@ -186,6 +186,9 @@ func tell(h *hub.Hub, lines ...string) {
 // keyboard, a screen reader finds its way, colours can be told apart, and it works without JavaScript.
 func TestBoardInABrowser(t *testing.T) {
 	t.Parallel()
+	if *screenshots != "" {
+		takePictures(t)
+	}
 	base, proxy, pool := board(t)
 	b := open(t, base)
 	b.visit("/")
@@ -336,12 +339,8 @@ const poorContrast = `(() => {
 	return "";
 })()`
 
-// TestBoardPictures makes the pictures of the documentation, if that is asked for.
-func TestBoardPictures(t *testing.T) {
-	t.Parallel()
-	if *screenshots == "" {
-		t.Skip("no pictures are wanted: -screenshots says where to")
-	}
+// takePictures makes the pictures of the documentation.
+func takePictures(t *testing.T) {
 	base, proxy, pool := board(t)
 	for i := range 12 {
 		id := fmt.Sprintf("7f3a-%d", i)

@@ -51,9 +51,7 @@ type view struct {
 type pages struct {
 	board     *watch.Board
 	templates map[string]*template.Template
-
-	mu   sync.Mutex
-	made map[string]*made // of shared pages, by name
+	made      map[string]*made // of shared pages, by name
 }
 
 // made is the main part of a page as it was a moment ago.

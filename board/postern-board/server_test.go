@@ -60,7 +60,7 @@ func prepared(t testing.TB, args ...string) *server {
 }
 
 // request is one of a browser.
-type request struct{ method, path, host, remote, user, password, accept string }
+type request struct{ method, path, host, remote, user, password string }
 
 func (srv *server) ask(r request) *httptest.ResponseRecorder {
 	if r.method == "" {

@@ -79,8 +79,9 @@ var (
 // head reads the envelope, the reason and the subject.
 func (m *Message) head(r io.Reader) error {
 	lines := fields{r: bufio.NewReader(r)}
-	from, ok := lines.next(fieldFrom)
-	if from, ok = strings.CutPrefix(from, "<"); !ok || !strings.HasSuffix(from, ">") {
+	from, _ := lines.next(fieldFrom)
+	from, ok := strings.CutPrefix(from, "<")
+	if !ok || !strings.HasSuffix(from, ">") {
 		return errForeign
 	}
 	m.From = strings.TrimSuffix(from, ">")
