@@ -26,8 +26,7 @@ const (
 
 var shadowOutcomes = []string{shadowSame, shadowDiffers, shadowFailed, shadowDropped}
 
-// Bounds of what the shadow filter has to do: it sees so many messages at a time, and so many wait for it. Each that
-// waits has five descriptors, and its files have their room in the spool although they have no names any more.
+// Bounds of what the shadow filter has to do: it sees so many messages at a time, and so many wait for it.
 const (
 	shadowAtOnce  = 4
 	shadowWaiting = 16
@@ -44,17 +43,9 @@ type shadow struct {
 	mx      *mxproto.Client
 	ignored []string // fields
 	log     *slog.Logger
-	queue   chan shadowed
-	bytes   atomic.Int64              // of the messages that wait or are looked at
+	waiting workdir.Backlog           // with what the first filter wants
 	down    atomic.Bool               // the multiplexor was not there the last time
 	counts  map[string]*atomic.Uint64 // by outcome
-}
-
-// shadowed is a message that waits.
-type shadowed struct {
-	qid   string
-	files *workdir.Snapshot // with what the first filter wants
-	size  int64             // of the files, in bytes
 }
 
 // newShadow makes the shadow of the filter first, which has the same spool.
@@ -63,7 +54,8 @@ func newShadow(s *settings, first *filter.Filter, log *slog.Logger) (*shadow, er
 	if err != nil {
 		return nil, fmt.Errorf("shadow-multiplexor: %w", err)
 	}
-	h := &shadow{ignored: s.ShadowIgnore, log: log, queue: make(chan shadowed, shadowWaiting), counts: map[string]*atomic.Uint64{}}
+	h := &shadow{ignored: s.ShadowIgnore, log: log, counts: map[string]*atomic.Uint64{}}
+	h.waiting.C = make(chan workdir.Waiting, shadowWaiting)
 	h.mx = &mxproto.Client{Dial: spec.Dial, Persistent: true}
 	h.filter = &filter.Filter{Multiplexor: h.mx, Spool: first.Spool, Timeout: s.FilterTimeout}
 	for _, outcome := range shadowOutcomes {
@@ -74,22 +66,9 @@ func newShadow(s *settings, first *filter.Filter, log *slog.Logger) (*shadow, er
 
 // offer shows the filter a message as soon as it can, or not at all. It does not wait; the files are closed in the end.
 func (h *shadow) offer(qid string, files *workdir.Snapshot) {
-	m := shadowed{qid, files, files.Size()}
-	if h.bytes.Add(m.size) <= shadowBytes {
-		select {
-		case h.queue <- m:
-			return
-		default:
-		}
+	if !h.waiting.Offer(workdir.Waiting{QID: qid, Files: files}, shadowBytes) {
+		h.counts[shadowDropped].Add(1)
 	}
-	h.done(m)
-	h.counts[shadowDropped].Add(1)
-}
-
-// done gives back what a message has.
-func (h *shadow) done(m shadowed) {
-	m.files.Close()
-	h.bytes.Add(-m.size)
 }
 
 // start has the filter look at what is offered, until ctx ends.
@@ -98,7 +77,7 @@ func (h *shadow) start(ctx context.Context, running *sync.WaitGroup) {
 		running.Go(func() {
 			for {
 				select {
-				case m := <-h.queue:
+				case m := <-h.waiting.C:
 					h.look(ctx, m)
 				case <-ctx.Done():
 					return
@@ -109,9 +88,9 @@ func (h *shadow) start(ctx context.Context, running *sync.WaitGroup) {
 }
 
 // look shows the filter one message.
-func (h *shadow) look(ctx context.Context, m shadowed) {
+func (h *shadow) look(ctx context.Context, m workdir.Waiting) {
 	differences, err := h.compare(ctx, m)
-	h.done(m)
+	h.waiting.Done(m)
 	down := errors.Is(err, filter.ErrUnreachable)
 	switch {
 	case ctx.Err() != nil: // the proxy ends
@@ -119,7 +98,7 @@ func (h *shadow) look(ctx context.Context, m shadowed) {
 	case down:
 		h.counts[shadowFailed].Add(1)
 		if !h.down.Swap(true) {
-			h.log.Warn("shadow filter failed", "qid", m.qid, "error", err)
+			h.log.Warn("shadow filter failed", "qid", m.QID, "error", err)
 		}
 		select {
 		case <-time.After(shadowPause):
@@ -132,22 +111,22 @@ func (h *shadow) look(ctx context.Context, m shadowed) {
 	switch {
 	case err != nil:
 		h.counts[shadowFailed].Add(1)
-		h.log.Warn("shadow filter failed", "qid", m.qid, "error", err)
+		h.log.Warn("shadow filter failed", "qid", m.QID, "error", err)
 	case len(differences) > 0:
 		h.counts[shadowDiffers].Add(1)
-		h.log.Warn("shadow filter differs", "qid", m.qid, "differences", strings.Join(differences, "; "))
+		h.log.Warn("shadow filter differs", "qid", m.QID, "differences", strings.Join(differences, "; "))
 	default:
 		h.counts[shadowSame].Add(1)
 	}
 }
 
 // compare says in what the filter's wishes are others than those of the first one.
-func (h *shadow) compare(ctx context.Context, m shadowed) ([]string, error) {
-	first, err := filter.WishesOf(m.files, h.ignored)
+func (h *shadow) compare(ctx context.Context, m workdir.Waiting) ([]string, error) {
+	first, err := filter.WishesOf(m.Files, h.ignored)
 	if err != nil {
 		return nil, err
 	}
-	files, _, err := h.filter.Rescan(ctx, m.qid, m.files)
+	files, _, err := h.filter.Rescan(ctx, m.QID, m.Files)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +144,7 @@ func (h *shadow) close() {
 		return
 	}
 	h.mx.Close()
-	for len(h.queue) > 0 {
-		h.done(<-h.queue)
+	for len(h.waiting.C) > 0 {
+		h.waiting.Done(<-h.waiting.C)
 	}
 }

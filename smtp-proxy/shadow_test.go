@@ -136,10 +136,10 @@ func TestShadowIsDown(t *testing.T) {
 	if left, err := os.ReadDir(m.spool); err != nil || len(left) != 0 {
 		t.Errorf("copies were made: %v, %v", left, err)
 	}
-	if n := p.shadow.bytes.Load(); n != 0 {
+	if n := p.shadow.waiting.Bytes.Load(); n != 0 {
 		t.Errorf("%d bytes wait", n)
 	}
-	p.shadow.bytes.Store(shadowBytes)
+	p.shadow.waiting.Bytes.Store(shadowBytes)
 	c.envelope()
 	c.cmd("DATA", "354")
 	c.send(smallMessage)

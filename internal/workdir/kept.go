@@ -26,12 +26,11 @@ import (
 type Kept struct {
 	Dir      string            // absolute path; made if it is missing
 	Trusted  []safedir.Account // who else may write above it
-	Max      int               // directories at most; 0 = 100
-	MaxBytes int64             // of their files at most; 0 = 100 MiB
+	Max      int               // directories at most
+	MaxBytes int64             // of their files at most
 	Log      *slog.Logger
 
-	queue   chan keeping
-	waiting atomic.Int64     // bytes of those in the queue: their files have room in the spool, but no names any more
+	waiting Backlog
 	sizes   map[string]int64 // of the directories, by name
 	counts  KeptCounts
 }
@@ -43,14 +42,7 @@ type KeptCounts struct {
 	Failed  atomic.Uint64 // could not be copied, or is too large
 }
 
-// keeping is a message to be kept.
-type keeping struct {
-	files       *Snapshot
-	qid, reason string
-	size        int64 // of the files, in bytes
-}
-
-// maxKeeping is how many messages wait to be copied at most: each has five descriptors.
+// maxKeeping is how many messages wait to be copied at most.
 const maxKeeping = 16
 
 const (
@@ -58,9 +50,12 @@ const (
 	newPrefix    = ".new-"
 )
 
-// NewKept makes it ready.
+// NewKept makes it ready, for 100 directories of 100 MiB in all.
 func NewKept(dir string, log *slog.Logger) *Kept {
-	return &Kept{Dir: dir, Log: log, queue: make(chan keeping, maxKeeping), sizes: map[string]int64{}}
+	return &Kept{
+		Dir: dir, Max: 100, MaxBytes: 100 << 20, Log: log,
+		waiting: Backlog{C: make(chan Waiting, maxKeeping)}, sizes: map[string]int64{},
+	}
 }
 
 // Counts returns what became of what was to be kept so far.
@@ -72,39 +67,27 @@ var ErrKeptBusy = errors.New("too many are waiting")
 // Put has a message kept; its files are closed once that is done. It never waits: an error says why the message is not
 // kept.
 func (k *Kept) Put(files *Snapshot, qid, reason string) error {
-	m := keeping{files, qid, reason, files.Size()}
-	if m.size > k.maxBytes() {
+	if size := files.Size(); size > k.MaxBytes {
 		files.Close()
 		k.counts.Failed.Add(1)
-		return fmt.Errorf("its %d bytes are more than may be kept at all", m.size)
+		return fmt.Errorf("its %d bytes are more than may be kept at all", size)
 	}
-	if k.waiting.Add(m.size) <= k.maxBytes() {
-		select {
-		case k.queue <- m:
-			return nil
-		default:
-		}
+	if !k.waiting.Offer(Waiting{QID: qid, Why: reason, Files: files}, k.MaxBytes) {
+		k.counts.Dropped.Add(1)
+		return ErrKeptBusy
 	}
-	k.done(m)
-	k.counts.Dropped.Add(1)
-	return ErrKeptBusy
-}
-
-// done gives back what a message has.
-func (k *Kept) done(m keeping) {
-	m.files.Close()
-	k.waiting.Add(-m.size)
+	return nil
 }
 
 // Run keeps what comes until ctx ends, and then what is waiting. One goroutine runs it.
 func (k *Kept) Run(ctx context.Context) {
 	for {
 		select {
-		case m := <-k.queue:
+		case m := <-k.waiting.C:
 			k.keep(m)
 		case <-ctx.Done():
-			for len(k.queue) > 0 {
-				k.keep(<-k.queue)
+			for len(k.waiting.C) > 0 {
+				k.keep(<-k.waiting.C)
 			}
 			return
 		}
@@ -112,16 +95,16 @@ func (k *Kept) Run(ctx context.Context) {
 }
 
 // keep copies one message.
-func (k *Kept) keep(m keeping) {
-	defer k.done(m)
+func (k *Kept) keep(m Waiting) {
+	defer k.waiting.Done(m)
 	name, err := k.copy(m)
 	if err != nil {
 		k.counts.Failed.Add(1)
-		k.Log.Warn("message is not kept", "qid", m.qid, "reason", m.reason, "error", err)
+		k.Log.Warn("message is not kept", "qid", m.QID, "reason", m.Why, "error", err)
 		return
 	}
 	k.counts.Kept.Add(1)
-	k.Log.Info("message is kept", "qid", m.qid, "reason", m.reason, "directory", filepath.Join(k.Dir, name))
+	k.Log.Info("message is kept", "qid", m.QID, "reason", m.Why, "directory", filepath.Join(k.Dir, name))
 }
 
 // Check returns what is wrong with the directory; one that is not there can be made.
@@ -140,7 +123,7 @@ func (k *Kept) open() (*os.Root, error) {
 }
 
 // copy copies a message to a new directory and returns its name.
-func (k *Kept) copy(m keeping) (name string, err error) {
+func (k *Kept) copy(m Waiting) (name string, err error) {
 	root, err := k.open()
 	if err != nil {
 		return "", err
@@ -158,7 +141,7 @@ func (k *Kept) copy(m keeping) (name string, err error) {
 	if err := m.writeTo(root, unfinished); err != nil {
 		return "", err
 	}
-	name = m.qid
+	name = m.QID
 	if _, err := root.Lstat(name); err == nil {
 		name += "." + strings.ToLower(rand.Text()[:6])
 	}
@@ -166,7 +149,7 @@ func (k *Kept) copy(m keeping) (name string, err error) {
 }
 
 // writeTo writes the files of a message, which nobody else may read.
-func (m keeping) writeTo(root *os.Root, name string) error {
+func (m Waiting) writeTo(root *os.Root, name string) error {
 	if err := root.Mkdir(name, 0o700); err != nil {
 		return err
 	}
@@ -183,15 +166,15 @@ func (m keeping) writeTo(root *os.Root, name string) error {
 		return errors.Join(copy(f), f.Close())
 	}
 	for i, name := range snapshotFiles {
-		if m.files.files[i] == nil {
+		if m.Files.files[i] == nil {
 			continue
 		}
-		if err := write(name, func(w io.Writer) error { return m.files.copyTo(w, i) }); err != nil {
+		if err := write(name, func(w io.Writer) error { return m.Files.copyTo(w, i) }); err != nil {
 			return err
 		}
 	}
 	return write(fileKeptNote, func(w io.Writer) error {
-		_, err := io.WriteString(w, plain(m.reason)+"\n")
+		_, err := io.WriteString(w, plain(m.Why)+"\n")
 		return err
 	})
 }
@@ -231,7 +214,7 @@ func (k *Kept) prune(root *os.Root, size int64) error {
 	if err != nil {
 		return err
 	}
-	room := func() bool { return n < k.max() && bytes+size <= k.maxBytes() }
+	room := func() bool { return n < k.Max && bytes+size <= k.MaxBytes }
 	var failed error // of one that stays; the next oldest go instead
 	for _, old := range all {
 		if room() {
@@ -260,18 +243,4 @@ func keptSize(root *os.Root, name string) (n int64, ok bool) {
 		}
 	}
 	return n, true
-}
-
-func (k *Kept) max() int {
-	if k.Max > 0 {
-		return k.Max
-	}
-	return 100
-}
-
-func (k *Kept) maxBytes() int64 {
-	if k.MaxBytes > 0 {
-		return k.MaxBytes
-	}
-	return 100 << 20
 }

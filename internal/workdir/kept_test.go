@@ -95,7 +95,7 @@ func TestSnapshotOfHostileFiles(t *testing.T) {
 	if err := errors.Join(os.Symlink(secret, filepath.Join(d.Path(), "RESULTS")), os.Mkdir(filepath.Join(d.Path(), "NEWBODY"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	if files := snapshotOf(t, d); files.HasResults() || files.NewBody() != nil {
+	if files := snapshotOf(t, d); files.files[snapResults] != nil || files.NewBody() != nil {
 		t.Error("what is no file is there")
 	}
 	if err := errors.Join(os.Remove(filepath.Join(d.Path(), "INPUTMSG")), os.Symlink(secret, filepath.Join(d.Path(), "INPUTMSG"))); err != nil {
@@ -199,8 +199,8 @@ func TestKeptHoldsNothingUp(t *testing.T) {
 	if kept != maxKeeping || k.Counts().Dropped.Load() != 2*maxKeeping {
 		t.Errorf("%d of %d wait, %d were dropped", kept, 3*maxKeeping, k.Counts().Dropped.Load())
 	}
-	k.MaxBytes = k.waiting.Load()
-	testenv.Receive(t, "a message that waits", k.queue).files.Close() // there is room for one more, but not for its bytes
+	k.MaxBytes = k.waiting.Bytes.Load()
+	testenv.Receive(t, "a message that waits", k.waiting.C).Files.Close() // there is room for one more, but not for its bytes
 	if files := snapshotOf(t, d); !errors.Is(k.Put(files, "QID", "sample"), ErrKeptBusy) {
 		t.Error("more bytes wait than may be kept")
 	}

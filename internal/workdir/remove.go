@@ -37,7 +37,7 @@ func (d *Dir) remove() error {
 		return nil
 	}
 	if d.aside {
-		_, err := d.spool.moveAside(d.parent, d.name, asidePrefix)
+		_, err := d.spool.moveAside(d.parent, d.name)
 		return err
 	}
 	return d.spool.removeOrLeave(d.parent, d.name)
@@ -50,7 +50,7 @@ func (s *Spool) removeOrLeave(root *os.Root, name string) error {
 	if err == nil {
 		return nil
 	}
-	to, moved := s.moveAside(root, name, asidePrefix)
+	to, moved := s.moveAside(root, name)
 	if moved != nil {
 		return errors.Join(err, moved)
 	}
@@ -67,12 +67,12 @@ func (s *Spool) removeOrLeave(root *os.Root, name string) error {
 	return nil
 }
 
-// moveAside renames the working directory name to one with another prefix.
-func (s *Spool) moveAside(root *os.Root, name, prefix string) (string, error) {
+// moveAside renames the working directory name to one with the prefix of those that are put aside.
+func (s *Spool) moveAside(root *os.Root, name string) (string, error) {
 	now := time.Now()
 	// The time of the move counts for Sweep, not that of the last file made.
 	_ = root.Chtimes(name, now, now)
-	to := prefix + strings.TrimPrefix(name, dirPrefix)
+	to := asidePrefix + strings.TrimPrefix(name, dirPrefix)
 	if _, err := root.Lstat(to); err == nil {
 		to += "." + NewQueueID()
 	}

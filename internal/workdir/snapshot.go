@@ -139,12 +139,9 @@ func (s *Snapshot) QueueID() (id string) {
 	return id
 }
 
-// HasResults reports whether there is a RESULTS file.
-func (s *Snapshot) HasResults() bool { return s.files[snapResults] != nil }
-
 // Results reads RESULTS as [Dir.Results] does.
 func (s *Snapshot) Results() (*Results, error) {
-	if !s.HasResults() {
+	if s.files[snapResults] == nil {
 		return nil, fmt.Errorf("read RESULTS: %w: %w", fs.ErrNotExist, ErrResults)
 	}
 	data, err := io.ReadAll(io.LimitReader(s.reader(snapResults), maxResults+1))

@@ -104,7 +104,8 @@ func (t *tender) sweep(ctx context.Context) {
 }
 
 // Sweep removes the working directories of front ends that are no more (killed, or ended in the middle of a message),
-// and those that were put aside longer than AsideAge ago. It returns how many. Kept ones stay. Tend sweeps by itself.
+// and those that were put aside longer than AsideAge ago. It returns how many; none while SPOOL/DO-NOT-DELETE-WORK-DIRS
+// exists. Tend sweeps by itself.
 func (s *Spool) Sweep(ctx context.Context) (int, error) { return s.sweep(ctx, true) }
 
 // sweep does that, for directories of the dead only if that is asked for.
@@ -168,7 +169,7 @@ func (s *Spool) sweepable(root *os.Root, dead bool) (names []string, err error) 
 // helped removes a directory that only the workers' account can empty.
 func (s *Spool) helped(ctx context.Context, root *os.Root, name string) error {
 	if !strings.HasPrefix(name, asidePrefix) {
-		to, err := s.moveAside(root, name, asidePrefix)
+		to, err := s.moveAside(root, name)
 		if err != nil {
 			return err
 		}
