@@ -96,10 +96,10 @@ func (h *shadow) look(ctx context.Context, m workdir.Waiting) {
 	case ctx.Err() != nil: // the proxy ends
 		return
 	case down:
-		h.counts[shadowFailed].Add(1)
 		if !h.down.Swap(true) {
 			h.log.Warn("shadow filter failed", "qid", m.QID, "error", err)
 		}
+		h.counts[shadowFailed].Add(1)
 		select {
 		case <-time.After(shadowPause):
 		case <-ctx.Done():
@@ -110,11 +110,11 @@ func (h *shadow) look(ctx context.Context, m workdir.Waiting) {
 	}
 	switch {
 	case err != nil:
-		h.counts[shadowFailed].Add(1)
 		h.log.Warn("shadow filter failed", "qid", m.QID, "error", err)
+		h.counts[shadowFailed].Add(1)
 	case len(differences) > 0:
-		h.counts[shadowDiffers].Add(1)
 		h.log.Warn("shadow filter differs", "qid", m.QID, "differences", strings.Join(differences, "; "))
+		h.counts[shadowDiffers].Add(1)
 	default:
 		h.counts[shadowSame].Add(1)
 	}
