@@ -154,7 +154,9 @@ func (b reader) Read(p []byte) (int, error) {
 	}
 }
 
+// handshake begins TLS, within the time of ctx.
 func (b *backend) handshake(ctx context.Context, verify bool) error {
+	_ = b.conn.SetDeadline(time.Time{}) // those of the reply to STLS may be near
 	conf := b.files.Clone()
 	conf.ServerName, conf.InsecureSkipVerify = b.host, !verify
 	tc := tls.Client(b.conn, conf)

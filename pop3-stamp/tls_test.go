@@ -190,27 +190,40 @@ func TestPOP3S(t *testing.T) {
 	newPeer(t, testenv.Dial(t, "tcp", r.addr)).ended()
 }
 
-// TLS-14: upstream servers that mean TLS to different degrees.
-func TestTLS_14_ServersThatMeanTLSByHalves(t *testing.T) {
-	t.Parallel()
+// withSTLS is an upstream server that says +OK to all within TLS, whose handshake it is slow to begin.
+func withSTLS(t *testing.T, slow time.Duration) backendFunc {
 	cert, key := testenv.Certificate(t, t.TempDir())
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := func(p *peer) {
+	return func(p *peer) {
 		p.send("+OK\r\n")
 		if p.line() != "STLS" {
 			p.send("-ERR STLS first\r\n")
 			return
 		}
 		p.send("+OK go\r\n")
-		tc := tls.Server(p.Conn, &tls.Config{Certificates: []tls.Certificate{pair}})
-		inner := &peer{p.t, tc, bufio.NewReader(tc)}
+		testenv.Pause(slow)
+		inner := newPeer(p.t, tls.Server(p.Conn, &tls.Config{Certificates: []tls.Certificate{pair}}))
 		for line := inner.line(); line != ""; line = inner.line() {
 			inner.send("+OK\r\n")
 		}
 	}
+}
+
+// An upstream server may be longer about its handshake than the client is left alone meanwhile.
+func TestUpstreamHandshakeTime(t *testing.T) {
+	t.Parallel()
+	p := start(t, backendAt(t, withSTLS(t, 2*lookEvery)), "--upstream-tls", "require").client(t)
+	p.ask("USER bob", "+OK")
+	p.ask("PASS secret word", "+OK")
+}
+
+// TLS-14: upstream servers that mean TLS to different degrees.
+func TestTLS_14_ServersThatMeanTLSByHalves(t *testing.T) {
+	t.Parallel()
+	good := withSTLS(t, 0)
 	seen := make(chan string, 100)
 	never := func(answer, then string) backendFunc {
 		return func(p *peer) {
