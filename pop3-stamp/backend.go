@@ -221,7 +221,6 @@ func (b *backend) askSASL(line string) (answer, error) {
 // exchange sends a line and reads the first line of the reply. What is there before the line was sent was not
 // asked for.
 func (b *backend) exchange(line string) (answer, error) {
-	_ = b.conn.SetReadDeadline(time.Time{}) // an old one would keep pending from looking
 	if b.buffered() > 0 || pending(b.conn) {
 		return answer{}, fmt.Errorf("reply to nothing: %w", errProtocol)
 	}
