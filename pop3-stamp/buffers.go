@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net"
 	"sync"
+	"time"
 )
 
 // Sizes of the buffers that are borrowed while there is something to be in them, in bytes. A session that waits for its
@@ -73,9 +74,19 @@ func (s *session) reader() *bufio.Reader {
 func (s *session) writer() *bufio.Writer {
 	if s.w == nil {
 		s.w = clientWriters.Get().(*bufio.Writer)
-		s.w.Reset(s.conn)
+		s.w.Reset(toClient{s})
 	}
 	return s.w
+}
+
+// toClient writes to the client, each piece with a new deadline.
+type toClient struct{ *session }
+
+func (c toClient) Write(p []byte) (int, error) {
+	if err := c.conn.SetWriteDeadline(time.Now().Add(c.conf.WriteTimeout)); err != nil {
+		return 0, err
+	}
+	return c.conn.Write(p)
 }
 
 // giveBack gives back the buffers in which there is nothing.

@@ -70,8 +70,7 @@ func (j *joined) serverToClient() {
 		n, err := j.server.conn.Read(piece)
 		if n > 0 {
 			j.tail = appendTail(j.tail, piece[:n])
-			_ = j.conn.SetWriteDeadline(time.Now().Add(j.conf.WriteTimeout))
-			if _, failed := j.conn.Write(piece[:n]); failed != nil {
+			if _, failed := (toClient{j.session}).Write(piece[:n]); failed != nil {
 				return
 			}
 			j.moved.Add(int64(n))

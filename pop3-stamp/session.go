@@ -267,7 +267,6 @@ func (s *session) mistake(text string) {
 
 // say puts a line into the buffer.
 func (s *session) say(format string, args ...any) {
-	_ = s.conn.SetWriteDeadline(time.Now().Add(s.conf.WriteTimeout))
 	// A failed write shows when the buffer is flushed.
 	_, _ = fmt.Fprintf(s.writer(), format+"\r\n", args...)
 }
@@ -277,7 +276,6 @@ func (s *session) flush() bool {
 	if s.w == nil {
 		return true
 	}
-	_ = s.conn.SetWriteDeadline(time.Now().Add(s.conf.WriteTimeout))
 	if err := s.w.Flush(); err != nil {
 		s.end(fmt.Sprint("connection lost: ", err), "")
 		return false

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"strings"
-	"time"
 
 	"postern/internal/statfile"
 )
@@ -152,18 +151,13 @@ func (s *session) passLines(line string) {
 	}
 }
 
-// clientWriter writes to the client, each piece with a new deadline.
-type clientWriter struct{ s *session }
+// clientWriter puts what is for the client into its buffer.
+type clientWriter struct{ *session }
 
-func (w clientWriter) Write(p []byte) (int, error) {
-	if err := w.s.conn.SetWriteDeadline(time.Now().Add(w.s.conf.WriteTimeout)); err != nil {
-		return 0, err
-	}
-	return w.s.writer().Write(p)
-}
+func (w clientWriter) Write(p []byte) (int, error) { return w.writer().Write(p) }
 
 func (w clientWriter) Flush() error {
-	if !w.s.flush() {
+	if !w.flush() {
 		return net.ErrClosed
 	}
 	return nil
