@@ -36,7 +36,6 @@ func (s *session) join(ctx context.Context, line string) {
 	if !s.flush() {
 		return
 	}
-	s.joined = true
 	_ = s.stat.Update(parseCommand(line).verb) // what follows may be anything, such as a secret
 	j := &joined{session: s, ended: make(chan struct{})}
 	_ = s.server.conn.SetReadDeadline(time.Time{})

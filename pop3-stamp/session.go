@@ -45,7 +45,6 @@ type session struct {
 	user          string    // given with USER, or of the last login
 	hasUser       bool      // given with USER, and PASS may follow
 	loggedIn      bool
-	joined        bool // lines of the client are passed on unread, see join
 	loginAt       time.Time
 	tries, errors int
 	sent          int64 // bytes of mail and lists
@@ -143,6 +142,9 @@ func (s *session) openStatus(started time.Time) {
 func (s *session) loop(ctx context.Context) {
 	for !s.over {
 		line, err := s.readCommand(ctx)
+		if err == nil && s.log.Enabled(ctx, slog.LevelDebug) {
+			s.log.Debug("command", "line", statfile.Command(masked(line, s.loggedIn)))
+		}
 		switch {
 		case errors.Is(err, errLongLine):
 			s.mistake("line too long")
@@ -187,9 +189,6 @@ func (s *session) readCommand(ctx context.Context) (string, error) {
 	line, err := readLine(s.r, maxCommand+maxAuth)
 	if err == nil && len(line) > maxCommand-len("\r\n") && parseCommand(line).verb != "AUTH" {
 		err = errLongLine // a token in AUTH has often some kB
-	}
-	if err == nil && !s.joined {
-		s.log.Debug("command", "line", statfile.Command(masked(line, s.loggedIn)))
 	}
 	return line, err
 }

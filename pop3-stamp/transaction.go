@@ -5,8 +5,6 @@ import (
 	"errors"
 	"net"
 	"strings"
-
-	"postern/internal/statfile"
 )
 
 // shape is what a command takes and what kind of reply it gets.
@@ -81,7 +79,7 @@ func (s *session) transaction(ctx context.Context, line string) {
 		s.mistake("malformed arguments")
 		return
 	}
-	_ = s.stat.Update(statfile.Command(text))
+	_ = s.stat.Update(text)
 	if h.lines && !(h.listOnly && args > 0) {
 		s.passLines(text)
 		return
