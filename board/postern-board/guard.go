@@ -6,7 +6,12 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
+	"time"
+
+	"postern/internal/connlimit"
+	"postern/internal/sockspec"
 )
 
 // headers go with every answer. What comes from the network is text in a page of ours; should it ever become more,
@@ -66,9 +71,10 @@ func (a *access) knows(host string) bool {
 func (srv *server) authentic(users *passwords, w http.ResponseWriter, r *http.Request) bool {
 	addr := stranger(r.RemoteAddr)
 	user, password, given := r.BasicAuth()
-	right, err := false, error(nil)
+	right, err, later := false, error(nil), 10*time.Second
 	switch {
 	case srv.logins.Shut(addr):
+		later = connlimit.LoginWindow
 		err = errors.New("too many wrong passwords from your address: come again in ten minutes")
 	case given:
 		right, err = users.right(r.Context(), user, password)
@@ -76,7 +82,7 @@ func (srv *server) authentic(users *passwords, w http.ResponseWriter, r *http.Re
 	switch {
 	case err != nil:
 		srv.meters.requests.Inc("busy")
-		w.Header().Set("Retry-After", "10")
+		w.Header().Set("Retry-After", strconv.Itoa(int(later.Seconds())))
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 	case !right:
 		if given {
@@ -94,8 +100,9 @@ func (srv *server) authentic(users *passwords, w http.ResponseWriter, r *http.Re
 // as all that a reverse proxy passes on.
 func stranger(remote string) netip.Addr {
 	at, err := netip.ParseAddrPort(remote)
-	if err != nil || at.Addr().Unmap().IsLoopback() {
+	addr := sockspec.Plain(at).Addr()
+	if err != nil || addr.IsLoopback() {
 		return netip.Addr{}
 	}
-	return at.Addr().Unmap()
+	return addr
 }

@@ -27,15 +27,9 @@ func newMeters(srv *server) *meters {
 		{Name: "events_total", Help: "Events taken from all daemons.", Counter: true},
 	}, func(put func(name, label string, v float64)) {
 		put("viewers", "", float64(m.viewers.Load()))
-		put("daemons", "reachable", 0)
-		put("daemons", "unreachable", 0)
-		for _, v := range srv.board.Views() {
-			state := "unreachable"
-			if v.Reachable {
-				state = "reachable"
-			}
-			put("daemons", state, 1)
-		}
+		reachable, all := srv.board.Reachable()
+		put("daemons", "reachable", float64(reachable))
+		put("daemons", "unreachable", float64(all-reachable))
 		put("events_total", "", float64(srv.board.Took()))
 	})
 	return m

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"embed"
+	"errors"
 	"fmt"
 	"html/template"
 	"math"
@@ -43,7 +44,7 @@ type content struct {
 type view struct {
 	name   string // of its template
 	every  time.Duration
-	shared bool // it is the same for all who look, and made once for them
+	shared *made // what is the same for all who look, made once for them; nil: it is not
 	fill   func(c *content, r *http.Request) (there bool)
 }
 
@@ -51,7 +52,6 @@ type view struct {
 type pages struct {
 	board     *watch.Board
 	templates map[string]*template.Template
-	made      map[string]*made // of shared pages, by name
 }
 
 // made is the main part of a page as it was a moment ago.
@@ -62,11 +62,10 @@ type made struct {
 }
 
 func newPages(b *watch.Board) *pages {
-	p := &pages{board: b, templates: map[string]*template.Template{}, made: map[string]*made{}}
+	p := &pages{board: b, templates: map[string]*template.Template{}}
 	base := template.Must(template.New("").Funcs(functions).ParseFS(web, "web/base.html", "web/parts.html"))
 	for _, name := range []string{"overview", "refusals", "find", "daemon"} {
 		p.templates[name] = template.Must(template.Must(base.Clone()).ParseFS(web, "web/"+name+".html"))
-		p.made[name] = &made{}
 	}
 	return p
 }
@@ -75,10 +74,10 @@ func newPages(b *watch.Board) *pages {
 func (srv *server) routes() http.Handler {
 	p := srv.pages
 	mux := http.NewServeMux()
-	mux.Handle("GET /{$}", srv.page(&view{"overview", time.Second, true, p.overview}))
-	mux.Handle("GET /refusals", srv.page(&view{"refusals", time.Second, true, p.refusals}))
-	mux.Handle("GET /daemon/{gateway}/{kind}", srv.page(&view{"daemon", time.Second, false, p.daemon}))
-	mux.Handle("GET /find", srv.page(&view{"find", 3 * time.Second, false, p.find}))
+	mux.Handle("GET /{$}", srv.page(&view{"overview", time.Second, &made{}, p.overview}))
+	mux.Handle("GET /refusals", srv.page(&view{"refusals", time.Second, &made{}, p.refusals}))
+	mux.Handle("GET /daemon/{gateway}/{kind}", srv.page(&view{"daemon", time.Second, nil, p.daemon}))
+	mux.Handle("GET /find", srv.page(&view{"find", 3 * time.Second, nil, p.find}))
 	for _, name := range []string{"board.js", "board.css", "icon.svg"} {
 		mux.Handle("GET /"+name, file(name))
 	}
@@ -156,35 +155,33 @@ func (p *pages) find(c *content, r *http.Request) bool {
 	return true
 }
 
-// fill makes what a page shows; ok is false if there is no such page.
-func (p *pages) fill(v *view, r *http.Request) (c *content, ok bool) {
-	c = &content{Path: r.URL.Path, Now: time.Now()}
-	return c, v.fill(c, r)
-}
-
 // main renders what stands in <main>.
 func (p *pages) main(v *view, r *http.Request) ([]byte, error) {
-	if !v.shared {
-		return p.render(v, r)
+	m := v.shared
+	if m == nil {
+		return p.render(v, "main", r)
 	}
-	m := p.made[v.name]
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if time.Since(m.at) < v.every*9/10 {
 		return m.main, nil
 	}
-	text, err := p.render(v, r)
+	text, err := p.render(v, "main", r)
 	m.main, m.at = text, time.Now()
 	return text, err
 }
 
-func (p *pages) render(v *view, r *http.Request) ([]byte, error) {
-	c, ok := p.fill(v, r)
-	if !ok {
+// errNoPage says that there is no such page.
+var errNoPage = errors.New("no such daemon is watched")
+
+// render fills the part of a page that has that name.
+func (p *pages) render(v *view, part string, r *http.Request) ([]byte, error) {
+	c := &content{Path: r.URL.Path, Now: time.Now()}
+	if !v.fill(c, r) {
 		return nil, errNoPage
 	}
 	var b bytes.Buffer
-	err := p.templates[v.name].ExecuteTemplate(&b, "main", c)
+	err := p.templates[v.name].ExecuteTemplate(&b, part, c)
 	return b.Bytes(), err
 }
 
@@ -203,10 +200,10 @@ var functions = template.FuncMap{
 	"rate":    rate,
 	"minute":  func(perSecond float64) float64 { return 60 * perSecond },
 	"meaning": func(gate string) string { return meanings[gate] },
-	"state":   func(v *watch.View) string { return states[stateOf(v)].class },
-	"sign":    func(v *watch.View) string { return states[stateOf(v)].sign },
+	"state":   func(v *watch.View) string { return stateOf(v).class },
+	"sign":    func(v *watch.View) string { return stateOf(v).sign },
 	"stateText": func(v *watch.View) string {
-		s := states[stateOf(v)]
+		s := stateOf(v)
 		if n := len(v.Problems); n > 1 {
 			return fmt.Sprintf("%s (%d)", s.text, n)
 		}
@@ -214,27 +211,21 @@ var functions = template.FuncMap{
 	},
 }
 
-// states are what a daemon can be, in words, a sign and a colour: no one of them alone.
-var states = []struct{ class, sign, text string }{
-	{"well", "✓", "well"},
-	{"warn", "…", "being looked for"},
-	{"warn", "!", "something to know"},
-	{"bad", "✗", "in trouble"},
-	{"bad", "✗", "cannot be watched"},
-}
+// state is how a daemon stands, in a colour, a sign and words: no one of them alone.
+type state struct{ class, sign, text string }
 
-func stateOf(v *watch.View) int {
+func stateOf(v *watch.View) state {
 	switch {
 	case !v.Reachable && len(v.Problems) == 0:
-		return 1
+		return state{"warn", "…", "being looked for"}
 	case !v.Reachable:
-		return 4
+		return state{"bad", "✗", "cannot be watched"}
 	case len(v.Problems) == 0:
-		return 0
+		return state{"well", "✓", "well"}
 	case v.Problems[0].Serious:
-		return 3
+		return state{"bad", "✗", "in trouble"}
 	}
-	return 2
+	return state{"warn", "!", "something to know"}
 }
 
 // clock is a time as people read it; the day is left out while it goes on.

@@ -49,7 +49,6 @@ type server struct {
 	pages  *pages
 	hub    *hub.Hub
 	meters *meters
-	status func(string)
 	ending chan struct{} // closed when streams are to end
 
 	patience time.Duration // how long a browser may read nothing
@@ -94,7 +93,6 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 	if err := srv.prepare(env.Log); err != nil {
 		return &config.Error{Err: err}
 	}
-	srv.status = env.Status
 	process := env.Process
 	process.Expires = func() time.Time { return srv.access.Load().tls.Expires() }
 	srv.meters.registry.Process(process)
@@ -151,7 +149,10 @@ func (srv *server) listen(ctx context.Context, web *http.Server, name string, l 
 	if err == nil || ctx.Err() != nil || errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
 		return
 	}
-	failed <- fmt.Errorf("listener %s: %w", name, err)
+	select {
+	case failed <- fmt.Errorf("listener %s: %w", name, err):
+	default:
+	}
 }
 
 // tls gives each client the certificates of the last reload.
@@ -172,7 +173,7 @@ func (srv *server) mind(ctx context.Context, env *daemon.Env, failed <-chan erro
 		case err := <-failed:
 			return err
 		case <-tick.C:
-			srv.tellStatus()
+			srv.tellStatus(env)
 		case <-env.Pulse:
 		case <-env.Hangup:
 			srv.reload(env)
@@ -183,14 +184,9 @@ func (srv *server) mind(ctx context.Context, env *daemon.Env, failed <-chan erro
 // statusEvery is how often the service manager hears how many daemons are watched.
 const statusEvery = 10 * time.Second
 
-func (srv *server) tellStatus() {
-	reachable, all := 0, srv.board.Views()
-	for _, v := range all {
-		if v.Reachable {
-			reachable++
-		}
-	}
-	srv.status(fmt.Sprintf("%d of %d daemons can be watched, %d pages are open", reachable, len(all), srv.meters.viewers.Load()))
+func (srv *server) tellStatus(env *daemon.Env) {
+	reachable, all := srv.board.Reachable()
+	env.Status(fmt.Sprintf("%d of %d daemons can be watched, %d pages are open", reachable, all, srv.meters.viewers.Load()))
 }
 
 // fixed are the settings that are looked at once, at the start.

@@ -60,7 +60,7 @@ func prepared(t testing.TB, args ...string) *server {
 }
 
 // request is one of a browser.
-type request struct{ method, path, host, remote, user, password string }
+type request struct{ method, path, host, remote, user, password, accept string }
 
 func (srv *server) ask(r request) *httptest.ResponseRecorder {
 	if r.method == "" {
@@ -74,6 +74,9 @@ func (srv *server) ask(r request) *httptest.ResponseRecorder {
 	if r.remote != "" {
 		req.RemoteAddr = r.remote
 	}
+	if r.accept != "" {
+		req.Header.Set("Accept", r.accept)
+	}
 	if r.user != "" {
 		req.SetBasicAuth(r.user, r.password)
 	}
@@ -82,8 +85,8 @@ func (srv *server) ask(r request) *httptest.ResponseRecorder {
 	return w
 }
 
-// said is a daemon that has said these lines to the board.
-func said(t testing.TB, lines ...string) (h *hub.Hub, spec string) {
+// said is a daemon that says what is published there.
+func said(t testing.TB) (h *hub.Hub, spec string) {
 	t.Helper()
 	spec = filepath.Join(testenv.ShortDir(t), "n")
 	l, err := net.Listen("unix", spec)
@@ -142,6 +145,14 @@ func TestPages(t *testing.T) {
 				t.Errorf("%s: no %q in\n%s", tt.path, want, w.Body)
 			}
 		}
+	}
+}
+
+func TestStreamOfNoDaemon(t *testing.T) {
+	srv := prepared(t, "--daemon", "gw1 smtp-proxy notify=/nonexistent")
+	w := srv.ask(request{path: "/daemon/gw2/smtp-proxy", accept: "text/event-stream"})
+	if w.Code != http.StatusNotFound || w.Header().Get("Content-Type") == "text/event-stream" {
+		t.Errorf("status %d, %v", w.Code, w.Header())
 	}
 }
 
@@ -234,8 +245,8 @@ func TestBRD_03_Passwords(t *testing.T) {
 	for range failedLogins {
 		srv.ask(request{path: "/", user: "ann", password: "guess", remote: far})
 	}
-	if w := srv.ask(request{path: "/", user: "ann", password: "secret", remote: far}); w.Code != http.StatusServiceUnavailable {
-		t.Errorf("after many guesses: status %d", w.Code)
+	if w := srv.ask(request{path: "/", user: "ann", password: "secret", remote: far}); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "600" {
+		t.Errorf("after many guesses: status %d, %v", w.Code, w.Header())
 	}
 	for _, near := range []string{"127.0.0.1:1", "@"} { // others come from there as well
 		if w := srv.ask(request{path: "/", user: "ann", password: "secret", remote: near}); w.Code != http.StatusOK {
@@ -246,8 +257,8 @@ func TestBRD_03_Passwords(t *testing.T) {
 	for range guessing {
 		users.waiting <- struct{}{}
 	}
-	if w := srv.ask(request{path: "/", user: "ann", password: "other"}); w.Code != http.StatusServiceUnavailable {
-		t.Errorf("with many that wait: status %d", w.Code)
+	if w := srv.ask(request{path: "/", user: "ann", password: "other"}); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "10" {
+		t.Errorf("with many that wait: status %d, %v", w.Code, w.Header())
 	}
 	if w := srv.ask(request{path: "/", user: "ann", password: "secret"}); w.Code != http.StatusOK {
 		t.Errorf("a known password, with many that wait: status %d", w.Code)

@@ -8,37 +8,44 @@ import (
 	"time"
 )
 
-// errNoPage says that there is no such page.
-var errNoPage = errors.New("no such page")
-
 // heartbeat is how often an open page hears of us when nothing changes, so that it and we notice when the other is gone.
 const heartbeat = 15 * time.Second
 
 // page answers with a page, or with the stream that keeps it up to date.
 func (srv *server) page(v *view) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, ok := srv.pages.fill(v, r)
-		switch {
-		case !ok:
-			http.Error(w, "No such daemon is watched.", http.StatusNotFound)
-		case strings.Contains(r.Header.Get("Accept"), "text/event-stream"):
+		if strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
 			srv.stream(v, w, r)
-		default:
-			var b bytes.Buffer
-			if err := srv.pages.templates[v.name].ExecuteTemplate(&b, "base.html", c); err != nil {
-				srv.log.Error("page", "name", v.name, "error", err)
-				http.Error(w, "The page could not be made.", http.StatusInternalServerError)
-				return
-			}
-			w.Header().Set("Content-Type", "text/html; charset=utf-8")
-			_, _ = w.Write(b.Bytes()) // who does not read it has left
+			return
 		}
+		text, err := srv.pages.render(v, "base.html", r)
+		if err != nil {
+			srv.noPage(v, w, err)
+			return
+		}
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = w.Write(text) // who does not read it has left
 	})
+}
+
+// noPage answers when a page could not be made.
+func (srv *server) noPage(v *view, w http.ResponseWriter, err error) {
+	if errors.Is(err, errNoPage) {
+		http.Error(w, "No such daemon is watched.", http.StatusNotFound)
+		return
+	}
+	srv.log.Error("page", "name", v.name, "error", err)
+	http.Error(w, "The page could not be made.", http.StatusInternalServerError)
 }
 
 // stream sends a page again each time that it has changed, until the browser leaves, does not read, or
 // who may look is another question since a reload: it connects again, and is asked.
 func (srv *server) stream(v *view, w http.ResponseWriter, r *http.Request) {
+	main, err := srv.pages.main(v, r)
+	if err != nil {
+		srv.noPage(v, w, err)
+		return
+	}
 	control := http.NewResponseController(w)
 	srv.meters.viewers.Add(1)
 	defer srv.meters.viewers.Add(-1)
@@ -49,12 +56,8 @@ func (srv *server) stream(v *view, w http.ResponseWriter, r *http.Request) {
 	var last []byte
 	said := time.Now()
 	for {
-		main, err := srv.pages.main(v, r)
 		var piece []byte
 		switch {
-		case err != nil:
-			srv.log.Error("page", "name", v.name, "error", err)
-			return
 		case !bytes.Equal(main, last):
 			piece = event(main)
 		case time.Since(said) > heartbeat:
@@ -82,6 +85,10 @@ func (srv *server) stream(v *view, w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		case <-srv.ending:
+			return
+		}
+		if main, err = srv.pages.main(v, r); err != nil {
+			srv.log.Error("page", "name", v.name, "error", err)
 			return
 		}
 	}

@@ -13,11 +13,7 @@ func (r *Registry) Store(read func() store.Counts) {
 			Label: "outcome", Values: []string{"answered", "refused", "failed", "skipped"}},
 	}, func(put func(name, label string, v float64)) {
 		c := read()
-		up := 1.0
-		if c.Down {
-			up = 0
-		}
-		put("store_up", "", up)
+		put("store_up", "", truth(!c.Down))
 		put("store_requests_total", "answered", float64(c.Answered))
 		put("store_requests_total", "refused", float64(c.Refused))
 		put("store_requests_total", "failed", float64(c.Failed))

@@ -1,6 +1,7 @@
 package mxproto
 
 import (
+	"context"
 	"errors"
 	"strconv"
 	"strings"
@@ -191,6 +192,23 @@ type Health struct {
 	Reread  string // what became of the last one: "", "running", "done", or "failed" and why
 	Fault   string // what workers die of; "" = nothing is wrong
 	Since   int64  // seconds ago
+}
+
+// ourVersion is how the version of a multiplexor of our own begins.
+const ourVersion = "postern"
+
+// AskHealth asks for it. ok is false if the multiplexor is the original, which would give the question to a worker.
+func AskHealth(ctx context.Context, ask func(ctx context.Context, request string) (string, error)) (h Health, ok bool, err error) {
+	version, err := ask(ctx, VerbVersion)
+	if err != nil || !strings.HasPrefix(version, ourVersion) {
+		return h, false, err
+	}
+	reply, err := ask(ctx, VerbHealth)
+	if err != nil {
+		return h, false, err
+	}
+	h, ok = ParseHealth(reply)
+	return h, ok, nil
 }
 
 // ParseHealth reads lines of a name and a value. Names it does not know are passed over.

@@ -1,6 +1,8 @@
 package mxproto
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -44,5 +46,32 @@ func TestParseWorkers(t *testing.T) {
 				t.Errorf("parseWorkers(%q) = %+v, %v; want %+v", tt.reply, got, ok, tt.want)
 			}
 		})
+	}
+}
+
+// TestAskHealth: the original is not asked what it would give to a worker.
+func TestAskHealth(t *testing.T) {
+	broken := errors.New("broken")
+	for name, tt := range map[string]struct {
+		replies map[string]string
+		err     error
+		asked   int
+		want    Health
+		ok      bool
+	}{
+		"ours":         {map[string]string{"version": "postern 1\n", "health": "Working 2\nFault x\n"}, nil, 2, Health{Working: 2, Fault: "x"}, true},
+		"the original": {map[string]string{"version": "3.4\n"}, nil, 1, Health{}, false},
+		"silence":      {nil, nil, 1, Health{}, false},
+		"odd health":   {map[string]string{"version": "postern 1\n"}, nil, 2, Health{}, false},
+		"broken":       {nil, broken, 1, Health{}, false},
+	} {
+		asked := 0
+		h, ok, err := AskHealth(t.Context(), func(_ context.Context, request string) (string, error) {
+			asked++
+			return tt.replies[request], tt.err
+		})
+		if h != tt.want || ok != tt.ok || !errors.Is(err, tt.err) || asked != tt.asked {
+			t.Errorf("%s: %+v, %v, %v after %d questions", name, h, ok, err, asked)
+		}
 	}
 }

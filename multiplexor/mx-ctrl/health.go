@@ -10,23 +10,9 @@ import (
 	"postern/internal/mxproto"
 )
 
-// health asks for it. ok is false if the multiplexor is the original, which would give
-// the question to a worker.
 func (t *tool) health(ctx context.Context) (h mxproto.Health, ok bool, err error) {
-	version, err := t.client.ask(ctx, mxproto.VerbVersion)
-	if err != nil || !strings.HasPrefix(version, ourVersion) {
-		return h, false, err
-	}
-	reply, err := t.client.ask(ctx, mxproto.VerbHealth)
-	if err != nil {
-		return h, false, err
-	}
-	h, ok = mxproto.ParseHealth(reply)
-	return h, ok, nil
+	return mxproto.AskHealth(ctx, t.client.ask)
 }
-
-// ourVersion is how the version of a multiplexor of this suite begins.
-const ourVersion = "postern"
 
 // showHealth puts what is wrong before the status and how many workers work behind its first line.
 func showHealth(h mxproto.Health, status string) string {

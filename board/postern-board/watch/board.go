@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"postern/internal/notify/listener"
-	"postern/internal/sockspec"
 )
 
 // Options are what a board is told beside its targets.
@@ -46,15 +44,8 @@ func (b *Board) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	for _, d := range b.daemons {
-		none := sockspec.Spec{}
-		if d.target.Notify != none {
-			all.Go(func() { b.listen(ctx, d) })
-		}
-		if d.target.Metrics != none {
-			all.Go(func() { b.readMetrics(ctx, d) })
-		}
-		if d.target.Status != none {
-			all.Go(func() { b.askStatus(ctx, d) })
+		for _, w := range d.ways() {
+			all.Go(func() { w.watch(b, ctx, d) })
 		}
 	}
 }
@@ -62,7 +53,7 @@ func (b *Board) Run(ctx context.Context) {
 // listen follows the events of a daemon.
 func (b *Board) listen(ctx context.Context, d *daemon) {
 	f := listener.Follower{
-		Source:   listener.Source{Name: d.target.Gateway, Dial: func(ctx context.Context) (net.Conn, error) { return d.target.Notify.Dial(ctx) }},
+		Source:   listener.Source{Name: d.target.Gateway, Dial: d.target.Notify.Dial},
 		Interest: listener.Interest{Letters: "*"},
 	}
 	for {
@@ -158,12 +149,38 @@ func (s *scrape) rate(before *scrape) {
 	}
 }
 
+// Reachable is how many daemons, of how many, can be watched by all ways that are set.
+func (b *Board) Reachable() (reachable, all int) {
+	for _, d := range b.daemons {
+		d.mu.Lock()
+		if d.reachable() {
+			reachable++
+		}
+		d.mu.Unlock()
+	}
+	return reachable, len(b.daemons)
+}
+
+// daemon gives the daemon of that gateway and kind; nil if there is none.
+func (b *Board) daemon(gateway, kind string) *daemon {
+	for _, d := range b.daemons {
+		if d.target.Gateway == gateway && d.target.Kind == kind {
+			return d
+		}
+	}
+	return nil
+}
+
 // Took is how many events were taken from all daemons.
 func (b *Board) Took() uint64 { return b.took.Load() }
 
 // Newest gives the last lines of the daemon of that gateway and kind, the newest first.
 func (b *Board) Newest(gateway, kind string, n int) []Line {
-	return b.history.newest(&b.history.all, n, func(l *Line) bool { return l.Target.Gateway == gateway && l.Target.Kind == kind })
+	d := b.daemon(gateway, kind)
+	if d == nil {
+		return nil
+	}
+	return b.history.newest(&b.history.all, n, func(l *Line) bool { return l.Target == &d.target })
 }
 
 // Refusals gives the last lines about something refused, the newest first.

@@ -1,6 +1,8 @@
 package watch
 
 import (
+	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -9,6 +11,7 @@ import (
 	"postern/internal/notify"
 	"postern/internal/notify/listener"
 	"postern/internal/printable"
+	"postern/internal/sockspec"
 )
 
 // Bounds of what is kept of one daemon.
@@ -95,6 +98,33 @@ func newDaemon(t Target) *daemon {
 	return &daemon{target: t, said: nothingSaid()}
 }
 
+// A way is one of those by which a daemon is watched.
+type way struct {
+	name  string
+	link  *Link
+	watch func(b *Board, ctx context.Context, d *daemon)
+}
+
+// ways are those that are set.
+func (d *daemon) ways() (set []way) {
+	none := sockspec.Spec{}
+	if d.target.Notify != none {
+		set = append(set, way{"events", &d.events, (*Board).listen})
+	}
+	if d.target.Metrics != none {
+		set = append(set, way{"metrics", &d.metrics, (*Board).readMetrics})
+	}
+	if d.target.Status != none {
+		set = append(set, way{"status", &d.status, (*Board).askStatus})
+	}
+	return set
+}
+
+// reachable says whether all ways are up. The daemon is locked.
+func (d *daemon) reachable() bool {
+	return !slices.ContainsFunc(d.ways(), func(w way) bool { return !w.link.Up })
+}
+
 // take takes an event into account. It returns the line to be kept, if there is one.
 func (d *daemon) take(e *listener.Event, now time.Time) (l Line, keep bool) {
 	d.mu.Lock()
@@ -147,7 +177,7 @@ func (d *daemon) line(e *listener.Event) Line {
 func (d *daemon) apply(m notify.Message, at time.Time) {
 	switch m.Letter {
 	case notify.LetterFree:
-		d.free = number(m.Text)
+		d.free = m.Free()
 	case notify.LetterWorking:
 		d.working = number(m.Text)
 	case notify.LetterNone:
@@ -183,8 +213,7 @@ func (d *daemon) applyWorker(m notify.Message, at time.Time) {
 		w.State, w.Since, w.Tag = strings.ToLower(state), at, ""
 		return
 	}
-	_, tag, _ := strings.Cut(m.Text, " ")
-	w.Tag = printable.Text(short(tag, maxTag))
+	w.Tag = printable.Text(short(m.Status(), maxTag))
 }
 
 // number reads a count; -1 is none.

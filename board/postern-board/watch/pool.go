@@ -3,7 +3,6 @@ package watch
 import (
 	"context"
 	"fmt"
-	"net"
 	"strings"
 	"time"
 
@@ -14,21 +13,15 @@ import (
 // A Pool is what a multiplexor says of itself when it is asked.
 type Pool struct {
 	mxproto.Status
-	Busy, Idle, Stopped, Killed int
-	Health                      *mxproto.Health // nil if the multiplexor is the original
-	Workers                     []Worker
+	Busy, Idle, Stopped int
+	Health              mxproto.Health // of one of ours
+	Workers             []Worker
 }
-
-// maxStatus bounds a reply of a multiplexor, in bytes.
-const maxStatus = 1 << 20
 
 // askPool asks a multiplexor for its status, with requests that the original knows too, also on the socket for
 // status requests only.
 func askPool(ctx context.Context, t *Target, now time.Time) (*Pool, error) {
-	client := mxproto.Client{
-		Dial:     func(ctx context.Context) (net.Conn, error) { return t.Status.Dial(ctx) },
-		MaxReply: maxStatus,
-	}
+	client := mxproto.Client{Dial: t.Status.Dial}
 	defer client.Close()
 	p := &Pool{}
 	for _, part := range []struct {
@@ -37,12 +30,6 @@ func askPool(ctx context.Context, t *Target, now time.Time) (*Pool, error) {
 	}{
 		{mxproto.VerbStatus, p.readStatus},
 		{mxproto.VerbWorkers, func(reply string) bool { return p.readWorkers(reply, now) }},
-		{mxproto.VerbVersion, func(reply string) bool {
-			if strings.HasPrefix(reply, "postern") { // the original would give the next question to a worker
-				p.Health = &mxproto.Health{}
-			}
-			return true
-		}},
 	} {
 		reply, err := client.Ask(ctx, part.request)
 		if err != nil {
@@ -52,23 +39,14 @@ func askPool(ctx context.Context, t *Target, now time.Time) (*Pool, error) {
 			return nil, fmt.Errorf("%s: answer not understood: %.80q", part.request, reply)
 		}
 	}
-	if p.Health == nil {
-		return p, nil
-	}
-	reply, err := client.Ask(ctx, mxproto.VerbHealth)
-	if err != nil {
-		return nil, err
-	}
-	if health, ok := mxproto.ParseHealth(reply); ok {
-		p.Health = &health
-	}
-	return p, nil
+	var err error
+	p.Health, _, err = mxproto.AskHealth(ctx, client.Ask)
+	return p, err
 }
 
 func (p *Pool) readStatus(reply string) (ok bool) {
 	p.Status, ok = mxproto.ParseStatus(reply)
-	p.Busy, p.Idle = strings.Count(p.Letters, "B"), strings.Count(p.Letters, "I")
-	p.Stopped, p.Killed = strings.Count(p.Letters, "S"), strings.Count(p.Letters, "K")
+	p.Busy, p.Idle, p.Stopped = strings.Count(p.Letters, "B"), strings.Count(p.Letters, "I"), strings.Count(p.Letters, "S")
 	return ok
 }
 

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"postern/internal/notify"
-	"postern/internal/sockspec"
 )
 
 // A Problem is something that an administrator should know.
@@ -22,17 +21,17 @@ type Problem struct {
 // A View is how a daemon stands at one moment.
 type View struct {
 	Target
-	Reachable bool // by at least one way, and nothing that was asked for has failed
+	Reachable bool // by all ways that are set
 	Problems  []Problem
 
-	Busy, Free, Most int // workers or sessions; -1: not known
-	Waiting          int // requests in the queue; -1: not known
-	Accepted         float64
-	Deferred         float64
-	Refused          float64
-	Held             float64 // messages that wait for a decision; -1: not known
-	Events           float64 // a second
-	Total, Lost      uint64  // events
+	Busy, Free  int // workers or sessions; -1: not known
+	Waiting     int // requests in the queue; -1: not known
+	Accepted    float64
+	Deferred    float64
+	Refused     float64
+	Held        float64 // messages that wait for a decision; -1: not known
+	Events      float64 // a second
+	Total, Lost uint64  // events
 
 	Workers []Worker
 	Figures []Figure
@@ -56,10 +55,8 @@ func (b *Board) Views() []*View {
 
 // View gives how the daemon of that gateway and kind stands; nil if there is none.
 func (b *Board) View(gateway, kind string) *View {
-	for _, d := range b.daemons {
-		if d.target.Gateway == gateway && d.target.Kind == kind {
-			return d.view(time.Now())
-		}
+	if d := b.daemon(gateway, kind); d != nil {
+		return d.view(time.Now())
 	}
 	return nil
 }
@@ -71,7 +68,7 @@ const rateTime = 10
 func (d *daemon) view(now time.Time) *View {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	v := &View{Target: d.target, Busy: -1, Free: d.free, Most: -1, Waiting: -1, Held: -1, Total: d.total, Lost: d.lost}
+	v := &View{Target: d.target, Busy: -1, Free: d.free, Waiting: -1, Held: -1, Total: d.total, Lost: d.lost}
 	second := now.Unix()
 	rate := func(letters string) float64 { return float64(d.rates.sum(letters, second, rateTime)) / rateTime }
 	v.Accepted, v.Deferred, v.Refused = rate(accepted), rate(deferred), rate(rejected)
@@ -103,7 +100,6 @@ func (s *scrape) fill(v *View) {
 	count(&v.Busy, "sessions", "")
 	count(&v.Busy, "workers", `state="busy"`)
 	count(&v.Free, "workers_free", "")
-	count(&v.Most, "workers_max", "")
 	count(&v.Waiting, "queue_length", "")
 	if n, ok := s.value("held_messages", ""); ok {
 		v.Held = n
@@ -114,7 +110,7 @@ func (s *scrape) fill(v *View) {
 func (d *daemon) fillWorkers(v *View) {
 	if p := d.pool; p != nil {
 		v.Workers = slices.Clone(p.Workers)
-		v.Busy, v.Free, v.Most, v.Waiting = p.Busy, p.Idle+p.Stopped, len(p.Letters), int(p.Queued)
+		v.Busy, v.Free, v.Waiting = p.Busy, p.Idle+p.Stopped, int(p.Queued)
 		// Events come at once, and tell what a worker does.
 		for i := range v.Workers {
 			if w := d.workers[v.Workers[i].Slot]; w != nil && w.State != "" && d.events.Up {
@@ -130,24 +126,14 @@ func (d *daemon) fillWorkers(v *View) {
 
 // judge says what is wrong, the worst first.
 func (d *daemon) judge(v *View) {
-	v.Reachable = true
-	none := sockspec.Spec{}
-	for _, way := range []struct {
-		name string
-		spec sockspec.Spec
-		link *Link
-	}{{"events", d.target.Notify, &d.events}, {"metrics", d.target.Metrics, &d.metrics}, {"status", d.target.Status, &d.status}} {
-		switch {
-		case way.spec == none || way.link.Up:
-		case way.link.Error == "":
-			v.Reachable = false
-		default:
-			v.Reachable = false
-			v.add(true, way.name+" cannot be read: "+way.link.Error, way.link.Since)
+	v.Reachable = d.reachable()
+	for _, w := range d.ways() {
+		if !w.link.Up && w.link.Error != "" {
+			v.add(true, w.name+" cannot be read: "+w.link.Error, w.link.Since)
 		}
 	}
 	d.judgeEvents(v)
-	if p := d.pool; p != nil && d.status.Up && p.Health != nil && d.fault.Text == "" && p.Health.Fault != "" {
+	if p := d.pool; p != nil && d.status.Up && d.fault.Text == "" && p.Health.Fault != "" {
 		v.add(true, "workers come to nothing: "+clean(p.Health.Fault), time.Time{})
 	}
 	if s := d.scrape(); s != nil && d.metrics.Up {
