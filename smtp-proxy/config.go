@@ -44,6 +44,7 @@ type settings struct {
 	Explain ExplainCommand `cmd:"" help:"Say what each gate makes of a client, without sending anything."`
 	Held    HeldCommand    `cmd:"" help:"List, show, release or drop messages that the filter wants held."`
 	Replay  ReplayCommand  `cmd:"" help:"Have copies of messages that were kept, or are in files, scanned again, and compare."`
+	Digest  DigestCommand  `cmd:"" name:"log" help:"Sum up the log: what came, what was refused, what was slow, which next hop failed, who was held back."`
 
 	host string // Hostname, or the host's
 }

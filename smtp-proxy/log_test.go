@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -160,4 +162,48 @@ func TestLogTellsRefusedData(t *testing.T) {
 	checkRecord(t, logged(t, p, "refused", 1)[0], want)
 	want["to"], want["outcome"] = "to@server.example", "refused"
 	checkRecord(t, logged(t, p, "message", 1)[0], want)
+}
+
+// TestDigestOfTheLog: what the proxy logs is what log sums up.
+func TestDigestOfTheLog(t *testing.T) {
+	t.Parallel()
+	b := testenv.StartBackend(t)
+	b.Answer(func(a testenv.Asked) string { return onLine(a, "RCPT TO:<unknown@", "550 5.1.1 Unknown") })
+	p := startProxyWith(t, listenSMTP, func(w *lockedLog) slog.Handler { return slog.NewTextHandler(w, nil) }, behind(b), "--max-errors=1")
+	c := greeted(t, p.addr)
+	c.envelope()
+	c.cmd("DATA", "354")
+	c.send(smallMessage)
+	c.expect("250")
+	c.cmd("MAIL FROM:<from@client.example>", "250")
+	c.cmd("RCPT TO:<unknown@server.example>", "550")
+	b.Close()
+	c.cmd("RCPT TO:<to@server.example>", "4")
+	c.cmd("XYZZY", "500")
+	testenv.Eventually(t, "the session is logged", func() bool { return strings.Contains(p.log.String(), "msg=session") })
+	file := filepath.Join(t.TempDir(), "log")
+	must(t, os.WriteFile(file, []byte(p.log.String()), 0o600))
+	for _, tt := range []struct {
+		args   []string
+		status int
+		want   []string
+	}{
+		{[]string{file}, 0, []string{"accepted", "next hop  550 5.1.1 Unknown", "errors", "127.0.0.1", "smtp://" + b.Addr}},
+		{[]string{"--format=json", "--rows=0", file, file}, 0, []string{`"messages": 2`}},
+		{[]string{os.DevNull}, digestNone, []string{"0 lines"}},
+		{[]string{file + "x"}, digestNone, nil},
+	} {
+		program := new(program)
+		program.settings = *parseSettings(t, append([]string{"log"}, tt.args...)...)
+		var out, errs strings.Builder
+		status := program.settings.Digest.run(&out, &errs)
+		if status != tt.status || (errs.String() == "") != (tt.want != nil) {
+			t.Errorf("%q: status %d, %s", tt.args, status, &errs)
+		}
+		for _, want := range tt.want {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%q: no %q in\n%s", tt.args, want, &out)
+			}
+		}
+	}
 }

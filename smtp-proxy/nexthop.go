@@ -69,7 +69,11 @@ func (s *session) lost(act string, err error) smtp.Reply {
 func (s *session) upstreamFault(act string, err error) {
 	s.srv.metrics.upstreamFault()
 	s.limits.wasted = true
-	s.note(slog.LevelWarn, "next hop failed", "act", act, "error", err)
+	attrs := []any{"act", act, "error", err}
+	if hop := s.relay.hop; hop != nil {
+		attrs = append(attrs, "server", hop.Server())
+	}
+	s.note(slog.LevelWarn, "next hop failed", attrs...)
 }
 
 // note logs what happened between the proxy and the next hop.

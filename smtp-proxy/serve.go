@@ -54,15 +54,16 @@ func (p *program) program() daemon.Program {
 		Warnings: p.warnings,
 		Reloads:  listener.Reloads,
 		Commands: p.commands(),
-		AsUser:   slices.Collect(maps.Keys(p.commands())),
+		AsUser:   slices.DeleteFunc(slices.Collect(maps.Keys(p.commands())), func(name string) bool { return name == "log" }),
 	}
 }
 
-// commands are what is done instead of serving, by name. Each is about what the user who serves has, or may.
+// commands are what is done instead of serving, by name. Each but log is about what the user who serves has, or may.
 func (p *program) commands() map[string]func(stdout, stderr io.Writer) int {
 	all := p.heldCommands()
 	all["explain"] = p.explain
 	all["replay"] = p.replay
+	all["log"] = p.settings.Digest.run
 	return all
 }
 

@@ -45,14 +45,23 @@ func syslogSender(w *syslog.Writer) sender {
 	}
 }
 
+// journalSender sends the attributes as fields as well, so that journalctl can choose by them: POSTERN_CLIENT for client.
 func journalSender(facility syslog.Priority, tag string) sender {
-	fields := map[string]string{
-		"SYSLOG_IDENTIFIER": tag,
-		"SYSLOG_FACILITY":   strconv.Itoa(int(facility >> 3)),
-	}
 	return func(level slog.Level, line []byte) error {
+		fields := map[string]string{
+			"SYSLOG_IDENTIFIER": tag,
+			"SYSLOG_FACILITY":   strconv.Itoa(int(facility >> 3)),
+		}
+		for key, value := range ParseLine(string(line), time.Time{}).Attrs {
+			fields[journalField(key)] = value
+		}
 		return journal.Send(string(line), journal.Priority(priority(level)), fields)
 	}
+}
+
+// journalField is the name of an attribute in the journal. systemd.journal-fields(7)
+func journalField(key string) string {
+	return "POSTERN_" + strings.NewReplacer("-", "_", ".", "_").Replace(strings.ToUpper(key))
 }
 
 // priority maps levels to those of syslog(3).
