@@ -46,7 +46,7 @@ func extended(s *seen) backendFunc {
 // back. The stamp is renewed at QUIT as ever.
 func TestUnknownCommandsPass(t *testing.T) {
 	var s seen
-	r := start(t, backendAt(t, extended(&s)), "--unknown-commands", "pass")
+	r := start(t, backendAt(t, extended(&s)), "--unknown-commands", "pass", "--clientip-maxage", "1ms", "--expire-interval", "0")
 	p := r.client(t)
 	p.ask("XBEFORE", "-ERR unknown command")
 	p.ask("USER bob", "+OK")

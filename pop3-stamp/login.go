@@ -190,7 +190,7 @@ func (s *session) login(ctx context.Context, mechanism, user string, try func(*b
 		s.errors = 0
 		s.srv.limits.logins.Succeeded(ctx, s.client.Addr(), s.known())
 		s.srv.meters.login("success")
-		_ = s.srv.touch(ctx, s.client.Addr(), s.user, s.server.name)
+		s.stamped = s.srv.touch(ctx, s.client.Addr(), s.user, s.server.name) == nil
 		s.log.InfoContext(logging.Earned(ctx), "login", "user", clip(s.user), "server", s.server.name, "tls", s.tls)
 		_ = s.stat.Change(func(f *statfile.Fields) { f.User, f.Status = s.user, "READY" })
 		s.say("%s", strings.TrimSpace("+OK "+a.text))

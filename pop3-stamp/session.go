@@ -46,6 +46,7 @@ type session struct {
 	hasUser       bool      // given with USER, and PASS may follow
 	loggedIn      bool
 	loginAt       time.Time
+	stamped       bool // then
 	tries, errors int
 	sent          int64 // bytes of mail and lists
 	over          bool  // the session ends after what is written

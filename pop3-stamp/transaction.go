@@ -5,7 +5,11 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"time"
 )
+
+// renewAfter is the part of its life after which a stamp is renewed: most sessions are shorter.
+const renewAfter = 100
 
 // shape is what a command takes and what kind of reply it gets.
 type shape struct {
@@ -191,8 +195,11 @@ func (s *session) doQuit(ctx context.Context) {
 	s.end("quit", "")
 }
 
-// renew renews the stamp of a client whose session has ended well.
+// renew renews the stamp of a client whose session has ended well. One that was written a moment ago is as good.
 func (s *session) renew(ctx context.Context) {
+	if s.stamped && time.Since(s.loginAt) < s.srv.conf.ClientipMaxage/renewAfter {
+		return
+	}
 	if !s.srv.revoked(ctx, s.client.Addr(), s.loginAt) {
 		_ = s.srv.touch(ctx, s.client.Addr(), s.user, s.server.name)
 	}

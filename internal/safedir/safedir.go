@@ -70,6 +70,13 @@ func Open(dir string, also ...Account) (*os.Root, error) {
 	return root, nil
 }
 
+// Unchanged reports whether two looks at a directory are at one and the same, with the same owner, group and mode.
+func Unchanged(before, now fs.FileInfo) bool {
+	a, ok := before.Sys().(*syscall.Stat_t)
+	b, too := now.Sys().(*syscall.Stat_t)
+	return ok && too && a.Dev == b.Dev && a.Ino == b.Ino && a.Uid == b.Uid && a.Gid == b.Gid && a.Mode == b.Mode
+}
+
 // maxLinks bounds the links met on the way, as the kernel does (path_resolution(7)).
 const maxLinks = 40
 
@@ -206,7 +213,8 @@ func OpenFile(root *os.Root, name string, flag int) (*os.File, error) {
 // CreateFile makes the new file name in root, with exactly the rights perm, whatever the umask. It fails with an
 // error that wraps fs.ErrExist if anything of that name is there, a link included.
 func CreateFile(root *os.Root, name string, perm fs.FileMode) (*os.File, error) {
-	f, err := root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, perm)
+	// Without O_NONBLOCK, which means nothing for a file, package os sets and clears it by four system calls.
+	f, err := root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, perm)
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,10 @@ type Dir struct {
 	Now    func() time.Time // nil = time.Now
 
 	mu sync.Mutex // held by a sweep
+
+	kept sync.Mutex
+	root *os.Root    // the directory as it was opened last
+	seen fs.FileInfo // what it was then
 }
 
 // OpenDir returns the store in the directory path. maxAge 0 means DefaultMaxAge. With owner, a name or number, only
@@ -72,8 +76,27 @@ func newDir(path, owner string) (*Dir, error) {
 // trusted is who the directory may belong to: who may write stamps.
 func (d *Dir) trusted() safedir.Account { return safedir.Account{UID: d.Owner, GID: -1} }
 
-// open opens the directory, which is looked at each time: it may have come since.
-func (d *Dir) open() (*os.Root, error) { return safedir.Open(d.Path, d.trusted()) }
+// open returns the directory, which stays open: a stamp would cost three times as much if the way to it was walked each
+// time. It is looked at each time: it may have come since, or be another one. One that was put aside is closed when nobody
+// uses it any more.
+func (d *Dir) open() (*os.Root, error) {
+	now, err := os.Stat(d.Path)
+	d.kept.Lock()
+	defer d.kept.Unlock()
+	if err == nil && d.root != nil && safedir.Unchanged(d.seen, now) {
+		return d.root, nil
+	}
+	d.root = nil
+	root, err := safedir.Open(d.Path, d.trusted())
+	if err != nil {
+		return nil, err
+	}
+	if d.seen, err = root.Stat("."); err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	d.root = root
+	return root, nil
+}
 
 func lookupUser(name string) (int, error) {
 	if n, err := strconv.Atoi(name); err == nil && n >= 0 {
@@ -124,7 +147,6 @@ func (d *Dir) touch(name, line string) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
 	temp := tempPrefix + rand.Text()
 	f, err := safedir.CreateFile(root, temp, 0o640)
 	if err != nil {
@@ -225,7 +247,6 @@ func (d *Dir) Remove(_ context.Context, addr netip.Addr) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("remove stamp %q: %w", name, err)
 	}
-	defer root.Close()
 	if info, err := root.Lstat(name); err != nil || !d.counts(info) {
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return false, nil
@@ -281,7 +302,6 @@ func (d *Dir) walk(ctx context.Context, each func(root *os.Root, name string) bo
 	if err != nil {
 		return err
 	}
-	defer root.Close()
 	dir, err := root.Open(".")
 	if err != nil {
 		return err

@@ -247,6 +247,35 @@ func TestDirectory(t *testing.T) {
 	}
 }
 
+// TestDirectoryThatChanges: a directory that is kept open is left when another one is at its place, and when it is safe no
+// more.
+func TestDirectoryThatChanges(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	s, err := OpenDir(dir, 0, "")
+	touch := func() error { return s.Touch(ctx, client, "u", "s") }
+	if err = errors.Join(err, os.Mkdir(dir, 0o700), touch(), touch()); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Rename(dir, dir+".old"), os.Mkdir(dir, 0o700), touch()); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := s.Look(ctx, client); !ok || err != nil {
+		t.Errorf("in the new directory: fresh %v, %v", ok, err)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := touch(); !errors.Is(err, safedir.ErrInsecure) {
+		t.Errorf("writable for everybody by now: %v", err)
+	}
+	if err := errors.Join(os.Chmod(dir, 0o700), touch(), os.RemoveAll(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := touch(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("removed: %v", err)
+	}
+}
+
 func TestRemove(t *testing.T) {
 	d, _ := newStore(t)
 	if err := d.Touch(ctx, client, "u", "s"); err != nil {
