@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -29,7 +30,7 @@ func guard(args []string) (status int) {
 	if err != nil {
 		return fail("make a directory", err)
 	}
-	defer os.RemoveAll(dir)
+	defer removeScratch(dir)
 	if err := os.Chmod(dir, 0o755); err != nil { // the daemons are other accounts
 		return fail("make a directory", err)
 	}
@@ -61,6 +62,14 @@ func guard(args []string) (status int) {
 	return cmd.ProcessState.ExitCode()
 }
 
+// inMemory names the directory on a tmpfs that goes with a scratch directory, for what hosts have on one.
+func inMemory(dir string) string { return filepath.Join("/dev/shm", filepath.Base(dir)) }
+
+func removeScratch(dir string) {
+	os.RemoveAll(dir)
+	os.RemoveAll(inMemory(dir))
+}
+
 func fail(what string, err error) int {
 	fmt.Fprintf(os.Stderr, "bench: error: %s: %v\n", what, err)
 	return 1
@@ -80,7 +89,7 @@ func endWithGuard(dir string) (settle func()) {
 		for end := time.Now().Add(5 * time.Second); endBelow(os.Getpid()) && time.Now().Before(end); {
 			time.Sleep(time.Millisecond)
 		}
-		os.RemoveAll(dir)
+		removeScratch(dir)
 		os.Exit(128 + int(syscall.SIGTERM))
 	}()
 	return ending.Lock

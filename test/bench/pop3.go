@@ -31,7 +31,7 @@ func (b *bench) perdition(in, out int, dir string) ([]string, error) {
 // pop3Stamp is started without the limits that stand in the way of a single client that is many. It writes stamps, to a
 // tmpfs as in their usual place.
 func (b *bench) pop3Stamp(in, out int, dir string) ([]string, error) {
-	stamps := filepath.Join("/dev/shm", filepath.Base(b.dir))
+	stamps := filepath.Join(inMemory(b.dir), "stamps")
 	if err := os.MkdirAll(stamps, 0o755); err != nil {
 		return nil, err
 	}
@@ -45,7 +45,6 @@ func (b *bench) pop3Stamp(in, out int, dir string) ([]string, error) {
 
 // pop3 measures what POP3 proxies cost in front of one Dovecot, and what idle sessions take.
 func (b *bench) pop3() error {
-	defer os.RemoveAll(filepath.Join("/dev/shm", filepath.Base(b.dir)))
 	if err := b.pop3Dovecot(); err != nil {
 		return err
 	}
