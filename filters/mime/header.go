@@ -42,6 +42,7 @@ type header struct {
 	fields []field
 	ends   []end
 	lines  int // fields of all kinds in the standard view
+	size   int // bytes of the values of fields
 }
 
 // values returns the values of the fields of a kind.
@@ -87,13 +88,14 @@ type headerParser struct {
 	bare  kind   // the last line was the name of this field, and nothing else
 }
 
-// parseHeader reads the header at the beginning of b; ok is false if it is longer than limit, or has too many fields.
+// parseHeader reads the header at the beginning of b; ok is false if it is longer than limit, or has too much in fields
+// that matter.
 func parseHeader(b []byte, limit int) (h header, ok bool) {
 	p := &headerParser{b: b}
 	pos := 0
 	for pos < len(b) {
 		line, next := lineAt(b, pos)
-		if len(p.h.fields) > maxFields {
+		if p.h.tooMuch() {
 			return p.h, false
 		}
 		if next > limit {
@@ -108,7 +110,7 @@ func parseHeader(b []byte, limit int) (h header, ok bool) {
 			if p.h.lines == 0 {
 				p.behindBlank(next, limit)
 			}
-			return p.h, true
+			return p.h, !p.h.tooMuch()
 		}
 		p.line(line, pos, next)
 		pos = next
@@ -117,7 +119,7 @@ func parseHeader(b []byte, limit int) (h header, ok bool) {
 	if len(p.h.ends) == 0 {
 		p.h.ends = []end{{len(b), ""}}
 	}
-	return p.h, true
+	return p.h, !p.h.tooMuch()
 }
 
 // line takes one line that is not empty.
@@ -192,8 +194,14 @@ const (
 	maxInner = 32
 )
 
-// maxFields bounds the fields that matter in one header. No software makes more than one of a kind.
-const maxFields = 1000
+// maxFields and maxFieldBytes bound the fields that matter in one header. No software makes more than one of a kind, and
+// Postfix cuts a field off at 100 KiB.
+const (
+	maxFields     = 1000
+	maxFieldBytes = 256 << 10
+)
+
+func (h *header) tooMuch() bool { return len(h.fields) > maxFields || h.size > maxFieldBytes }
 
 // ends notes that the header may end here.
 func (p *headerParser) ends(at int, view string) {
@@ -215,6 +223,7 @@ func (p *headerParser) finish(pos int) {
 	if p.read {
 		p.open.value = bytes.TrimRight(p.b[p.start:pos], "\r\n")
 		p.h.fields = append(p.h.fields, p.open)
+		p.h.size += len(p.open.value)
 		p.read = false
 	}
 }

@@ -397,6 +397,28 @@ func TestWorkIsLinear(t *testing.T) {
 	}
 }
 
+// TestFieldsAreBounded: what the fields of one header, or those of all parts, may make readers do has an end.
+func TestFieldsAreBounded(t *testing.T) {
+	const word = "=?utf-8?B?YQ==?= "
+	pieces := func(n int) string { return part("Content-Type: x/y" + strings.Repeat("; name*0=a", n)) }
+	parts := func(field string) string { return mixed(strings.Repeat("Content-Type: x/y"+field+"\n\n--b\n", 200)) }
+	for _, tt := range []struct {
+		name, message string
+		want          error
+	}{
+		{"a thousand parameters", pieces(1000), nil},
+		{"a field as large as Postfix lets pass", pieces(10_000), nil},
+		{"a field that is larger", pieces(30_000), ErrHeader},
+		{"several fields", part(strings.Repeat("Content-Type: x/y; name="+strings.Repeat("a", 1000)+"\n", 300)), ErrHeader},
+		{"parameters of all parts", parts(strings.Repeat("; name=a", 1000)), ErrWork},
+		{"words of all parts", parts("; name=\"" + strings.Repeat(word, 5000) + "\""), ErrWork},
+	} {
+		if _, err := Walk([]byte(tt.message), Limits{}, Viewer{}); err != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+		}
+	}
+}
+
 // FuzzWalk sees that no message costs more than is allowed, and that what a careful writer encodes is found.
 func FuzzWalk(f *testing.F) {
 	f.Add([]byte(part("Content-Disposition: attachment; filename*0*=utf-8''evil%2; filename*1*=Eexe")))

@@ -21,12 +21,13 @@ const lookAhead = 127
 
 // parameters reads the parameters of a field's value as leniently as the most lenient reader, in one pass, and once
 // more as a reader that knows no comments, and one that knows no quotes, where the value has such.
-// It returns too how many bytes were passed over.
+// It returns too the work that this is: the bytes passed over, and what each parameter costs beside its bytes.
 func parameters(value string) (params []parameter, work int) {
 	read := func(v string, comments bool) {
 		s := &paramScanner{v: v, comments: comments}
-		params = append(params, s.scan()...)
-		work += s.work
+		found := s.scan()
+		params = append(params, found...)
+		work += s.work + len(found)*parameterWeight
 	}
 	hasComment := strings.Contains(value, "(")
 	read(value, hasComment)
@@ -38,6 +39,9 @@ func parameters(value string) (params []parameter, work int) {
 	}
 	return params, work
 }
+
+// parameterWeight is for how many bytes a parameter counts: there are several readings of each.
+const parameterWeight = 512
 
 type paramScanner struct {
 	v        string

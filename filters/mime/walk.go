@@ -155,6 +155,9 @@ func (w *walker) count(t text, h *header, c context) error {
 	return nil
 }
 
+// nameWeight is for how many bytes one of a name counts: it was decoded in several ways, and the viewer judges it.
+const nameWeight = 16
+
 // names tells the viewer all readings of the names in a header.
 func (w *walker) names(part *Part, h *header) ([]string, error) {
 	var all set
@@ -165,6 +168,7 @@ func (w *walker) names(part *Part, h *header) ([]string, error) {
 		value := unfold(f.value)
 		params, work := parameters(value)
 		if strings.Contains(value, "=?") {
+			work += len(value) * nameWeight
 			for _, decoded := range decodeWords(value) { // where only names may be encoded
 				more, n := parameters(decoded)
 				params, work = append(params, more...), work+n
@@ -180,6 +184,9 @@ func (w *walker) names(part *Part, h *header) ([]string, error) {
 		}
 	}
 	for _, n := range all.list {
+		if err := w.spend(len(n) * nameWeight); err != nil {
+			return nil, err
+		}
 		if err := w.name(part, n); err != nil {
 			return nil, err
 		}
