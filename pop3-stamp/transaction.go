@@ -197,10 +197,9 @@ func (s *session) doQuit(ctx context.Context) {
 
 // renew renews the stamp of a client whose session has ended well. One that was written a moment ago is as good.
 func (s *session) renew(ctx context.Context) {
-	if s.stamped && time.Since(s.loginAt) < s.srv.conf.ClientipMaxage/renewAfter {
-		return
-	}
-	if !s.srv.revoked(ctx, s.client.Addr(), s.loginAt) {
-		_ = s.srv.touch(ctx, s.client.Addr(), s.user, s.server.name)
+	addr := s.client.Addr()
+	recent := time.Since(s.loginAt) < s.srv.conf.ClientipMaxage/renewAfter
+	if !s.stamped || !recent && !s.srv.revoked(ctx, addr, s.loginAt) {
+		_ = s.srv.touch(ctx, addr, s.user, s.server.name)
 	}
 }
