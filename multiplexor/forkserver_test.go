@@ -173,6 +173,19 @@ func (r *real) workerRules() string {
 	return rules
 }
 
+// forkedWith waits until a worker answers that was forked with these rules. On a slow machine workers do not wait for
+// the fork server until it has loaded its rules: those that come without it are ended.
+func (r *real) forkedWith(rules string) {
+	r.t.Helper()
+	testenv.Eventually(r.t, "a worker that was forked with the rules "+rules, func() bool {
+		got := r.workerRules()
+		if got == "" {
+			r.ask("do exit 0")
+		}
+		return got == rules
+	})
+}
+
 func (r *real) logged(text string) {
 	r.t.Helper()
 	r.proc.WaitOutput(text)
@@ -216,6 +229,7 @@ func gone(t *testing.T, pids ...int) {
 func TestForkServerWorkers(t *testing.T) {
 	t.Parallel()
 	r := startForking(t, "first", "-Z", "-x", "3", "-M", "5000000")
+	r.forkedWith("first")
 	about := r.ask("do about")
 	for _, want := range []string{",-serveru,rules=first fds=0=pipe,1=pipe,2=pipe,3=pipe ", " umask=077 ", " space=5120000000 ", " dir=" + r.dir + " ", " group=own "} {
 		if !strings.Contains(about, want) {
@@ -249,6 +263,7 @@ func TestForkServerWorkerEnds(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.step, func(t *testing.T) {
 			r := startForking(t, "first", "-x", "1")
+			r.forkedWith("first")
 			if got, want := r.ask("do "+tt.step), "ERR No response from worker: "+tt.cause+"\n"; got != want {
 				t.Errorf("got %q, want %q", got, want)
 			}
@@ -280,11 +295,17 @@ func TestForkServerFallsBack(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.rules, func(t *testing.T) {
 			r := startForking(t, tt.rules)
-			if got := r.workerRules(); got != "" {
-				t.Errorf("the worker was forked with %q", got)
-			}
 			for _, text := range tt.logs {
-				r.logged(text)
+				testenv.Eventually(t, text+" in the log", func() bool {
+					if got := r.workerRules(); got != "" {
+						t.Errorf("the worker was forked with %q", got)
+					}
+					logged := strings.Contains(r.proc.Output(), text)
+					if !logged {
+						r.ask("do exit 0") // it may have been started before the server was there
+					}
+					return logged
+				})
 			}
 			r.end()
 		})
@@ -300,6 +321,9 @@ func TestForkServerRefuses(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.rules, func(t *testing.T) {
 			r := startForking(t, tt.rules)
+			for strings.HasPrefix(r.ask("do about"), "argv=") {
+				r.ask("do exit 0") // it was started before the server was there
+			}
 			r.logged(tt.log)
 			r.want("ping", "error: Unable to activate worker\n")
 			r.end()
@@ -331,7 +355,7 @@ func TestForkServerTooSlow(t *testing.T) {
 			exec := func(_ pool.Owner, _ bool, done func(pool.Process, error)) { began <- struct{}{}; done(nil, nil) }
 			env, _ := process.Environ(os.Environ(), false)
 			f := process.NewForkServers(loop, &process.Program{Path: self, Filter: filter, Env: env}, exec, lines, true)
-			f.LoadLimit, f.ForkLimit = 10*time.Second, 200*time.Millisecond
+			f.LoadLimit, f.LoadWait, f.ForkLimit = testenv.Patience, testenv.Patience, 200*time.Millisecond
 			if rules == "hangs while it loads" {
 				f.LoadLimit = 400 * time.Millisecond
 			}
@@ -369,7 +393,7 @@ func TestForkServerStillLoading(t *testing.T) {
 	r.want("ping", "PONG\n")
 	r.rules("first")
 	r.want("reread", "Forced reread of filter rules\n")
-	testenv.Eventually(t, "a worker that was forked", func() bool { return r.workerRules() == "first" })
+	r.forkedWith("first")
 
 	r.rules("hangs while it loads")
 	r.want("reread", "Forced reread of filter rules\n")
@@ -395,7 +419,7 @@ func TestForkServerRepaired(t *testing.T) {
 	}
 	r.rules("first")
 	r.want("reread", "Forced reread of filter rules\n")
-	testenv.Eventually(t, "a worker that was forked", func() bool { return r.workerRules() == "first" })
+	r.forkedWith("first")
 	r.end()
 }
 
@@ -404,16 +428,14 @@ func TestForkServerReread(t *testing.T) {
 	for _, mode := range []string{"classic", "two-generation"} {
 		t.Run(mode, func(t *testing.T) {
 			r := startForking(t, "first", "-x", "3", "--reload", mode)
-			if got := r.workerRules(); got != "first" {
-				t.Fatalf("rules %q", got)
-			}
+			r.forkedWith("first")
 			old := r.forkServer()
 			release, busy := r.hold(";about;")
 			testenv.Eventually(t, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
 
 			r.rules("second")
 			r.want("reread", "Forced reread of filter rules\n")
-			testenv.Eventually(t, "a worker with the new rules", func() bool { return r.workerRules() == "second" })
+			r.forkedWith("second")
 			release()
 			if got := busy(); !strings.Contains(got, ",rules=first ") {
 				t.Errorf("the request at hand was answered %q", got)
@@ -423,7 +445,7 @@ func TestForkServerReread(t *testing.T) {
 			r.rules("broken")
 			r.want("reread", "Forced reread of filter rules\n")
 			r.logged("The new filter rules could not be loaded")
-			testenv.Eventually(t, "a worker with the rules that work", func() bool { return r.workerRules() == "second" })
+			r.forkedWith("second")
 			r.forkServer()
 			r.end()
 		})
@@ -435,7 +457,7 @@ func TestForkServerReread(t *testing.T) {
 func TestForkServerReverts(t *testing.T) {
 	t.Parallel()
 	r := startForking(t, "first", "-x", "2", "--reload", "two-generation", "--reload-failures", "2")
-	r.want("ping", "PONG\n")
+	r.forkedWith("first")
 	r.rules("let workers die")
 	r.want("reread", "Forced reread of filter rules\n")
 	r.logged("2 new workers in a row did not answer; staying with the workers that have the old rules")
@@ -443,7 +465,7 @@ func TestForkServerReverts(t *testing.T) {
 		t.Errorf("rules %q, want those of before", got)
 	}
 	r.want("do die", "ERR No response from worker\n")
-	testenv.Eventually(t, "another worker with the rules of before", func() bool { return strings.Contains(r.ask("do about"), ",rules=first ") })
+	r.forkedWith("first")
 	r.forkServer()
 	r.end()
 }
@@ -451,16 +473,18 @@ func TestForkServerReverts(t *testing.T) {
 func TestForkServerDies(t *testing.T) {
 	t.Parallel()
 	r := startForking(t, "first", "-x", "2")
-	r.want("ping", "PONG\n")
+	r.forkedWith("first")
 	server := r.forkServer()
 	old := processesOf(server)
 	release, busy := r.hold("")
 	testenv.Eventually(t, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
+	r.rules("broken") // on a slow machine the next server may be there already
 	syscall.Kill(server, syscall.SIGKILL)
 	r.logged("Workers are started without a fork server")
 	if got := r.workerRules(); got != "" {
 		t.Errorf("a worker was forked with %q by nobody", got)
 	}
+	r.rules("first")
 	release()
 	if got := busy(); got != "ok did\n" {
 		t.Errorf("the request at hand was answered %q", got)
@@ -472,7 +496,7 @@ func TestForkServerDies(t *testing.T) {
 	a, b := r.background("do sleep 500;exit 0"), r.background("do sleep 500;exit 0")
 	a()
 	b()
-	testenv.Eventually(t, "a worker that was forked", func() bool { return strings.Contains(r.ask("do about"), ",rules=first ") })
+	r.forkedWith("first")
 	r.end()
 	gone(t, old...)
 }
@@ -481,7 +505,7 @@ func TestForkServerDies(t *testing.T) {
 func TestForkServerEndsWithUs(t *testing.T) {
 	t.Parallel()
 	r := startForking(t, "first")
-	r.want("ping", "PONG\n")
+	r.forkedWith("first")
 	server := r.forkServer()
 	pids := append(processesOf(server), server)
 	r.proc.Stop(syscall.SIGKILL)
@@ -492,7 +516,8 @@ func TestForkServerEndsWithUs(t *testing.T) {
 func TestForkServerLoadingAtTheEnd(t *testing.T) {
 	t.Parallel()
 	r := prepare(t)
-	script := "#!/bin/sh\nsleep 3600 &\necho $! >load\nwait\n"
+	// A worker that was started without the server, on a slow machine, is no matter of this.
+	script := "#!/bin/sh\n[ -n \"$" + process.ForkSocketVariable + "\" ] || exec cat\nsleep 3600 &\necho $! >load\nwait\n"
 	r.worker = r.path("slow")
 	if err := os.WriteFile(r.worker, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
@@ -504,7 +529,11 @@ func TestForkServerLoadingAtTheEnd(t *testing.T) {
 		sleeper, _ = strconv.Atoi(strings.TrimSpace(string(text)))
 		return sleeper > 0
 	})
-	server := r.forkServer()
+	loading, err := procstat.Read(sleeper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := loading.Parent
 	began := time.Now()
 	r.end()
 	if took := time.Since(began); took > 30*time.Second { // loading may take a minute

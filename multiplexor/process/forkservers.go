@@ -30,7 +30,7 @@ type ForkServers struct {
 	waiting []pendingStart // for what becomes of next
 	failed  func(error)    // told when next cannot load what a reread asked for
 
-	LoadLimit, ForkLimit, loadWait time.Duration
+	LoadLimit, LoadWait, ForkLimit time.Duration
 
 	patience  evloop.Timer // while next is loading
 	impatient bool         // it takes too long: workers are started without it
@@ -71,7 +71,7 @@ var errStopping = errors.New("the multiplexor is ending")
 
 // NewForkServers makes fork servers of the program; exec starts a worker where there is none. Nothing is loaded before Load.
 func NewForkServers(l *evloop.Loop, pr *Program, exec startFunc, log pool.Log, events bool) *ForkServers {
-	f := &ForkServers{loop: l, program: pr, exec: exec, log: log, events: events, LoadLimit: loadLimit, ForkLimit: forkLimit, loadWait: loadWait, servers: map[*forkServer]bool{}}
+	f := &ForkServers{loop: l, program: pr, exec: exec, log: log, events: events, LoadLimit: loadLimit, LoadWait: loadWait, ForkLimit: forkLimit, servers: map[*forkServer]bool{}}
 	f.retry.Do = f.Load
 	f.patience.Do = f.goOnWithout
 	return f
@@ -98,7 +98,7 @@ func (f *ForkServers) Start(o pool.Owner, probe bool, done func(pool.Process, er
 // goOnWithout starts without the server what has waited long enough for it.
 func (f *ForkServers) goOnWithout() {
 	f.impatient = true
-	f.event(slog.LevelInfo, fmt.Sprintf("The fork server is still loading the filter after %v: workers are started without it until it is ready", f.loadWait))
+	f.event(slog.LevelInfo, fmt.Sprintf("The fork server is still loading the filter after %v: workers are started without it until it is ready", f.LoadWait))
 	f.release()
 }
 
@@ -150,7 +150,7 @@ func (f *ForkServers) Load() {
 	f.servers[s] = true
 	f.loop.Start(&s.timer, f.LoadLimit)
 	f.impatient = false
-	f.loop.Start(&f.patience, f.loadWait)
+	f.loop.Start(&f.patience, f.LoadWait)
 	go func() {
 		startBatch()
 		s.made <- f.program.startForkServer()
