@@ -1,6 +1,6 @@
 # make           builds all programs into bin/
 # make demo      shows the suite at work on three messages, in a minute
-# make check     formatting, vet (32-bit too), staticcheck, govulncheck, conventions, quick unit tests
+# make check     formatting, vet, types on other machines, staticcheck, govulncheck, conventions, quick unit tests
 # make test      checks and tests everything: ten minutes on two processors, the first time
 # make soak      chaos, load and fuzzing at length: make soak SOAK=30m
 #

@@ -70,10 +70,10 @@ func (srv *server) serveStamp(ctx context.Context, conn net.Conn) {
 // stampRequest reads "add ADDRESS USER SERVER", the last two percent-encoded or "-", and writes the stamp.
 func (srv *server) stampRequest(ctx context.Context, conn net.Conn) error {
 	peer, err := sockspec.Peer(conn)
-	if err != nil || !srv.mayStamp(peer.Uid) {
+	if err != nil || !srv.mayStamp(peer.UID) {
 		uid := int64(-1)
 		if err == nil {
-			uid = int64(peer.Uid)
+			uid = int64(peer.UID)
 		}
 		srv.log.Warn("request for a stamp refused", "uid", uid, "error", err)
 		return errors.New("not allowed")
@@ -97,7 +97,7 @@ func (srv *server) stampRequest(ctx context.Context, conn net.Conn) error {
 	if err := srv.touch(ctx, addr, user, server); err != nil {
 		return errors.New("the stamp was not written")
 	}
-	srv.log.Info("stamp by request", "client", addr.String(), "user", clip(user), "server", clip(server), "uid", peer.Uid)
+	srv.log.Info("stamp by request", "client", addr.String(), "user", clip(user), "server", clip(server), "uid", peer.UID)
 	return nil
 }
 

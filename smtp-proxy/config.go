@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"postern/internal/config"
@@ -215,6 +216,9 @@ func (s *settings) Validate() error {
 	}
 	if s.pressure, err = gate.ParsePressureLimits(s.MaxPressure); err != nil {
 		return fmt.Errorf("max-pressure: %w", err)
+	}
+	if len(s.pressure) > 0 && runtime.GOOS != "linux" {
+		return errors.New("max-pressure: not available on this system")
 	}
 	if err := s.checkNumbers(); err != nil {
 		return err

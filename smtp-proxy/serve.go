@@ -15,8 +15,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"postern/internal/config"
 	"postern/internal/daemon"
@@ -177,8 +178,7 @@ func (s *settings) checkMaildir(path string, also ...safedir.Account) error {
 
 // mayMake returns an error if we, as whom we seem to be, may make nothing in a directory.
 func mayMake(dir string) error {
-	const here, write, search, effective = -100, 2, 1, 0x200 // AT_FDCWD, W_OK, X_OK, AT_EACCESS
-	return syscall.Faccessat(here, dir, write|search, effective)
+	return unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
 }
 
 // open reads the keys, still as root.

@@ -113,6 +113,7 @@ var layers = map[string]layer{
 	"test/boot":        program,
 	"test/demo":        program,
 	"test/report":      program,
+	"test/types":       program,
 }
 
 // below says which layers the packages of a layer may import.
@@ -155,7 +156,7 @@ var doors = map[string][]string{
 	"golang.org/x/crypto":                 {"board/postern-board"},
 	"golang.org/x/net":                    {"smtp-proxy/gate", "filters/filter-basic/senderauth"},
 	"github.com/redis/go-redis/v9":        {"internal/store"},
-	"golang.org/x/sys":                    {"internal/safedir", "internal/listen", "internal/daemon", "internal/privdrop", "internal/pidfile", "internal/evloop", "internal/rawio", "internal/statfile", "multiplexor", "multiplexor/mx-ctrl", "multiplexor/process", "notify-tools/notify-cat", "test/bench", "test/boot", "pop3-stamp"},
+	"golang.org/x/sys":                    {"internal/safedir", "internal/listen", "internal/daemon", "internal/privdrop", "internal/pidfile", "internal/evloop", "internal/rawio", "internal/statfile", "multiplexor", "multiplexor/mx-ctrl", "multiplexor/process", "notify-tools/notify-cat", "test/bench", "test/boot", "pop3-stamp", "smtp-proxy", "smtp-proxy/gate", "internal/sockspec"},
 	"golang.org/x/text":                   {"filters/mime"},
 	"golang.org/x/time":                   {"internal/connlimit"},
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the checks and the tests of the whole tree:
 #
-#	test/run.sh check	gofmt, vet (for 32-bit machines too), staticcheck,
+#	test/run.sh check	gofmt, vet, the types on other machines, staticcheck,
 #				govulncheck, the conventions, and the unit tests
 #				that need no peer, no root and little time
 #	test/run.sh		installs the peers, then all checks and all tests
@@ -75,11 +75,14 @@ check | all)
 	formatted || set -- "$@" -failed gofmt
 	echo 'check: go vet'
 	go vet $PACKAGES || set -- "$@" -failed 'go vet'
-	# What has 32 bits has other types and system calls; vet also reads the tests.
-	for arch in arm 386; do
-		echo "check: go vet for $arch"
-		GOARCH=$arch go vet $PACKAGES || set -- "$@" -failed "go vet for $arch"
+	# Other machines have other types and system calls. To compile for them takes minutes: see test/emulated.sh.
+	go build -o "$tmp/types" ./test/types || exit 1
+	for machine in linux/arm64 linux/arm linux/386 linux/riscv64; do
+		echo "check: types on $machine"
+		"$tmp/types" -test "$machine" $PACKAGES || set -- "$@" -failed "types on $machine"
 	done
+	echo 'check: types on freebsd/amd64'
+	"$tmp/types" freebsd/amd64 $(cat test/portable) || set -- "$@" -failed 'types on freebsd/amd64'
 	echo 'check: staticcheck'
 	go tool -modfile=test/tools/go.mod staticcheck $PACKAGES || set -- "$@" -failed staticcheck
 	echo 'check: govulncheck'

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -193,7 +192,7 @@ func removeStale(path string) error {
 // has narrowed. It works on the file that was made and on no other that may have
 // come into its place: a path descriptor is opened and compared first.
 func setRights(l *unixListener, mode fs.FileMode, uid, gid int) error {
-	fd, err := unix.Open(l.path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(l.path, safedir.PathOnly|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: l.path, Err: err}
 	}
@@ -206,13 +205,12 @@ func setRights(l *unixListener, mode fs.FileMode, uid, gid int) error {
 		return fmt.Errorf("%s was replaced while it was made", l.path)
 	}
 	if uid >= 0 && st.Uid != uint32(uid) || gid >= 0 && st.Gid != uint32(gid) {
-		if err := unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
+		if err := chownPath(fd, uid, gid); err != nil {
 			return &fs.PathError{Op: "chown", Path: l.path, Err: err}
 		}
 	}
-	if st.Mode&0o777 != uint32(mode.Perm()) {
-		// fchmod(2) refuses path descriptors; their name in /proc is taken.
-		if err := unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), uint32(mode.Perm())); err != nil {
+	if uint32(st.Mode)&0o777 != uint32(mode.Perm()) {
+		if err := chmodPath(fd, uint32(mode.Perm())); err != nil {
 			return &fs.PathError{Op: "chmod", Path: l.path, Err: err}
 		}
 	}

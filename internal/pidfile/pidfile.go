@@ -20,8 +20,6 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"postern/internal/safedir"
 )
 
@@ -183,22 +181,6 @@ func (p *File) openOld() (*os.File, error) {
 		return p.dir.OpenFile(p.name, os.O_RDONLY|flags, 0)
 	}
 	return f, err
-}
-
-// lock takes the write lock that a pid file has while its process lives. Unlike a
-// lock of flock(2) it is for those alone who may write to the file: readers cannot
-// pretend that the process lives. fcntl(2), open file description locks
-func lock(f *os.File) bool {
-	request := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
-	return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &request) == nil
-}
-
-// isLocked reports whether another process has the write lock. Read locks, which
-// anybody can have, do not count.
-func isLocked(f *os.File) bool {
-	request := unix.Flock_t{Type: unix.F_RDLCK, Whence: io.SeekStart}
-	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &request)
-	return err == nil && request.Type != unix.F_UNLCK
 }
 
 // kind names what is in the place of the file.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"syscall"
 )
 
 // ErrRoot is the error of a user setting that would leave the process root.
@@ -41,15 +40,13 @@ func Drop(text string, allowRoot bool) error {
 // Become sets the ids of all threads to the account and verifies them: that
 // is Drop without the rules about root.
 func Become(a Account) error {
-	// The functions of package syscall act on all threads; Setgroups of
-	// golang.org/x/sys/unix acts on the calling one alone.
-	if err := syscall.Setgroups(a.Groups); err != nil {
+	if err := setgroups(a); err != nil {
 		return fmt.Errorf("set groups of user %s: %w", a, err)
 	}
-	if err := syscall.Setresgid(a.GID, a.GID, a.GID); err != nil {
+	if err := setresgid(a.GID, a.GID, a.GID); err != nil {
 		return fmt.Errorf("set group of user %s: %w", a, err)
 	}
-	if err := syscall.Setresuid(a.UID, a.UID, a.UID); err != nil {
+	if err := setresuid(a.UID, a.UID, a.UID); err != nil {
 		return fmt.Errorf("set user %s: %w", a, err)
 	}
 	return verify(a, allCaps)
@@ -79,13 +76,13 @@ func verify(a Account, forbidden uint64) error {
 		return nil
 	}
 	// The kernel itself is asked, for all threads; its yes is our error.
-	if err := syscall.Setresuid(-1, 0, -1); err == nil {
+	if err := setresuid(-1, 0, -1); err == nil {
 		return fmt.Errorf("privileges of user %s: could become root again", a)
 	}
 	if a.GID == 0 || slices.Contains(a.Groups, 0) {
 		return nil // not started as root, or allowed
 	}
-	if err := syscall.Setresgid(-1, 0, -1); err == nil {
+	if err := setresgid(-1, 0, -1); err == nil {
 		return fmt.Errorf("privileges of user %s: could get the group of root again", a)
 	}
 	return nil

@@ -80,7 +80,7 @@ func Unchanged(before, now fs.FileInfo) bool {
 // maxLinks bounds the links met on the way, as the kernel does (path_resolution(7)).
 const maxLinks = 40
 
-// walk returns a descriptor of the directory, which stands for its path only: O_PATH.
+// walk returns a descriptor of the directory, which stands for its path only, see [PathOnly].
 func walk(dir string, also []Account) (fd int, err error) {
 	abs, err := filepath.Abs(dir)
 	for links := 0; err == nil; links++ {
@@ -99,7 +99,7 @@ func walk(dir string, also []Account) (fd int, err error) {
 
 // descend goes down a path without links. At a link it gives the path that it stands for, with what comes behind it.
 func descend(abs string, also []Account) (fd int, link string, err error) {
-	const flags = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	const flags = PathOnly | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	rest := strings.FieldsFunc(abs, func(r rune) bool { return r == '/' })
 	path := "/"
 	fd, err = unix.Open(path, flags, 0)

@@ -6,22 +6,25 @@ import (
 	"net"
 	"os/user"
 	"strconv"
-	"syscall"
 )
 
-// Peer returns who is on the other side of a UNIX socket, as the kernel knows it.
-func Peer(conn net.Conn) (cred *syscall.Ucred, err error) {
+// Credentials are those of the process that has connected, as the kernel knows them.
+type Credentials struct {
+	UID uint32
+	PID int32 // 0 where the system does not tell
+}
+
+// Peer returns who is on the other side of a UNIX socket.
+func Peer(conn net.Conn) (cred Credentials, err error) {
 	uc, ok := conn.(*net.UnixConn)
 	if !ok {
-		return nil, errors.New("no UNIX socket")
+		return cred, errors.New("no UNIX socket")
 	}
 	raw, err := uc.SyscallConn()
 	if err != nil {
-		return nil, err
+		return cred, err
 	}
-	controlled := raw.Control(func(fd uintptr) {
-		cred, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
-	})
+	controlled := raw.Control(func(fd uintptr) { cred, err = credentials(int(fd)) })
 	return cred, errors.Join(controlled, err)
 }
 

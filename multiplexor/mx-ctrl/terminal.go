@@ -53,7 +53,7 @@ func (t *terminal) enter() error {
 func (t *terminal) leave() {
 	io.WriteString(t.out, leaveScreen)
 	if t.saved != nil {
-		t.control(func(fd int) error { return unix.IoctlSetTermios(fd, unix.TCSETSF, t.saved) })
+		t.control(func(fd int) error { return unix.IoctlSetTermios(fd, setTerminalFlushed, t.saved) })
 		t.saved = nil
 	}
 }
@@ -63,7 +63,7 @@ func (t *terminal) rawKeys() error {
 		return nil
 	}
 	return t.control(func(fd int) error {
-		now, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+		now, err := unix.IoctlGetTermios(fd, getTerminal)
 		if err != nil {
 			return err
 		}
@@ -73,7 +73,7 @@ func (t *terminal) rawKeys() error {
 		}
 		now.Lflag &^= unix.ICANON | unix.ECHO
 		now.Cc[unix.VMIN], now.Cc[unix.VTIME] = 1, 0
-		return unix.IoctlSetTermios(fd, unix.TCSETS, now)
+		return unix.IoctlSetTermios(fd, setTerminal, now)
 	})
 }
 
@@ -131,7 +131,7 @@ func (t *terminal) stopKeys() {
 }
 
 func isTerminal(fd int) bool {
-	_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	_, err := unix.IoctlGetTermios(fd, getTerminal)
 	return err == nil
 }
 

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"postern/internal/namedfile"
 	"postern/internal/smtp"
 )
 
@@ -143,7 +142,7 @@ func (g *Load) note(err error) {
 }
 
 func readLoad(file string) ([3]float64, error) {
-	data, err := namedfile.Head(file, 256)
+	data, err := loadavg(file)
 	if err != nil {
 		return [3]float64{}, fmt.Errorf("read load averages: %w", err)
 	}

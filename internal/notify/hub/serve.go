@@ -94,10 +94,10 @@ func (h *Hub) allowed(conn net.Conn) bool {
 	if err != nil {
 		return false
 	}
-	if slices.Contains(h.opt.Users, peer.Uid) {
+	if slices.Contains(h.opt.Users, peer.UID) {
 		return true
 	}
-	h.opt.Log.Warn("listener refused", "uid", peer.Uid, "pid", peer.Pid)
+	h.opt.Log.Warn("listener refused", "uid", peer.UID, "pid", peer.PID)
 	return false
 }
 
