@@ -153,42 +153,115 @@ func openFiles(t *testing.T) int {
 	return len(entries)
 }
 
-func TestOpenFile(t *testing.T) {
-	dir := t.TempDir()
-	root, err := os.OpenRoot(dir)
+// opener is how files of a directory are opened and made: by an os.Root, or by a Dir.
+type opener struct {
+	name   string
+	open   func(name string, flag int) (*os.File, error)
+	create func(name string, perm fs.FileMode) (*os.File, error)
+}
+
+func openers(t *testing.T, path string) []opener {
+	t.Helper()
+	root, err := os.OpenRoot(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer root.Close()
+	t.Cleanup(func() { _ = root.Close() })
+	dir, err := OpenDir(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = dir.Close() })
+	return []opener{
+		{"Root", func(name string, flag int) (*os.File, error) { return OpenFile(root, name, flag) },
+			func(name string, perm fs.FileMode) (*os.File, error) { return CreateFile(root, name, perm) }},
+		{"Dir", dir.Open, dir.Create},
+	}
+}
+
+func TestOpenFile(t *testing.T) {
+	dir := t.TempDir()
 	path := func(p string) string { return filepath.Join(dir, p) }
-	err = errors.Join(os.WriteFile(path("file"), []byte("x"), 0o600), os.Symlink("file", path("link")),
+	err := errors.Join(os.WriteFile(path("file"), []byte("x"), 0o600), os.Symlink("file", path("link")),
 		os.Mkdir(path("dir"), 0o700), syscall.Mkfifo(path("fifo"), 0o600))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"link", "dir", "fifo"} {
-		for _, flag := range []int{os.O_RDONLY, os.O_WRONLY | os.O_APPEND} {
-			if _, err := OpenFile(root, name, flag); !errors.Is(err, ErrNotRegular) {
-				t.Errorf("%s: %v, want %v", name, err, ErrNotRegular)
+	for _, by := range openers(t, dir) {
+		t.Run(by.name, func(t *testing.T) {
+			for _, name := range []string{"link", "dir", "fifo"} {
+				for _, flag := range []int{os.O_RDONLY, os.O_WRONLY | os.O_APPEND} {
+					if _, err := by.open(name, flag); !errors.Is(err, ErrNotRegular) {
+						t.Errorf("%s: %v, want %v", name, err, ErrNotRegular)
+					}
+				}
 			}
-		}
+			for _, name := range []string{"dir/../file", ".", "..", "/etc/passwd"} {
+				if _, err := by.open(name, os.O_RDONLY); err == nil {
+					t.Errorf("%s was opened", name)
+				}
+			}
+			f, err := by.open("file", os.O_RDONLY|os.O_CREATE)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = f.Close()
+			if _, err := by.open("none", os.O_WRONLY|os.O_CREATE); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("missing file: %v", err)
+			}
+			for _, name := range []string{"file", "link", "dir", "fifo"} {
+				if _, err := by.create(name, 0o600); !errors.Is(err, fs.ErrExist) {
+					t.Errorf("create over %s: %v", name, err)
+				}
+			}
+			f, err = by.create("new", 0o666) // which a umask would take from
+			if err != nil {
+				t.Fatal(err)
+			}
+			info, err := f.Stat()
+			if err := errors.Join(err, f.Close(), os.Remove(path("new"))); err != nil || info.Mode() != 0o666 {
+				t.Errorf("made with %v, %v", info.Mode(), err)
+			}
+		})
 	}
-	for _, name := range []string{"dir/../file", ".", "..", "/etc/passwd"} {
-		if _, err := OpenFile(root, name, os.O_RDONLY); err == nil {
-			t.Errorf("%s was opened", name)
-		}
-	}
-	f, err := OpenFile(root, "file", os.O_RDONLY|os.O_CREATE)
+}
+
+// TestDirIsWhereItWas: names are looked up in the directory that was opened, and nowhere else.
+func TestDirIsWhereItWas(t *testing.T) {
+	base := t.TempDir()
+	path := func(p string) string { return filepath.Join(base, p) }
+	root, err := os.OpenRoot(base)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = f.Close()
-	if _, err := OpenFile(root, "none", os.O_WRONLY|os.O_CREATE); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("missing file: %v", err)
+	defer root.Close()
+	top, err := OpenDir(root)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, name := range []string{"file", "link", "dir", "fifo"} {
-		if _, err := CreateFile(root, name, 0o600); !errors.Is(err, fs.ErrExist) {
-			t.Errorf("create over %s: %v", name, err)
-		}
+	if err := top.Mkdir("a", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dir, info, err := top.Dir("a")
+	if err != nil || !info.IsDir() {
+		t.Fatal(info, err)
+	}
+	if err := errors.Join(os.Rename(path("a"), path("moved")), os.Symlink("moved", path("a")), os.WriteFile(path("moved/x"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := top.Dir("a"); err == nil {
+		t.Error("a link was followed to a directory")
+	}
+	if !dir.Has("x") || dir.Has("y") || !top.Has("a") {
+		t.Error("what is there is not seen, or what is not")
+	}
+	if err := top.RemoveDir("moved"); !errors.Is(err, syscall.ENOTEMPTY) {
+		t.Errorf("remove a directory with a file: %v", err)
+	}
+	if err := errors.Join(dir.Remove("x"), top.Remove("a"), top.RemoveDir("moved"), dir.Close(), top.Close()); err != nil {
+		t.Error(err)
+	}
+	if err := top.Mkdir("b", 0o700); err == nil {
+		t.Error("a directory was made in a closed one")
 	}
 }

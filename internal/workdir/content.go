@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"os"
 	"sync"
-
-	"postern/internal/safedir"
 )
 
 // ErrHeader is wrapped by the error of [Content.Write] for a header that is longer or has more fields than the spool
@@ -27,14 +25,12 @@ var pieces = sync.Pool{New: func() any { b := make([]byte, 0, pieceSize); return
 // read the same: see header.go. Bare CR and NUL do not come from smtp-proxy; a bare CR in a header becomes a space,
 // in the body both stay, and they are marked as suspicious.
 type Content struct {
-	dir     *Dir
-	input   *os.File
-	headers *os.File
-	out     *[]byte // bound for INPUTMSG
-	hdr     []byte  // bound for HEADERS
-	head    seal    // of the header in INPUTMSG, with the empty line
-	rest    seal    // and of the body
-	err     error   // the first one; it stays
+	dir  *Dir
+	out  *[]byte // bound for INPUTMSG
+	hdr  []byte  // bound for HEADERS
+	head seal    // of the header in INPUTMSG, with the empty line
+	rest seal    // and of the body
+	err  error   // the first one; it stays
 
 	state          state
 	cr             bool   // a CR was read whose meaning the next byte tells
@@ -58,19 +54,12 @@ func (d *Dir) Content() (*Content, error) {
 	if d.removed {
 		return nil, fmt.Errorf("write message of %q: %w", d.name, errRemoved)
 	}
-	input, err := d.create(fileInput)
+	input, err := d.dir.Create(fileInput, d.fileMode)
 	if err != nil {
 		return nil, classify(fmt.Errorf("write message of %q: %w", d.name, err))
 	}
 	d.input = input
-	if err := claim(input); err != nil {
-		return nil, classify(fmt.Errorf("write message of %q: %w", d.name, err))
-	}
-	headers, err := safedir.OpenFile(d.root, fileHeaders, os.O_WRONLY|os.O_APPEND)
-	if err != nil {
-		return nil, classify(fmt.Errorf("write HEADERS of %q: %w", d.name, err))
-	}
-	d.content = &Content{dir: d, input: input, headers: headers, out: pieces.Get().(*[]byte)}
+	d.content = &Content{dir: d, out: pieces.Get().(*[]byte)}
 	return d.content, nil
 }
 
@@ -139,7 +128,7 @@ func (c *Content) write(p []byte) {
 	}
 	for len(p) > 0 && c.err == nil {
 		if len(*c.out) == 0 && len(p) >= pieceSize {
-			c.writeFile(c.input, p)
+			c.writeFile(c.dir.input, p)
 			return
 		}
 		n := min(len(p), pieceSize-len(*c.out))
@@ -152,12 +141,12 @@ func (c *Content) write(p []byte) {
 }
 
 func (c *Content) flushInput() {
-	c.writeFile(c.input, *c.out)
+	c.writeFile(c.dir.input, *c.out)
 	*c.out = (*c.out)[:0]
 }
 
 func (c *Content) flushHeaders() {
-	c.writeFile(c.headers, c.hdr)
+	c.writeFile(c.dir.headers, c.hdr)
 	c.hdr = c.hdr[:0]
 }
 
@@ -214,7 +203,8 @@ func (c *Content) release() {
 	*c.out = (*c.out)[:0]
 	pieces.Put(c.out)
 	c.out, c.hdr, c.line, c.field.text = nil, nil, nil, nil
-	if err := c.headers.Close(); err != nil && c.err == nil {
+	if err := c.dir.headers.Close(); err != nil && c.err == nil {
 		c.err = classify(err)
 	}
+	c.dir.headers = nil
 }

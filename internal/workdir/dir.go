@@ -18,11 +18,13 @@ import (
 type Dir struct {
 	spool    *Spool
 	parent   *os.Root
+	within   *safedir.Dir // the same one
 	name     string
-	root     *os.Root
+	dir      *safedir.Dir // locked as long as it is open
 	fileMode fs.FileMode
 
 	commands *os.File
+	headers  *os.File
 	queueID  string // as last written to COMMANDS
 	content  *Content
 	input    *os.File // INPUTMSG, the descriptor it was written through
@@ -34,10 +36,6 @@ type Dir struct {
 
 // Path returns the directory's absolute path, as it is handed to workers.
 func (d *Dir) Path() string { return filepath.Join(d.spool.Dir, d.name) }
-
-func (d *Dir) create(name string) (*os.File, error) {
-	return safedir.CreateFile(d.root, name, d.fileMode)
-}
 
 // Deadline is told to the worker by Finish: when the front end stops waiting for the scan.
 func (d *Dir) Deadline(t time.Time) { d.deadline = t }
@@ -112,7 +110,7 @@ func (d *Dir) Size() int64 { return d.content.head.size + d.content.rest.size }
 // NewBody opens the body that a worker left in NEWBODY: a regular file, not a link. It has LF line ends, or any; the
 // caller makes it canonical and closes it.
 func (d *Dir) NewBody() (*os.File, error) {
-	f, err := safedir.OpenFile(d.root, fileNewBody, os.O_RDONLY)
+	f, err := d.dir.Open(fileNewBody, os.O_RDONLY)
 	if err != nil {
 		return nil, classify(fmt.Errorf("open new body of %q: %w", d.name, err))
 	}
@@ -124,15 +122,12 @@ func (d *Dir) closeFiles() {
 	if d.content != nil {
 		d.content.release()
 	}
-	for _, f := range []*os.File{d.commands, d.input} {
+	for _, f := range []*os.File{d.commands, d.headers, d.input} {
 		if f != nil {
 			_ = f.Close()
 		}
 	}
-	d.commands, d.input = nil, nil
-	if d.root != nil {
-		_ = d.root.Close()
-	}
+	d.commands, d.headers, d.input = nil, nil, nil
 }
 
 var errRemoved = errors.New("working directory is removed")

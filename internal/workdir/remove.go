@@ -26,6 +26,9 @@ func (d *Dir) Remove() error {
 	d.removed = true
 	d.closeFiles()
 	err := d.remove()
+	if d.dir != nil {
+		_ = d.dir.Close()
+	}
 	if err != nil {
 		return fmt.Errorf("remove working directory %q: %w", d.name, err)
 	}
@@ -33,12 +36,20 @@ func (d *Dir) Remove() error {
 }
 
 func (d *Dir) remove() error {
-	if _, err := d.parent.Lstat(fileKeepAll); err == nil {
+	if d.within.Has(fileKeepAll) {
 		return nil
 	}
 	if d.aside {
 		_, err := d.spool.moveAside(d.parent, d.name)
 		return err
+	}
+	if d.dir != nil {
+		for _, name := range snapshotFiles {
+			_ = d.dir.Remove(name)
+		}
+		if err := d.within.RemoveDir(d.name); err == nil {
+			return nil // most workers leave nothing else
+		}
 	}
 	return d.spool.removeOrLeave(d.parent, d.name)
 }

@@ -207,6 +207,7 @@ func withoutDescriptors(t *testing.T, f func()) {
 func crash(t *testing.T, d *Dir) {
 	t.Helper()
 	d.closeFiles()
+	_ = d.dir.Close()
 	d.removed = true
 }
 

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"postern/internal/percent"
-	"postern/internal/safedir"
 )
 
 // ErrResults is wrapped by the errors for a RESULTS file that is missing, incomplete or broken. It is never a reason
@@ -71,7 +70,7 @@ type Change struct {
 
 // Results reads RESULTS. The error wraps [ErrResults] if the worker is to blame.
 func (d *Dir) Results() (*Results, error) {
-	f, err := safedir.OpenFile(d.root, fileResults, os.O_RDONLY)
+	f, err := d.dir.Open(fileResults, os.O_RDONLY)
 	if err != nil {
 		return nil, fmt.Errorf("read RESULTS of %q: %w: %w", d.name, err, ErrResults)
 	}

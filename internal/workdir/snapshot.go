@@ -41,7 +41,7 @@ func (d *Dir) Snapshot() (*Snapshot, error) {
 	if !d.finished || d.removed {
 		return nil, fmt.Errorf("open files of %q: not finished: %w", d.name, fs.ErrInvalid)
 	}
-	return snapshot(d.root)
+	return snapshot(d.dir)
 }
 
 // OpenSnapshot opens the files of a directory that was kept, or of another one of the kind.
@@ -51,7 +51,12 @@ func OpenSnapshot(dir string) (*Snapshot, error) {
 		return nil, err
 	}
 	defer root.Close()
-	s, err := snapshot(root)
+	opened, err := safedir.OpenDir(root)
+	if err != nil {
+		return nil, err
+	}
+	defer opened.Close()
+	s, err := snapshot(opened)
 	if err != nil {
 		return nil, err
 	}
@@ -62,10 +67,10 @@ func OpenSnapshot(dir string) (*Snapshot, error) {
 	return s, nil
 }
 
-func snapshot(root *os.Root) (*Snapshot, error) {
+func snapshot(dir *safedir.Dir) (*Snapshot, error) {
 	s := &Snapshot{}
 	for i, name := range snapshotFiles {
-		f, err := safedir.OpenFile(root, name, os.O_RDONLY)
+		f, err := dir.Open(name, os.O_RDONLY)
 		missing := errors.Is(err, fs.ErrNotExist) || errors.Is(err, safedir.ErrNotRegular)
 		if err != nil && !(missing && i >= snapResults) {
 			s.Close()
@@ -199,15 +204,12 @@ func (s *Spool) Copy(qid string, from *Snapshot, deadline time.Time) (_ *Dir, er
 	if err := d.command(from.commandsUntil(deadline)); err != nil {
 		return nil, err
 	}
-	headers, err := safedir.OpenFile(d.root, fileHeaders, os.O_WRONLY|os.O_APPEND)
-	if err != nil {
+	err = from.copyTo(d.headers, snapHeaders)
+	if err := errors.Join(err, d.headers.Close()); err != nil {
 		return nil, err
 	}
-	err = from.copyTo(headers, snapHeaders)
-	if err := errors.Join(err, headers.Close()); err != nil {
-		return nil, err
-	}
-	if d.input, err = d.create(fileInput); err != nil {
+	d.headers = nil
+	if d.input, err = d.dir.Create(fileInput, d.fileMode); err != nil {
 		return nil, err
 	}
 	if err := from.copyTo(d.input, snapInput); err != nil {

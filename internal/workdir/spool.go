@@ -39,6 +39,7 @@ type Spool struct {
 
 	mu      sync.Mutex
 	root    *os.Root
+	dir     *safedir.Dir // the same one
 	gid     int
 	counter uint32
 	started bool
@@ -90,6 +91,10 @@ func (s *Spool) openLocked() (*os.Root, error) {
 	}
 	root, err := open()
 	if err != nil {
+		return nil, fmt.Errorf("open spool: %w", err)
+	}
+	if s.dir, err = safedir.OpenDir(root); err != nil {
+		_ = root.Close()
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
 	s.root, s.gid = root, gid
@@ -145,9 +150,8 @@ func lookupGroup(name string) (int, error) {
 func (s *Spool) rootDir(again bool) (*os.Root, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if again && s.root != nil {
-		_ = s.root.Close()
-		s.root = nil
+	if again {
+		_ = s.closeLocked()
 	}
 	return s.openLocked()
 }
@@ -156,11 +160,15 @@ func (s *Spool) rootDir(again bool) (*os.Root, error) {
 func (s *Spool) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.closeLocked()
+}
+
+func (s *Spool) closeLocked() error {
 	if s.root == nil {
 		return nil
 	}
-	err := s.root.Close()
-	s.root = nil
+	err := errors.Join(s.root.Close(), s.dir.Close())
+	s.root, s.dir = nil, nil
 	return err
 }
 
@@ -221,81 +229,79 @@ func (s *Spool) Create(qid string) (*Dir, error) {
 	if err := checkQueueID(qid); err != nil {
 		return nil, fmt.Errorf("create working directory: %w", err)
 	}
-	root, err := s.rootDir(false)
+	d, err := s.newDir(false)
 	if err != nil {
 		return nil, classify(err)
 	}
-	name := dirPrefix + qid
+	d.name = dirPrefix + qid
 	for try := 0; ; try++ {
-		err = root.Mkdir(name, 0o700)
+		err = d.within.Mkdir(d.name, 0o700)
 		switch {
 		case err == nil:
-			return s.fill(root, name)
+			return d.fill()
 		case errors.Is(err, fs.ErrExist) && try < 5:
-			name = dirPrefix + qid + "." + strings.ToLower(rand.Text()[:6])
+			d.name = dirPrefix + qid + "." + strings.ToLower(rand.Text()[:6])
 		case errors.Is(err, fs.ErrNotExist) && try == 0:
-			if root, err = s.rootDir(true); err != nil {
+			name := d.name
+			if d, err = s.newDir(true); err != nil {
 				return nil, classify(err)
 			}
+			d.name = name
 		default:
 			return nil, classify(fmt.Errorf("create working directory: %w", err))
 		}
 	}
 }
 
+// newDir returns a working directory in the spool, which has no name yet.
+func (s *Spool) newDir(again bool) (*Dir, error) {
+	root, err := s.rootDir(again)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &Dir{spool: s, parent: root, within: s.dir}, nil
+}
+
 // fill opens the new directory, gives it its rights and its first files.
-func (s *Spool) fill(root *os.Root, name string) (_ *Dir, err error) {
-	d := &Dir{spool: s, parent: root, name: name}
+func (d *Dir) fill() (_ *Dir, err error) {
 	defer func() {
 		if err != nil {
-			err = classify(fmt.Errorf("create working directory %q: %w", name, err))
+			err = classify(fmt.Errorf("create working directory %q: %w", d.name, err))
 			_ = d.Remove()
 		}
 	}()
-	made, err := root.Lstat(name)
-	if err != nil {
+	var opened fs.FileInfo
+	if d.dir, opened, err = d.within.Dir(d.name); err != nil {
 		return nil, err
 	}
-	if d.root, err = root.OpenRoot(name); err != nil {
-		return nil, err
-	}
-	opened, err := d.root.Stat(".")
-	if err != nil {
-		return nil, err
-	}
-	if !made.IsDir() || !os.SameFile(made, opened) {
+	if uid, ok := safedir.Owner(opened); !ok || uid != uint32(os.Geteuid()) {
 		return nil, errors.New("replaced meanwhile")
 	}
+	// Before there are files in it: a sweep, of another process as well, finds none that nobody has locked.
+	if err := claim(d.dir.File()); err != nil {
+		return nil, err
+	}
 	d.fileMode = 0o600
-	if s.gid >= 0 {
+	if gid := d.spool.gid; gid >= 0 {
 		d.fileMode = 0o640
 		// From a set-group-ID spool directory it has the group already; the units' sandbox knows no chown.
-		if owner, ok := opened.Sys().(*syscall.Stat_t); !ok || int(owner.Gid) != s.gid {
-			if err := d.root.Chown(".", -1, s.gid); err != nil {
+		if owner, ok := opened.Sys().(*syscall.Stat_t); !ok || int(owner.Gid) != gid {
+			if err := d.dir.File().Chown(-1, gid); err != nil {
 				return nil, err
 			}
 		}
 		// Setgid, so that the workers' files get the group that we can read by.
-		if err := d.root.Chmod(".", 0o770|fs.ModeSetgid); err != nil {
+		if err := d.dir.File().Chmod(0o770 | fs.ModeSetgid); err != nil {
 			return nil, err
 		}
 	}
-	headers, err := d.create(fileHeaders)
-	if err != nil {
+	if d.headers, err = d.dir.Create(fileHeaders, d.fileMode); err != nil {
 		return nil, err
 	}
-	if err := headers.Close(); err != nil {
-		return nil, err
-	}
-	// A sweep, of another process as well, never finds COMMANDS without its lock.
-	const unclaimed = fileCommands + ".new"
-	if d.commands, err = d.create(unclaimed); err != nil {
-		return nil, err
-	}
-	if err := claim(d.commands); err != nil {
-		return nil, err
-	}
-	return d, d.root.Rename(unclaimed, fileCommands)
+	d.commands, err = d.dir.Create(fileCommands, d.fileMode)
+	return d, err
 }
 
 // classify marks errors that come from exhausted resources with ErrNoSpace.

@@ -214,10 +214,10 @@ func Empty(spool, name string) error {
 	return nil
 }
 
-// claim locks a file of a working directory for as long as it is open: a process that is killed loses the lock.
-func claim(f *os.File) error {
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("lock %q: %w", f.Name(), err)
+// claim locks a working directory for as long as it is open: a process that is killed loses the lock.
+func claim(dir *os.File) error {
+	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("lock %q: %w", dir.Name(), err)
 	}
 	return nil
 }
@@ -229,26 +229,14 @@ func abandoned(root *os.Root, name string) bool {
 	return err == nil && !inUse(root, name)
 }
 
-// inUse reports whether a front end has the working directory name in use: it holds COMMANDS or, once that is
-// complete, INPUTMSG.
+// inUse reports whether a front end has the working directory name in use.
 func inUse(root *os.Root, name string) bool {
-	dir, err := root.OpenRoot(name)
+	dir, err := root.Open(name)
 	if err != nil {
 		return true // not for us to say
 	}
 	defer dir.Close()
-	for _, file := range []string{fileCommands, fileInput} {
-		f, err := safedir.OpenFile(dir, file, os.O_RDONLY)
-		if err != nil {
-			continue // a worker may have put anything there
-		}
-		err = claim(f)
-		_ = f.Close()
-		if err != nil {
-			return true
-		}
-	}
-	return false
+	return claim(dir) != nil
 }
 
 // eachDir calls f for the directories in root whose names begin with prefix and that belong to this account.

@@ -407,8 +407,8 @@ func TestNoSpace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = c.input.Close()
-	c.input, d.input = full, full
+	_ = d.input.Close()
+	d.input = full
 	_, _ = c.Write([]byte("Subject: x\r\n\r\n"))
 	_, err = c.Write(bytes.Repeat([]byte("x"), 2*pieceSize))
 	if !errors.Is(err, ErrNoSpace) {
