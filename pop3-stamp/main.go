@@ -26,6 +26,7 @@ func (srv *server) program() daemon.Program {
 		Check:       s.check,
 		Warnings:    s.warnings,
 		Reloads:     listener.Reloads,
+		Sessions:    srv.sessionCount,
 		Directories: s.directories,
 		Files:       func() []string { return slices.Concat(s.TLS.Files(), s.UpstreamFiles.Files(), s.Store.Files()) },
 		Listeners:   s.listeners,

@@ -246,12 +246,15 @@ func (srv *server) drain() {
 }
 
 func (srv *server) tellStatus() {
-	srv.mu.Lock()
-	n := len(srv.sessions)
-	srv.mu.Unlock()
 	if srv.status != nil {
-		srv.status(fmt.Sprintf("%d sessions", n))
+		srv.status(fmt.Sprintf("%d sessions", srv.sessionCount()))
 	}
+}
+
+func (srv *server) sessionCount() int {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	return len(srv.sessions)
 }
 
 // mind does what comes up while the server runs, until ctx ends or a listener fails.

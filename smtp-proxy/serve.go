@@ -54,6 +54,7 @@ func (p *program) program() daemon.Program {
 		},
 		Warnings: p.warnings,
 		Reloads:  listener.Reloads,
+		Sessions: func() int { return p.srv.sessionCount() },
 		Commands: p.commands(),
 		AsUser:   slices.DeleteFunc(slices.Collect(maps.Keys(p.commands())), func(name string) bool { return name == "log" }),
 	}

@@ -80,6 +80,10 @@ type Program struct {
 	// it answers. After nil the exit status is 0, after a config.Error that of wrong settings.
 	Serve func(ctx context.Context, env *Env) error
 
+	// Sessions says how many there are, for a process that another one has taken over from: it ends with the last one. nil:
+	// it ends at once. It is called from the first Ready on.
+	Sessions func() int
+
 	// Execs says, once the settings are read, whether the program starts others that may
 	// need more rights than it has, such as sendmail. It may be nil.
 	Execs func() bool
@@ -188,7 +192,14 @@ func Main(p Program, args []string, std Std) int {
 	if err := common.validate(); err != nil {
 		return p.refuse(std.Stderr, err)
 	}
-	l := &instance{program: p, args: args, common: common, result: result, std: std, notifier: notifier, live: newLiveness()}
+	predecessor, err := newPredecessor()
+	if err != nil {
+		return p.refuse(std.Stderr, err)
+	}
+	l := &instance{
+		program: p, args: args, common: common, result: result, std: std, notifier: notifier, live: newLiveness(),
+		path: ownPath(), predecessor: predecessor,
+	}
 	return l.run()
 }
 
@@ -346,6 +357,9 @@ type instance struct {
 	std      Std
 	notifier *Notifier
 
+	path        string       // of the program
+	predecessor *predecessor // nil, unless we take over
+
 	env     *Env
 	pidfile *pidfile.File
 	ready   readiness
@@ -408,10 +422,8 @@ func (l *instance) start() error {
 			return &config.Error{Err: err}
 		}
 	}
-	if l.common.Pidfile != "" {
-		if l.pidfile, err = pidfile.Write(l.common.Pidfile, l.common.Accounts()...); err != nil {
-			return err
-		}
+	if err := l.openPidfile(); err != nil {
+		return err
 	}
 	if err := l.drop(); err != nil {
 		return err

@@ -19,6 +19,7 @@ const notifyWait = time.Second
 // Without a service manager its methods do nothing. It may be used by many
 // goroutines.
 type Notifier struct {
+	address  string           // of the service manager's socket; "" for none
 	interval time.Duration    // of the watchdog; 0 for none
 	ticks    <-chan time.Time // instead of half the interval; for tests
 
@@ -35,18 +36,17 @@ type Notifier struct {
 // another root directory, it may not be possible. A service manager that cannot be
 // reached is none.
 func NewNotifier() *Notifier {
-	n := &Notifier{}
+	n := &Notifier{address: os.Getenv("NOTIFY_SOCKET")}
 	// go-systemd reads NOTIFY_SOCKET for each message; it would be inherited.
-	address := os.Getenv("NOTIFY_SOCKET")
 	os.Unsetenv("NOTIFY_SOCKET")
 	interval, err := systemd.SdWatchdogEnabled(true)
 	if err == nil {
 		n.interval = interval
 	}
-	if address == "" {
+	if n.address == "" {
 		return n
 	}
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.address, Net: "unixgram"})
 	if err == nil {
 		n.conn = conn
 	}

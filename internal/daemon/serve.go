@@ -29,7 +29,7 @@ func newSignals(in <-chan os.Signal) *signals {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	if in == nil {
 		ch := make(chan os.Signal, 16)
-		signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+		signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
 		s.in, s.stop = ch, func() { signal.Stop(ch) }
 	}
 	return s
@@ -38,56 +38,92 @@ func newSignals(in <-chan os.Signal) *signals {
 // extendEvery is how often the service manager hears that a drain goes on, whatever time it gives to stops.
 const extendEvery = 5 * time.Second
 
+// serving is what the signals have made of a running Serve.
+type serving struct {
+	*instance
+	ctx    context.Context
+	cancel context.CancelFunc // begins the drain
+
+	next     *successor // that is starting
+	relieved bool       // it has taken over
+	started  chan error // what became of its start
+
+	overdue, extend <-chan time.Time
+}
+
 // serve runs Serve as far as the signals let it and gives the exit status.
 func (l *instance) serve(signals *signals) int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	s := &serving{instance: l, ctx: ctx, cancel: cancel, started: make(chan error, 1)}
 	served := make(chan error, 1)
 	go func() { served <- l.call(ctx) }()
 	if l.program.ownProcess {
 		go ReapOrphans(nil)
 	}
-	var overdue, extend <-chan time.Time
-	log := l.env.Log
 	for {
 		select {
 		case err := <-served:
 			return l.end(ctx, err)
-		case <-extend:
+		case <-s.extend:
 			l.notifier.ExtendTimeout(2 * extendEvery)
-		case <-overdue:
+		case <-s.overdue:
 			// As the settings want it: that is no failure.
-			log.Warn("drain took too long, ending at once", "limit", l.common.DrainTimeout)
+			l.env.Log.Warn("drain took too long, ending at once", "limit", l.common.DrainTimeout)
 			return 0
+		case err := <-s.started:
+			s.takenOver(err)
 		case sig := <-signals.in:
 			switch {
-			case sig == syscall.SIGHUP && ctx.Err() != nil: // too late for a reload
 			case sig == syscall.SIGHUP:
-				l.notifier.Reloading()
-				select {
-				case signals.hangup <- sig:
-				default:
-				}
+				s.hangup(signals.hangup)
+			case sig == syscall.SIGUSR2:
+				s.takeOver()
 			case sig != syscall.SIGTERM && sig != syscall.SIGINT:
 			case ctx.Err() != nil:
-				log.Error("second signal, ending at once", "signal", sig.String())
+				l.env.Log.Error("second signal, ending at once", "signal", sig.String())
 				return exitFailure
 			default:
-				log.Info("stopping", "signal", sig.String())
-				l.notifier.Stopping()
-				l.state.set(draining)
-				close(l.live.draining)
-				// The next one may start while this one ends what it has.
-				l.removePidfile()
-				cancel()
-				ticker := time.NewTicker(extendEvery)
-				defer ticker.Stop()
-				extend = ticker.C
-				if l.common.DrainTimeout > 0 {
-					overdue = time.After(l.common.DrainTimeout)
-				}
+				l.env.Log.Info("stopping", "signal", sig.String())
+				s.stop()
 			}
 		}
+	}
+}
+
+// hangup begins a reload, unless it is too late for one.
+func (s *serving) hangup(to chan<- os.Signal) {
+	if s.ctx.Err() != nil || s.relieved {
+		return
+	}
+	s.notifier.Reloading()
+	select {
+	case to <- syscall.SIGHUP:
+	default:
+	}
+}
+
+// stop begins the drain.
+func (s *serving) stop() {
+	if !s.relieved {
+		s.notifier.Stopping()
+		// The next one may start while this one ends what it has.
+		s.removePidfile()
+	}
+	s.wane()
+	s.cancel()
+}
+
+// wane is where the end begins.
+func (s *serving) wane() {
+	if s.state.n.Load() == draining {
+		return
+	}
+	s.state.set(draining)
+	close(s.live.draining)
+	s.extend = time.Tick(extendEvery)
+	if s.common.DrainTimeout > 0 {
+		s.overdue = time.After(s.common.DrainTimeout)
 	}
 }
 
@@ -118,8 +154,9 @@ func (l *instance) end(ctx context.Context, err error) int {
 
 // sayReady is Env.Ready. Signs of life start after the first one.
 func (l *instance) sayReady() {
+	l.ready.once.Do(l.relieve)
 	l.notifier.Ready()
-	l.ready.once.Do(func() {
+	l.ready.watch.Do(func() {
 		l.state.set(ready)
 		l.env.Log.Info("ready", "pid", os.Getpid())
 		l.ready.begin(l.watch)
@@ -137,7 +174,8 @@ func (l *instance) watch(done <-chan struct{}) {
 
 // readiness is what goes on from the first Ready to the end.
 type readiness struct {
-	once  sync.Once
+	once  sync.Once // what is to be done before
+	watch sync.Once // and after it was said
 	mu    sync.Mutex
 	done  chan struct{} // closed to end the watchdog; nil if it does not run
 	ended chan struct{}

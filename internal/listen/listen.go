@@ -68,7 +68,7 @@ func Open(requests []Request, log *slog.Logger) (Set, error) {
 			return nil, errors.Join(r.wrong, set.Close())
 		}
 		if len(set[r.Name]) > 0 {
-			log.Info("listener passed by the service manager", "name", r.Name, "count", len(set[r.Name]))
+			log.Info("listener passed by the service manager, or by the process before", "name", r.Name, "count", len(set[r.Name]))
 			continue
 		}
 		for _, text := range r.Specs {

@@ -71,13 +71,10 @@ func asPassed(l net.Listener) net.Listener {
 	return l
 }
 
-// isPassed looks below what others have put over a listener, too.
 func isPassed(l net.Listener) bool {
-	switch l := l.(type) {
+	switch unwrap(l).(type) {
 	case passedTCP, passedUnix:
 		return true
-	case interface{ Unwrap() net.Listener }:
-		return isPassed(l.Unwrap())
 	}
 	return false
 }

@@ -208,6 +208,40 @@ func pidText(f *os.File) string {
 	return strconv.Itoa(pid)
 }
 
+// Adopt writes our pid into the file at path that another process, which ends, has written and passed on as f; the lock
+// comes with it. It fails, and writes nothing, if another file is there.
+func Adopt(path string, f *os.File, also ...safedir.Account) (*File, error) {
+	file, err := open(path, also)
+	if err != nil {
+		return nil, fmt.Errorf("pid file %s: %w", path, err)
+	}
+	file.f = f
+	there, err := file.dir.Lstat(file.name)
+	if err == nil {
+		var passed fs.FileInfo
+		if passed, err = f.Stat(); err == nil && !os.SameFile(there, passed) {
+			err = errors.New("it is not the one that was passed on")
+		}
+	}
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	}
+	if err != nil {
+		file.close()
+		return nil, fmt.Errorf("pid file %s: %w", path, err)
+	}
+	return file, nil
+}
+
+// Descriptor is the one to pass on to a process that adopts the file.
+func (p *File) Descriptor() int { return int(p.f.Fd()) }
+
+// Leave leaves the file to the process that has adopted it.
+func (p *File) Leave() { p.close() }
+
 // Remove removes the file, if it is still the one that Write made, and gives up
 // the lock; a second call does nothing. After root was given up the directory may be
 // closed to this process: the file is then emptied, so that nobody takes the number

@@ -301,3 +301,48 @@ func TestRemoveWithoutRights(t *testing.T) {
 	check(t, path)
 	must(t, next.Remove())
 }
+
+// TestAdopt: the file of a process that makes way is that of the next one, unless somebody has put another one there.
+func TestAdopt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pid")
+	first, err := Write(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.f.Truncate(100); err != nil {
+		t.Fatal(err)
+	}
+	passed, err := unix.Dup(first.Descriptor())
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := Adopt(path, os.NewFile(uintptr(passed), "passed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Leave()
+	if text, err := os.ReadFile(path); err != nil || string(text) != fmt.Sprintf("%d\n", os.Getpid()) {
+		t.Errorf("%q, %v", text, err)
+	}
+	if _, err := Write(path); !errors.Is(err, ErrRunning) {
+		t.Errorf("while it is held: %v", err)
+	}
+	if err := next.Remove(); err != nil {
+		t.Error(err)
+	}
+	other, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	gone, err := os.Create(path + "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Adopt(path, gone); err == nil {
+		t.Error("another file was adopted")
+	}
+	if text, err := os.ReadFile(path); err != nil || len(text) != 0 {
+		t.Errorf("it holds %q, %v", text, err)
+	}
+}

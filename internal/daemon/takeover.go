@@ -1,0 +1,243 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"postern/internal/listen"
+	"postern/internal/pidfile"
+)
+
+// A take-over replaces the process without a moment in which nobody accepts: at SIGUSR2 the program is started anew, as
+// a child that gets the listeners and the pid file. Once that is ready it is made the main process of the service
+// manager, and this one accepts nobody any more and ends when its sessions have.
+//
+// The child has a socket to this process. It writes a byte when it is ready, and waits for one, which says that the
+// service manager knows it.
+
+// takeoverVar says to a process that it takes over: from which process, the descriptor of the socket, and that of the pid
+// file or -1.
+const takeoverVar = "POSTERN_TAKE_OVER"
+
+// takeoverWait bounds how long the new process may take to be ready.
+const takeoverWait = time.Minute
+
+// predecessor is the process that is taken over from.
+type predecessor struct {
+	conn *os.File
+	pid  *os.File // of its pid file; nil if there is none
+}
+
+// newPredecessor returns nil for a process that takes nothing over. The variable is taken out of the environment.
+func newPredecessor() (*predecessor, error) {
+	text := os.Getenv(takeoverVar)
+	os.Unsetenv(takeoverVar)
+	var parent, conn, pid int
+	if text == "" {
+		return nil, nil
+	}
+	if _, err := fmt.Sscanf(text, "%d %d %d", &parent, &conn, &pid); err != nil {
+		return nil, fmt.Errorf("%s=%q: %w", takeoverVar, text, err)
+	}
+	if parent != os.Getppid() {
+		return nil, nil // meant for another one
+	}
+	unix.CloseOnExec(conn)
+	p := &predecessor{conn: os.NewFile(uintptr(conn), "predecessor")}
+	if pid >= 0 {
+		unix.CloseOnExec(pid)
+		p.pid = os.NewFile(uintptr(pid), "pid file")
+	}
+	return p, listen.Mine()
+}
+
+// relieve tells the predecessor, if there is one, that we are ready, and waits until it has made way. If it has ended
+// instead, it was to end, and so are we.
+func (l *instance) relieve() {
+	p := l.predecessor
+	if p == nil {
+		return
+	}
+	one := make([]byte, 1)
+	_, _ = p.conn.Write(one)
+	n, _ := p.conn.Read(one)
+	_ = p.conn.Close()
+	if n == 0 {
+		l.env.Log.Error("the process before has ended in the middle of the take-over")
+		_ = syscall.Kill(os.Getpid(), syscall.SIGTERM)
+	}
+}
+
+// successor is the process that takes over.
+type successor struct {
+	process *os.Process
+	conn    *os.File
+}
+
+// startSuccessor starts the program anew.
+func (l *instance) startSuccessor() (*successor, error) {
+	h, err := l.env.Listeners.Handover()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(pair[1])
+	files := []uintptr{0, 1, 2}
+	for _, fd := range append(slices.Clone(h.FDs), pair[1]) {
+		files = append(files, uintptr(fd))
+	}
+	conn, pid := len(files)-1, -1
+	if l.pidfile != nil {
+		files, pid = append(files, uintptr(l.pidfile.Descriptor())), len(files)
+	}
+	env := append(os.Environ(), h.Env()...)
+	env = append(env, fmt.Sprintf("%s=%d %d %d", takeoverVar, os.Getpid(), conn, pid))
+	child, err := syscall.ForkExec(l.path, append([]string{os.Args[0]}, l.args...),
+		&syscall.ProcAttr{Env: append(env, l.notifier.env()...), Files: files})
+	if err != nil {
+		_ = unix.Close(pair[0])
+		return nil, &os.PathError{Op: "start", Path: l.path, Err: err}
+	}
+	s := &successor{conn: os.NewFile(uintptr(pair[0]), "successor")}
+	s.process, err = os.FindProcess(child)
+	return s, err
+}
+
+// wait returns when the process is ready, or why it is not.
+func (s *successor) wait() error {
+	timer := time.AfterFunc(takeoverWait, func() { _ = s.process.Kill() })
+	defer timer.Stop()
+	if n, _ := s.conn.Read(make([]byte, 1)); n == 1 {
+		return nil
+	}
+	state, err := s.process.Wait()
+	if err == nil {
+		err = errors.New(state.String())
+	}
+	return fmt.Errorf("the new process has ended before it was ready: %w", err)
+}
+
+// takeOver starts the process that is to take over, unless one is starting, or this one is about to end.
+func (s *serving) takeOver() {
+	if s.state.n.Load() != ready || s.next != nil {
+		return
+	}
+	next, err := s.startSuccessor()
+	if err != nil {
+		s.env.Log.Error("no take-over", "error", err)
+		return
+	}
+	s.env.Log.Info("another process is to take over", "pid", next.process.Pid)
+	s.next = next
+	go func() { s.started <- next.wait() }()
+}
+
+// takenOver has this process end with its sessions, if the other one is ready; an error leaves all as it was.
+func (s *serving) takenOver(err error) {
+	next := s.next
+	s.next = nil
+	if s.ctx.Err() != nil {
+		err = errors.Join(err, context.Canceled)
+	}
+	defer func() { _ = next.conn.Close() }()
+	if err != nil {
+		s.env.Log.Error("no take-over", "error", err)
+		return
+	}
+	s.relieved = true
+	s.notifier.MainPID(next.process.Pid)
+	s.notifier.Close()
+	if s.pidfile != nil {
+		s.pidfile.Leave()
+		s.pidfile = nil
+	}
+	s.wane()
+	if err := s.env.Listeners.Release(); err != nil {
+		s.env.Log.Warn("close listeners", "error", err)
+	}
+	_, _ = next.conn.Write(make([]byte, 1))
+	go func() { _, _ = next.process.Wait() }() // it may end first
+	s.env.Log.Info("another process has taken over; sessions go on until they end", "pid", next.process.Pid)
+	go func() {
+		s.whileSessions(s.ctx)
+		s.cancel()
+	}()
+}
+
+// lastGrace is what is left of drain-timeout for sessions that are told to end.
+const lastGrace = 5 * time.Second
+
+// whileSessions returns when there are no sessions any more, or drain-timeout is nearly over, or ctx ends.
+func (l *instance) whileSessions(ctx context.Context) {
+	if l.program.Sessions == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if limit := l.common.DrainTimeout; limit > 0 {
+		ctx, cancel = context.WithTimeout(ctx, max(0, limit-lastGrace))
+		defer cancel()
+	}
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	for {
+		select {
+		case <-look.C: // before the first look, too: what was accepted just now is no session yet
+		case <-ctx.Done():
+			return
+		}
+		if l.program.Sessions() == 0 {
+			return
+		}
+	}
+}
+
+// openPidfile writes the pid file, or takes over that of the predecessor.
+func (l *instance) openPidfile() (err error) {
+	if l.common.Pidfile == "" {
+		return nil
+	}
+	if p := l.predecessor; p != nil && p.pid != nil {
+		l.pidfile, err = pidfile.Adopt(l.common.Pidfile, p.pid, l.common.Accounts()...)
+		return err
+	}
+	l.pidfile, err = pidfile.Write(l.common.Pidfile, l.common.Accounts()...)
+	return err
+}
+
+// env gives the variables of the service manager for a process that takes over.
+func (n *Notifier) env() []string {
+	if n.address == "" {
+		return nil
+	}
+	env := []string{"NOTIFY_SOCKET=" + n.address}
+	if n.interval > 0 {
+		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(n.interval.Microseconds(), 10))
+	}
+	return env
+}
+
+// MainPID tells the service manager that another process of the service is its main one from now on.
+func (n *Notifier) MainPID(pid int) { n.send("MAINPID=" + strconv.Itoa(pid)) }
+
+// ownPath returns the path of the program. After an upgrade another file is there.
+func ownPath() string {
+	path, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(path, " (deleted)")
+}
