@@ -81,7 +81,7 @@ func (s *settings) connect(ctx context.Context, servers []target, files *tls.Con
 func (s *settings) connectTo(ctx context.Context, t target, files *tls.Config, c client) (_ *backend, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.ConnectTimeout)
 	defer cancel()
-	var d net.Dialer
+	d := net.Dialer{KeepAlive: -1} // all reads end in time
 	conn, err := d.DialContext(ctx, "tcp", t.name)
 	if err != nil {
 		return nil, err

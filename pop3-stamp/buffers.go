@@ -2,9 +2,15 @@ package main
 
 import (
 	"bufio"
+	"errors"
+	"io"
 	"net"
+	"os"
 	"sync"
+	"syscall"
 	"time"
+
+	"postern/internal/rawio"
 )
 
 // Sizes of the buffers that are borrowed while there is something to be in them, in bytes. A session that waits for its
@@ -20,21 +26,28 @@ var (
 	backendReaders = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, backendBuffer) }}
 )
 
-// input is what a client sends. It can be waited for without a buffer, but for a byte.
+// input is what a client sends. It can be waited for without a buffer; within TLS, but for a byte.
 type input struct {
 	conn  net.Conn
+	raw   syscall.RawConn // of conn; nil if it has no descriptor
+	fd    int             // that can be read now; -1 while conn is to be waited for
+	err   error           // of the read that ended the waiting
 	first [1]byte
 	held  bool // first was read, and is the next byte
 }
 
-// wait waits until there is something to read.
-func (in *input) wait() error {
-	if in.held {
-		return nil
+func inputOf(conn net.Conn) input {
+	in := input{conn: conn, fd: -1}
+	if c, ok := conn.(*rawio.Conn); ok {
+		in.raw, _ = c.SyscallConn()
 	}
+	return in
+}
+
+// wait waits until there is a byte to read.
+func (in *input) wait() error {
 	n, err := in.conn.Read(in.first[:])
-	in.held = n > 0
-	if in.held {
+	if in.held = n > 0; in.held {
 		return nil
 	}
 	return err
@@ -42,23 +55,53 @@ func (in *input) wait() error {
 
 // Read implements [io.Reader].
 func (in *input) Read(p []byte) (int, error) {
-	if in.held && len(p) > 0 {
+	switch {
+	case in.held && len(p) > 0:
 		in.held = false
 		return copy(p, in.first[:]), nil
+	case in.fd < 0:
+		return in.conn.Read(p)
 	}
-	return in.conn.Read(p)
+	n, errno := rawio.Read(in.fd, p)
+	switch {
+	case errno != 0:
+		return 0, os.NewSyscallError("read", errno)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 // await waits until the client has sent something, and borrows a buffer for it.
 func (s *session) await() error {
-	if s.r == nil || s.r.Buffered() == 0 {
-		s.giveBack()
+	if s.r != nil && s.r.Buffered() > 0 {
+		return nil
+	}
+	s.giveBack()
+	if s.in.raw == nil {
 		if err := s.in.wait(); err != nil {
 			return err
 		}
+		s.reader()
+		return nil
 	}
-	s.reader()
-	return nil
+	if err := s.in.raw.Read(s.tryRead); err != nil {
+		return err
+	}
+	return s.in.err
+}
+
+// readNow reads what the client has sent. The poller calls it when there may be something; false sends it back to waiting,
+// without a buffer.
+func (s *session) readNow(fd uintptr) bool {
+	s.in.fd = int(fd)
+	_, err := s.reader().Peek(1)
+	s.in.fd = -1
+	if err != nil {
+		s.forgetRead()
+	}
+	s.in.err = err
+	return !errors.Is(err, syscall.EAGAIN)
 }
 
 // reader returns the buffer for what the client sends.

@@ -95,7 +95,7 @@ func (j *joined) clientToServer(ctx context.Context, line string) string {
 			return "upstream server failed"
 		}
 		if quit {
-			return "quit"
+			return whyQuit
 		}
 		var err error
 		line, err = j.next(ctx)

@@ -31,7 +31,7 @@ func (s *session) authorization(ctx context.Context, line string) {
 	case "LANG":
 		s.doLang(ctx, c.arg)
 	case "QUIT":
-		s.end("quit", "+OK bye")
+		s.end(whyQuit, "+OK bye")
 	case "STAT", "LIST", "RETR", "UIDL", "DELE", "TOP", "LAST", "NOOP", "RSET":
 		s.mistake("log in first")
 	default:

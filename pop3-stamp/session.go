@@ -29,12 +29,13 @@ type session struct {
 	id       uint64
 	log      *slog.Logger
 
-	raw  net.Conn      // as accepted
-	conn net.Conn      // raw, or TLS over it
-	in   input         // of conn
-	r    *bufio.Reader // nil while nothing is in it, as w
-	w    *bufio.Writer
-	tls  bool
+	raw     net.Conn              // as accepted
+	conn    net.Conn              // raw, or TLS over it
+	in      input                 // of conn
+	tryRead func(fd uintptr) bool // readNow
+	r       *bufio.Reader         // nil while nothing is in it, as w
+	w       *bufio.Writer
+	tls     bool
 
 	client, local netip.AddrPort
 	stat          *statfile.File
@@ -57,6 +58,7 @@ func newSession(srv *server, listener string, conn net.Conn) *session {
 	s := &session{srv: srv, conf: srv.inForce.Load(), listener: listener, id: srv.number.Add(1), raw: conn,
 		client: sockspec.AddrPort(conn.RemoteAddr()), local: sockspec.AddrPort(conn.LocalAddr())}
 	s.log = srv.log.With("session", s.id, "client", s.clientText())
+	s.tryRead = s.readNow // kept, so that a wait allocates nothing
 	s.use(direct(conn))
 	return s
 }
@@ -71,7 +73,7 @@ func (s *session) clientText() string {
 func (s *session) use(conn net.Conn) {
 	s.forgetRead()
 	s.forgetSaid()
-	s.conn, s.in = conn, input{conn: conn}
+	s.conn, s.in = conn, inputOf(conn)
 }
 
 // run leads the session from the connection to its end.
@@ -122,8 +124,9 @@ func (s *session) linger() {
 	if tc, ok := s.conn.(*tls.Conn); ok {
 		_ = tc.CloseWrite()
 	}
+	quiet := s.reason == whyQuit && !s.tls && !pending(s.raw) // who has said QUIT says nothing more
 	tc, ok := s.raw.(*net.TCPConn)
-	if !ok || s.reason == clientLeft || tc.CloseWrite() != nil {
+	if !ok || s.reason == clientLeft || quiet || tc.CloseWrite() != nil {
 		return
 	}
 	_ = tc.SetReadDeadline(time.Now().Add(lingerTime))
@@ -245,6 +248,7 @@ func isEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.
 const (
 	whyShutdown = "shutdown"
 	whyTimeout  = "timeout"
+	whyQuit     = "quit"
 	clientLeft  = "client left" // without a word
 )
 

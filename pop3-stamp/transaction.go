@@ -192,7 +192,7 @@ func (s *session) doQuit(ctx context.Context) {
 		s.renew(ctx)
 	}
 	s.reply("QUIT", a)
-	s.end("quit", "")
+	s.end(whyQuit, "")
 }
 
 // renew renews the stamp of a client whose session has ended well. One that was written a moment ago is as good.

@@ -8,6 +8,7 @@
 package listen
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -214,11 +215,20 @@ func bind(r Request, text string, log *slog.Logger) (net.Listener, error) {
 }
 
 func listenTCP(spec sockspec.Spec, backlog int) (net.Listener, error) {
-	l, err := net.Listen(spec.Network, spec.Address)
+	// Connections inherit what the listener has of this (tcp(7)), so that it is not set for each.
+	config := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) error { return control(c, keepAlive) }}
+	l, err := config.Listen(context.Background(), spec.Network, spec.Address)
 	if err != nil {
 		return nil, err
 	}
 	return l, orClose(l, setBacklog(l, backlog))
+}
+
+// keepAlive has peers asked whether they are still there, when nothing has been heard of them for 15 seconds, as package
+// net has it.
+func keepAlive(fd int) error {
+	return errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1), unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15),
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15), unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9))
 }
 
 // setBacklog calls listen(2) a second time, which changes the backlog of a

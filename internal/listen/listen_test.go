@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"postern/internal/safedir"
+	"postern/internal/sockspec"
 	"postern/internal/testenv"
 )
 
@@ -410,6 +411,33 @@ func TestWarning(t *testing.T) {
 		set.Close()
 		if got := strings.Contains(out.String(), "can be reached from other machines"); got != tt.warns {
 			t.Errorf("%s, public %v: log %q, want warning %v", tt.spec, tt.public, out.String(), tt.warns)
+		}
+	}
+}
+
+// TestKeepAlive: connections inherit from the listener that peers are asked whether they are there.
+func TestKeepAlive(t *testing.T) {
+	t.Parallel()
+	l, err := listenTCP(sockspec.Spec{Network: "tcp", Address: "127.0.0.1:0"}, DefaultBacklog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	testenv.Dial(t, "tcp", l.Addr().String())
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []struct{ level, option, want int }{{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15}, {unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9}, {unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}} {
+		got := 0
+		if err := control(raw, func(fd int) (err error) { got, err = unix.GetsockoptInt(fd, o.level, o.option); return err }); err != nil || got != o.want {
+			t.Errorf("option %d is %d, %v, want %d", o.option, got, err, o.want)
 		}
 	}
 }
