@@ -107,6 +107,12 @@ func (s *session) run(ctx context.Context) {
 			s.loop(ctx)
 		}
 	}
+	s.finish(ctx, started)
+}
+
+// finish ends the dialog and says in the log what the session was. It is apart from run, whose frame is on the stack of a
+// session that waits: that is to shrink to 4 KiB.
+func (s *session) finish(ctx context.Context, started time.Time) {
 	s.flush()
 	s.forgetRead()
 	s.forgetSaid()
