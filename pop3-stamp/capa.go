@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -222,7 +223,7 @@ func (s *session) repeat(b *backend) error {
 			return err
 		}
 		if !a.ok {
-			s.log.Info("not repeated", "server", b.name, "command", line, "reply", clip(a.text))
+			s.log(slog.LevelInfo, "not repeated", "server", b.name, "command", line, "reply", clip(a.text))
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"log/slog"
 	"net"
 	"time"
 
@@ -20,12 +21,11 @@ func (s *session) identify(ctx context.Context) bool {
 	h, err := s.readProxyHeader(ctx, r)
 	if err != nil {
 		// Health checks connect and leave, so this is not worth more.
-		s.log.Debug("no PROXY header", "error", err)
+		s.log(slog.LevelDebug, "no PROXY header", "error", err)
 		return false
 	}
 	if h.Source.IsValid() {
-		s.client, s.local = h.Source, h.Destination
-		s.log = s.srv.log.With("session", s.id, "client", s.clientText(), "balancer", peer.String())
+		s.client, s.local, s.balancer = h.Source, h.Destination, peer
 	}
 	if r.Buffered() > 0 {
 		// With pop3s the first bytes of the client come together with the header.

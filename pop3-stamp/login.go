@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -40,7 +41,7 @@ func (s *session) authorization(ctx context.Context, line string) {
 }
 
 func (s *session) unknown() {
-	s.log.Info("unknown command")
+	s.log(slog.LevelInfo, "unknown command")
 	s.mistake("unknown command")
 }
 
@@ -183,7 +184,7 @@ func (s *session) login(ctx context.Context, mechanism, user string, try func(*b
 		s.lost(ctx, err)
 	case err != nil:
 		s.srv.meters.upstreamFault()
-		s.log.Error("login", "user", clip(s.user), "server", s.server.name, "error", err)
+		s.log(slog.LevelError, "login", "user", clip(s.user), "server", s.server.name, "error", err)
 		s.end("upstream server failed", "-ERR [SYS/TEMP] mail server is not available")
 	case a.ok:
 		s.loggedIn, s.loginAt = true, time.Now()
@@ -191,7 +192,7 @@ func (s *session) login(ctx context.Context, mechanism, user string, try func(*b
 		s.srv.limits.logins.Succeeded(ctx, s.client.Addr(), s.known())
 		s.srv.meters.login("success")
 		s.stamped = s.srv.touch(ctx, s.client.Addr(), s.user, s.server.name) == nil
-		s.log.InfoContext(logging.Earned(ctx), "login", "user", clip(s.user), "server", s.server.name, "tls", s.tls)
+		s.logAs(logging.Earned(ctx), slog.LevelInfo, "login", "user", clip(s.user), "server", s.server.name, "tls", s.tls)
 		_ = s.stat.Change(func(f *statfile.Fields) { f.User, f.Status = s.user, "READY" })
 		s.say("%s", strings.TrimSpace("+OK "+a.text))
 	default:
@@ -214,7 +215,7 @@ func (s *session) refused(ctx context.Context, mechanism string, a answer) {
 	s.tries++
 	code := responseCode(a.text)
 	guess := !a.canceled && isWrongPassword(a.text, s.nameThere(mechanism))
-	s.log.Info("login failed", "mechanism", mechanism, "user", clip(s.user), "code", code, "counts", guess)
+	s.log(slog.LevelInfo, "login failed", "mechanism", mechanism, "user", clip(s.user), "code", code, "counts", guess)
 	if guess {
 		s.srv.meters.login("failure")
 		s.srv.wrongPassword(s, mechanism)

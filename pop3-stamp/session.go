@@ -27,7 +27,6 @@ type session struct {
 	conf     *settings
 	listener string
 	id       uint64
-	log      *slog.Logger
 
 	raw     net.Conn              // as accepted
 	conn    net.Conn              // raw, or TLS over it
@@ -38,6 +37,7 @@ type session struct {
 	tls     bool
 
 	client, local netip.AddrPort
+	balancer      netip.Addr // that has said so; not valid if nobody has
 	stat          *statfile.File
 	deadline      time.Time // for the login as a whole
 	server        *backend  // nil if there is no connection
@@ -57,10 +57,26 @@ type session struct {
 func newSession(srv *server, listener string, conn net.Conn) *session {
 	s := &session{srv: srv, conf: srv.inForce.Load(), listener: listener, id: srv.number.Add(1), raw: conn,
 		client: sockspec.AddrPort(conn.RemoteAddr()), local: sockspec.AddrPort(conn.LocalAddr())}
-	s.log = srv.log.With("session", s.id, "client", s.clientText())
 	s.tryRead = s.readNow // kept, so that a wait allocates nothing
 	s.use(direct(conn))
 	return s
+}
+
+// log writes a line about the session. What stands in all of them is put together for each: kept, it would take a quarter
+// of a KiB of a session that waits.
+func (s *session) log(level slog.Level, text string, args ...any) {
+	s.logAs(context.Background(), level, text, args...)
+}
+
+func (s *session) logAs(ctx context.Context, level slog.Level, text string, args ...any) {
+	if !s.srv.log.Enabled(ctx, level) {
+		return
+	}
+	who := []any{"session", s.id, "client", s.clientText()}
+	if s.balancer.IsValid() {
+		who = append(who, "balancer", s.balancer.String())
+	}
+	s.srv.log.Log(ctx, level, text, append(who, args...)...)
 }
 
 func (s *session) clientText() string {
@@ -85,7 +101,7 @@ func (s *session) run(ctx context.Context) {
 	addr := s.client.Addr()
 	if why := s.srv.limits.enter(ctx, addr); why != "" {
 		s.srv.meters.refused()
-		s.log.Debug("refused", "reason", string(why))
+		s.log(slog.LevelDebug, "refused", "reason", string(why))
 		s.deadline = time.Now().Add(5 * time.Second)
 		if s.listener != listenPOP3S {
 			s.say("-ERR [SYS/TEMP] %s", why)
@@ -120,7 +136,7 @@ func (s *session) finish(ctx context.Context, started time.Time) {
 	if s.loggedIn {
 		ctx = logging.Earned(ctx)
 	}
-	s.log.InfoContext(ctx, "session ended", "user", clip(s.user), "loggedin", s.loggedIn, "reason", s.reason, "bytes", s.sent,
+	s.logAs(ctx, slog.LevelInfo, "session ended", "user", clip(s.user), "loggedin", s.loggedIn, "reason", s.reason, "bytes", s.sent,
 		"seconds", int(time.Since(started).Seconds()))
 }
 
@@ -152,8 +168,8 @@ func (s *session) openStatus(started time.Time) {
 func (s *session) loop(ctx context.Context) {
 	for !s.over {
 		line, err := s.readCommand(ctx)
-		if err == nil && s.log.Enabled(ctx, slog.LevelDebug) {
-			s.log.Debug("command", "line", statfile.Command(masked(line, s.loggedIn)))
+		if err == nil && s.srv.log.Enabled(ctx, slog.LevelDebug) {
+			s.log(slog.LevelDebug, "command", "line", statfile.Command(masked(line, s.loggedIn)))
 		}
 		switch {
 		case errors.Is(err, errLongLine):
@@ -321,7 +337,7 @@ func (s *session) handshake(ctx context.Context) bool {
 	s.tls = true
 	state := tc.ConnectionState()
 	if cert, err := here.Peer(&state); cert != nil {
-		s.log.Info("certificate of the client", "subject", clip(cert.Subject.String()), "fault", err)
+		s.log(slog.LevelInfo, "certificate of the client", "subject", clip(cert.Subject.String()), "fault", err)
 	}
 	return true
 }
@@ -375,7 +391,7 @@ func (s *session) connect(ctx context.Context) bool {
 	}
 	if err != nil {
 		s.srv.meters.upstreamFault()
-		s.log.Error("upstream server is not available", "error", err)
+		s.log(slog.LevelError, "upstream server is not available", "error", err)
 		s.end("no upstream server", "-ERR [SYS/TEMP] mail server is not available")
 		return false
 	}

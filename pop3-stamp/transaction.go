@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"strings"
 	"time"
@@ -148,7 +149,7 @@ func (s *session) passLines(line string) {
 	} else if err != nil {
 		// The client must not take half a message for a whole one, so nothing is said.
 		s.srv.meters.upstreamFault()
-		s.log.Error("message not passed on", "line", line, "error", err)
+		s.log(slog.LevelError, "message not passed on", "line", line, "error", err)
 		s.end("broken off within a message", "")
 	}
 }
@@ -172,7 +173,7 @@ func (s *session) broken(err error) {
 		return
 	}
 	s.srv.meters.upstreamFault()
-	s.log.Error("upstream server failed", "server", s.server.name, "error", err)
+	s.log(slog.LevelError, "upstream server failed", "server", s.server.name, "error", err)
 	reason := "upstream server failed"
 	if errors.Is(err, errProtocol) {
 		reason = "protocol error of the upstream server"
