@@ -156,7 +156,7 @@ func (w *walker) count(t text, h *header, c context) error {
 }
 
 // nameWeight is for how many bytes one of a name counts: it was decoded in several ways, and the viewer judges it.
-const nameWeight = 16
+const nameWeight = 32
 
 // names tells the viewer all readings of the names in a header.
 func (w *walker) names(part *Part, h *header) ([]string, error) {
