@@ -9,9 +9,10 @@ import (
 	"time"
 )
 
-// Bounds of look-ups.
+// Bounds of look-ups. Each check of a message has its own: else a sender could have the others fail for now by an SPF
+// record that uses all of them up.
 const (
-	maxLookups    = 100 // for one message; RFC 7208 allows 10 for SPF, and each of its names may need more
+	maxLookups    = 100 // of one check; RFC 7208 allows 10 for SPF, and each of its names may need more
 	lookupTimeout = 5 * time.Second
 	cached        = 5 * time.Minute
 	cachedFailure = 30 * time.Second // names that do not exist, too
@@ -19,7 +20,7 @@ const (
 )
 
 // errTooMany is the error for a message that asks for too much.
-var errTooMany = &net.DNSError{Err: "too many look-ups for one message", IsTemporary: true}
+var errTooMany = &net.DNSError{Err: "too many look-ups for one check", IsTemporary: true}
 
 // Resolver asks the system's name servers, or one that is set, and remembers for a while what they answer.
 type Resolver struct {
@@ -28,7 +29,7 @@ type Resolver struct {
 
 	mu    sync.Mutex
 	cache map[question]answer
-	left  int // look-ups that the present message may make
+	left  int // look-ups that the present check may make
 }
 
 type question struct{ kind, name string }
@@ -51,7 +52,7 @@ func NewResolver(server string) *Resolver {
 	return r
 }
 
-// begin allows the look-ups for one message.
+// begin allows the look-ups for one check.
 func (r *Resolver) begin() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

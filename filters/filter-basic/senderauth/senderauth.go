@@ -52,12 +52,16 @@ const maxSignatures = 10
 
 // Check finds out whom a message is from.
 func Check(ctx context.Context, r *Resolver, m *Message) Results {
-	r.begin()
 	var out Results
-	out.spf(ctx, r, m)
-	out.dkim(ctx, r, m.Content)
-	out.arc(ctx, r, m.Content)
-	out.dmarc(ctx, r, m.From)
+	for _, check := range []func(){
+		func() { out.spf(ctx, r, m) },
+		func() { out.dkim(ctx, r, m.Content) },
+		func() { out.arc(ctx, r, m.Content) },
+		func() { out.dmarc(ctx, r, m.From) },
+	} {
+		r.begin()
+		check()
+	}
 	return out
 }
 

@@ -247,6 +247,22 @@ func message(ip, helo, sender, text string) *Message {
 	return m
 }
 
+// TestChecksHaveTheirOwnLookups: a sender whose SPF record uses up what may be asked does not have DMARC fail for now.
+func TestChecksHaveTheirOwnLookups(t *testing.T) {
+	zone, record := "_dmarc.bank.test. 60 IN TXT \"v=DMARC1; p=reject\"\n", "v=spf1"
+	for i := range 10 {
+		record += fmt.Sprintf(" mx:m%d.test", i)
+		for j := range 10 {
+			zone += fmt.Sprintf("m%d.test. 60 IN MX 1 h%[1]d-%d.test.\nh%[1]d-%[2]d.test. 60 IN A 192.0.2.9\n", i, j)
+		}
+	}
+	zone += fmt.Sprintf("many.test. 60 IN TXT \"%s -all\"\n", record)
+	got := Check(t.Context(), NewResolver(startDNS(t, zone).address), message("192.0.2.7", "x", "a@many.test", "From: b@bank.test\n\nx\n"))
+	if got.SPF != authres.ResultTempError || got.DMARC != authres.ResultFail || got.Policy != "reject" {
+		t.Errorf("spf=%s dmarc=%s p=%s, want temperror, fail, reject", got.SPF, got.DMARC, got.Policy)
+	}
+}
+
 // TestField has values that try to be more than a value.
 func TestField(t *testing.T) {
 	r := Results{SPF: "fail", SPFSender: true, DMARC: "none", DKIM: []DKIM{{Value: "fail", Domain: `x.test; dkim=pass header.d="bank.test`}}, From: "x.test\n\tspf=pass"}
