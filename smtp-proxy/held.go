@@ -37,7 +37,7 @@ type HeldCommand struct {
 // heldSome are the messages that a command is about.
 type heldSome struct {
 	IDs       []string `arg:"" name:"id" optional:"" help:"As list shows them."`
-	OlderThan age      `name:"older-than" placeholder:"AGE" help:"All that are held for longer, such as 12h or 30d."`
+	OlderThan *age     `name:"older-than" placeholder:"AGE" help:"All that are held for longer, such as 12h or 30d."`
 }
 
 // Exit statuses of held, beside 0 and those of wrong settings.
@@ -244,7 +244,7 @@ func (p visible) Write(text []byte) (int, error) {
 
 // each does something with each message that a command is about. Those of another one are left alone.
 func (k *keeper) each(which *heldSome, do func(*held.Message)) error {
-	if len(which.IDs) > 0 == (which.OlderThan > 0) {
+	if len(which.IDs) > 0 == (which.OlderThan != nil) {
 		return &config.UsageError{Err: errors.New("either ids or --older-than are needed")}
 	}
 	with := func(id string, m *held.Message, err error) {
@@ -262,7 +262,7 @@ func (k *keeper) each(which *heldSome, do func(*held.Message)) error {
 	if len(which.IDs) > 0 {
 		return nil
 	}
-	all, err := k.older(which.OlderThan)
+	all, err := k.older(*which.OlderThan)
 	if err != nil {
 		return err
 	}

@@ -157,7 +157,10 @@ func TestHeldList(t *testing.T) {
 	if status, out, errs := h.run(t, b, "drop", "--older-than=30d"); status != 0 || out != ids[old]+" dropped\n" {
 		t.Errorf("status %d; %s%s", status, out, errs)
 	}
-	if status, _, errs := h.run(t, b, "drop", ids[1-old], "../x\x1b"); status != 1 || !strings.Contains(errs, `../x\x1b: no such message`) {
+	if status, out, errs := h.run(t, b, "drop", "--older-than=0s"); status != 0 || out != ids[1-old]+" dropped\n" {
+		t.Errorf("status %d; %s%s", status, out, errs)
+	}
+	if status, _, errs := h.run(t, b, "drop", ids[old], "../x\x1b"); status != 1 || !strings.Contains(errs, `../x\x1b: no such message`) {
 		t.Errorf("status %d; %s", status, errs)
 	}
 	if status, out, _ := h.run(t, b, "list"); status != 1 || out != "" {

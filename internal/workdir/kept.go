@@ -107,9 +107,13 @@ func (k *Kept) keep(m Waiting) {
 	k.Log.Info("message is kept", "qid", m.QID, "reason", m.Why, "directory", filepath.Join(k.Dir, name))
 }
 
-// Check returns what is wrong with the directory; one that is not there can be made.
+// Check returns what is wrong with the directory, or where it is not there yet with the one that it is to be made in.
 func (k *Kept) Check(also ...safedir.Account) error {
-	return safedir.Check(k.Dir, append(also, k.Trusted...)...)
+	err := safedir.Check(k.Dir, append(also, k.Trusted...)...)
+	if above := filepath.Dir(k.Dir); errors.Is(err, fs.ErrNotExist) {
+		return safedir.Check(above, append(also, k.Trusted...)...) // it is made when there is something to be kept
+	}
+	return err
 }
 
 func (k *Kept) open() (*os.Root, error) {

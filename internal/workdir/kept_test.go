@@ -139,8 +139,12 @@ func TestKept(t *testing.T) {
 	s, k := newSpool(t), newKept(t)
 	k.Max = 2
 	keepAll(t, k, s, "F\n")
-	if err := k.Check(); !errors.Is(err, fs.ErrNotExist) {
+	if err := k.Check(); err != nil {
 		t.Errorf("before the first one: %v", err)
+	}
+	lost := NewKept(filepath.Join(k.Dir, "none", "kept"), nil)
+	if err := lost.Check(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("where it cannot be made: %v", err)
 	}
 	if err := errors.Join(os.Mkdir(k.Dir, 0o700), os.Mkdir(filepath.Join(k.Dir, "mdefang-x"), 0o700), os.WriteFile(filepath.Join(k.Dir, "file"), nil, 0o600)); err != nil {
 		t.Fatal(err)
