@@ -64,7 +64,7 @@ func (j *joined) serverToClient() {
 		}
 	}()
 	defer close(j.ended)
-	piece := make([]byte, backendBuffer)
+	piece := make([]byte, joinedBuffer)
 	for {
 		n, err := j.server.conn.Read(piece)
 		if n > 0 {

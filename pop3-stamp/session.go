@@ -28,9 +28,9 @@ type session struct {
 	listener string
 	id       uint64
 
-	raw     net.Conn              // as accepted
-	conn    net.Conn              // raw, or TLS over it
-	in      input                 // of conn
+	raw     net.Conn // as accepted
+	conn    net.Conn // raw, or TLS over it
+	in      input
 	tryRead func(fd uintptr) bool // readNow
 	r       *bufio.Reader         // nil while nothing is in it, as w
 	w       *bufio.Writer
@@ -89,7 +89,7 @@ func (s *session) clientText() string {
 func (s *session) use(conn net.Conn) {
 	s.forgetRead()
 	s.forgetSaid()
-	s.conn, s.in = conn, inputOf(conn)
+	s.conn, s.in = conn, input{fd: -1}
 }
 
 // run leads the session from the connection to its end.
