@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"strconv"
-	"time"
 
 	"postern/internal/smtp"
 	"postern/internal/workdir"
@@ -181,10 +180,9 @@ func (k *filterSink) finish() smtp.Reply {
 	if s.srv.filter.Stages.Scan {
 		s.status("FILTER")
 	}
-	began := time.Now()
 	r := m.Scan(s.background(), k.tx.envelope())
 	if s.srv.filter.Stages.Scan {
-		s.srv.metrics.phases.Since(phaseScan, began)
+		s.srv.metrics.phases.Observe(phaseScan, r.Took.Seconds())
 	}
 	defer r.Close()
 	s.scanned(k.tx, r)

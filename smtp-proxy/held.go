@@ -78,13 +78,14 @@ type keeper struct {
 func (p *program) withHeld(do func(*keeper) error) func(stdout, stderr io.Writer) int {
 	return func(stdout, stderr io.Writer) int {
 		k := &keeper{stdout: stdout, stderr: stderr}
-		path, ok := p.settings.heldMaildir()
-		err := errors.New("hold is no Maildir: what is held there is for others to list and release")
-		if p.settings.Hold == "" {
-			err = errors.New("hold is not set: nothing is held")
-		}
-		if ok {
+		var err error
+		switch path, ok := p.settings.heldMaildir(); {
+		case ok:
 			k.box, err = held.Open(path)
+		case p.settings.Hold == "":
+			err = errors.New("hold is not set: nothing is held")
+		default:
+			err = errors.New("hold is no Maildir: what is held there is for others to list and release")
 		}
 		if err != nil {
 			k.complain(err)

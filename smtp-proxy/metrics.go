@@ -80,11 +80,14 @@ func newCounters() *counters {
 
 // nextHops makes the figures by next hop, once their names are known.
 func (m *counters) nextHops(all []upstream.Stats) {
-	var names []string
+	m.hops = m.registry.Histograms("next_hop_seconds", "How long next hops took for their reply to the end of a message.", "server", hopNames(all), phaseBounds...)
+}
+
+func hopNames(all []upstream.Stats) (names []string) {
 	for _, s := range all {
 		names = append(names, s.Server)
 	}
-	m.hops = m.registry.Histograms("next_hop_seconds", "How long next hops took for their reply to the end of a message.", "server", names, phaseBounds...)
+	return names
 }
 
 // replied counts how long the next hop took for its reply to a message.
@@ -125,10 +128,7 @@ func count(set map[string]*atomic.Uint64, name string, n uint64) {
 func (srv *server) registry() *metrics.Registry {
 	r := srv.metrics.registry
 	classes := []string{"2xx", "3xx", "4xx", "5xx"}
-	var hops []string
-	for _, s := range srv.ups.Stats() {
-		hops = append(hops, s.Server)
-	}
+	hops := hopNames(srv.ups.Stats())
 	r.Read([]metrics.Metric{
 		{Name: "sessions", Help: "Sessions now."},
 		{Name: "connections_total", Help: "Connections accepted.", Counter: true, Label: "listener", Values: mailListeners},

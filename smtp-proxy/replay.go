@@ -152,25 +152,29 @@ func (r *replay) find(path string) error {
 		r.messages = append(r.messages, replayed{name: path})
 		return nil
 	}
-	within, err := filepath.Glob(filepath.Join(escapeGlob(path), "*", "COMMANDS"))
+	if hasCommands(path) {
+		r.messages = append(r.messages, replayed{path, true})
+		return nil
+	}
+	within, err := os.ReadDir(path)
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(path, "COMMANDS")); err == nil {
-		within = []string{filepath.Join(path, "COMMANDS")}
+	found := false
+	for _, e := range within {
+		if dir := filepath.Join(path, e.Name()); hasCommands(dir) {
+			r.messages, found = append(r.messages, replayed{dir, true}), true
+		}
 	}
-	if len(within) == 0 {
+	if !found {
 		return fmt.Errorf("%s: there is no COMMANDS in it, nor in a directory below", path)
-	}
-	for _, commands := range within {
-		r.messages = append(r.messages, replayed{filepath.Dir(commands), true})
 	}
 	return nil
 }
 
-// escapeGlob has the characters of a path stand for themselves.
-func escapeGlob(path string) string {
-	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
+func hasCommands(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "COMMANDS"))
+	return err == nil
 }
 
 // run scans all messages and returns the exit status.
@@ -220,24 +224,23 @@ func (r *replay) skip(n int) {
 
 // message scans one message, and prints what came of it if that is worth a line.
 func (r *replay) message(ctx context.Context, m replayed) {
-	text, took, err := r.scan(ctx, m)
+	text, differs, took, err := r.scan(ctx, m)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.done++
-	var differs *replayDifference
 	switch {
-	case err == nil && text == "":
-		r.same++
-	case err == nil:
-		r.fresh++
-	case errors.As(err, &differs):
-		r.other++
-		text = "differs: " + err.Error()
-	default:
+	case err != nil:
 		r.lost++
 		text = "failed: " + err.Error()
+	case differs != nil:
+		r.other++
+		text = "differs: " + strings.Join(differs, "; ")
+	case text == "":
+		r.same++
+	default:
+		r.fresh++
 	}
-	if err == nil || differs != nil {
+	if err == nil {
 		r.times = append(r.times, replayTime{took, m.name})
 	}
 	if text != "" && !r.Quiet {
@@ -245,35 +248,27 @@ func (r *replay) message(ctx context.Context, m replayed) {
 	}
 }
 
-// replayDifference is that a filter's wishes are not those of the last time.
-type replayDifference struct{ differences []string }
-
-func (d *replayDifference) Error() string { return strings.Join(d.differences, "; ") }
-
-// scan scans one message. It returns what the filter wants if that was not known; the error may be a difference.
-func (r *replay) scan(ctx context.Context, m replayed) (wants string, took time.Duration, err error) {
+// scan scans one message. It returns what the filter wants if that was not known, or how it differs from the last time.
+func (r *replay) scan(ctx context.Context, m replayed) (wants string, differs []string, took time.Duration, err error) {
 	files, qid, err := r.open(m)
 	if err != nil {
-		return "", 0, err
+		return "", nil, 0, err
 	}
 	defer files.Close()
 	after, took, err := r.filter.Rescan(ctx, qid, files)
 	if err != nil {
-		return "", took, err
+		return "", nil, took, err
 	}
 	defer after.Close()
 	now, err := filter.WishesOf(after, r.Ignore)
 	if err != nil {
-		return "", took, err
+		return "", nil, took, err
 	}
 	before, err := filter.WishesOf(files, r.Ignore)
 	if err != nil { // there was none, or the scan had failed
-		return now.String(), took, nil
+		return now.String(), nil, took, nil
 	}
-	if differences := now.Differences(before); differences != nil {
-		return "", took, &replayDifference{differences}
-	}
-	return "", took, nil
+	return "", now.Differences(before), took, nil
 }
 
 // open returns the files of a message, and its queue id.

@@ -297,9 +297,7 @@ func (srv *server) leave(s *session) {
 // turnAway refuses a connection without making a session of it.
 func (srv *server) turnAway(nc net.Conn, name string, why *gate.Refusal) {
 	srv.metrics.gate(why.Gate)
-	if addr, err := netip.ParseAddrPort(nc.RemoteAddr().String()); err == nil {
-		srv.publish(notify.LetterGated, "-", addressText(addr.Addr()), why.Gate, strconv.Itoa(why.Reply.Code))
-	}
+	srv.publish(notify.LetterGated, "-", addressText(sockspec.AddrPort(nc.RemoteAddr()).Addr()), why.Gate, strconv.Itoa(why.Reply.Code))
 	srv.log.Warn("turned away", "listener", name, "client", nc.RemoteAddr().String(), "gate", why.Gate)
 	if name != listenSMTPS {
 		r := srv.conf.Load().named(why.Reply)

@@ -227,14 +227,11 @@ func (x *examiner) message(message []byte, v mime.Viewer) (ambiguities []string,
 	return ambiguities, err
 }
 
-// mapFile maps a file into memory, so that a large one need not fit. The mapping is gone after done.
+// mapFile maps a regular file into memory, so that a large one need not fit. The mapping is gone after done.
 func mapFile(f *os.File) (b []byte, done func(), err error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, nil, err
-	}
-	if !info.Mode().IsRegular() { // its size would say nothing
-		return nil, nil, fmt.Errorf("%s is not a regular file", f.Name())
 	}
 	size := info.Size()
 	if size == 0 {

@@ -106,6 +106,9 @@ func (l *Counter) Succeeded(ctx context.Context, addr netip.Addr, user string) {
 
 // Forgive takes back at most n failures that this gateway has seen, whatever they were for. Those of others stay.
 func (l *Counter) Forgive(ctx context.Context, addr netip.Addr, n int) {
+	if !l.Limited() {
+		return
+	}
 	n = l.local.Forgive(addr, n)
 	if c := l.shared.Load(); c != nil && n > 0 && addr.IsValid() {
 		_, _ = c.Run(ctx, forgiveScript, l.keys(c, addr), n)
@@ -115,7 +118,7 @@ func (l *Counter) Forgive(ctx context.Context, addr netip.Addr, n int) {
 // Shared returns where the store counts the failures of the client, and how many shut it out; 0 if none do.
 func (l *Counter) Shared(addr netip.Addr) (key string, most int) {
 	c := l.shared.Load()
-	if c == nil || !addr.IsValid() {
+	if !l.Limited() || c == nil || !addr.IsValid() {
 		return "", 0
 	}
 	return l.keys(c, addr)[0], int(l.most.Load())

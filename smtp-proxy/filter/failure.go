@@ -19,16 +19,6 @@ const (
 
 var policies = map[string]Policy{"tempfail": Tempfail, "accept": Accept, "reject": Refuse}
 
-// String returns the policy's name in settings.
-func (p Policy) String() string {
-	for name, is := range policies {
-		if is == p {
-			return name
-		}
-	}
-	return "unknown"
-}
-
 // refusal returns the reply when there is no verdict; nil lets pass.
 func (p Policy) refusal(session string) *smtp.Reply {
 	switch p {
