@@ -38,7 +38,7 @@ func TestTakeOver(t *testing.T) {
 			manager := testenv.StartManager(t)
 			pidfile := filepath.Join(dir, name+".pid")
 			cmd := port.Command(command[0], append(command[1:], "--config", "/dev/null", "--hostname", "gw.example", "--pidfile", pidfile)...)
-			cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+manager.Path)
+			cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+manager.Path, "WATCHDOG_USEC=1000000")
 			p := testenv.Start(t, cmd)
 			manager.Wait("READY=1")
 			old := greetedAt(t, port.Addr)
@@ -51,6 +51,7 @@ func TestTakeOver(t *testing.T) {
 				}
 			})
 			next := takeOver(t, p, manager, pidfile)
+			manager.AwaitPat()
 			after := came.Load()
 			testenv.Eventually(t, "clients have come since", func() bool { return came.Load() > after+10 })
 			if !p.Running() {

@@ -177,7 +177,7 @@ func (s *serving) takenOver(err error) {
 	}()
 }
 
-// lastGrace is what is left of drain-timeout for sessions that are told to end.
+// lastGrace is what is left of drain-timeout for sessions that are told to end; half of one that is not twice as long.
 const lastGrace = 5 * time.Second
 
 // whileSessions returns when there are no sessions any more, or drain-timeout is nearly over, or ctx ends.
@@ -188,7 +188,7 @@ func (l *instance) whileSessions(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if limit := l.common.DrainTimeout; limit > 0 {
-		ctx, cancel = context.WithTimeout(ctx, max(0, limit-lastGrace))
+		ctx, cancel = context.WithTimeout(ctx, limit-min(lastGrace, limit/2))
 		defer cancel()
 	}
 	look := time.NewTicker(100 * time.Millisecond)

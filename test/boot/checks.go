@@ -28,6 +28,7 @@ var checks = []check{
 	{"reload", reloads},
 	{"sockets-alone", socketsAlone},
 	{"restart-under-mail", restarts},
+	{"take-over-under-mail", takeOvers},
 	{"killed", killed},
 	{"full-disk", fullDisk},
 	{"upgrade", upgrade},

@@ -79,15 +79,16 @@ func upgrade(m *machine) error {
 	if err := m.follow(setup{section: "IN FRONT OF POSTFIX", before: withPostfix}); err != nil {
 		return err
 	}
-	before, err := m.run("cat /etc/postern/smtp-proxy.conf; systemctl show -P MainPID smtp-proxy multiplexor")
+	const state = "cat /etc/postern/smtp-proxy.conf; systemctl show -P MainPID smtp-proxy multiplexor"
+	before, err := m.run(state)
 	if err != nil {
 		return err
 	}
 	stop := make(chan struct{})
 	var sender sync.WaitGroup
-	var accepted int
+	var sent sending
 	var failed error
-	sender.Go(func() { accepted, failed = m.sendUntil(stop, "kate@example.org", "X-Upgrade: ") })
+	sender.Go(func() { sent, failed = m.sendUntil(stop, "kate@example.org", "X-Upgrade: ") })
 	time.Sleep(time.Second)
 	_, err = m.run("dpkg -i " + thePackage + " 2>&1")
 	time.Sleep(time.Second)
@@ -96,22 +97,25 @@ func upgrade(m *machine) error {
 	if err := errors.Join(err, failed); err != nil {
 		return err
 	}
-	if accepted == 0 {
+	if sent.accepted == 0 {
 		return errors.New("no message was accepted")
-	}
-	after, err := m.run("cat /etc/postern/smtp-proxy.conf; systemctl show -P MainPID smtp-proxy multiplexor")
-	if err != nil {
-		return err
 	}
 	settings := func(text string) string { return text[:strings.LastIndex(text, "maxloadavg")] }
 	pids := func(text string) []string { f := strings.Fields(text); return f[len(f)-2:] }
-	if settings(after) != settings(before) {
-		return fmt.Errorf("settings before:\n%s\nafter:\n%s", before, after)
-	}
-	for i, pid := range pids(after) {
-		if pid == "0" || pid == pids(before)[i] {
-			return fmt.Errorf("processes before %v, after %v", pids(before), pids(after))
+	// The new process of smtp-proxy takes over as soon as it is ready.
+	if err := until(time.Minute, "the new processes", func() error {
+		after, err := m.run(state)
+		if err != nil || settings(after) != settings(before) {
+			return fmt.Errorf("settings before:\n%s\nafter:\n%s\n%w", before, after, err)
 		}
+		for i, pid := range pids(after) {
+			if pid == "0" || pid == pids(before)[i] {
+				return fmt.Errorf("processes before %v, after %v", pids(before), pids(after))
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
 	}
 	if out, err := m.run("dpkg-query -W -f '${Version}' postern; systemctl list-units --failed --no-legend 'smtp-proxy*' 'multiplexor*' 'pop3-stamp*'"); err != nil || strings.Contains(out, "0.0.1") || strings.Contains(out, "failed") {
 		return fmt.Errorf("after the upgrade: %q (%v)", out, err)
