@@ -12,6 +12,7 @@ import (
 
 	"postern/internal/completion"
 	"postern/internal/sockspec"
+	"postern/internal/version"
 )
 
 // The names under which the program knows itself.
@@ -28,6 +29,7 @@ type settings struct {
 	Interval    time.Duration `placeholder:"TIME" default:"2s" help:"How often top asks (${default})."`
 	JSON        bool          `name:"json" help:"With top: print once, as JSON, all that is known of the workers."`
 	Wait        bool          `help:"With reread: wait for what becomes of it; the exit status tells."`
+	Version     bool          `help:"Print the version."`
 	Help        bool          `short:"h" help:"Show this help and leave."`
 	Words       []string      `arg:"" optional:"" name:"command" passthrough:"partial" help:"What to ask, see below."`
 
@@ -106,6 +108,9 @@ func parse(args []string) (*settings, error) {
 		s.reread, words = true, nil
 	}
 	s.Words = words
+	if s.Version {
+		return nil, &helpAsked{version.Line(ownName) + "\n"}
+	}
 	if s.Help {
 		help.WriteString("Usage: mx-ctrl [flags] command [argument ...]\n\nAsks a multiplexor for its state, or tells it to do something.\n")
 		if err := ctx.PrintUsage(false); err != nil {

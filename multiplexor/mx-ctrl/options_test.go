@@ -123,6 +123,15 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+func TestVersion(t *testing.T) {
+	if got := runAs(own, "", "--version"); got.status != 0 || !strings.HasPrefix(got.stdout, "mx-ctrl (postern) ") {
+		t.Errorf("got %v", got)
+	}
+	if s, err := parse([]string{"foo", "--version"}); err != nil || s.Version || len(s.Words) != 2 {
+		t.Errorf("foo --version, where it is a word of the command: %+v, %v", s, err)
+	}
+}
+
 func TestGetopt(t *testing.T) {
 	const def = originalSocket
 	tests := []struct {
