@@ -86,7 +86,7 @@ type server struct {
 	mx      *mxproto.Client // of the filter
 	kept    *workdir.Kept   // what was filtered and is kept
 	shadow  *shadow         // nil: there is no second filter
-	untend  func()          // ends what keeps the spool tidy
+	untend  func()          // ends what goes on beside the filter: the spool is kept tidy, messages are kept and shown to the shadow
 	hub     *hub.Hub
 	stats   *statfile.Dir // nil: no status files
 	metrics *counters
