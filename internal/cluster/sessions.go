@@ -18,11 +18,12 @@ const (
 	// Lease is how long the sessions of a gateway count that does not say any more that it has them.
 	Lease = 30 * time.Second
 
-	renewal  = Lease / 3       // how often it says so
-	retry    = time.Second     // how long it waits when the store does not answer
-	batch    = 200             // origins that are written at once
-	second   = 1_000_000.0     // in the microseconds of the scripts
-	farewell = 2 * time.Second // that the last word may take at the end
+	renewal  = Lease / 3            // how often it says so
+	retry    = time.Second          // how long it waits when the store does not answer
+	batch    = 200                  // origins that are written at once
+	gather   = 5 * time.Millisecond // how long sessions that end are collected, to be told together
+	second   = 1_000_000.0          // in the microseconds of the scripts
+	farewell = 2 * time.Second      // that the last word may take at the end
 )
 
 // Ban is a count of failures in the store, under "=" in a hash, that shuts an origin out.

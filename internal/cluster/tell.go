@@ -22,6 +22,7 @@ func (s *Sessions) tell(ctx context.Context) {
 		case now := <-renew.C:
 			s.due(now)
 		case <-wake:
+			time.Sleep(gather)
 		case <-again:
 		}
 		wake, again = s.wake, nil
