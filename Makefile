@@ -164,7 +164,8 @@ uninstall:
 	  $(foreach page,$(notdir $(wildcard man/*.[1-9])),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page)) \
 	  $(addprefix $(DESTDIR)$(BASHDIR)/,$(PROGRAMS)) $(addprefix $(DESTDIR)$(ZSHDIR)/_,$(PROGRAMS)) \
 	  $(patsubst %,$(DESTDIR)$(FISHDIR)/%.fish,$(PROGRAMS)) \
-	  $(DESTDIR)$(SYSUSERSDIR)/postern.conf $(DESTDIR)$(TMPFILESDIR)/postern.conf
+	  $(DESTDIR)$(SYSUSERSDIR)/postern.conf $(DESTDIR)$(TMPFILESDIR)/postern.conf \
+	  $(patsubst etc/%,$(DESTDIR)$(SYSCONFDIR)/%.sample,$(wildcard etc/*.conf))
 	-rmdir $(DESTDIR)$(DOCDIR)/examples $(DESTDIR)$(DOCDIR) $(DESTDIR)$(LIBEXECDIR)
 
 # A .deb and an .rpm for each of ARCHS, in bin/packages.

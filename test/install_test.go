@@ -12,8 +12,8 @@ import (
 	"postern/internal/testenv"
 )
 
-// TestInstall installs below a directory of its own, twice, and looks at what
-// is there.
+// TestInstall installs below a directory of its own, twice, looks at what is
+// there, and takes it back.
 func TestInstall(t *testing.T) {
 	t.Parallel()
 	mk := testenv.Path(t, "make install", "make")
@@ -69,7 +69,7 @@ func TestInstall(t *testing.T) {
 		}
 	}
 	// What pages, settings, units and examples say of places is where things are.
-	inUsr := regexp.MustCompile(`/usr/(sbin|bin|libexec|share)/(doc/)?(postern|multiplexor|mx-ctrl|smtp-proxy|pop3-stamp|notify-)`)
+	inUsr := regexp.MustCompile(`/usr/(local/)?(sbin|bin|libexec|share)/(doc/)?(postern|multiplexor|mx-ctrl|smtp-proxy|pop3-stamp|notify-|filter-basic)`)
 	err := filepath.WalkDir(dest, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || strings.Contains(path, "bin/") || strings.Contains(path, "libexec/") {
 			return err
@@ -111,5 +111,19 @@ func TestInstall(t *testing.T) {
 	sample, err := os.ReadFile(settings("smtp-proxy.conf.sample"))
 	if err != nil || string(sample) != readTree(t, "etc/smtp-proxy.conf") {
 		t.Errorf("no new sample beside them: %v", err)
+	}
+
+	// Settings are all that is left.
+	run("uninstall", "DESTDIR="+dest, "PREFIX=/opt/postern", "GO=/nonexistent/go")
+	if got, err := os.ReadFile(settings("smtp-proxy.conf")); err != nil || string(got) != mine {
+		t.Errorf("settings after make uninstall: %q, %v", got, err)
+	}
+	if err := filepath.WalkDir(dest, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && (filepath.Ext(path) != ".conf" || filepath.Dir(path) != filepath.Join(dest, "etc/postern")) {
+			t.Errorf("make uninstall leaves %s", path)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
 	}
 }
