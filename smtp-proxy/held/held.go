@@ -24,8 +24,11 @@ var ErrBusy = errors.New("another command is at work on it")
 // places are the directories of a Maildir that messages are in: those that no mail reader has seen, and the others.
 var places = []string{"new", "cur"}
 
-// Box is an open Maildir.
-type Box struct{ root *os.Root }
+// Box is an open Maildir. It is for one goroutine.
+type Box struct {
+	root *os.Root
+	dirs map[string]*safedir.Dir // the places that were opened
+}
 
 // Open opens a Maildir, if it is safe to use.
 func Open(dir string) (*Box, error) {
@@ -33,11 +36,33 @@ func Open(dir string) (*Box, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open Maildir: %w", err)
 	}
-	return &Box{root}, nil
+	return &Box{root, map[string]*safedir.Dir{}}, nil
 }
 
 // Close closes it.
-func (b *Box) Close() error { return b.root.Close() }
+func (b *Box) Close() error {
+	for _, dir := range b.dirs {
+		_ = dir.Close()
+	}
+	return b.root.Close()
+}
+
+// dir returns one of the places; each is opened once.
+func (b *Box) dir(place string) (*safedir.Dir, error) {
+	if dir := b.dirs[place]; dir != nil {
+		return dir, nil
+	}
+	root, err := b.root.OpenRoot(place)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	dir, err := safedir.OpenDir(root)
+	if err == nil {
+		b.dirs[place] = dir
+	}
+	return dir, err
+}
 
 // Count returns how many messages there are, and their bytes.
 func (b *Box) Count() (n int, bytes int64, err error) {

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"postern/internal/safedir"
 	"postern/smtp-proxy/filter"
 )
 
@@ -46,12 +45,11 @@ type Message struct {
 
 // read opens a file.
 func (b *Box) read(place, name string) (*Message, error) {
-	dir, err := b.root.OpenRoot(place)
+	dir, err := b.dir(place)
 	if err != nil {
 		return nil, err
 	}
-	defer dir.Close()
-	file, err := safedir.OpenFile(dir, name, os.O_RDONLY)
+	file, err := dir.Open(name, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
