@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -785,6 +786,7 @@ func TestRES_04_ClientThatReadsNoReplies(t *testing.T) {
 	b := testenv.StartBackend(t)
 	p := startProxy(t, behind(b), "--write-timeout=1s", "--max-junk=1000000000")
 	c := greeted(t, p.addr)
+	must(t, c.Conn.(*net.TCPConn).SetReadBuffer(1<<16)) // full soon
 	noops := strings.Repeat("HELP\r\n", 1000)
 	must(t, testenv.Patient(c))
 	for {

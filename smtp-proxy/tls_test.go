@@ -241,22 +241,31 @@ func TestTLS_11_HandshakesCountForTheAddress(t *testing.T) {
 func TestTLS_11_ThousandHandshakesThatStall(t *testing.T) {
 	t.Parallel()
 	b := testenv.StartBackend(t)
-	args := append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--smtps=inet:1", "--max-sessions-per-address=0", "--tls-timeout=8s")
-	p := startProxyAs(t, listenSMTPS, args...)
-	var stalled []*dialog
-	for range 1000 {
-		c := dial(t, p.addr)
-		c.send("\x16\x03\x01")
-		stalled = append(stalled, c)
+	stall := func(timeout string, n int) (p *proxy, stalled []*dialog) {
+		args := append(certificate(t, t.TempDir(), "proxy.example"), behind(b), "--smtps=inet:1", "--max-sessions-per-address=0", "--tls-timeout="+timeout)
+		p = startProxyAs(t, listenSMTPS, args...)
+		for range n {
+			c := dial(t, p.addr)
+			c.send("\x16\x03\x01")
+			stalled = append(stalled, c)
+		}
+		return p, stalled
 	}
+	p, stalled := stall("1h", 1000)
 	c := secured(dial(t, p.addr))
 	c.expect("220")
 	c.cmd("EHLO client.example", "250")
 	c.envelope()
 	for _, c := range stalled {
-		c.expectEnd()
+		c.Close()
 	}
 	testenv.Eventually(t, "only the good one is left", func() bool { return p.sessionCount() == 1 })
+
+	p, stalled = stall("1s", 100)
+	for _, c := range stalled {
+		c.expectEnd()
+	}
+	testenv.Eventually(t, "none is left", func() bool { return p.sessionCount() == 0 })
 }
 
 func TestTLS_13_ProxyHeaderComesBeforeTLS(t *testing.T) {

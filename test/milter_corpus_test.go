@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"postern/internal/testenv"
 )
 
 // mailing is a message as a client offers it, in a session of its own.
@@ -137,7 +139,7 @@ var corpusEnvelopes = []mailing{
 	{name: "again", from: "<ann@from.test>", rcpts: []string{"<one@there.test>", "<one@there.test>", "<ONE@there.test>"}},
 	{name: "refused", rcpts: []string{"<one@there.test>", "<refused@there.test>", "<two@there.test>"}},
 	{name: "literal", from: "<ann@[192.0.2.1]>", rcpts: []string{"<one@there.test>"}},
-	{name: "many", from: "<ann@from.test>", rcpts: many(1000)},
+	{name: "many", from: "<ann@from.test>", rcpts: many(testenv.Load(200, 1000))},
 	{name: "unknown", client: "NAME=[UNAVAILABLE] ADDR=192.0.2.7 PORT=4000"},
 	{name: "named", client: "NAME=mail.client.example ADDR=192.0.2.7 PORT=4000"},
 	{name: "six", client: "NAME=[UNAVAILABLE] ADDR=IPV6:2001:db8::9 PORT=4000"},
