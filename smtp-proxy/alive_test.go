@@ -24,7 +24,9 @@ func startWhole(t *testing.T, args ...string) *whole {
 	t.Helper()
 	w := &whole{t: t, manager: testenv.StartManager(t), log: &lockedLog{}, signals: make(chan os.Signal)}
 	t.Setenv("NOTIFY_SOCKET", w.manager.Path)
-	args = append([]string{"--config", os.DevNull, "--user", "root", "--allow-root", "--log", "stderr"}, args...)
+	load := filepath.Join(t.TempDir(), "loadavg") // this machine may be busy
+	writeFile(t, load, "0 0 0 1/1 1\n")
+	args = append([]string{"--config", os.DevNull, "--user", "root", "--allow-root", "--log", "stderr", "--loadavg-file", load}, args...)
 	w.program = new(program)
 	status := make(chan int, 1)
 	go func() {
@@ -62,7 +64,7 @@ func TestWatchdogOfEachLock(t *testing.T) {
 	}
 	for way, lock := range locks {
 		switch way {
-		case "srv.filter.Spool.mu", "srv.gates.stamps.store.mu": // held while the file system is waited for
+		case "srv.filter.Spool.mu", "srv.gates.stamps.store.mu", "srv.gates.stamps.store.kept": // held while the file system is waited for
 			lock.Lock()
 			w.manager.Lives()
 			lock.Unlock()
