@@ -287,7 +287,7 @@ func TestNotifyTools(t *testing.T) {
 			t.Errorf("--once: status %d, %q %q", status, stdout, stderr)
 		}
 
-		waiting := testenv.Start(t, exec.Command(wait, "no-workers", p.notify, "--timeout", "30s"))
+		waiting := testenv.Start(t, exec.Command(wait, "no-workers", p.notify, "--timeout", "3m"))
 		testenv.Eventually(t, "notify-wait no-workers", func() bool {
 			release := p.hold()
 			defer release()
@@ -336,7 +336,7 @@ func TestNotifyAccess(t *testing.T) {
 	cat := testenv.Binary(t, "notify-cat")
 	refused := func(t *testing.T, p *notifyPool, why string) {
 		t.Helper()
-		_, stderr, status := testenv.Run(t, cat, "--once", "--timeout=10s", p.notify)
+		_, stderr, status := testenv.Run(t, cat, "--once", "--timeout=3m", p.notify)
 		if status != 2 || !strings.Contains(stderr, why) {
 			t.Errorf("status %d, %q; want 2 and %q", status, stderr, why)
 		}
