@@ -87,7 +87,8 @@ func (d *Dir) File() *os.File { return d.f }
 // device gives an error that wraps [ErrNotRegular], and does not block.
 func (d *Dir) Open(name string, flag int) (*os.File, error) {
 	f, err := d.open(name, flag&^os.O_CREATE|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	odd := []error{syscall.ELOOP, syscall.EISDIR, syscall.ENXIO} // a link, a directory, a FIFO that nobody reads or a socket
+	// A link, on FreeBSD too, a directory, a FIFO that nobody reads or a socket.
+	odd := []error{syscall.ELOOP, syscall.EMLINK, syscall.EISDIR, syscall.ENXIO}
 	for _, e := range odd {
 		if errors.Is(err, e) {
 			return nil, fmt.Errorf("%w: %w", err, ErrNotRegular)
