@@ -114,7 +114,7 @@ func (s *session) doPass(ctx context.Context, password string) {
 		return
 	}
 	s.login(ctx, "USER", s.user, func(b *backend) (answer, error) {
-		a, err := b.ask("USER " + s.nameThere("USER"))
+		a, err := b.ask("USER " + s.nameThere())
 		if err != nil || !a.ok {
 			return a, err
 		}
@@ -122,11 +122,8 @@ func (s *session) doPass(ctx context.Context, password string) {
 	})
 }
 
-// nameThere is the name of the user as the server was told it.
-func (s *session) nameThere(mechanism string) string {
-	if mechanism != "USER" {
-		return s.user
-	}
+// nameThere is the name of the user as the server was told it. Only that of USER may name a server.
+func (s *session) nameThere() string {
 	user, _ := s.conf.choose(s.user)
 	return user
 }
@@ -214,7 +211,7 @@ func (s *session) refused(ctx context.Context, mechanism string, a answer) {
 	s.leaveServer()
 	s.tries++
 	code := responseCode(a.text)
-	guess := !a.canceled && isWrongPassword(a.text, s.nameThere(mechanism))
+	guess := !a.canceled && isWrongPassword(a.text, s.nameThere())
 	s.log(slog.LevelInfo, "login failed", "mechanism", mechanism, "user", clip(s.user), "code", code, "counts", guess)
 	if guess {
 		s.srv.meters.login("failure")

@@ -181,6 +181,7 @@ func (s *Sessions) ask(origin netip.Prefix, bans bool) []any {
 // decided notes whether a session came in, and what the store knows of it.
 func (s *Sessions) decided(origin netip.Prefix, f connlimit.Fullness, h hearing) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	e := s.seats[origin]
 	e.asked--
 	if f == connlimit.Fits {
@@ -191,7 +192,6 @@ func (s *Sessions) decided(origin netip.Prefix, f connlimit.Fullness, h hearing)
 	}
 	doubt := h == unheard || h == unsure || h == anew && e.sessions > 1
 	s.drop(origin, e)
-	s.mu.Unlock()
 	if doubt {
 		s.mark(origin)
 	}
@@ -212,33 +212,24 @@ func (s *Sessions) Leave(addr netip.Addr) {
 	}
 	origin := connlimit.Origin(addr)
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if e := s.seats[origin]; e != nil {
 		e.sessions--
 		e.left++
 		s.drop(origin, e)
 	}
-	s.mu.Unlock()
 	s.mark(origin)
 }
 
-// mark has the store be told soon how many sessions an origin has.
+// mark has the store be told soon how many sessions an origin has. The lock is held.
 func (s *Sessions) mark(origin netip.Prefix) {
-	s.mu.Lock()
 	if s.seats[origin] != nil {
 		s.stale[origin] = struct{}{}
 	}
-	s.mu.Unlock()
 	select {
 	case s.wake <- struct{}{}:
 	default: // it is to be woken already
 	}
-}
-
-// Origins returns how many origins are remembered.
-func (s *Sessions) Origins() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.seats)
 }
 
 // key is where the sessions of an origin are. What is in braces decides of the node of a Cluster: the counts of failures

@@ -42,6 +42,13 @@ func enter(s *Sessions, addr string) connlimit.Fullness {
 	return s.Enter(ctx, netip.MustParseAddr(addr))
 }
 
+// origins returns how many origins are remembered.
+func (s *Sessions) origins() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.seats)
+}
+
 func leave(s *Sessions, addr string) { s.Leave(netip.MustParseAddr(addr)) }
 
 // alter changes the time that a field of the hash holds, by so many seconds: to the script it is as if its clock had moved.
@@ -90,7 +97,7 @@ func TestRES_13_SessionsOverGateways(t *testing.T) {
 			testenv.Eventually(t, "the store knows that all have left", func() bool { return r.Do("DBSIZE") == "0" })
 		}
 		for i, s := range g {
-			testenv.Eventually(t, "nobody is remembered", func() bool { return s.Origins() == 0 })
+			testenv.Eventually(t, "nobody is remembered", func() bool { return s.origins() == 0 })
 			if got := enter(s, "::ffff:"+anyone); got != connlimit.Fits || i > 0 && enter(s, anyone) != connlimit.Fits {
 				t.Errorf("gateway %d: %v", i, got)
 			}
@@ -248,7 +255,7 @@ func TestBans(t *testing.T) {
 	}
 	leave(s, anyone)
 	leave(s, anyone)
-	if n := s.Origins(); n > 0 || r.Do("DBSIZE") != "1" {
+	if n := s.origins(); n > 0 || r.Do("DBSIZE") != "1" {
 		t.Errorf("%d origins, %s keys", n, r.Do("DBSIZE"))
 	}
 	if got := s.Enter(ctx, netip.Addr{}, Ban{key, 1}); got != connlimit.Fits {
@@ -303,11 +310,11 @@ func TestRES_17_StoreAwayFromLimits(t *testing.T) {
 		}
 	}
 	// Only of those of which it was asked, and now and then it is: it may have heard.
-	if n, most := a.Origins(), 1+batch*int(c.Counts().Failed-asked+2); n > most {
+	if n, most := a.origins(), 1+batch*int(c.Counts().Failed-asked+2); n > most {
 		t.Errorf("%d origins that have left are remembered, want at most %d", n, most)
 	}
 	a.due(time.Now().Add(2 * Lease))
-	if n := a.Origins(); n != 1 {
+	if n := a.origins(); n != 1 {
 		t.Errorf("%d origins are remembered for ever, want the one with sessions", n)
 	}
 	testenv.Eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before+5 })
@@ -345,8 +352,8 @@ func TestNothingSaid(t *testing.T) {
 		s.decided(origin, connlimit.Fits, unheard)
 		words, _ := s.take()
 		leave(s, anyone)
-		if s.told(words, err); len(words) != 1 || s.Origins() != want {
-			t.Errorf("%v: %d words, %d origins, want 1 and %d", err, len(words), s.Origins(), want)
+		if s.told(words, err); len(words) != 1 || s.origins() != want {
+			t.Errorf("%v: %d words, %d origins, want 1 and %d", err, len(words), s.origins(), want)
 		}
 		clear(s.seats)
 		clear(s.stale)

@@ -41,8 +41,8 @@ type Options struct {
 	Timeout        time.Duration
 }
 
-// DefaultPrefix begins the keys where the URL names no other.
-const DefaultPrefix = "postern:"
+// defaultPrefix begins the keys where the URL names no other.
+const defaultPrefix = "postern:"
 
 // maxSecret bounds the file with the password, in bytes.
 const maxSecret = 1 << 20
@@ -171,7 +171,7 @@ func parseURL(text string) (*Options, error) {
 	if u.Fragment != "" || u.Opaque != "" {
 		return nil, fmt.Errorf("%q is not redis://HOST:PORT/DB", text)
 	}
-	o := &Options{Network: "tcp", Prefix: DefaultPrefix, User: u.User.Username()}
+	o := &Options{Network: "tcp", Prefix: defaultPrefix, User: u.User.Username()}
 	db := strings.TrimPrefix(u.Path, "/")
 	switch u.Scheme {
 	case "unix":

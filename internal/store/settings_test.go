@@ -15,11 +15,11 @@ import (
 
 func TestParseURL(t *testing.T) {
 	tests := map[string]Options{
-		"redis://localhost":                                         {Network: "tcp", Addrs: []string{"localhost:6379"}, Prefix: DefaultPrefix},
+		"redis://localhost":                                         {Network: "tcp", Addrs: []string{"localhost:6379"}, Prefix: defaultPrefix},
 		"redis://ann@[2001:db8::1]:7000/3?prefix=mx:":               {Network: "tcp", Addrs: []string{"[2001:db8::1]:7000"}, DB: 3, Prefix: "mx:", User: "ann"},
-		"unix:///run/redis.sock?db=2":                               {Network: "unix", Addrs: []string{"/run/redis.sock"}, DB: 2, Prefix: DefaultPrefix},
+		"unix:///run/redis.sock?db=2":                               {Network: "unix", Addrs: []string{"/run/redis.sock"}, DB: 2, Prefix: defaultPrefix},
 		"redis://a,?prefix=":                                        {Network: "tcp", Addrs: []string{"a,:6379"}},
-		"redis://s1/1?sentinel=mail&addr=s2&addr=s3:26380":          {Network: "tcp", Addrs: []string{"s1:26379", "s2:26379", "s3:26380"}, DB: 1, Prefix: DefaultPrefix, Master: "mail"},
+		"redis://s1/1?sentinel=mail&addr=s2&addr=s3:26380":          {Network: "tcp", Addrs: []string{"s1:26379", "s2:26379", "s3:26380"}, DB: 1, Prefix: defaultPrefix, Master: "mail"},
 		"redis://n1:7001/?cluster=yes&addr=n2:7002&prefix=postern/": {Network: "tcp", Addrs: []string{"n1:7001", "n2:7002"}, Prefix: "postern/", Cluster: true},
 	}
 	for text, want := range tests {
