@@ -17,8 +17,7 @@ import (
 // Recipient, Content, Finish, Input and Results; Remove ends it at any point.
 type Dir struct {
 	spool    *Spool
-	parent   *os.Root
-	within   *safedir.Dir // the same one
+	in       *place
 	name     string
 	dir      *safedir.Dir // locked as long as it is open
 	fileMode fs.FileMode

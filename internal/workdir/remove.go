@@ -18,7 +18,8 @@ import (
 func (d *Dir) Abandon() { d.aside = true }
 
 // Remove closes the files and removes the directory with all that is in it. Links are removed, not followed. What only
-// the account of the workers can remove is left to Spool.Tend. Further calls do nothing. If a file SPOOL/DO-NOT-DELETE-WORK-DIRS exists, the directory stays.
+// the account of the workers can remove is left to Spool.Tend. Further calls do nothing. If a file
+// SPOOL/DO-NOT-DELETE-WORK-DIRS exists, the directory stays.
 func (d *Dir) Remove() error {
 	if d.removed {
 		return nil
@@ -36,22 +37,22 @@ func (d *Dir) Remove() error {
 }
 
 func (d *Dir) remove() error {
-	if d.within.Has(fileKeepAll) {
+	if d.in.dir.Has(fileKeepAll) {
 		return nil
 	}
 	if d.aside {
-		_, err := d.spool.moveAside(d.parent, d.name)
+		_, err := d.spool.moveAside(d.in.root, d.name)
 		return err
 	}
 	if d.dir != nil {
 		for _, name := range snapshotFiles {
 			_ = d.dir.Remove(name)
 		}
-		if err := d.within.RemoveDir(d.name); err == nil {
+		if err := d.in.dir.RemoveDir(d.name); err == nil {
 			return nil // most workers leave nothing else
 		}
 	}
-	return d.spool.removeOrLeave(d.parent, d.name)
+	return d.spool.removeOrLeave(d.in.root, d.name)
 }
 
 // removeOrLeave removes a directory, or leaves the rest to Tend: workers of another account can leave what this one

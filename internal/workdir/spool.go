@@ -38,12 +38,17 @@ type Spool struct {
 	Empty func(ctx context.Context, name string) error
 
 	mu      sync.Mutex
-	root    *os.Root
-	dir     *safedir.Dir // the same one
-	gid     int
+	opened  *place
 	counter uint32
 	started bool
 	left    chan string
+}
+
+// place is the spool directory, opened.
+type place struct {
+	root *os.Root
+	dir  *safedir.Dir // the same one
+	gid  int          // the workers' group, or -1
 }
 
 func (s *Spool) maxHeader() int64 {
@@ -71,16 +76,30 @@ func (s *Spool) asideAge() time.Duration {
 // program calls it at start to learn of a bad setting early. An unsafe directory gives an error that wraps
 // [safedir.ErrInsecure].
 func (s *Spool) Open() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, err := s.openLocked()
+	_, err := s.place(nil)
 	return err
 }
 
-func (s *Spool) openLocked() (*os.Root, error) {
-	if s.root != nil {
-		return s.root, nil
+// place returns the open spool directory, and opens it if need be. gone is one that turned out to be removed: unless
+// somebody else has done so since, the one that was made in its stead is opened. The working directories in gone are
+// used on; the garbage collector closes it behind the last one.
+func (s *Spool) place(gone *place) (*place, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.opened == gone {
+		s.opened = nil
 	}
+	if s.opened == nil {
+		opened, err := s.open()
+		if err != nil {
+			return nil, err
+		}
+		s.opened = opened
+	}
+	return s.opened, nil
+}
+
+func (s *Spool) open() (*place, error) {
 	gid, err := s.check()
 	if err != nil {
 		return nil, err
@@ -93,12 +112,12 @@ func (s *Spool) openLocked() (*os.Root, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
-	if s.dir, err = safedir.OpenDir(root); err != nil {
+	dir, err := safedir.OpenDir(root)
+	if err != nil {
 		_ = root.Close()
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
-	s.root, s.gid = root, gid
-	return root, nil
+	return &place{root, dir, gid}, nil
 }
 
 // Check returns what Open would say, without opening or changing anything; also are accounts that the spool may
@@ -146,30 +165,16 @@ func lookupGroup(name string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// rootDir returns the open spool directory; again opens it anew, for when it was removed and made again.
-func (s *Spool) rootDir(again bool) (*os.Root, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if again {
-		_ = s.closeLocked()
-	}
-	return s.openLocked()
-}
-
 // Close closes the spool directory. Working directories that are still open can be used, but not removed.
 func (s *Spool) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.closeLocked()
-}
-
-func (s *Spool) closeLocked() error {
-	if s.root == nil {
+	p := s.opened
+	if p == nil {
 		return nil
 	}
-	err := errors.Join(s.root.Close(), s.dir.Close())
-	s.root, s.dir = nil, nil
-	return err
+	s.opened = nil
+	return errors.Join(p.root.Close(), p.dir.Close())
 }
 
 // idAlphabet are the 60 digits of message and queue ids, in the order of their value.
@@ -229,51 +234,39 @@ func (s *Spool) Create(qid string) (*Dir, error) {
 	if err := checkQueueID(qid); err != nil {
 		return nil, fmt.Errorf("create working directory: %w", err)
 	}
-	d, err := s.newDir(false)
+	in, err := s.place(nil)
 	if err != nil {
 		return nil, classify(err)
 	}
-	d.name = dirPrefix + qid
+	name := dirPrefix + qid
 	for try := 0; ; try++ {
-		err = d.within.Mkdir(d.name, 0o700)
+		err = in.dir.Mkdir(name, 0o700)
 		switch {
 		case err == nil:
-			return d.fill()
+			return s.fill(in, name)
 		case errors.Is(err, fs.ErrExist) && try < 5:
-			d.name = dirPrefix + qid + "." + strings.ToLower(rand.Text()[:6])
+			name = dirPrefix + qid + "." + strings.ToLower(rand.Text()[:6])
 		case errors.Is(err, fs.ErrNotExist) && try == 0:
-			name := d.name
-			if d, err = s.newDir(true); err != nil {
+			if in, err = s.place(in); err != nil {
 				return nil, classify(err)
 			}
-			d.name = name
 		default:
 			return nil, classify(fmt.Errorf("create working directory: %w", err))
 		}
 	}
 }
 
-// newDir returns a working directory in the spool, which has no name yet.
-func (s *Spool) newDir(again bool) (*Dir, error) {
-	root, err := s.rootDir(again)
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return &Dir{spool: s, parent: root, within: s.dir}, nil
-}
-
-// fill opens the new directory, gives it its rights and its first files.
-func (d *Dir) fill() (_ *Dir, err error) {
+// fill opens a new directory, gives it its rights and its first files.
+func (s *Spool) fill(in *place, name string) (_ *Dir, err error) {
+	d := &Dir{spool: s, in: in, name: name}
 	defer func() {
 		if err != nil {
-			err = classify(fmt.Errorf("create working directory %q: %w", d.name, err))
+			err = classify(fmt.Errorf("create working directory %q: %w", name, err))
 			_ = d.Remove()
 		}
 	}()
 	var opened fs.FileInfo
-	if d.dir, opened, err = d.within.Dir(d.name); err != nil {
+	if d.dir, opened, err = in.dir.Dir(name); err != nil {
 		return nil, err
 	}
 	if uid, ok := safedir.Owner(opened); !ok || uid != uint32(os.Geteuid()) {
@@ -284,7 +277,7 @@ func (d *Dir) fill() (_ *Dir, err error) {
 		return nil, err
 	}
 	d.fileMode = 0o600
-	if gid := d.spool.gid; gid >= 0 {
+	if gid := in.gid; gid >= 0 {
 		d.fileMode = 0o640
 		// From a set-group-ID spool directory it has the group already; the units' sandbox knows no chown.
 		if owner, ok := opened.Sys().(*syscall.Stat_t); !ok || int(owner.Gid) != gid {

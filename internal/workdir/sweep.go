@@ -73,11 +73,11 @@ func (t *tender) remove(ctx context.Context, name string) {
 	if t.nobody {
 		return
 	}
-	root, err := t.spool.rootDir(false)
+	in, err := t.spool.place(nil)
 	if err != nil {
 		return
 	}
-	err = t.spool.helped(ctx, root, name)
+	err = t.spool.helped(ctx, in.root, name)
 	t.nobody = errors.Is(err, ErrNobody)
 }
 
@@ -110,10 +110,11 @@ func (s *Spool) Sweep(ctx context.Context) (int, error) { return s.sweep(ctx, tr
 
 // sweep does that, for directories of the dead only if that is asked for.
 func (s *Spool) sweep(ctx context.Context, dead bool) (removed int, err error) {
-	root, err := s.rootDir(false)
+	in, err := s.place(nil)
 	if err != nil {
 		return 0, err
 	}
+	root := in.root
 	if _, err := root.Lstat(fileKeepAll); err == nil {
 		return 0, nil
 	}

@@ -7,12 +7,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"postern/internal/safedir"
+	"postern/internal/testenv"
 )
 
 // newSpool makes a spool in a temporary directory.
@@ -217,6 +220,55 @@ func TestSpoolRemovedMeanwhile(t *testing.T) {
 	}
 	if _, err := s.Create("a"); err != nil {
 		t.Errorf("spool made again: %v", err)
+	}
+}
+
+// TestSpoolMadeAgainBesideOthers: one that is at work when others find the spool gone goes on, and so do they.
+func TestSpoolMadeAgainBesideOthers(t *testing.T) {
+	t.Parallel()
+	s := newSpool(t)
+	early := newDir(t, s)
+	remake := func() error { return errors.Join(os.RemoveAll(s.Dir), os.Mkdir(s.Dir, 0o700)) }
+	if err := remake(); err != nil {
+		t.Fatal(err)
+	}
+	first := newDir(t, s)
+	if err := early.Remove(); err != nil {
+		t.Errorf("from the spool before: %v", err)
+	}
+	if err := first.Remove(); err != nil {
+		t.Error(err)
+	}
+
+	// Each fails for a moment at most, whenever it comes.
+	var ended atomic.Bool
+	var busy []*testenv.Task
+	for range 4 {
+		busy = append(busy, testenv.Go(t, "sessions", func() error {
+			for !ended.Load() {
+				if d, err := s.Create(NewQueueID()); err == nil {
+					_ = d.Remove() // it may have gone with the spool
+				}
+			}
+			return nil
+		}))
+	}
+	for range 300 {
+		if err := os.RemoveAll(s.Dir); err != nil {
+			continue // one was made meanwhile
+		}
+		runtime.Gosched()
+		_ = os.Mkdir(s.Dir, 0o700)
+	}
+	ended.Store(true)
+	for _, b := range busy {
+		b.Wait()
+	}
+	if err := remake(); err != nil {
+		t.Fatal(err)
+	}
+	if err := newDir(t, s).Remove(); err != nil {
+		t.Errorf("afterwards: %v", err)
 	}
 }
 
