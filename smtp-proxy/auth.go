@@ -68,7 +68,7 @@ func (s *session) doAuth(arg string) outcome {
 
 // authFault is AUTH that failed because the next hop did.
 func (s *session) authFault(act string, err error) outcome {
-	s.upstreamFault(act, err)
+	s.upstreamFault(act, s.relay.hop, err)
 	return done(reply(454, "4.7.0", "Temporary authentication failure ("+s.id+")"))
 }
 

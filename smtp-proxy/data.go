@@ -253,7 +253,7 @@ func (s *session) contentRefusal(err error) *smtp.Reply {
 		s.notStored(err)
 		r = reply(452, "4.3.1", "Insufficient system storage ("+s.id+")")
 	case errors.Is(err, errUpstream):
-		r = s.lost("content", err)
+		r = s.lost("content", s.relay.hop, err)
 	default:
 		s.notStored(err)
 		r = s.localFault()

@@ -66,7 +66,7 @@ func (r *relay) refusedData(reply smtp.Reply) *smtp.Reply {
 // is refused for now: the client was told that they are.
 func (r *relay) issue(env *filter.Envelope) *smtp.Reply {
 	if r.gone {
-		reply := r.owner.lost("", nil)
+		reply := r.owner.lost("", nil, nil)
 		return &reply
 	}
 	if err := r.connect(); err != nil {

@@ -226,7 +226,11 @@ func (s *session) deliver(next *relay, r *filter.Result) smtp.Reply {
 	if !drop {
 		received = s.receivedField(next.tx)
 	}
-	if err := r.WriteContent(next.content(), received, drop); err != nil {
+	err := r.WriteContent(next.content(), received, drop)
+	if errors.Is(err, errUpstream) {
+		return *next.lost("content", err)
+	}
+	if err != nil {
 		next.letGo(broken)
 		if errors.Is(err, workdir.ErrChanged) && bool(s.conf.KeepFailed) {
 			s.keep(next.tx, "failed: "+err.Error())

@@ -22,7 +22,7 @@ func (s *session) hold(tx *transaction, r *filter.Result) smtp.Reply {
 	place := holdOwner{s}
 	up, err := place.dial()
 	if err != nil {
-		return s.lost("hold", err)
+		return s.lost("hold", nil, err)
 	}
 	// The next hop hears no more of this message; what the session has with it stays as it is.
 	holder := relay{owner: place, id: s.id, timeout: s.conf.UpstreamTimeout, hop: up, tx: tx}

@@ -121,3 +121,42 @@ func TestHoldIsNotTheNextHop(t *testing.T) {
 		}
 	}
 }
+
+// TestHoldFaultNamesThePlace: what goes wrong where messages are held is not said of the next hop.
+func TestHoldFaultNamesThePlace(t *testing.T) {
+	t.Parallel()
+	b, held := testenv.StartBackend(t), testenv.StartBackend(t)
+	b.Extend("PIPELINING", "8BITMIME")
+	held.Extend("PIPELINING")
+	fails := ""
+	held.Answer(func(a testenv.Asked) string {
+		if a.Verb == fails {
+			return "close"
+		}
+		return ""
+	})
+	m := startMultiplexor(t, scanWith(t, "Qlook\nF\n"))
+	p := startProxyWith(t, listenSMTP, jsonLog, m.args(behind(b), "--hold=smtp://"+held.Addr, "--upstream-idle=0")...)
+	for i, test := range []struct{ verb, act string }{{"MAIL", "envelope"}, {"DATA", "data"}, {"none", "content"}, {".", "end of data"}} {
+		fails = test.verb
+		text := smallMessage
+		if fails == "none" {
+			text = "Subject: x\r\n\r\n\xc3\xbc\r\n.\r\n" // which the place does not take
+		}
+		c := greeted(t, p.addr)
+		c.cmd("MAIL FROM:<a@b.example> BODY=8BITMIME", "250")
+		c.cmd("RCPT TO:<c@d.example>", "250")
+		c.cmd("DATA", "354")
+		c.send(text)
+		c.expect("451")
+		c.cmd("QUIT", "221")
+		checkRecord(t, logged(t, p, "next hop failed", i+1)[i], map[string]any{"act": test.act, "server": "smtp://" + held.Addr})
+	}
+	held.Close()
+	c := greeted(t, p.addr)
+	c.envelope()
+	c.cmd("DATA", "354")
+	c.send(smallMessage)
+	c.expect("451")
+	checkRecord(t, logged(t, p, "next hop failed", 5)[4], map[string]any{"act": "hold", "server": ""})
+}

@@ -48,11 +48,11 @@ func (s *session) endContent(next *relay) smtp.Reply {
 	return reply
 }
 
-// lost notes that the next hop failed, and returns what the client is told, with the session's id: the cause
+// lost notes that a next hop failed, and returns what the client is told, with the session's id: the cause
 // is in the log under it. Without an error it was noted before.
-func (s *session) lost(act string, err error) smtp.Reply {
+func (s *session) lost(act string, hop nextHop, err error) smtp.Reply {
 	if err != nil {
-		s.upstreamFault(act, err)
+		s.upstreamFault(act, hop, err)
 	}
 	r := upstream.ReplyFor(err)
 	if r.Code == 421 {
@@ -65,12 +65,12 @@ func (s *session) lost(act string, err error) smtp.Reply {
 	return reply(r.Code, r.Enhanced, r.Lines[0]+" ("+s.id+")")
 }
 
-// upstreamFault logs the cause that the client is not told.
-func (s *session) upstreamFault(act string, err error) {
+// upstreamFault logs the cause that the client is not told. hop is nil if there was no connection.
+func (s *session) upstreamFault(act string, hop nextHop, err error) {
 	s.srv.metrics.upstreamFault()
 	s.limits.wasted = true
 	attrs := []any{"act", act, "error", err}
-	if hop := s.relay.hop; hop != nil {
+	if hop != nil {
 		attrs = append(attrs, "server", hop.Server())
 	}
 	s.note(slog.LevelWarn, "next hop failed", attrs...)
@@ -152,7 +152,7 @@ func (s *session) sendRecipient(rcpt filter.Recipient) outcome {
 	}
 	if err != nil {
 		tx.notify = noticed
-		return done(s.lost("connect", err))
+		return done(s.lost("connect", r.hop, err))
 	}
 	if len(r.queue) >= maxPending || !r.pipelining() {
 		s.settle()

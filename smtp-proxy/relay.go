@@ -51,8 +51,9 @@ type nextHop interface {
 type relayOwner interface {
 	// dial connects to the next hop for the client.
 	dial() (nextHop, error)
-	// lost notes that the next hop failed, and returns what the client is told.
-	lost(act string, err error) smtp.Reply
+	// lost notes that the next hop failed, on the connection hop unless there was none, and returns what the
+	// client is told.
+	lost(act string, hop nextHop, err error) smtp.Reply
 	// loggedOut is told that the connection is gone on which the client had logged in.
 	loggedOut()
 	// accept takes a recipient that the next hop took, or says why that is not possible.
@@ -398,7 +399,7 @@ func (r *relay) lose(err error) *smtp.Reply {
 
 // lost notes that the next hop failed, gives it up, and returns what the client is told.
 func (r *relay) lost(act string, err error) *smtp.Reply {
-	reply := r.owner.lost(act, err)
+	reply := r.owner.lost(act, r.hop, err)
 	r.letGo(broken)
 	return &reply
 }

@@ -72,7 +72,7 @@ func (o *fakeOwner) dial() (nextHop, error) {
 	return h, nil
 }
 
-func (o *fakeOwner) lost(act string, err error) smtp.Reply {
+func (o *fakeOwner) lost(string, nextHop, error) smtp.Reply {
 	o.events = append(o.events, "lost")
 	return reply(451, "4.4.2", "Lost")
 }

@@ -90,7 +90,7 @@ func (r *releasing) dial() (nextHop, error) {
 	return up, nil
 }
 
-func (r *releasing) lost(act string, err error) smtp.Reply {
+func (r *releasing) lost(act string, _ nextHop, err error) smtp.Reply {
 	r.note(slog.LevelWarn, "next hop failed", "act", act, "error", err)
 	return upstream.ReplyFor(err)
 }
