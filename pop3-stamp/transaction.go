@@ -199,7 +199,8 @@ func (s *session) doQuit(ctx context.Context) {
 // renew renews the stamp of a client whose session has ended well. One that was written a moment ago is as good.
 func (s *session) renew(ctx context.Context) {
 	addr := s.client.Addr()
-	recent := time.Since(s.loginAt) < s.srv.conf.ClientipMaxage/renewAfter
+	// Another client of the address may have removed it meanwhile, if that is what connections do.
+	recent := s.srv.conf.StampOnConnect == "keep" && time.Since(s.loginAt) < s.srv.conf.ClientipMaxage/renewAfter
 	if !s.stamped || !recent && !s.srv.revoked(ctx, addr, s.loginAt) {
 		_ = s.srv.touch(ctx, addr, s.user, s.server.name)
 	}

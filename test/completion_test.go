@@ -91,7 +91,7 @@ var completionCases = []struct {
 	{"smtp-proxy --upstream-tls ", []string{"may", "none", "require", "verify"}, false},
 	{"smtp-proxy --upstream-tls=v", []string{"verify"}, false},
 	{"smtp-proxy --scan=", []string{"no", "yes"}, false},
-	{"smtp-proxy ", []string{"explain", "held", "replay"}, false},
+	{"smtp-proxy ", []string{"explain", "held", "log", "replay"}, false},
 	{"smtp-proxy explain --", []string{"--client", "--listener", "--upstream"}, true},
 	{"smtp-proxy --config x explain --listener ", []string{"smtp", "smtps", "submission"}, false},
 	{"smtp-proxy --user roo", []string{"root"}, false},

@@ -55,6 +55,7 @@ type seat struct {
 	sessions int       // that came in
 	asked    int       // of which the store has not decided yet
 	left     int       // that ended since the store was told
+	untold   int       // of those that have left: what the store is not known to have heard
 	said     time.Time // when it was told last, and may have heard; zero for never
 }
 
@@ -112,6 +113,19 @@ func (s *Sessions) Enter(ctx context.Context, addr netip.Addr, bans ...Ban) conn
 			keys, most = append(keys, b.Key), append(most, b.Most)
 		}
 	}
+	f := s.enter(ctx, origin, keys, most)
+	if f != connlimit.FullOrigin || !s.leaving(origin) {
+		return f
+	}
+	// The store is being told of a session that has ended here.
+	for until := time.Now().Add(retry); s.leaving(origin) && time.Now().Before(until); {
+		time.Sleep(gather)
+	}
+	return s.enter(ctx, origin, keys, most)
+}
+
+// enter asks once.
+func (s *Sessions) enter(ctx context.Context, origin netip.Prefix, keys []string, most []any) connlimit.Fullness {
 	args := s.ask(origin, len(most) > 0)
 	if args == nil {
 		s.decided(origin, connlimit.Fits, unasked)
@@ -121,6 +135,14 @@ func (s *Sessions) Enter(ctx context.Context, addr netip.Addr, bans ...Ban) conn
 	f, h := verdict(result, err)
 	s.decided(origin, f, h)
 	return f
+}
+
+// leaving reports whether sessions have ended of which the store was not told.
+func (s *Sessions) leaving(origin netip.Prefix) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.seats[origin]
+	return e != nil && e.untold > 0
 }
 
 // verdict reads what the store says of a session.
@@ -216,6 +238,7 @@ func (s *Sessions) Leave(addr netip.Addr) {
 	if e := s.seats[origin]; e != nil {
 		e.sessions--
 		e.left++
+		e.untold++
 		s.drop(origin, e)
 	}
 	s.mark(origin)

@@ -123,6 +123,18 @@ func leaveAll(g []*Sessions, addr string) {
 	}
 }
 
+// TestRoomAtOnce: who leaves makes room at the same gateway at once.
+func TestRoomAtOnce(t *testing.T) {
+	r := testenv.StartRedis(t)
+	s := gateway(t, r.URL(), connlimit.SessionLimits{PerOrigin: 1})
+	for range 20 {
+		if f := enter(s, anyone); f != connlimit.Fits {
+			t.Fatalf("refused: %v", f)
+		}
+		leave(s, anyone)
+	}
+}
+
 // TestCluster: the keys of an origin are on one node, whichever that is.
 func TestCluster(t *testing.T) {
 	testenv.EachStore(t, func(t *testing.T, program string) {

@@ -105,6 +105,9 @@ func (s *Sessions) told(words []word, err error) {
 	defer s.mu.Unlock()
 	for _, w := range words {
 		e := s.seats[w.origin]
+		if e != nil {
+			e.untold -= w.left
+		}
 		_, stale := s.stale[w.origin]
 		switch {
 		case e == nil:

@@ -154,10 +154,12 @@ func (l *instance) end(ctx context.Context, err error) int {
 
 // sayReady is Env.Ready. Signs of life start after the first one.
 func (l *instance) sayReady() {
-	l.ready.once.Do(l.relieve)
+	l.ready.once.Do(func() {
+		l.relieve()
+		l.state.set(ready)
+	})
 	l.notifier.Ready()
 	l.ready.watch.Do(func() {
-		l.state.set(ready)
 		l.env.Log.Info("ready", "pid", os.Getpid())
 		l.ready.begin(l.watch)
 	})
