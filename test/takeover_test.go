@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -15,61 +16,119 @@ import (
 	"postern/internal/testenv"
 )
 
-// takeovers are daemons that another process of theirs takes over from, each with the port that clients come to and an
-// event socket that it has bound itself.
-func takeovers(t *testing.T, dir string) map[string][]string {
+// takenOver is a daemon that a process of its own takes over from.
+type takenOver struct {
+	*testing.T
+	address, pidfile, events string
+	cmd                      func() *exec.Cmd
+	manager                  *testenv.Manager
+	p                        *testenv.Process
+}
+
+// takeovers are daemons with a port that systemd has passed, or with one that they have bound, each with an event socket
+// that it has bound itself.
+func takeovers(t *testing.T) map[string]*takenOver {
 	b := testenv.StartBackend(t)
-	events := func(name string) string { return filepath.Join(dir, name) }
-	return map[string][]string{
-		"smtp": {testenv.Binary(t, "smtp-proxy"), "--maxloadavg", "0", "--upstream", "smtp://" + b.Addr, "--notify", events("smtp")},
-		"pop3": {testenv.Binary(t, "pop3-stamp"), "--upstream", "pop3://127.0.0.1:1", "--upstream-tls", "none", "--notify", events("pop3")},
+	all := map[string]*takenOver{}
+	for name, command := range map[string][]string{
+		"smtp": {testenv.Binary(t, "smtp-proxy"), "--maxloadavg", "0", "--upstream", "smtp://" + b.Addr},
+		"pop3": {testenv.Binary(t, "pop3-stamp"), "--upstream", "pop3://127.0.0.1:1", "--upstream-tls", "none"},
+	} {
+		for _, bound := range []bool{false, true} {
+			dir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))
+			d := &takenOver{pidfile: filepath.Join(dir, "pid"), events: filepath.Join(dir, "events")}
+			args := append(command[1:len(command):len(command)], "--config", "/dev/null", "--hostname", "gw.example", "--pidfile", d.pidfile, "--notify", d.events)
+			if bound {
+				d.address = fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
+				args = append(args, "--"+name, "tcp:"+d.address)
+				d.cmd = func() *exec.Cmd { return exec.Command(command[0], args...) }
+				name += ", bound"
+			} else {
+				port := testenv.Activate(t, name)
+				d.address = port.Addr
+				d.cmd = func() *exec.Cmd { return port.Command(command[0], args...) }
+			}
+			all[name] = d
+		}
 	}
+	return all
+}
+
+// start starts the daemon.
+func (d *takenOver) start() {
+	d.Helper()
+	d.manager = testenv.StartManager(d.T)
+	cmd := d.cmd()
+	if cmd.Env == nil {
+		cmd.Env = os.Environ()
+	}
+	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+d.manager.Path, "WATCHDOG_USEC=1000000")
+	d.p = testenv.Start(d.T, cmd)
+	d.manager.Wait("READY=1")
+}
+
+// pid returns what the pid file says.
+func (d *takenOver) pid() int {
+	d.Helper()
+	text, err := os.ReadFile(d.pidfile)
+	pid, numErr := strconv.Atoi(strings.TrimSuffix(string(text), "\n"))
+	if err != nil || numErr != nil {
+		d.Fatalf("pid file holds %q, %v", text, err)
+	}
+	return pid
+}
+
+// takeOver has another process take over, and returns its id.
+func (d *takenOver) takeOver() int {
+	d.Helper()
+	d.p.Stop(syscall.SIGUSR2)
+	text := d.manager.Wait(`MAINPID=\d+`)
+	d.manager.Wait("READY=1") // which the manager believes, as it knows the process
+	pid, err := strconv.Atoi(strings.TrimPrefix(text, "MAINPID="))
+	if err != nil || d.pid() != pid {
+		d.Errorf("pid file holds %d, want that of %q", d.pid(), text)
+	}
+	return pid
 }
 
 // TestTakeOver has a new process take over from one with a session, while clients come: none is refused, the session goes
-// on, and the first process ends with it.
+// on, and the first process ends with it. The new one is what the first one was: the next start finds no trace of it.
 func TestTakeOver(t *testing.T) {
 	t.Parallel()
-	dir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))
-	for name, command := range takeovers(t, dir) {
+	for name, d := range takeovers(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			port := testenv.Activate(t, name)
-			manager := testenv.StartManager(t)
-			pidfile := filepath.Join(dir, name+".pid")
-			cmd := port.Command(command[0], append(command[1:], "--config", "/dev/null", "--hostname", "gw.example", "--pidfile", pidfile)...)
-			cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+manager.Path, "WATCHDOG_USEC=1000000")
-			p := testenv.Start(t, cmd)
-			manager.Wait("READY=1")
-			old := greetedAt(t, port.Addr)
+			d.T = t
+			d.start()
+			old := greetedAt(t, d.address)
 			var stop atomic.Bool
 			var came atomic.Int64
 			clients := testenv.Play(t, "clients that come and go", func(t testing.TB) {
 				for !stop.Load() {
-					greetedAt(t, port.Addr).quit()
+					greetedAt(t, d.address).quit()
 					came.Add(1)
 				}
 			})
-			next := takeOver(t, p, manager, pidfile)
-			manager.AwaitPat()
+			next := d.takeOver()
+			d.manager.AwaitPat()
 			after := came.Load()
 			testenv.Eventually(t, "clients have come since", func() bool { return came.Load() > after+10 })
-			if !p.Running() {
-				t.Error("the first process has ended before its session")
-			}
 			stop.Store(true)
 			clients.Wait()
 			old.quit()
-			if status := p.Wait(); status != 0 {
+			if status := d.p.Wait(); status != 0 {
 				t.Errorf("status of the first process: %d", status)
 			}
-			if conn := testenv.Dial(t, "unix", filepath.Join(dir, name)); conn != nil {
-				conn.Close()
-			}
+			testenv.Dial(t, "unix", d.events).Close()
 			if err := syscall.Kill(next, syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
 			testenv.Eventually(t, "the second process has ended", func() bool { return syscall.Kill(next, 0) != nil })
+			if _, err := os.Lstat(d.events); err == nil {
+				t.Error("the event socket is left")
+			}
+			d.start()
+			greetedAt(t, d.address).quit()
 		})
 	}
 }
@@ -106,56 +165,80 @@ func (c *visitor) quit() {
 	c.conn.Close()
 }
 
-// takeOver has another process take over, and returns its id.
-func takeOver(t *testing.T, p *testenv.Process, manager *testenv.Manager, pidfile string) int {
-	t.Helper()
-	p.Stop(syscall.SIGUSR2)
-	text := manager.Wait(`MAINPID=\d+`)
-	manager.Wait("READY=1") // which the manager believes, as it knows the process
-	pid, err := strconv.Atoi(strings.TrimPrefix(text, "MAINPID="))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if written, err := os.ReadFile(pidfile); err != nil || string(written) != fmt.Sprintf("%d\n", pid) {
-		t.Errorf("pid file holds %q, %v; want %d", written, err, pid)
-	}
-	return pid
-}
-
-// TestTakeOverFails: with wrong settings there is no other process, and the first one goes on.
+// TestTakeOverFails: a new process that cannot begin, for wrong settings or for want of a place that is only looked for
+// when it serves, changes nothing for the first one.
 func TestTakeOverFails(t *testing.T) {
 	t.Parallel()
 	b := testenv.StartBackend(t)
-	conf := filepath.Join(testenv.ShortDir(t), "conf")
+	dir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))
+	conf, stats, pidfile := filepath.Join(dir, "conf"), filepath.Join(dir, "stats"), filepath.Join(dir, "pid")
 	write := func(text string) {
 		t.Helper()
 		if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	write("")
-	address, p := startProxyTo(t, "smtp://"+b.Addr, "--config", conf)
-	write("max-message-size many\n")
-	for range 2 {
+	testenv.DaemonDir(t, stats)
+	good := fmt.Sprintf("statdir %s\nnotify %s/events\n", stats, dir)
+	write(good)
+	address, p := startProxyTo(t, "smtp://"+b.Addr, "--config", conf, "--pidfile", pidfile)
+	for i, wrong := range []func(){func() { write("max-message-size many\n") }, func() { write(good); os.RemoveAll(stats) }} {
+		wrong()
 		p.Stop(syscall.SIGUSR2)
-		p.WaitOutput("no take-over")
+		testenv.Eventually(t, "no take-over", func() bool { return strings.Count(p.Output(), "no take-over") > i })
+		if text, err := os.ReadFile(pidfile); err != nil || string(text) != fmt.Sprintf("%d\n", p.Pid()) {
+			t.Errorf("pid file holds %q, %v", text, err)
+		}
+		testenv.Dial(t, "unix", filepath.Join(dir, "events")).Close()
+		dialSMTP(t, address).say("NOOP\r\n", "250")
 	}
-	dialSMTP(t, address).say("NOOP\r\n", "250")
 	p.Stop(syscall.SIGTERM)
 	if status := p.Wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
 }
 
-// TestTakeOverIsEnded: what ends the first process in the middle of a take-over ends the other one, too.
+// TestTakeOverTwice: a second SIGUSR2, at any time, has another process take over from the one that is just doing so.
+func TestTakeOverTwice(t *testing.T) {
+	t.Parallel()
+	for name, d := range takeovers(t) {
+		if name != "smtp" {
+			continue
+		}
+		d.T = t
+		d.start()
+		d.p.Stop(syscall.SIGUSR2)
+		d.p.WaitOutput("is to take over")
+		d.p.Stop(syscall.SIGUSR2)
+		d.manager.Wait(`MAINPID=\d+`)
+		d.manager.Wait(`MAINPID=\d+`)
+		greetedAt(t, d.address).quit()
+	}
+}
+
+// TestTakeOverIsEnded: what ends the first process in the middle of a take-over ends the other one, too; a process that
+// dies after it has taken over ends the first one, as nobody else would know.
 func TestTakeOverIsEnded(t *testing.T) {
 	t.Parallel()
 	b := testenv.StartBackend(t)
-	_, p := startProxyTo(t, "smtp://"+b.Addr, "--config", "/dev/null")
+	_, p := startProxyTo(t, "smtp://"+b.Addr)
 	p.Stop(syscall.SIGUSR2)
 	p.WaitOutput("another process is to take over")
 	if err := syscall.Kill(p.Pid(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	testenv.Eventually(t, "the other one has ended", func() bool { return syscall.Kill(-p.Pid(), 0) == syscall.ESRCH })
+
+	pidfile := filepath.Join(testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d")), "pid")
+	address, p := startProxyTo(t, "smtp://"+b.Addr, "--pidfile", pidfile)
+	dialSMTP(t, address)
+	p.Stop(syscall.SIGUSR2)
+	p.WaitOutput("another process has taken over")
+	d := &takenOver{T: t, pidfile: pidfile}
+	testenv.Eventually(t, "the new process has the pid file", func() bool { text, _ := os.ReadFile(pidfile); return len(text) > 0 && d.pid() != p.Pid() })
+	if err := syscall.Kill(d.pid(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	p.WaitOutput("had taken over has ended")
+	p.Wait()
 }

@@ -525,6 +525,10 @@ func (l *instance) complain(what string, err error) {
 
 // cleanUp removes what the start made, as far as the rights go.
 func (l *instance) cleanUp() {
+	if l.isHeir() {
+		_ = l.env.Listeners.Release()
+		return
+	}
 	if err := l.env.Listeners.Close(); err != nil {
 		l.env.Log.Warn("close listeners", "error", err)
 	}

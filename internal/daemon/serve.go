@@ -44,6 +44,7 @@ type serving struct {
 	ctx    context.Context
 	cancel context.CancelFunc // begins the drain
 
+	signaled bool       // to end
 	next     *successor // that is starting
 	relieved bool       // it has taken over
 	started  chan error // what became of its start
@@ -80,11 +81,12 @@ func (l *instance) serve(signals *signals) int {
 			case sig == syscall.SIGUSR2:
 				s.takeOver()
 			case sig != syscall.SIGTERM && sig != syscall.SIGINT:
-			case ctx.Err() != nil:
+			case s.signaled:
 				l.env.Log.Error("second signal, ending at once", "signal", sig.String())
 				return exitFailure
 			default:
 				l.env.Log.Info("stopping", "signal", sig.String())
+				s.signaled = true
 				s.stop()
 			}
 		}
@@ -93,7 +95,7 @@ func (l *instance) serve(signals *signals) int {
 
 // hangup begins a reload, unless it is too late for one.
 func (s *serving) hangup(to chan<- os.Signal) {
-	if s.ctx.Err() != nil || s.relieved {
+	if s.signaled || s.relieved {
 		return
 	}
 	s.notifier.Reloading()
@@ -157,6 +159,9 @@ func (l *instance) sayReady() {
 	l.ready.once.Do(func() {
 		l.relieve()
 		l.state.set(ready)
+		if l.predecessor != nil && l.predecessor.again {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGUSR2)
+		}
 	})
 	l.notifier.Ready()
 	l.ready.watch.Do(func() {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,11 +23,12 @@ import (
 // a child that gets the listeners and the pid file. Once that is ready it is made the main process of the service
 // manager, and this one accepts nobody any more and ends when its sessions have.
 //
-// The child has a socket to this process. It writes a byte when it is ready, and waits for one, which says that the
-// service manager knows it.
+// The child has a socket to this process. It writes a byte when it is ready, and waits for one, which says that this
+// process has made way. What both have is this one's until then: the child touches neither the pid file nor the sockets'
+// names.
 
-// takeoverVar says to a process that it takes over: from which process, the descriptor of the socket, and that of the pid
-// file or -1.
+// takeoverVar says to a process that it takes over: from which process, the descriptor of the socket, and the descriptor
+// and the path of the pid file; -1 and nothing without one.
 const takeoverVar = "POSTERN_TAKE_OVER"
 
 // takeoverWait bounds how long the new process may take to be ready.
@@ -33,31 +36,43 @@ const takeoverWait = time.Minute
 
 // predecessor is the process that is taken over from.
 type predecessor struct {
-	conn *os.File
-	pid  *os.File // of its pid file; nil if there is none
+	conn    *os.File
+	pid     *os.File // of its pid file; nil if there is none
+	path    string   // of that
+	madeWay bool
+	again   bool // it wants us to be replaced in our turn
 }
 
 // newPredecessor returns nil for a process that takes nothing over. The variable is taken out of the environment.
 func newPredecessor() (*predecessor, error) {
 	text := os.Getenv(takeoverVar)
 	os.Unsetenv(takeoverVar)
-	var parent, conn, pid int
 	if text == "" {
 		return nil, nil
 	}
-	if _, err := fmt.Sscanf(text, "%d %d %d", &parent, &conn, &pid); err != nil {
-		return nil, fmt.Errorf("%s=%q: %w", takeoverVar, text, err)
+	words := strings.SplitN(text, " ", 4)
+	numbers := make([]int, 3)
+	for i := range numbers {
+		n, err := strconv.Atoi(words[min(i, len(words)-1)])
+		if err != nil || len(words) != 4 {
+			return nil, fmt.Errorf("%s=%q is not understood", takeoverVar, text)
+		}
+		numbers[i] = n
 	}
-	if parent != os.Getppid() {
-		return nil, nil // meant for another one
+	if numbers[0] != os.Getppid() {
+		return nil, errors.New("take-over: the process before has ended")
 	}
-	unix.CloseOnExec(conn)
-	p := &predecessor{conn: os.NewFile(uintptr(conn), "predecessor")}
-	if pid >= 0 {
-		unix.CloseOnExec(pid)
-		p.pid = os.NewFile(uintptr(pid), "pid file")
+	p := &predecessor{conn: passedFile(numbers[1], "predecessor"), path: words[3]}
+	if numbers[2] >= 0 {
+		p.pid = passedFile(numbers[2], "pid file")
 	}
 	return p, listen.Mine()
+}
+
+// passedFile makes a file of a descriptor that is not for our children.
+func passedFile(fd int, name string) *os.File {
+	unix.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), name)
 }
 
 // relieve tells the predecessor, if there is one, that we are ready, and waits until it has made way. If it has ended
@@ -72,19 +87,45 @@ func (l *instance) relieve() {
 	n, _ := p.conn.Read(one)
 	_ = p.conn.Close()
 	if n == 0 {
-		l.env.Log.Error("the process before has ended in the middle of the take-over")
+		l.env.Log.Error("take-over: the process before has ended")
 		_ = syscall.Kill(os.Getpid(), syscall.SIGTERM)
+		return
 	}
+	p.madeWay, p.again = true, one[0] != 0
+	if p.pid == nil {
+		return
+	}
+	if err := l.pidfile.Take(); err != nil {
+		l.env.Log.Error("pid file", "error", err)
+	}
+}
+
+// isHeir reports whether what we have is still that of the process before.
+func (l *instance) isHeir() bool { return l.predecessor != nil && !l.predecessor.madeWay }
+
+// openPidfile writes the pid file, or has that of the predecessor.
+func (l *instance) openPidfile() (err error) {
+	switch p := l.predecessor; {
+	case p != nil && p.pid != nil:
+		l.pidfile, err = pidfile.Adopt(p.path, p.pid, l.common.Accounts()...)
+	case l.common.Pidfile != "":
+		l.pidfile, err = pidfile.Write(l.common.Pidfile, l.common.Accounts()...)
+	}
+	return err
 }
 
 // successor is the process that takes over.
 type successor struct {
 	process *os.Process
 	conn    *os.File
+	again   bool // it is to be replaced as soon as it has taken over
 }
 
 // startSuccessor starts the program anew.
 func (l *instance) startSuccessor() (*successor, error) {
+	if os.Getpid() == 1 {
+		return nil, errors.New("the end of process 1 would end the new one, too")
+	}
 	h, err := l.env.Listeners.Handover()
 	if err != nil {
 		return nil, err
@@ -99,12 +140,12 @@ func (l *instance) startSuccessor() (*successor, error) {
 	for _, fd := range append(slices.Clone(h.FDs), pair[1]) {
 		files = append(files, uintptr(fd))
 	}
-	conn, pid := len(files)-1, -1
+	conn, pid, path := len(files)-1, -1, ""
 	if l.pidfile != nil {
-		files, pid = append(files, uintptr(l.pidfile.Descriptor())), len(files)
+		files, pid, path = append(files, uintptr(l.pidfile.Descriptor())), len(files), l.pidfile.Path()
 	}
 	env := append(os.Environ(), h.Env()...)
-	env = append(env, fmt.Sprintf("%s=%d %d %d", takeoverVar, os.Getpid(), conn, pid))
+	env = append(env, fmt.Sprintf("%s=%d %d %d %s", takeoverVar, os.Getpid(), conn, pid, path))
 	child, err := syscall.ForkExec(l.path, append([]string{os.Args[0]}, l.args...),
 		&syscall.ProcAttr{Env: append(env, l.notifier.env()...), Files: files})
 	if err != nil {
@@ -116,13 +157,14 @@ func (l *instance) startSuccessor() (*successor, error) {
 	return s, err
 }
 
-// wait returns when the process is ready, or why it is not.
+// wait returns when the process is ready, or why it is not; it has ended then.
 func (s *successor) wait() error {
 	timer := time.AfterFunc(takeoverWait, func() { _ = s.process.Kill() })
-	defer timer.Stop()
-	if n, _ := s.conn.Read(make([]byte, 1)); n == 1 {
+	n, _ := s.conn.Read(make([]byte, 1))
+	if timer.Stop() && n == 1 {
 		return nil
 	}
+	_ = s.process.Kill()
 	state, err := s.process.Wait()
 	if err == nil {
 		err = errors.New(state.String())
@@ -130,9 +172,14 @@ func (s *successor) wait() error {
 	return fmt.Errorf("the new process has ended before it was ready: %w", err)
 }
 
-// takeOver starts the process that is to take over, unless one is starting, or this one is about to end.
+// takeOver starts the process that is to take over. One that is starting is replaced in its turn.
 func (s *serving) takeOver() {
-	if s.state.n.Load() != ready || s.next != nil {
+	switch {
+	case s.next != nil:
+		s.next.again = true
+		return
+	case s.state.n.Load() != ready:
+		s.env.Log.Warn("no take-over: not ready yet, or about to end")
 		return
 	}
 	next, err := s.startSuccessor()
@@ -149,11 +196,8 @@ func (s *serving) takeOver() {
 func (s *serving) takenOver(err error) {
 	next := s.next
 	s.next = nil
-	if s.ctx.Err() != nil {
-		err = errors.Join(err, context.Canceled)
-	}
 	defer func() { _ = next.conn.Close() }()
-	if err != nil {
+	if err != nil || s.signaled {
 		s.env.Log.Error("no take-over", "error", err)
 		return
 	}
@@ -168,9 +212,18 @@ func (s *serving) takenOver(err error) {
 	if err := s.env.Listeners.Release(); err != nil {
 		s.env.Log.Warn("close listeners", "error", err)
 	}
-	_, _ = next.conn.Write(make([]byte, 1))
-	go func() { _, _ = next.process.Wait() }() // it may end first
+	word := []byte{0}
+	if next.again {
+		word[0] = 1
+	}
+	_, _ = next.conn.Write(word)
 	s.env.Log.Info("another process has taken over; sessions go on until they end", "pid", next.process.Pid)
+	go func() {
+		if state, err := next.process.Wait(); err == nil {
+			s.env.Log.Error("the process that had taken over has ended, and so does this one", "pid", next.process.Pid, "state", state.String())
+			s.cancel() // for the service manager to start another
+		}
+	}()
 	go func() {
 		s.whileSessions(s.ctx)
 		s.cancel()
@@ -205,19 +258,6 @@ func (l *instance) whileSessions(ctx context.Context) {
 	}
 }
 
-// openPidfile writes the pid file, or takes over that of the predecessor.
-func (l *instance) openPidfile() (err error) {
-	if l.common.Pidfile == "" {
-		return nil
-	}
-	if p := l.predecessor; p != nil && p.pid != nil {
-		l.pidfile, err = pidfile.Adopt(l.common.Pidfile, p.pid, l.common.Accounts()...)
-		return err
-	}
-	l.pidfile, err = pidfile.Write(l.common.Pidfile, l.common.Accounts()...)
-	return err
-}
-
 // env gives the variables of the service manager for a process that takes over.
 func (n *Notifier) env() []string {
 	if n.address == "" {
@@ -233,11 +273,14 @@ func (n *Notifier) env() []string {
 // MainPID tells the service manager that another process of the service is its main one from now on.
 func (n *Notifier) MainPID(pid int) { n.send("MAINPID=" + strconv.Itoa(pid)) }
 
-// ownPath returns the path of the program. After an upgrade another file is there.
+// ownPath returns the path of the program, by which an upgrade is found: links are not followed.
 func ownPath() string {
-	path, err := os.Executable()
-	if err != nil {
-		return ""
+	path, err := exec.LookPath(os.Args[0])
+	if err == nil {
+		path, err = filepath.Abs(path)
 	}
-	return strings.TrimSuffix(path, " (deleted)")
+	if err != nil {
+		path, _ = os.Executable()
+	}
+	return path
 }

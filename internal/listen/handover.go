@@ -16,6 +16,7 @@ import (
 type Handover struct {
 	FDs   []int // to be the first that the process gets, from firstPassed on
 	names []string
+	bound []string // numbers, among them, of those that Open has bound
 }
 
 // Handover gives the descriptors of all listeners; Close closes them. They are copies: the listeners stay as they are.
@@ -33,15 +34,38 @@ func (s Set) Handover() (*Handover, error) {
 				h.Close()
 				return nil, fmt.Errorf("listener %s: %w", name, err)
 			}
+			if !isPassed(l) {
+				h.bound = append(h.bound, strconv.Itoa(len(h.FDs)))
+			}
 			h.FDs, h.names = append(h.FDs, fd), append(h.names, name)
 		}
 	}
 	return h, nil
 }
 
+// boundVar says which of the descriptors are not the service manager's.
+const boundVar = "POSTERN_LISTEN_BOUND"
+
 // Env returns the variables that go with the descriptors, but for LISTEN_PID, which is not known yet: see Mine.
 func (h *Handover) Env() []string {
-	return []string{"LISTEN_FDS=" + strconv.Itoa(len(h.FDs)), "LISTEN_FDNAMES=" + strings.Join(h.names, ":")}
+	return []string{
+		"LISTEN_FDS=" + strconv.Itoa(len(h.FDs)), "LISTEN_FDNAMES=" + strings.Join(h.names, ":"), boundVar + "=" + strings.Join(h.bound, ":"),
+	}
+}
+
+// asBound makes a listener that was handed over what it was for the process that has bound it.
+func asBound(l net.Listener) (net.Listener, error) {
+	ul, ok := l.(*net.UnixListener)
+	if !ok {
+		return l, nil
+	}
+	ul.SetUnlinkOnClose(false)
+	path := ul.Addr().String()
+	st, err := lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	return &unixListener{UnixListener: ul, path: path, dev: st.Dev, ino: st.Ino}, nil
 }
 
 // Close closes the descriptors.
@@ -88,8 +112,9 @@ func dup(l net.Listener) (fd int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	return fd, control(raw, func(of int) (err error) {
+	err = control(raw, func(of int) (err error) {
 		fd, err = unix.FcntlInt(uintptr(of), unix.F_DUPFD_CLOEXEC, 0)
 		return err
 	})
+	return fd, err
 }

@@ -22,7 +22,8 @@ const firstPassed = 3
 // that all is checked before: a number out of the blue would have it close
 // descriptors of the Go runtime.
 func passed(requests []Request, log *slog.Logger) (Set, error) {
-	defer unsetenv("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
+	defer unsetenv("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID", boundVar)
+	bound := strings.Split(os.Getenv(boundVar), ":")
 	fdNames, err := passedNames(os.Getenv, os.Getpid())
 	if errors.Is(err, errNotForUs) {
 		log.Debug("passed listeners ignored", "cause", err)
@@ -50,7 +51,12 @@ func passed(requests []Request, log *slog.Logger) (Set, error) {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("passed descriptor %d (%s): %w", firstPassed+i, fdNames[i], err), set.Close())
 		}
-		set[fdNames[i]] = append(set[fdNames[i]], asPassed(l))
+		if !slices.Contains(bound, strconv.Itoa(i)) {
+			l = asPassed(l)
+		} else if l, err = asBound(l); err != nil {
+			return nil, errors.Join(fmt.Errorf("listener %s of the process before: %w", fdNames[i], err), set.Close())
+		}
+		set[fdNames[i]] = append(set[fdNames[i]], l)
 	}
 	return set, nil
 }

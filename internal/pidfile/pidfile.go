@@ -34,6 +34,7 @@ const attempts = 10
 
 // File is a pid file of this process. It stays open, and locked, until Remove.
 type File struct {
+	path string // absolute
 	dir  *os.Root
 	name string
 	f    *os.File
@@ -64,7 +65,7 @@ func open(path string, also []safedir.Account) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &File{dir: dir, name: filepath.Base(path)}, nil
+	return &File{path: path, dir: dir, name: filepath.Base(path)}, nil
 }
 
 // write makes a new file, locked and with the pid in it, and gives it its name.
@@ -208,8 +209,8 @@ func pidText(f *os.File) string {
 	return strconv.Itoa(pid)
 }
 
-// Adopt writes our pid into the file at path that another process, which ends, has written and passed on as f; the lock
-// comes with it. It fails, and writes nothing, if another file is there.
+// Adopt opens the pid file at path that another process has written, holds, and has passed on as f. It fails if another file
+// is there. Nothing is written before Take.
 func Adopt(path string, f *os.File, also ...safedir.Account) (*File, error) {
 	file, err := open(path, also)
 	if err != nil {
@@ -223,12 +224,6 @@ func Adopt(path string, f *os.File, also ...safedir.Account) (*File, error) {
 			err = errors.New("it is not the one that was passed on")
 		}
 	}
-	if err == nil {
-		err = f.Truncate(0)
-	}
-	if err == nil {
-		_, err = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
-	}
 	if err != nil {
 		file.close()
 		return nil, fmt.Errorf("pid file %s: %w", path, err)
@@ -236,10 +231,23 @@ func Adopt(path string, f *os.File, also ...safedir.Account) (*File, error) {
 	return file, nil
 }
 
+// Take writes our pid into a file that was adopted, once the other process has let go of it.
+func (p *File) Take() error {
+	lock(p.f) // it comes with the file where locks are those of open files, and not of processes
+	err := p.f.Truncate(0)
+	if err == nil {
+		_, err = p.f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	}
+	return err
+}
+
 // Descriptor is the one to pass on to a process that adopts the file.
 func (p *File) Descriptor() int { return int(p.f.Fd()) }
 
-// Leave leaves the file to the process that has adopted it.
+// Path returns where it is.
+func (p *File) Path() string { return p.path }
+
+// Leave leaves the file to the process that has adopted it, or was adopted from.
 func (p *File) Leave() { p.close() }
 
 // Remove removes the file, if it is still the one that Write made, and gives up

@@ -320,7 +320,13 @@ func TestAdopt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if info, err := os.Stat(path); err != nil || info.Size() != 100 || next.Path() != path {
+		t.Errorf("written too early: %v, %v at %s", info, err, next.Path())
+	}
 	first.Leave()
+	if err := next.Take(); err != nil {
+		t.Fatal(err)
+	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != fmt.Sprintf("%d\n", os.Getpid()) {
 		t.Errorf("%q, %v", text, err)
 	}
