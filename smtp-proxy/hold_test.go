@@ -128,19 +128,17 @@ func TestHoldFaultNamesThePlace(t *testing.T) {
 	b, held := testenv.StartBackend(t), testenv.StartBackend(t)
 	b.Extend("PIPELINING", "8BITMIME")
 	held.Extend("PIPELINING")
-	fails := ""
-	held.Answer(func(a testenv.Asked) string {
-		if a.Verb == fails {
-			return "close"
-		}
-		return ""
-	})
 	m := startMultiplexor(t, scanWith(t, "Qlook\nF\n"))
 	p := startProxyWith(t, listenSMTP, jsonLog, m.args(behind(b), "--hold=smtp://"+held.Addr, "--upstream-idle=0")...)
 	for i, test := range []struct{ verb, act string }{{"MAIL", "envelope"}, {"DATA", "data"}, {"none", "content"}, {".", "end of data"}} {
-		fails = test.verb
+		held.Answer(func(a testenv.Asked) string {
+			if a.Verb == test.verb {
+				return "close"
+			}
+			return ""
+		})
 		text := smallMessage
-		if fails == "none" {
+		if test.act == "content" {
 			text = "Subject: x\r\n\r\n\xc3\xbc\r\n.\r\n" // which the place does not take
 		}
 		c := greeted(t, p.addr)
