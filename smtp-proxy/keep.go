@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -42,6 +44,22 @@ func (s *settings) checkKept() error {
 func within(dir, path string) bool {
 	rel, err := filepath.Rel(dir, path)
 	return err == nil && filepath.IsLocal(rel)
+}
+
+// unkept says why the user who serves could keep nothing, if that is so.
+func (s *settings) unkept() []string {
+	if s.Multiplexor == "" || !s.keeps() {
+		return nil
+	}
+	dir := newKept(s, nil).Dir
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		dir = filepath.Dir(dir) // it is made when there is something to be kept
+	}
+	err := s.mayMake(dir)
+	if err == nil || errors.Is(err, fs.ErrNotExist) { // that was said of the directories
+		return nil
+	}
+	return []string{fmt.Sprintf("keep-dir: no message can be kept: %s: %v", dir, err)}
 }
 
 // newKept returns the directory where messages are kept.

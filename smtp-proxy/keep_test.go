@@ -109,6 +109,39 @@ func TestByChance(t *testing.T) {
 	}
 }
 
+// TestKeepDirCheck: --check warns where the user who serves could keep nothing.
+func TestKeepDirCheck(t *testing.T) {
+	t.Parallel()
+	base := testenv.ShortDir(t)
+	own, locked := testenv.DaemonDir(t, filepath.Join(base, "own")), filepath.Join(base, "locked")
+	if err := os.Mkdir(locked, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	account, drops := testenv.DaemonAccount()
+	if drops { // there are others who may be the one who serves: they can read it
+		if err := os.Chmod(locked, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := new(program)
+	for dir, want := range map[string]string{
+		own: "", filepath.Join(own, "kept"): "",
+		locked: locked, filepath.Join(locked, "kept"): locked,
+		filepath.Join(locked, "none", "kept"): "", // it is missed by the look at all directories
+	} {
+		p.settings = *parseSettings(t, "--keep-sample=1%", "--multiplexor=/m", "--keep-dir="+dir, "--user="+account)
+		var got []string
+		for _, text := range p.warnings(t.Context(), nil) {
+			if strings.HasPrefix(text, "keep-dir") {
+				got = append(got, text)
+			}
+		}
+		if want == "" && got != nil || want != "" && (len(got) != 1 || !strings.Contains(got[0], want+": permission denied")) {
+			t.Errorf("%s: %q", dir, got)
+		}
+	}
+}
+
 func TestKeepSettings(t *testing.T) {
 	for _, tt := range []struct{ arg, want string }{
 		{"--keep-dir=kept", "keep-dir: \"kept\" is no absolute path"},

@@ -164,22 +164,28 @@ func (s *settings) checkMaildir(path string, also ...safedir.Account) error {
 		}
 		parent = filepath.Dir(parent)
 	}
+	if denied := s.mayMake(parent); denied != nil {
+		return fmt.Errorf("%s is not there, and cannot be made: %s: %v", path, parent, denied)
+	}
+	return err // it is made at the start
+}
+
+// mayMake returns an error if none of the users who may be the one who serves can make anything in a directory.
+func (s *settings) mayMake(dir string) error {
 	denied := errors.New("no such user")
 	for _, user := range []string{s.User, daemon.UnitUser} {
 		account, lookup := privdrop.Lookup(user)
 		if lookup != nil {
 			continue
 		}
-		if denied = privdrop.As(account, func() error { return mayMake(parent) }); denied == nil {
-			return err // it is made at the start
+		denied = privdrop.As(account, func() error {
+			return unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+		})
+		if denied == nil {
+			return nil
 		}
 	}
-	return fmt.Errorf("%s is not there, and cannot be made: %s: %v", path, parent, denied)
-}
-
-// mayMake returns an error if we, as whom we seem to be, may make nothing in a directory.
-func mayMake(dir string) error {
-	return unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+	return denied
 }
 
 // open reads the keys, still as root.

@@ -27,7 +27,7 @@ func (p *program) warnings(ctx context.Context, listeners listen.Set) []string {
 			"see exec in smtp-proxy(8)")
 	}
 	if listeners == nil { // --check; what serves says so when it needs them
-		all = append(all, s.silent(ctx)...)
+		all = append(append(all, s.silent(ctx)...), s.unkept()...)
 		if text := s.Store.Silent(ctx); text != "" {
 			all = append(all, text)
 		}
