@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -23,17 +24,23 @@ type DigestCommand struct {
 const digestNone = 1
 
 // maxLogLine bounds a line that is read, in bytes. journalctl adds some kB to ours.
-const maxLogLine = 1 << 20
+const maxLogLine = 64 << 10
 
-func (c *DigestCommand) run(stdout, stderr io.Writer) int {
+// digest sums up a log.
+func (p *program) digest(stdout, stderr io.Writer) int {
+	c := &p.settings.Digest
 	d := digest.New(int(c.Rows))
-	err := c.read(d)
-	if err == nil && c.Format == "json" {
+	err := c.read(func(l logging.Line) {
+		if l.Program == "" || l.Program == programName || l.Program == p.settings.SyslogTag {
+			d.Add(l)
+		}
+	})
+	if c.Format == "json" {
 		e := json.NewEncoder(stdout)
 		e.SetIndent("", "  ")
-		err = e.Encode(d)
-	} else if err == nil {
-		err = d.Print(stdout)
+		err = errors.Join(err, e.Encode(d))
+	} else {
+		err = errors.Join(err, d.Print(stdout))
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "%s: error: %v\n", programName, err)
@@ -45,31 +52,37 @@ func (c *DigestCommand) run(stdout, stderr io.Writer) int {
 	return 0
 }
 
-// read adds all lines.
-func (c *DigestCommand) read(d *digest.Digest) error {
+// read gives all lines, of those files that can be read.
+func (c *DigestCommand) read(add func(logging.Line)) error {
 	if len(c.Files) == 0 {
-		return addLines(d, os.Stdin)
+		return readLog(os.Stdin, add)
 	}
+	var errs []error
 	for _, name := range c.Files {
 		f, err := os.Open(name)
+		if err == nil {
+			err = readLog(f, add)
+			_ = f.Close()
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// readLog gives the lines of one log, without those that are too long to be ours.
+func readLog(r io.Reader, add func(logging.Line)) error {
+	now, lines, tail := time.Now(), bufio.NewReaderSize(r, maxLogLine), false
+	for {
+		line, more, err := lines.ReadLine()
+		if err == io.EOF {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
-		err = addLines(d, f)
-		_ = f.Close()
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+		if !more && !tail {
+			add(logging.ParseLine(string(line), now))
 		}
+		tail = more
 	}
-	return nil
-}
-
-func addLines(d *digest.Digest, r io.Reader) error {
-	now := time.Now()
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, maxLogLine)
-	for lines.Scan() {
-		d.Add(logging.ParseLine(lines.Text(), now))
-	}
-	return lines.Err()
 }

@@ -182,7 +182,8 @@ func TestDigestOfTheLog(t *testing.T) {
 	c.cmd("XYZZY", "500")
 	testenv.Eventually(t, "the session is logged", func() bool { return strings.Contains(p.log.String(), "msg=session") })
 	file := filepath.Join(t.TempDir(), "log")
-	must(t, os.WriteFile(file, []byte(p.log.String()), 0o600))
+	others := "Jan  2 03:04:05 mx pop3-stamp[1]: login failed client=192.0.2.99\n" + strings.Repeat("x", 3*maxLogLine) + "\n"
+	must(t, os.WriteFile(file, []byte(others+p.log.String()), 0o600))
 	for _, tt := range []struct {
 		args   []string
 		status int
@@ -191,14 +192,14 @@ func TestDigestOfTheLog(t *testing.T) {
 		{[]string{file}, 0, []string{"accepted", "next hop  550 5.1.1 Unknown", "errors", "127.0.0.1", "smtp://" + b.Addr}},
 		{[]string{"--format=json", "--rows=0", file, file}, 0, []string{`"messages": 2`}},
 		{[]string{os.DevNull}, digestNone, []string{"0 lines"}},
-		{[]string{file + "x"}, digestNone, nil},
+		{[]string{file + "x", file}, digestNone, []string{"accepted"}},
 	} {
 		program := new(program)
 		program.settings = *parseSettings(t, append([]string{"log"}, tt.args...)...)
 		var out, errs strings.Builder
-		status := program.settings.Digest.run(&out, &errs)
-		if status != tt.status || (errs.String() == "") != (tt.want != nil) {
-			t.Errorf("%q: status %d, %s", tt.args, status, &errs)
+		status := program.digest(&out, &errs)
+		if status != tt.status || (errs.String() != "") != (len(tt.args) == 2 && status != 0) || strings.Contains(out.String(), "192.0.2.99") {
+			t.Errorf("%q: status %d, %s%s", tt.args, status, &errs, &out)
 		}
 		for _, want := range tt.want {
 			if !strings.Contains(out.String(), want) {

@@ -65,7 +65,7 @@ func (p *program) commands() map[string]func(stdout, stderr io.Writer) int {
 	all := p.heldCommands()
 	all["explain"] = p.explain
 	all["replay"] = p.replay
-	all["log"] = p.settings.Digest.run
+	all["log"] = p.digest
 	return all
 }
 

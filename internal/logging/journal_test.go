@@ -55,7 +55,7 @@ func journalChild() error {
 		if err != nil {
 			return err
 		}
-		log.Warn("to "+target, "k", "v", "peer-name", "a b")
+		log.Warn("to "+target+" x=y (z); w=1", "k", "v", "peer-name", "a b", "(no name)", "n")
 		testenv.Patient(conn)
 		buf := make([]byte, 1<<16)
 		n, err := conn.Read(buf)
@@ -74,7 +74,7 @@ func TestJournal(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	out, stderr, status := testenv.RunCmd(t, cmd)
 	for _, want := range []string{
-		"MESSAGE=to journal k=v peer-name=\"a b\"\n", "MESSAGE=to auto k=v peer-name=\"a b\"\n", "PRIORITY=4\n",
+		"MESSAGE=to journal x=y (z); w=1 k=v peer-name=\"a b\" \"(no name)\"=n\n", "MESSAGE=to auto x=y", "PRIORITY=4\n",
 		"POSTERN_K=v\n", "POSTERN_PEER_NAME=a b\n",
 		"SYSLOG_IDENTIFIER=postern-test\n", "SYSLOG_FACILITY=2\n",
 	} {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"log/syslog"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,14 +25,21 @@ const (
 	maxLine = 8192
 )
 
+// record is one line on its way.
+type record struct {
+	level slog.Level
+	line  []byte
+	attrs int // where its attributes begin, if it is one of lineHandler: no text of the message is taken for one
+}
+
 // A sender passes one line on; the line is its own afterwards only until it returns.
-type sender func(level slog.Level, line []byte) error
+type sender func(record) error
 
 // syslogSender uses the functions that carry the level.
 func syslogSender(w *syslog.Writer) sender {
-	return func(level slog.Level, text []byte) error {
-		line := string(text)
-		switch priority(level) {
+	return func(r record) error {
+		line := string(r.line)
+		switch priority(r.level) {
 		case syslog.LOG_ERR:
 			return w.Err(line)
 		case syslog.LOG_WARNING:
@@ -47,22 +55,25 @@ func syslogSender(w *syslog.Writer) sender {
 
 // journalSender sends the attributes as fields as well, so that journalctl can choose by them: POSTERN_CLIENT for client.
 func journalSender(facility syslog.Priority, tag string) sender {
-	return func(level slog.Level, line []byte) error {
+	return func(r record) error {
 		fields := map[string]string{
 			"SYSLOG_IDENTIFIER": tag,
 			"SYSLOG_FACILITY":   strconv.Itoa(int(facility >> 3)),
 		}
-		for key, value := range ParseLine(string(line), time.Time{}).Attrs {
-			fields[journalField(key)] = value
+		for key, value := range attrsOf(r) {
+			if !attrName.MatchString(key) {
+				continue // journal.Send would complain to standard error
+			}
+			fields["POSTERN_"+fieldName.Replace(strings.ToUpper(key))] = value
 		}
-		return journal.Send(string(line), journal.Priority(priority(level)), fields)
+		return journal.Send(string(r.line), journal.Priority(priority(r.level)), fields)
 	}
 }
 
-// journalField is the name of an attribute in the journal. systemd.journal-fields(7)
-func journalField(key string) string {
-	return "POSTERN_" + strings.NewReplacer("-", "_", ".", "_").Replace(strings.ToUpper(key))
-}
+var (
+	attrName  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,50}$`)
+	fieldName = strings.NewReplacer("-", "_", ".", "_") // systemd.journal-fields(7)
+)
 
 // priority maps levels to those of syslog(3).
 func priority(level slog.Level) syslog.Priority {
@@ -149,10 +160,12 @@ func (h *lineHandler) Handle(ctx context.Context, r slog.Record) error {
 	}
 	line := bytes.TrimSuffix(h.out.buf.Bytes(), []byte("\n"))
 	if h.json {
-		return h.out.send(r.Level, plainJSON(line))
+		return h.out.send(record{level: r.Level, line: plainJSON(line)})
 	}
-	text := strings.TrimSuffix(oneLine(shorten(r.Message, maxText))+" "+string(line), " ")
-	return h.out.send(r.Level, []byte(shorten(text, maxLine)))
+	text := oneLine(shorten(r.Message, maxText))
+	attrs := len(text)
+	text = shorten(strings.TrimSuffix(text+" "+string(line), " "), maxLine)
+	return h.out.send(record{level: r.Level, line: []byte(text), attrs: min(attrs, len(text))})
 }
 
 // WithAttrs returns a handler that adds the attributes to each record.

@@ -77,8 +77,8 @@ func New(o Options) (*slog.Logger, *Queue, error) {
 		return direct.Handle(context.Background(), r)
 	}
 	go q.run()
-	return slog.New(o.handler(func(level slog.Level, line []byte) error {
-		q.put(level, line)
+	return slog.New(o.handler(func(r record) error {
+		q.put(r)
 		return nil
 	})), q, nil
 }
@@ -89,7 +89,7 @@ func (o Options) open() (sender, error) {
 	if err != nil {
 		return nil, err
 	}
-	stderr := func(_ slog.Level, line []byte) error { return writeAll(o.Output, line) }
+	stderr := func(r record) error { return writeAll(o.Output, r.line) }
 	switch o.target() {
 	case Stderr:
 		return stderr, nil
@@ -123,11 +123,12 @@ func (o Options) dialSyslog(facility syslog.Priority) (*syslog.Writer, error) {
 
 // orElse passes on to second what first does not take.
 func orElse(first, second sender) sender {
-	return func(level slog.Level, line []byte) error {
-		if first(level, line) == nil {
+	return func(r record) error {
+		if first(r) == nil {
 			return nil
 		}
-		return second(level, append(line, '\n'))
+		r.line = append(r.line, '\n')
+		return second(r)
 	}
 }
 
@@ -147,9 +148,9 @@ type lineWriter struct {
 
 func (w lineWriter) Write(line []byte) (int, error) {
 	if w.json {
-		return len(line), w.send(slog.LevelInfo, plainJSON(line))
+		return len(line), w.send(record{level: slog.LevelInfo, line: plainJSON(line)})
 	}
-	return len(line), w.send(slog.LevelInfo, line)
+	return len(line), w.send(record{level: slog.LevelInfo, line: line})
 }
 
 func (o Options) target() string {

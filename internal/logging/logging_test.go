@@ -244,7 +244,7 @@ func TestConcurrent(t *testing.T) {
 }
 
 func BenchmarkLine(b *testing.B) {
-	log := slog.New(newLineHandler(Options{Level: slog.LevelInfo}, func(slog.Level, []byte) error { return nil }))
+	log := slog.New(newLineHandler(Options{Level: slog.LevelInfo}, func(record) error { return nil }))
 	b.ReportAllocs()
 	for b.Loop() {
 		log.Info("accepted", "session", "3f1c", "client", "192.0.2.1", "bytes", 12345)

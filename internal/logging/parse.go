@@ -12,28 +12,38 @@ import (
 // A Line is a record as who reads a log gets it.
 type Line struct {
 	Time    time.Time // zero if the line does not say
+	Program string    // name in syslog or journal; empty if the line does not say
 	Message string
 	Attrs   map[string]string // times in seconds, or as 1.5s
 }
 
 var (
-	// A line of a syslog file, of journalctl, or of journalctl with -o short-iso.
-	syslogLine = regexp.MustCompile(`^(?:(\d{4}-\d\d-\d\dT\S+)|([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d)) \S+ [^\s:\[]+(?:\[\d+\])?: (.*)$`)
+	// A line of a syslog file, or of journalctl with -o short and its like: time, host, program, message.
+	syslogLine = regexp.MustCompile(`^(\d{4}-\d\d-\d\dT\S+|[A-Z][a-z]{2} [ \d]\d [\d:.]+|[A-Z][a-z]{2} \d{4}-\d\d-\d\d \S+ \S+|\d+\.\d+|\[ *[\d.]+\]) (?:\S+ )?([^\s:\[]+)(?:\[\d+\])?: (.*)$`)
 	// The first attribute of a text.
 	firstAttr = regexp.MustCompile(`(?:^| )[A-Za-z][\w.-]*=`)
 )
 
 // ParseLine reads a line of a log, in each form that there is: text or JSON, as written to standard error, by syslog, by
-// journalctl, and by journalctl with -o json. A time without a year is of the last twelve months before now. A text that
-// is none of ours is a message.
+// journalctl with -o short and its like or cat, and with -o json. A time without a year is of the last twelve months before
+// now. A text that is none of ours is a message.
 func ParseLine(text string, now time.Time) Line {
 	if strings.HasPrefix(text, "{") {
-		return parseJSON(text, now)
-	}
-	if m := syslogLine.FindStringSubmatch(text); m != nil {
-		l := ParseLine(m[3], now)
-		l.Time = parseTime(m[1]+m[2], now)
+		if l, ok := parseExport(text, now); ok {
+			return l
+		}
+	} else if m := syslogLine.FindStringSubmatch(text); m != nil {
+		l := parseRecord(m[3], now)
+		l.Time, l.Program = parseTime(m[1], now), strings.TrimSuffix(m[2], ".service")
 		return l
+	}
+	return parseRecord(text, now)
+}
+
+// parseRecord reads what we have written.
+func parseRecord(text string, now time.Time) Line {
+	if strings.HasPrefix(text, "{") {
+		return parseJSON(text, now)
 	}
 	message, attrs := splitText(text)
 	if at, ok := attrs["time"]; ok && message == "" {
@@ -46,12 +56,25 @@ func ParseLine(text string, now time.Time) Line {
 	return Line{Message: message, Attrs: attrs}
 }
 
+// attrsOf returns the attributes of a record of lineHandler.
+func attrsOf(r record) map[string]string {
+	text := string(r.line[r.attrs:])
+	if strings.HasPrefix(text, "{") {
+		return parseJSON(text, time.Time{}).Attrs
+	}
+	_, attrs := splitText(text)
+	return attrs
+}
+
 // parseTime returns the zero time for what it does not know.
 func parseTime(text string, now time.Time) time.Time {
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05-0700"} {
-		if t, err := time.Parse(layout, text); err == nil {
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05-0700", "Mon 2006-01-02 15:04:05 MST"} {
+		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
 			return t
 		}
+	}
+	if s, err := strconv.ParseFloat(text, 64); err == nil {
+		return time.UnixMicro(int64(s * 1e6))
 	}
 	t, err := time.ParseInLocation("2006 Jan _2 15:04:05", fmt.Sprint(now.Year(), " ", text), now.Location())
 	switch {
@@ -92,18 +115,29 @@ func splitText(text string) (message string, attrs map[string]string) {
 	}
 }
 
-// parseJSON reads an object of ours, or one of journalctl with a line of ours in it.
+// parseExport reads an object of journalctl.
+func parseExport(text string, now time.Time) (l Line, ok bool) {
+	var object struct {
+		Message *string `json:"MESSAGE"`
+		Program string  `json:"SYSLOG_IDENTIFIER"`
+		Time    string  `json:"__REALTIME_TIMESTAMP"` // in microseconds
+	}
+	if json.Unmarshal([]byte(text), &object) != nil || object.Message == nil {
+		return l, false
+	}
+	l = parseRecord(*object.Message, now)
+	l.Program = object.Program
+	if us, err := strconv.ParseInt(object.Time, 10, 64); err == nil {
+		l.Time = time.UnixMicro(us)
+	}
+	return l, true
+}
+
+// parseJSON reads an object of ours.
 func parseJSON(text string, now time.Time) Line {
 	var object map[string]any
 	if json.Unmarshal([]byte(text), &object) != nil {
 		return Line{Message: text}
-	}
-	if message, ok := object["MESSAGE"].(string); ok {
-		l := ParseLine(message, now)
-		if us, err := strconv.ParseInt(fmt.Sprint(object["__REALTIME_TIMESTAMP"]), 10, 64); err == nil {
-			l.Time = time.UnixMicro(us)
-		}
-		return l
 	}
 	l := Line{Attrs: map[string]string{}}
 	for key, value := range object {

@@ -15,7 +15,7 @@ func TestParseWhatIsLogged(t *testing.T) {
 		for _, target := range []string{"standard error", "syslog"} {
 			for _, text := range texts {
 				var lines []string
-				send := func(_ slog.Level, line []byte) error { lines = append(lines, string(line)); return nil }
+				send := func(r record) error { lines = append(lines, string(r.line)); return nil }
 				o := Options{Format: format, Level: slog.LevelInfo}
 				handler := newLineHandler(o, send)
 				if target == "standard error" {
@@ -42,20 +42,26 @@ func TestParseLine(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for text, want := range map[string]Line{
 		"": {}, "stopped": {Message: "stopped"}, "{": {Message: "{"}, "=": {Message: "="},
-		"time=2026-01-02T03:04:05Z level=INFO msg=stopped":                                     {Time: at, Message: "stopped"},
-		"Jan  2 03:04:05 mx smtp-proxy[1]: stopped":                                            {Time: at, Message: "stopped"},
-		"Dec 31 03:04:05 mx smtp-proxy: stopped":                                               {Time: at.AddDate(0, 0, -2), Message: "stopped"},
-		"2026-01-02T03:04:05+0000 mx smtp-proxy[1]: stopped":                                   {Time: at, Message: "stopped"},
-		"2026-01-02T03:04:05.000+00:00 mx smtp-proxy[1]: stopped":                              {Time: at, Message: "stopped"},
-		`{"time":"2026-01-02T03:04:05Z","level":"INFO","msg":"stopped"}`:                       {Time: at, Message: "stopped"},
-		`{"MESSAGE":"stopped","__REALTIME_TIMESTAMP":"1767323045000000","PRIORITY":"6"}`:       {Time: at, Message: "stopped"},
-		"message size=1 size=2 a=\"cut":                                                        {Message: "message", Attrs: map[string]string{"size": "1", "a": "cut"}},
-		"message to=\"a b\" what behind":                                                       {Message: "message", Attrs: map[string]string{"to": "a b"}},
-		`{"MESSAGE":"{\"msg\":\"refused\",\"duration\":0.25}","__REALTIME_TIMESTAMP":"later"}`: {Message: "refused", Attrs: map[string]string{"duration": "0.25"}},
+		"time=2026-01-02T03:04:05Z level=INFO msg=stopped":                                                                {Time: at, Message: "stopped"},
+		"Jan  2 03:04:05 mx smtp-proxy[1]: stopped":                                                                       {Time: at, Program: "smtp-proxy", Message: "stopped"},
+		"Jan  2 03:04:05.123456 mx smtp-proxy[1]: stopped":                                                                {Time: at.Add(123456 * time.Microsecond), Program: "smtp-proxy", Message: "stopped"},
+		"Fri 2026-01-02 03:04:05 UTC mx smtp-proxy.service[1]: stopped":                                                   {Time: at, Program: "smtp-proxy", Message: "stopped"},
+		"1767323045.000000 mx smtp-proxy[1]: stopped":                                                                     {Time: at, Program: "smtp-proxy", Message: "stopped"},
+		"[  12.345678] mx smtp-proxy[1]: stopped":                                                                         {Program: "smtp-proxy", Message: "stopped"},
+		"Jan  2 03:04:05 smtp-proxy[1]: stopped":                                                                          {Time: at, Program: "smtp-proxy", Message: "stopped"},
+		"Jan  2 03:04:05 mx other[1]: Jan  2 03:04:05 mx smtp-proxy[1]: stopped":                                          {Time: at, Program: "other", Message: "Jan  2 03:04:05 mx smtp-proxy[1]: stopped"},
+		"Dec 31 03:04:05 mx smtp-proxy: stopped":                                                                          {Time: at.AddDate(0, 0, -2), Program: "smtp-proxy", Message: "stopped"},
+		"2026-01-02T03:04:05+0000 mx smtp-proxy[1]: stopped":                                                              {Time: at, Program: "smtp-proxy", Message: "stopped"},
+		"2026-01-02T03:04:05.000+00:00 mx smtp-proxy[1]: stopped":                                                         {Time: at, Program: "smtp-proxy", Message: "stopped"},
+		`{"time":"2026-01-02T03:04:05Z","level":"INFO","msg":"stopped"}`:                                                  {Time: at, Message: "stopped"},
+		`{"MESSAGE":"stopped","SYSLOG_IDENTIFIER":"smtp-proxy","__REALTIME_TIMESTAMP":"1767323045000000","PRIORITY":"6"}`: {Time: at, Program: "smtp-proxy", Message: "stopped"},
+		"message size=1 size=2 a=\"cut":                                                                                   {Message: "message", Attrs: map[string]string{"size": "1", "a": "cut"}},
+		"message to=\"a b\" what behind":                                                                                  {Message: "message", Attrs: map[string]string{"to": "a b"}},
+		`{"MESSAGE":"{\"msg\":\"refused\",\"duration\":0.25}","__REALTIME_TIMESTAMP":"later"}`:                            {Message: "refused", Attrs: map[string]string{"duration": "0.25"}},
 	} {
 		l := ParseLine(text, now)
-		if !l.Time.Equal(want.Time) || l.Message != want.Message || !maps.Equal(l.Attrs, want.Attrs) {
-			t.Errorf("%q: %v %q %q", text, l.Time, l.Message, l.Attrs)
+		if !l.Time.Equal(want.Time) || l.Program != want.Program || l.Message != want.Message || !maps.Equal(l.Attrs, want.Attrs) {
+			t.Errorf("%q: %v %q %q %q", text, l.Time, l.Program, l.Message, l.Attrs)
 		}
 	}
 }

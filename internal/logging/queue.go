@@ -1,9 +1,9 @@
 package logging
 
 import (
+	"bytes"
 	"errors"
 	"io"
-	"log/slog"
 	"sync"
 	"syscall"
 	"time"
@@ -19,7 +19,7 @@ const flushWait = time.Second
 // nobody reads. Who logs never waits for it: a line that finds no room is dropped
 // and counted, and the log says how many were when there is room again.
 type Queue struct {
-	send func(level slog.Level, line []byte) error
+	send sender
 	tell func(dropped uint64) error // writes the line about it, past the queue
 
 	mu      sync.Mutex
@@ -32,27 +32,22 @@ type Queue struct {
 	done    chan struct{}
 }
 
-// record is one line on its way.
-type record struct {
-	level slog.Level
-	line  []byte
-}
-
-func newQueue(send func(slog.Level, []byte) error) *Queue {
+func newQueue(send sender) *Queue {
 	return &Queue{send: send, more: make(chan struct{}, 1), done: make(chan struct{})}
 }
 
 // put appends a copy of the line, if there is room.
-func (q *Queue) put(level slog.Level, line []byte) {
+func (q *Queue) put(r record) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed || q.size+len(line) > queueRoom {
+	if q.closed || q.size+len(r.line) > queueRoom {
 		q.dropped++
 		q.untold++
 		return
 	}
-	q.size += len(line)
-	q.todo = append(q.todo, record{level, append([]byte(nil), line...)})
+	r.line = bytes.Clone(r.line)
+	q.size += len(r.line)
+	q.todo = append(q.todo, r)
 	q.wake()
 }
 
@@ -74,7 +69,7 @@ func (q *Queue) run() {
 		closed := q.closed
 		q.mu.Unlock()
 		for _, r := range batch {
-			q.sent(r, q.send(r.level, r.line))
+			q.sent(r, q.send(r))
 		}
 		switch {
 		case len(batch) > 0:

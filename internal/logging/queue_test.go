@@ -189,10 +189,10 @@ func (m *moody) Write(p []byte) (int, error) {
 // The line about dropped ones is itself tried again.
 func TestDroppedAreSaidLater(t *testing.T) {
 	m := &moody{}
-	q := newQueue(func(_ slog.Level, line []byte) error { return writeAll(m, line) })
+	q := newQueue(func(r record) error { return writeAll(m, r.line) })
 	q.tell = func(n uint64) error { return writeAll(m, fmt.Appendf(nil, "dropped %d\n", n)) }
 	for range 3 {
-		q.put(0, []byte("x\n"))
+		q.put(record{line: []byte("x\n")})
 	}
 	go q.run()
 	testenv.Eventually(t, "three lines dropped", func() bool { return q.Dropped() == 3 })
@@ -201,7 +201,7 @@ func TestDroppedAreSaidLater(t *testing.T) {
 	m.well = true
 	q2 := newQueue(q.send)
 	q2.tell, q2.untold = q.tell, m2
-	q2.put(0, []byte("y\n"))
+	q2.put(record{line: []byte("y\n")})
 	go q2.run()
 	flush(t, q2)
 	if got := m.String(); got != "y\ndropped 3\n" {

@@ -9,7 +9,7 @@ import (
 // Relay returns a queue for what a tool says on w, which may be a pipe that nobody reads: who writes to it never waits.
 // It is to be closed before the program ends.
 func Relay(name string, w io.Writer) *Queue {
-	q := newQueue(func(_ slog.Level, text []byte) error { return writeAll(w, text) })
+	q := newQueue(func(r record) error { return writeAll(w, r.line) })
 	q.tell = func(n uint64) error {
 		return writeAll(w, fmt.Appendf(nil, "%s: %d messages were dropped\n", name, n))
 	}
@@ -19,6 +19,6 @@ func Relay(name string, w io.Writer) *Queue {
 
 // Write appends a copy of a text, if there is room. It always succeeds.
 func (q *Queue) Write(text []byte) (int, error) {
-	q.put(slog.LevelInfo, text)
+	q.put(record{level: slog.LevelInfo, line: text})
 	return len(text), nil
 }

@@ -53,7 +53,7 @@ const (
 	procNoNewPrivsEnable = 1
 )
 
-// Protect keeps what is in the memory of this process and of all it starts from processes of the same account: they
+// Protect keeps what is in the memory of this process, until it becomes another program, from processes of the same account: they
 // cannot trace it, and no core is written.
 func Protect() error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {

@@ -32,6 +32,9 @@ type Digest struct {
 	Held     []Message      `json:"held"` // the last ones
 }
 
+// maxNames bounds outcomes, and next hops.
+const maxNames = 1000
+
 // New makes one of no lines, with so many rows of a table and messages in a list at most.
 func New(rows int) *Digest {
 	return &Digest{rows: rows, Outcomes: []*Outcome{}, Slow: []Message{}, Servers: []*Server{}, Held: []Message{}}
@@ -190,15 +193,17 @@ func seconds(text string) float64 {
 	return d.Seconds()
 }
 
-// find returns the element that f looks for. One that is not there is appended, as long as there are not too many.
+// find returns the element that f looks for. One that is not there is appended, as long as there are not too many, which
+// are none of the log of a proxy.
 func find[T any](all *[]*T, f func(*T) bool) *T {
 	if i := slices.IndexFunc(*all, f); i >= 0 {
 		return (*all)[i]
 	}
-	if len(*all) < maxKinds {
-		*all = append(*all, new(T))
+	t := new(T)
+	if len(*all) < maxNames {
+		*all = append(*all, t)
 	}
-	return (*all)[len(*all)-1]
+	return t
 }
 
 // last returns the last n elements.
