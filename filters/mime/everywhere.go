@@ -31,7 +31,7 @@ func (w *walker) fieldAnywhere(part *Part, b []byte, pos, next int, line []byte)
 	if k != contentType && k != contentDisposition {
 		return next, nil
 	}
-	for next < len(b) && (b[next] == ' ' || b[next] == '\t') && next-pos < w.lim.PartHeader {
+	for next < len(b) && (b[next] == ' ' || b[next] == '\t') {
 		_, next = lineAt(b, next)
 	}
 	start := pos + len(line) - len(bytes.TrimLeft(line, " \t\ufeff")) + colon + 1

@@ -21,7 +21,7 @@ var kinds = map[string]kind{
 	"content-transfer-encoding": contentEncoding,
 }
 
-// longestName bounds what is looked at for the name of a field.
+// longestName bounds the letters of a name that might be one of these.
 const longestName = 64
 
 // field is a field that matters, as some reader sees it.
@@ -99,18 +99,13 @@ func parseHeader(b []byte, limit int) (h header, ok bool) {
 			return p.h, false
 		}
 		if next > limit {
-			if len(p.h.ends) > 0 {
-				return p.h, true
-			}
 			return p.h, false
 		}
 		if len(line) == 0 {
 			p.finish(pos)
 			p.h.ends = append([]end{{next, ""}}, p.h.ends...)
-			if p.h.lines == 0 {
-				p.behindBlank(next, limit)
-			}
-			return p.h, !p.h.tooMuch()
+			ok = p.h.lines > 0 || p.behindBlank(next, limit)
+			return p.h, ok && !p.h.tooMuch()
 		}
 		p.line(line, pos, next)
 		pos = next
@@ -170,36 +165,33 @@ func (p *headerParser) folded(line []byte, pos, next int) {
 		return
 	}
 	k, _ := whichField(name)
-	if k == otherField || !plausible(k, trimmed[colon+1:]) || len(p.h.fields) > maxInner {
+	if k == otherField || !plausible(k, trimmed[colon+1:]) {
 		return
 	}
 	// Such a line continues a field, as DKIM-Signature lists names of fields. Here it has a value of that field.
 	value := trimmed[colon+1:]
-	for rest := next; rest < len(p.b); {
+	for rest := next; rest < len(p.b) && len(value) <= maxFieldBytes; {
 		more, after := lineAt(p.b, rest)
 		if len(more) == 0 || more[0] != ' ' && more[0] != '\t' {
 			break
 		}
 		value, rest = p.b[pos+len(line)-len(trimmed)+colon+1:after], after
-		if len(value) > maxValue {
-			break
-		}
 	}
-	p.h.fields = append(p.h.fields, field{k, value, "a field in a line that continues another"})
+	p.h.add(field{k, value, "a field in a line that continues another"})
 }
 
-// maxValue and maxInner bound the value of a field that stands inside another, and how many such are looked at.
-const (
-	maxValue = 4 << 10
-	maxInner = 32
-)
-
-// maxFields and maxFieldBytes bound the fields that matter in one header. No software makes more than one of a kind, and
-// Postfix cuts a field off at 100 KiB.
+// maxFields and maxFieldBytes bound the fields that matter in one header, in all its readings. No software makes more than
+// one of a kind, and Postfix cuts a field off at 100 KiB.
 const (
 	maxFields     = 1000
 	maxFieldBytes = 256 << 10
 )
+
+// add adds a field.
+func (h *header) add(f field) {
+	h.fields = append(h.fields, f)
+	h.size += len(f.value)
+}
 
 func (h *header) tooMuch() bool { return len(h.fields) > maxFields || h.size > maxFieldBytes }
 
@@ -222,31 +214,28 @@ func (p *headerParser) alsoEnds(at int, view string) {
 func (p *headerParser) finish(pos int) {
 	if p.read {
 		p.open.value = bytes.TrimRight(p.b[p.start:pos], "\r\n")
-		p.h.fields = append(p.h.fields, p.open)
-		p.h.size += len(p.open.value)
+		p.h.add(p.open)
 		p.read = false
 	}
 }
 
-// behindBlank looks for a header behind empty lines, which some readers skip.
-func (p *headerParser) behindBlank(pos, limit int) {
+// behindBlank looks for a header behind empty lines, which some readers skip; ok is that of parseHeader.
+func (p *headerParser) behindBlank(pos, limit int) (ok bool) {
 	const view = "empty lines in front of the header"
-	at, ok := beginsWithField(p.b[pos:])
-	if !ok || at > limit {
-		return
+	at, begins := beginsWithField(p.b[pos:])
+	if !begins {
+		return true
 	}
 	pos += at
 	h, ok := parseHeader(p.b[pos:], limit)
-	if !ok {
-		return
-	}
 	for _, f := range h.fields {
 		f.view = view
-		p.h.fields = append(p.h.fields, f)
+		p.h.add(f)
 	}
 	for _, e := range h.ends {
 		p.h.ends = append(p.h.ends, end{pos + e.at, view})
 	}
+	return ok
 }
 
 // firstLines is how many lines of a body are looked at for fields that some readers still take for the header.
@@ -308,14 +297,19 @@ func fieldName(line []byte) (name []byte, colon int) {
 // whichField recognises a field by its name, also where control bytes, white space, a comment or other bytes stand in
 // it that do not belong there; odd says that not every reader would.
 func whichField(name []byte) (k kind, odd string) {
-	if len(name) > longestName || len(name) < len("content-type") {
+	if len(name) < len("content-type") {
 		return otherField, ""
 	}
-	if k, ok := kinds[strings.ToLower(string(name))]; ok {
-		return k, ""
+	if len(name) <= longestName {
+		if k, ok := kinds[strings.ToLower(string(name))]; ok {
+			return k, ""
+		}
 	}
 	plain := make([]byte, 0, longestName)
 	for _, c := range name {
+		if len(plain) == longestName {
+			return otherField, ""
+		}
 		switch {
 		case c == '_':
 			plain = append(plain, '-')
@@ -331,7 +325,10 @@ func whichField(name []byte) (k kind, odd string) {
 
 // plausible reports whether value looks like one of a field of that kind.
 func plausible(k kind, value []byte) bool {
-	v := strings.ToLower(strings.TrimSpace(string(value[:min(len(value), 200)])))
+	if len(value) > maxFieldBytes {
+		return true // and more than is read
+	}
+	v := strings.ToLower(strings.TrimSpace(string(value)))
 	switch k {
 	case contentType:
 		kind, _, ok := strings.Cut(v, "/")

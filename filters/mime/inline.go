@@ -19,7 +19,10 @@ func (w *walker) inline(part *Part, t text) error {
 
 // file shows a name and a content that were found in a text.
 func (w *walker) file(part *Part, name []byte, content []byte) error {
-	for _, n := range nameReadings(string(bytes.TrimSpace(name))) {
+	if len(name) > maxFieldBytes {
+		return ErrWork
+	}
+	for _, n := range w.nameReadings(string(bytes.TrimSpace(name))) {
 		if err := w.name(part, n); err != nil {
 			return err
 		}
@@ -149,9 +152,9 @@ func decodeYEnc(b []byte) []byte {
 // binhexed finds "(This file must be converted with BinHex 4.0)".
 func (w *walker) binhexed(part *Part, t text) error {
 	return w.lines(t, "(This file must be converted with BinHex", func(_, behind []byte) (int, error) {
-		name, content, taken := decodeBinHex(behind)
-		if err := w.spend(taken); err != nil || name == nil {
-			return taken, err
+		name, content, taken, err := w.binhex(behind)
+		if err != nil || name == nil {
+			return 0, err // the next such line may be the right one
 		}
 		return taken, w.file(part, name, content)
 	})
@@ -170,30 +173,40 @@ var binhexValues = func() (t [256]byte) {
 	return t
 }()
 
-// decodeBinHex returns the name and the data fork of the file behind the first colon, which must be near, nil if there
-// is none; and how many bytes it took.
-func decodeBinHex(b []byte) (name, content []byte, taken int) {
-	start := bytes.IndexByte(b[:min(len(b), 1000)], ':')
+// binhex returns the name and the data fork of the file behind the first colon, which must be near, nil if there is
+// none; and how many bytes it took.
+func (w *walker) binhex(b []byte) (name, content []byte, taken int, err error) {
+	const near = 1000
+	start := bytes.IndexByte(b[:min(len(b), near)], ':')
 	if start < 0 {
-		return nil, nil, 0
+		if len(b) > near {
+			w.differ("a BinHex file that begins late")
+		}
+		return nil, nil, 0, nil
 	}
 	taken = len(b)
 	if end := bytes.IndexByte(b[start+1:], ':'); end >= 0 {
 		taken = start + 1 + end
 	}
-	d := expandRuns(sixBits(b[start+1 : taken]))
+	if err := w.spend(taken); err != nil {
+		return nil, nil, 0, err
+	}
+	d, ok := expandRuns(sixBits(b[start+1 : taken]))
+	if !ok {
+		return nil, nil, 0, ErrWork
+	}
 	if len(d) == 0 || len(d) < int(d[0])+20 {
-		return nil, nil, taken
+		return nil, nil, taken, nil
 	}
 	n := int(d[0])
 	name, d = d[1:1+n], d[1+n:]
 	// A zero, type, creator, flags, the lengths of both forks and a checksum.
 	size := int(d[11])<<24 | int(d[12])<<16 | int(d[13])<<8 | int(d[14])
 	if len(d) < 21 {
-		return name, nil, taken
+		return name, nil, taken, nil
 	}
 	d = d[21:]
-	return name, d[:min(max(size, 0), len(d))], taken
+	return name, d[:min(max(size, 0), len(d))], taken, nil
 }
 
 // sixBits puts the bits of the characters together.
@@ -214,12 +227,15 @@ func sixBits(b []byte) []byte {
 	return out
 }
 
-// expandRuns expands byte, 0x90, count.
-func expandRuns(b []byte) []byte {
+// expandRuns expands byte, 0x90, count; ok is false if that gives very much.
+func expandRuns(b []byte) (out []byte, ok bool) {
 	const mark = 0x90
 	most := 4*len(b) + 1<<20
-	out := make([]byte, 0, len(b))
-	for i := 0; i < len(b) && len(out) < most; i++ {
+	out = make([]byte, 0, len(b))
+	for i := 0; i < len(b); i++ {
+		if len(out) >= most {
+			return nil, false
+		}
 		if b[i] != mark || i+1 == len(b) {
 			out = append(out, b[i])
 			continue
@@ -232,5 +248,5 @@ func expandRuns(b []byte) []byte {
 			out = append(out, bytes.Repeat(out[len(out)-1:], int(b[i])-1)...)
 		}
 	}
-	return out
+	return out, true
 }

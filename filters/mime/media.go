@@ -34,6 +34,9 @@ func mediaOf(values []string, fallback string) media {
 		}
 		for _, p := range params {
 			if p.key == "boundary" {
+				if len(p.raw) == maxRaw {
+					m.differ("a boundary that is too long")
+				}
 				boundaries.add(rawBoundaries(p.raw)...)
 			}
 		}
@@ -139,7 +142,7 @@ func rawBoundaries(raw string) []string {
 	if i := strings.IndexByte(raw, '('); i >= 0 {
 		out.add(strings.TrimSpace(raw[:i]))
 	}
-	for _, item := range strings.SplitN(raw, ",", 4) {
+	for _, item := range strings.Split(raw, ",") {
 		out.add(strings.Trim(item, "\" \t"))
 	}
 	return out.list

@@ -73,11 +73,16 @@ func yencoded(s string) string {
 
 // binhexed is BinHex 4.0 of a file, without its runs and checksums.
 func binhexed(name, s string) string {
+	return packedBinHex(name, strings.ReplaceAll(s, "\x90", "\x90\x00"), len(s))
+}
+
+// packedBinHex is that of a file whose content is packed already, from n bytes.
+func packedBinHex(name, packed string, n int) string {
 	data := append([]byte{byte(len(name))}, name...)
 	data = append(data, 0)
 	data = append(data, "TYPECREA\x00\x00"...)
-	data = append(data, 0, 0, 0, byte(len(s)), 0, 0, 0, 0, 0, 0)
-	data = bytes.ReplaceAll(append(data, s...), []byte{0x90}, []byte{0x90, 0})
+	data = append(data, byte(n>>24), byte(n>>16), byte(n>>8), byte(n), 0, 0, 0, 0, 0, 0)
+	data = append(bytes.ReplaceAll(data, []byte{0x90}, []byte{0x90, 0}), packed...)
 	var b strings.Builder
 	for i := 0; i < len(data); i += 3 {
 		var g [3]byte
@@ -271,6 +276,8 @@ func TestContents(t *testing.T) {
 		{"eml as text", mixed("Content-Type: text/plain; name=a.eml\nContent-Transfer-Encoding: base64\n\n" + encode64(inner) + "\n")},
 		{"multipart in base64", "Content-Transfer-Encoding: base64\nContent-Type: multipart/mixed; boundary=c\n\n" +
 			encode64("--c\n"+hidden+"--c--\n") + "\n"},
+		{"multipart in the second of two encodings", "Content-Transfer-Encoding: base64\nContent-Transfer-Encoding: quoted-printable\n" +
+			"Content-Type: multipart/mixed; boundary=c\n\n" + strings.NewReplacer("=", "=3D", "e", "=65").Replace("--c\n"+hidden+"--c--\n")},
 		{"base64", encoded("base64", e)},
 		{"base64 in capitals with white space", encoded(" BASE64 ", e)},
 		{"base64 with a comment", encoded("base64 (really)", e)},
@@ -410,11 +417,79 @@ func TestFieldsAreBounded(t *testing.T) {
 		{"a field as large as Postfix lets pass", pieces(10_000), nil},
 		{"a field that is larger", pieces(30_000), ErrHeader},
 		{"several fields", part(strings.Repeat("Content-Type: x/y; name="+strings.Repeat("a", 1000)+"\n", 300)), ErrHeader},
+		{"a field inside another", "X: y\n Content-Type: a/b; x=" + strings.Repeat("x", 300<<10) + "\n\nx\n", ErrHeader},
+		{"fields inside another", "X: y" + strings.Repeat("\n Content-Type: a/b; x="+strings.Repeat("x", 1000), 300) + "\n\nx\n", ErrHeader},
+		{"fields behind an empty line", mixed("\n" + strings.Repeat("Content-Type: a/b; x="+strings.Repeat("x", 1000)+"\n", 300) + "\nx\n"), ErrHeader},
+		{"a field in a text", mixed("Content-Type: a/b\nContent-Type: c/d\n\nx\nContent-Type: a/b" + strings.Repeat("; name*0=a", 30_000) + "\n"), ErrHeader},
 		{"parameters of all parts", parts(strings.Repeat("; name=a", 1000)), ErrWork},
 		{"words of all parts", parts("; name=\"" + strings.Repeat(word, 5000) + "\""), ErrWork},
 	} {
 		if _, err := Walk([]byte(tt.message), Limits{}, Viewer{}); err != tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+		}
+	}
+}
+
+// TestWRK_21_BoundsOfReadingAreTold hides a name or a content where a bound is reached: the message exceeds a limit, or
+// readers are said to differ, if it is not found all the same.
+func TestWRK_21_BoundsOfReadingAreTold(t *testing.T) {
+	const name = "Content-Disposition: attachment; filename=evil.exe\n"
+	hidden := name + "Content-Transfer-Encoding: base64\n\n" + encode64(secret) + "\n"
+	pad := strings.Repeat("x", 300<<10)
+	fields := strings.Repeat("X-Pad: "+pad[:60<<10]+"\n", 6)
+	lines := strings.Repeat(strings.Repeat("x", 70)+"\n", 5000)
+	types := strings.Repeat("Content-Type: a/b\n", maxFields+1)
+	long := strings.Repeat("y", 300)
+	octets := "Content-Type: application/octet-stream\n"
+	inner := "X-Pad: " + strings.Repeat("x", 8<<10) + "\nSubject: inner\nContent-Type: multipart/mixed; boundary=c\n\n--c\n" + hidden + "--c--\n"
+	for _, tt := range []struct{ name, message string }{
+		{"large header behind a line of white space", mixed(octets + " \n" + fields + hidden)},
+		{"large header behind a line that is none", mixed(octets + "nonsense\n" + fields + hidden)},
+		{"many lines that are no fields", mixed(lines + hidden)},
+		{"too many fields behind an empty line", mixed("\n" + name + types + "\nx\n")},
+		{"too large a header behind an empty line", mixed("\n" + name + "X-Pad: " + pad + "\n\nx\n")},
+		{"field behind very many empty lines", mixed(strings.Repeat("\n", 300<<10) + hidden)},
+		{"large field in a fold", part("X-A: b\n Content-Type: a/b; x=" + pad + "; name=evil.exe")},
+		{"field in a fold with long folds", part("X-A: b\n Content-Disposition: attachment;\n x=" + pad[:8<<10] + ";\n filename=evil.exe")},
+		{"field in a fold behind many fields", part(strings.Repeat("Content-Type: a/b\n", 40) + "X-A: b\n " + name + "X-B: c")},
+		{"field with much white space in a fold", part("X-A: b\n Content-Disposition:" + strings.Repeat(" ", 300) + "attachment; filename=evil.exe")},
+		{"field with much white space in its name", part("Content-Disposition" + strings.Repeat(" ", 100) + ": attachment; filename=evil.exe")},
+		{"large fields in front of and behind an empty line", mixed("\nContent-Type: a/b; x=" + pad[:200<<10] + "\n" + name + "Content-Type: a/b; x=" + pad[:200<<10] + "\n\nx\n")},
+		{"large field in a text", "Content-Type: text/plain\nContent-Type: text/html\n\nhello\nContent-Type: a/b" + strings.Repeat("; name*0=a", 30_000) + "; name=evil.exe\n"},
+		{"message in a file behind a long field", mixed("Content-Type: application/x; name=a.eml\n\n" + inner)},
+		{"message in a file of no type behind a long field", mixed(octets + "\n" + inner)},
+		{"message in a file behind very many fields", mixed(octets + "\n" + strings.Repeat(fields, 60) + inner)},
+		{"delimiter that is long", strings.ReplaceAll(multi("multipart/mixed; boundary=x", hidden), "--b", "--"+long)},
+		{"boundary that is long", multi("multipart/mixed; boundary=\""+long+"\"b", "A: b\n\nx\n--"+long+"\n\nx\n--b\n"+name+"\nx\n")},
+		{"boundary behind many commas", multi("multipart/mixed; boundary=x,y,z,b,c", "A: b\n\nx\n--x\n\nx\n--b\n"+name+"\nx\n")},
+		{"uuencoded file with a long name", "Subject: x\n\nbegin 644 " + strings.Repeat("x", 2<<20) + "=?utf-8?Q?evil=2Eexe?=\n" + uuencoded(secret) + "\nend\n"},
+		{"name that is encoded many times", part("Content-Disposition: attachment; filename=evil%" + strings.Repeat("25", 40) + "2Eexe")},
+		{"word with a broken shift", part("Content-Disposition: attachment; filename=\"=?utf-7?Q?a+A-evil+AC4-exe?=\"")},
+		{"BinHex far behind its first line", "Subject: x\n\n" + strings.Replace(binhexed(evil, secret), "\n:", strings.Repeat("\n", 2000)+":", 1)},
+		{"BinHex with long runs", "Subject: x\n\n" + packedBinHex("a", strings.Repeat("x\x90\xff", 10<<10)+secret, 10<<10*255+len(secret))},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var names []string
+			differ, err := Walk([]byte(tt.message), Limits{}, Viewer{Name: func(_ *Part, n string) error { names = append(names, n); return nil }})
+			if err == nil && len(differ) == 0 && !slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(n, evil) }) {
+				t.Errorf("nothing is told, and %d names are found", len(names))
+			}
+		})
+	}
+}
+
+// TestFilesThatAreNoMessage has files of no type with colons in them: readers do not differ about them.
+func TestFilesThatAreNoMessage(t *testing.T) {
+	for name, file := range map[string]string{
+		"log":            strings.Repeat("12:30:01 something has happened: nothing\n", 20_000),
+		"one long line":  "{\"a\":\"b\"" + strings.Repeat(",\"c d\":1", 1<<18) + "}",
+		"list of values": strings.Repeat("key: value\n  and more\n", 50_000),
+		"zeros":          strings.Repeat("\x00", 2<<20),
+		"two long lines": "a:" + strings.Repeat("b", 5000) + "\n" + strings.Repeat("c", 1<<20),
+	} {
+		message := mixed("Content-Type: application/octet-stream\nContent-Transfer-Encoding: base64\n\n" + encode64(file) + "\n")
+		if f := walk(t, message); len(f.ambiguities) > 0 || !slices.Contains(f.contents, file) {
+			t.Errorf("%s: %q", name, f.ambiguities)
 		}
 	}
 }
@@ -439,8 +514,13 @@ func FuzzWalk(f *testing.F) {
 			t.Errorf("%d bytes of message gave %d bytes of content", len(message), bytes)
 		}
 		all := append(append([]byte{}, message...), "\n\n"...)
-		_, _, _ = decodeBinHex(all)
+		_, _, _, _ = readBinHex(all)
 	})
+}
+
+func readBinHex(b []byte) (name, content []byte, taken int, err error) {
+	w := &walker{work: 1 << 40, told: map[string]bool{}}
+	return w.binhex(b)
 }
 
 // FuzzDecode compares the decoders with those of the standard library where these accept a text.
@@ -469,7 +549,7 @@ func FuzzDecode(f *testing.F) {
 		if got := decodeYEnc([]byte(yencoded(string(b)))); !bytes.Equal(got, b) {
 			t.Errorf("yEnc of %q: %q", b, got)
 		}
-		if name, got, _ := decodeBinHex([]byte(binhexed("n", string(b)))); string(name) != "n" || !bytes.Equal(got, b) {
+		if name, got, _, _ := readBinHex([]byte(binhexed("n", string(b)))); string(name) != "n" || !bytes.Equal(got, b) {
 			t.Errorf("BinHex of %q: %q, %q", b, name, got)
 		}
 	})

@@ -41,6 +41,9 @@ func (w *walker) multipart(b *body) (found bool, err error) {
 	views := splits(all, len(boundaries))
 	guessed := len(views) == 0 || len(boundaries) == 1 && boundaries[0] == ""
 	if guessed {
+		if err := w.spend(len(b.b)); err != nil {
+			return false, err
+		}
 		boundaries = guessBoundaries(b.b)
 		all = delimiters(b.b, boundaries, limit)
 		views = splits(all, len(boundaries))
@@ -69,7 +72,7 @@ func (w *walker) multipart(b *body) (found bool, err error) {
 }
 
 // guessBoundaries returns the boundaries that readers guess: what the first line that looks like a delimiter has, and
-// those that have a field that matters behind them.
+// those that have a field that matters behind them; no more than 8, since readers are said to differ in any case.
 func guessBoundaries(b []byte) []string {
 	const most = 8
 	var out set
@@ -82,8 +85,7 @@ func guessBoundaries(b []byte) []string {
 			pos += i + 1
 		}
 		line, next := lineAt(b, pos)
-		_, isField := beginsWithField(b[next:min(len(b), next+longestName+200)])
-		if len(line) < 200 && (len(out.list) == 0 || isField) {
+		if _, isField := beginsWithField(b[next:]); isField || len(out.list) == 0 {
 			out.add(string(bytes.TrimRight(line[2:], " \t")))
 		}
 		pos = next
@@ -105,7 +107,7 @@ func delimiters(b []byte, boundaries []string, limit int) []delimiter {
 		line, next := lineAt(b, pos)
 		d := delimiter{at: pos, next: next}
 		for i, boundary := range boundaries {
-			d.match(i, string(line[2:min(len(line), 2+len(boundary)+1000)]), boundary)
+			d.match(i, line[2:], []byte(boundary))
 		}
 		if d.prefix != 0 {
 			out = append(out, d)
@@ -119,24 +121,24 @@ func delimiters(b []byte, boundaries []string, limit int) []delimiter {
 }
 
 // match notes whether what follows the hyphens is the boundary with the number i.
-func (d *delimiter) match(i int, rest, boundary string) {
+func (d *delimiter) match(i int, rest, boundary []byte) {
 	bit := uint32(1) << i
-	if !strings.HasPrefix(rest, boundary) {
-		if len(rest) >= len(boundary) && strings.EqualFold(rest[:len(boundary)], boundary) {
+	if !bytes.HasPrefix(rest, boundary) {
+		if len(rest) >= len(boundary) && bytes.EqualFold(rest[:len(boundary)], boundary) {
 			d.prefix |= bit // letters of the other case
 		}
 		return
 	}
 	rest = rest[len(boundary):]
-	if boundary != "" || strings.Trim(rest, " \t-") == "" {
+	if len(boundary) > 0 || len(bytes.Trim(rest, " \t-")) == 0 {
 		d.prefix |= bit
 	}
-	after, closes := strings.CutPrefix(rest, "--")
+	after, closes := bytes.CutPrefix(rest, []byte("--"))
 	if closes {
 		d.close |= bit
 		rest = after
 	}
-	if strings.Trim(rest, " \t\r") == "" {
+	if len(bytes.Trim(rest, " \t\r")) == 0 {
 		d.exact |= bit
 	}
 }

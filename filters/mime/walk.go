@@ -165,6 +165,9 @@ func (w *walker) names(part *Part, h *header) ([]string, error) {
 		if f.kind == contentEncoding {
 			continue
 		}
+		if len(f.value) > maxFieldBytes {
+			return nil, ErrHeader
+		}
 		value := unfold(f.value)
 		params, work := parameters(value)
 		if strings.Contains(value, "=?") {
@@ -179,7 +182,7 @@ func (w *walker) names(part *Part, h *header) ([]string, error) {
 		}
 		for _, key := range []string{"filename", "name"} {
 			for _, raw := range readings(params, key) {
-				all.add(nameReadings(raw)...)
+				all.add(w.nameReadings(raw)...)
 			}
 		}
 	}
@@ -245,7 +248,7 @@ func (w *walker) body(b *body, encodings []transferEncoding) error {
 // encodedMultipart examines a multipart that has an encoding, which it must not (RFC 2045, 6.4) and some decode.
 func (w *walker) encodedMultipart(b *body, encodings []transferEncoding) error {
 	for _, e := range encodings {
-		if e == identity || !w.once(b.text, "multipart in an encoding") {
+		if e == identity || !w.once(b.text, "multipart in an encoding "+string(rune('0'+e))) {
 			continue
 		}
 		t, err := w.decode(b.text, e)
@@ -324,8 +327,8 @@ func mayBeMessage(b *body) bool {
 
 // message822 examines a content as a message if it begins like one.
 func (w *walker) message822(b *body, e transferEncoding) error {
-	start, err := w.decodeSome(b.text, e, 2<<10)
-	if err != nil || !looksLikeMessage(start) {
+	is, err := w.looksLikeMessage(b.text, e)
+	if err != nil || !is {
 		return err
 	}
 	t := b.text
@@ -337,28 +340,48 @@ func (w *walker) message822(b *body, e transferEncoding) error {
 	return w.entity(t, b.inner("text/plain", ""))
 }
 
-// looksLikeMessage reports whether the first lines are fields of a message.
-func looksLikeMessage(b []byte) bool {
-	known := 0
-	for pos, lines := 0, 0; pos < len(b) && lines < 50; lines++ {
+// looksLikeMessage reports whether a content begins with fields of a message. It reads on where the first few lines do
+// not tell, as with a header whose first field is large.
+func (w *walker) looksLikeMessage(t text, e transferEncoding) (bool, error) {
+	for _, n := range []int{2 << 10, 8 << 20} {
+		start, all, err := w.decodeSome(t, e, n)
+		if err != nil {
+			return false, err
+		}
+		if is, sure := beginsLikeMessage(start, all); sure {
+			return is, nil
+		}
+	}
+	w.differ("a file that may be a message")
+	return false, nil
+}
+
+// beginsLikeMessage reports whether the first lines are fields, one at least of those that messages have; sure is false
+// if b is not all, and does not tell.
+func beginsLikeMessage(b []byte, all bool) (is, sure bool) {
+	for pos, lines := 0, 0; pos < len(b) && !(is && lines >= 50); lines++ {
 		line, next := lineAt(b, pos)
+		cut := next == len(b) && !all
 		if len(line) == 0 {
 			break
 		}
 		name, colon := fieldName(bytes.TrimPrefix(line, []byte("\ufeff")))
 		switch {
 		case colon < 0 && line[0] != ' ' && line[0] != '\t' && !(pos == 0 && isMbox(line)):
-			return false
+			return false, !cut || len(line) > 1000 // no name is as long as that
 		case colon > 0:
 			switch strings.ToLower(string(name)) {
 			case "from", "to", "subject", "date", "received", "message-id", "mime-version", "content-type", "return-path",
 				"delivered-to", "content-transfer-encoding", "content-disposition", "x-mailer", "cc", "reply-to", "sender":
-				known++
+				is = true
 			}
+		}
+		if cut {
+			return is, is
 		}
 		pos = next
 	}
-	return known >= 1
+	return is, true
 }
 
 // content shows the decoded content of a part, in all readings of the encoding.
@@ -519,19 +542,24 @@ func (w *walker) decode(t text, e transferEncoding) (text, error) {
 	case yenc:
 		out = decodeYEnc(t.b)
 	case binhex:
-		_, out, _ = decodeBinHex(t.b)
+		var err error
+		if _, out, _, err = w.binhex(t.b); err != nil {
+			return text{}, err
+		}
 	default:
 		return t, nil
 	}
 	return w.newText(out)
 }
 
-// decodeSome decodes the first n bytes or so.
-func (w *walker) decodeSome(t text, e transferEncoding, n int) ([]byte, error) {
+// decodeSome decodes the first n bytes or so; all says that there are no more.
+func (w *walker) decodeSome(t text, e transferEncoding, n int) (b []byte, all bool, err error) {
+	all = len(t.b) <= 2*n
 	t.b = t.b[:min(len(t.b), 2*n)]
 	if e == identity {
-		return t.b, nil
+		return t.b, all, nil
 	}
 	some, err := w.decode(t, e)
-	return some.b, err
+	w.decoded -= int64(len(some.b)) // it is not kept
+	return some.b, all, err
 }

@@ -17,18 +17,19 @@ import (
 // unescape decodes %XX, and leaves what is no such escape as it is.
 func unescape(s string) string { return percent.Decode(s) }
 
-// longestDecoded bounds the names that are decoded further; nobody shows longer ones whole.
-const longestDecoded = 1 << 20
+// maxReadings bounds the readings of a name that are decoded further.
+const maxReadings = 32
 
 // nameReadings returns what readers may show for a name as it stands in a field: with encoded words decoded (inside
 // quotes too, where they do not belong), with percent escapes decoded, without comments, in several character sets.
-func nameReadings(name string) []string {
+func (w *walker) nameReadings(name string) []string {
 	var out set
 	out.add(name)
-	if len(name) > longestDecoded {
-		return out.list
-	}
-	for i := 0; i < len(out.list) && i < 16; i++ { // what was decoded may be encoded again
+	for i := 0; i < len(out.list); i++ { // what was decoded may be encoded again
+		if i == maxReadings {
+			w.differ("a name that is encoded many times")
+			break
+		}
 		n := out.list[i]
 		if strings.Contains(n, "=?") {
 			out.add(decodeWords(n)...)
@@ -39,13 +40,9 @@ func nameReadings(name string) []string {
 		if strings.Contains(n, "%") {
 			out.add(unescape(n))
 		}
-		if i < 4 {
-			out.add(withoutComments(n))
-		}
+		out.add(withoutComments(n))
 		if strings.Contains(n, "+A") || strings.Contains(n, "+/") {
-			if decoded, ok := decodeUTF7([]byte(n)); ok {
-				out.add(decoded)
-			}
+			out.add(decodeUTF7([]byte(n)))
 		}
 	}
 	return out.list
@@ -133,9 +130,7 @@ func inCharset(name string, b []byte) []string {
 	name = strings.ToLower(strings.Trim(name, "\"' \t"))
 	switch strings.ReplaceAll(strings.ReplaceAll(name, "-", ""), "_", "") {
 	case "utf7", "unicode11utf7", "csunicode11utf7", "xunicode20utf7":
-		if s, ok := decodeUTF7(b); ok {
-			return []string{s, string(b)}
-		}
+		return []string{decodeUTF7(b), string(b)}
 	case "utf16", "utf16le", "utf16be", "unicode", "ucs2", "iso10646ucs2", "unicodefffe":
 		le, _ := unicode.UTF16(unicode.LittleEndian, unicode.UseBOM).NewDecoder().Bytes(b)
 		be, _ := unicode.UTF16(unicode.BigEndian, unicode.UseBOM).NewDecoder().Bytes(b)
@@ -159,8 +154,8 @@ func inCharset(name string, b []byte) []string {
 	return []string{string(decoded)}
 }
 
-// decodeUTF7 decodes UTF-7 (RFC 2152).
-func decodeUTF7(b []byte) (string, bool) {
+// decodeUTF7 decodes UTF-7 (RFC 2152), and leaves out what is none.
+func decodeUTF7(b []byte) string {
 	var out strings.Builder
 	for len(b) > 0 {
 		plus := bytes.IndexByte(b, '+')
@@ -181,10 +176,7 @@ func decodeUTF7(b []byte) (string, bool) {
 				out.WriteByte('+')
 			}
 		}
-		raw, err := base64.RawStdEncoding.DecodeString(string(shifted))
-		if err != nil && len(raw) == 0 && n > 0 {
-			return "", false
-		}
+		raw, _ := base64.RawStdEncoding.DecodeString(string(shifted))
 		units := make([]uint16, len(raw)/2)
 		for i := range units {
 			units[i] = uint16(raw[2*i])<<8 | uint16(raw[2*i+1])
@@ -192,5 +184,5 @@ func decodeUTF7(b []byte) (string, bool) {
 		out.WriteString(string(utf16.Decode(units)))
 	}
 	out.Write(b)
-	return out.String(), true
+	return out.String()
 }
