@@ -43,7 +43,7 @@ const (
 type arcSet struct{ results, signature, seal *field }
 
 // arc validates the chain (RFC 8617, 5.2).
-func (out *Results) arc(ctx context.Context, r *Resolver, content []byte) {
+func (out *Results) arc(ctx context.Context, r *client, content []byte) {
 	out.ARC = ARC{Value: authres.ResultFail}
 	if !verifiable(content) {
 		out.ARC.Reason = "header is too large"
@@ -174,7 +174,7 @@ func (f *field) instance() (int, error) {
 }
 
 // validate checks what the seals claim of one another, the newest signature of the message, and all seals.
-func validate(ctx context.Context, r *Resolver, sets []arcSet, fields []*field, body []byte) error {
+func validate(ctx context.Context, r *client, sets []arcSet, fields []*field, body []byte) error {
 	for i, set := range sets {
 		cv := strings.ToLower(set.seal.tags["cv"])
 		if want := map[bool]string{true: "none", false: "pass"}[i == 0]; cv != want {
@@ -206,7 +206,7 @@ func validate(ctx context.Context, r *Resolver, sets []arcSet, fields []*field, 
 }
 
 // verifyMessage checks an ARC-Message-Signature: a DKIM-Signature (RFC 6376, 3.5) under another name.
-func verifyMessage(ctx context.Context, r *Resolver, f *field, fields []*field, body []byte) error {
+func verifyMessage(ctx context.Context, r *client, f *field, fields []*field, body []byte) error {
 	if _, has := f.tags["l"]; has {
 		return errors.New("signs a part of the body only") // to which anything could be added
 	}
@@ -245,7 +245,7 @@ func verifyMessage(ctx context.Context, r *Resolver, f *field, fields []*field, 
 }
 
 // verify checks the signature of what was signed.
-func verify(ctx context.Context, r *Resolver, tags map[string]string, signed []byte) error {
+func verify(ctx context.Context, r *client, tags map[string]string, signed []byte) error {
 	kind, ok := strings.CutSuffix(strings.ToLower(tags["a"]), "-sha256")
 	if !ok {
 		return fmt.Errorf("algorithm %q is not accepted", harmless(tags["a"]))

@@ -30,9 +30,9 @@ var (
 )
 
 // startSealers is a name server that has the key of the hosts that have sealed chain; that of the last may be another.
-func startSealers(t *testing.T, last string) *nameServer {
+func startSealers(t *testing.T, last string, more ...string) *nameServer {
 	t.Helper()
-	zone := "_dmarc.example.org. 60 IN TXT \"v=DMARC1; p=reject\"\n"
+	zone := strings.Join(more, "") + "_dmarc.example.org. 60 IN TXT \"v=DMARC1; p=reject\"\n"
 	for host, key := range map[string]string{"list.test": chainKey, "forward.test": chainKey, "last.test": last} {
 		cut := min(len(key), 250) // a string is no longer than 255 bytes
 		zone += fmt.Sprintf("s._domainkey.%s. 60 IN TXT %q %q\n", host, key[:cut], key[cut:])
@@ -197,7 +197,7 @@ func TestARCKeys(t *testing.T) {
 // TestARCBounds has what would cost much time to check.
 func TestARCBounds(t *testing.T) {
 	var out Results
-	out.arc(t.Context(), NewResolver("127.0.0.1:1"), []byte(swap("h=from", "h="+strings.Repeat("x:", maxNames)+"from")(chain)))
+	out.arc(t.Context(), NewResolver("127.0.0.1:1").client(), []byte(swap("h=from", "h="+strings.Repeat("x:", maxNames)+"from")(chain)))
 	if !strings.Contains(out.ARC.Reason, "more than 1000 fields") {
 		t.Errorf("many names: %q", out.ARC.Reason)
 	}
@@ -271,7 +271,7 @@ func FuzzARC(f *testing.F) {
 	r := NewResolver("127.0.0.1:1")
 	f.Fuzz(func(t *testing.T, text string) {
 		var out Results
-		out.arc(t.Context(), r, []byte(text))
+		out.arc(t.Context(), r.client(), []byte(text))
 		if out.ARC.Value == authres.ResultPass || out.ARC.Value == "" {
 			t.Errorf("%q: %+v", text, out.ARC)
 		}

@@ -33,7 +33,7 @@ func (k domainKey) verify(hash crypto.Hash, sum, signature []byte) bool {
 }
 
 // lookupKey asks a domain for its key (RFC 6376, 3.6.1), of a kind: rsa or ed25519.
-func lookupKey(ctx context.Context, r *Resolver, selector, name, kind string) (domainKey, error) {
+func lookupKey(ctx context.Context, r *client, selector, name, kind string) (domainKey, error) {
 	if selector == "" || name == "" {
 		return domainKey{}, errors.New("no domain or selector")
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,7 +30,12 @@ type Resolver struct {
 
 	mu    sync.Mutex
 	cache map[question]answer
-	left  int // look-ups that the present check may make
+}
+
+// client asks for one check of a message.
+type client struct {
+	*Resolver
+	left atomic.Int32 // look-ups that it may make
 }
 
 type question struct{ kind, name string }
@@ -42,7 +48,7 @@ type answer struct {
 
 // NewResolver makes a resolver that asks server, HOST:PORT, or if that is "" those of the system.
 func NewResolver(server string) *Resolver {
-	r := &Resolver{net: &net.Resolver{PreferGo: true}, now: time.Now, cache: map[question]answer{}, left: maxLookups}
+	r := &Resolver{net: &net.Resolver{PreferGo: true}, now: time.Now, cache: map[question]answer{}}
 	if server != "" {
 		r.net.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
 			var d net.Dialer
@@ -52,65 +58,60 @@ func NewResolver(server string) *Resolver {
 	return r
 }
 
-// begin allows the look-ups for one check.
-func (r *Resolver) begin() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.left = maxLookups
+// client makes a client for one check.
+func (r *Resolver) client() *client {
+	c := &client{Resolver: r}
+	c.left.Store(maxLookups)
+	return c
 }
 
 // LookupTXT, and the others, are those of net.Resolver. Names are whole: no domain is searched.
-func (r *Resolver) LookupTXT(ctx context.Context, name string) ([]string, error) {
-	return ask(ctx, r, question{"TXT", whole(name)}, r.net.LookupTXT)
+func (c *client) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	return ask(ctx, c, question{"TXT", whole(name)}, c.net.LookupTXT)
 }
 
 // LookupMX returns the mail servers of a domain.
-func (r *Resolver) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
-	return ask(ctx, r, question{"MX", whole(name)}, r.net.LookupMX)
+func (c *client) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
+	return ask(ctx, c, question{"MX", whole(name)}, c.net.LookupMX)
 }
 
 // LookupIPAddr returns the addresses of a host.
-func (r *Resolver) LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, error) {
-	return ask(ctx, r, question{"A", whole(host)}, r.net.LookupIPAddr)
+func (c *client) LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, error) {
+	return ask(ctx, c, question{"A", whole(host)}, c.net.LookupIPAddr)
 }
 
 // LookupAddr returns the names of an address.
-func (r *Resolver) LookupAddr(ctx context.Context, address string) ([]string, error) {
-	return ask(ctx, r, question{"PTR", address}, r.net.LookupAddr)
+func (c *client) LookupAddr(ctx context.Context, address string) ([]string, error) {
+	return ask(ctx, c, question{"PTR", address}, c.net.LookupAddr)
 }
 
 func whole(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) + "." }
 
 // ask answers from memory, or asks.
-func ask[T any](ctx context.Context, r *Resolver, q question, lookup func(context.Context, string) (T, error)) (T, error) {
+func ask[T any](ctx context.Context, c *client, q question, lookup func(context.Context, string) (T, error)) (T, error) {
 	var none T
-	if a, ok, err := r.recall(q); err != nil {
-		return none, err
-	} else if ok {
+	if a, ok := c.recall(q); ok {
 		value, _ := a.value.(T)
 		return value, a.err
+	}
+	if c.left.Add(-1) < 0 {
+		return none, errTooMany
 	}
 	short, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	value, err := lookup(short, q.name)
 	if ctx.Err() == nil { // what was given up says nothing about the name
-		r.remember(q, value, err)
+		c.remember(q, value, err)
 	}
 	return value, err
 }
 
-// recall returns an answer from memory. A question that must be asked is counted.
-func (r *Resolver) recall(q question) (a answer, ok bool, err error) {
+// recall returns an answer from memory.
+func (r *Resolver) recall(q question) (a answer, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if a, ok = r.cache[q]; ok && r.now().Before(a.until) {
-		return a, true, nil
-	}
-	if r.left <= 0 {
-		return a, false, errTooMany
-	}
-	r.left--
-	return a, false, nil
+	a, ok = r.cache[q]
+	return a, ok && r.now().Before(a.until)
 }
 
 // remember keeps an answer. When there are too many, all go: a busy host has asked for the common ones again at once.

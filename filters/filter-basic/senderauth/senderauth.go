@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/mail"
 	"strings"
+	"sync"
 
 	"blitiri.com.ar/go/spf"
 	"github.com/emersion/go-msgauth/authres"
@@ -50,23 +51,23 @@ type DKIM struct {
 // maxSignatures is how many DKIM signatures of a message are verified, from the top.
 const maxSignatures = 10
 
-// Check finds out whom a message is from.
+// Check finds out whom a message is from. All checks go on at the same time: else a sender's own name servers could
+// answer so slowly that no time is left to ask what the author's domain wants.
 func Check(ctx context.Context, r *Resolver, m *Message) Results {
 	var out Results
-	for _, check := range []func(){
-		func() { out.spf(ctx, r, m) },
-		func() { out.dkim(ctx, r, m.Content) },
-		func() { out.arc(ctx, r, m.Content) },
-		func() { out.dmarc(ctx, r, m.From) },
-	} {
-		r.begin()
-		check()
-	}
+	var says published
+	var checks sync.WaitGroup
+	checks.Go(func() { out.spf(ctx, r.client(), m) })
+	checks.Go(func() { out.dkim(ctx, r.client(), m.Content) })
+	checks.Go(func() { out.arc(ctx, r.client(), m.Content) })
+	checks.Go(func() { says = publishedFor(ctx, r.client(), m.From) })
+	checks.Wait()
+	out.dmarc(&says)
 	return out
 }
 
 // spf checks the sender's domain, or that of the greeting if there is no sender.
-func (out *Results) spf(ctx context.Context, r *Resolver, m *Message) {
+func (out *Results) spf(ctx context.Context, r *client, m *Message) {
 	out.SPF = authres.ResultNone
 	local, name, is := cutLast(m.Sender, "@")
 	if !is {
@@ -88,7 +89,7 @@ const (
 )
 
 // dkim verifies the signatures.
-func (out *Results) dkim(ctx context.Context, r *Resolver, content []byte) {
+func (out *Results) dkim(ctx context.Context, r *client, content []byte) {
 	if !verifiable(content) {
 		out.DKIM = []DKIM{{Value: authres.ResultPermError, Reason: "header is too large"}}
 		return
@@ -143,27 +144,43 @@ func end(content []byte) string {
 	return "\r\n\r\n"
 }
 
-// dmarc asks what the author's domain says, and whether it is the one that SPF or DKIM has found.
-func (out *Results) dmarc(ctx context.Context, r *Resolver, from []string) {
-	out.DMARC = authres.ResultNone
-	if len(from) == 0 {
-		return
+// published is what the author's domain says about its messages.
+type published struct {
+	from      string // the domain
+	record    *dmarc.Record
+	inherited bool                // by the domain from the one above
+	without   authres.ResultValue // the result of DMARC, if there is no record
+}
+
+// publishedFor asks what the domain says that the message's From fields name.
+func publishedFor(ctx context.Context, r *client, from []string) (p published) {
+	if p.without = authres.ResultNone; len(from) == 0 {
+		return p
 	}
 	var ok bool
-	if out.From, ok = author(from); !ok {
+	if p.from, ok = author(from); !ok {
 		// RFC 7489, 6.6.1: no domain to be asked, or several. Whoever reads the message sees one of them.
-		out.DMARC = authres.ResultPermError
-		return
+		p.without = authres.ResultPermError
+		return p
 	}
-	record, inherited, err := policy(ctx, r, out.From)
+	record, inherited, err := policy(ctx, r, p.from)
 	switch {
+	case err == nil:
+		p.record, p.inherited = record, inherited
 	case errors.Is(err, dmarc.ErrNoPolicy):
-		return
-	case err != nil && (dmarc.IsTempFail(err) || ctx.Err() != nil || isDNS(err)):
-		out.DMARC = authres.ResultTempError
-		return
-	case err != nil:
-		out.DMARC = authres.ResultPermError
+	case dmarc.IsTempFail(err) || ctx.Err() != nil || isDNS(err):
+		p.without = authres.ResultTempError
+	default:
+		p.without = authres.ResultPermError
+	}
+	return p
+}
+
+// dmarc sees whether the author's domain is the one that SPF or DKIM has found.
+func (out *Results) dmarc(says *published) {
+	out.From, out.DMARC = says.from, says.without
+	record := says.record
+	if record == nil {
 		return
 	}
 	out.DMARC = authres.ResultFail
@@ -184,7 +201,7 @@ func (out *Results) dmarc(ctx context.Context, r *Resolver, from []string) {
 	if out.DMARC == authres.ResultFail && temporary {
 		out.DMARC = authres.ResultTempError
 	}
-	out.Policy = asked(record, inherited)
+	out.Policy = asked(record, says.inherited)
 }
 
 // asked is what the domain asks to be done with messages that fail.
@@ -203,7 +220,7 @@ func asked(record *dmarc.Record, inherited bool) dmarc.Policy {
 }
 
 // policy returns the record of a domain, or the one that it inherits.
-func policy(ctx context.Context, r *Resolver, name string) (record *dmarc.Record, inherited bool, err error) {
+func policy(ctx context.Context, r *client, name string) (record *dmarc.Record, inherited bool, err error) {
 	options := &dmarc.LookupOptions{LookupTXT: func(name string) ([]string, error) {
 		txt, err := r.LookupTXT(ctx, name)
 		return onlyRecord(txt), err

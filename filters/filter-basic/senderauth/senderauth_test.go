@@ -29,6 +29,8 @@ type nameServer struct {
 	records map[string][]dns.RR
 	broken  map[string]int // code of the answer, or silent
 	asked   []string
+	held    map[string]bool // names that are answered once all of them were asked
+	release chan struct{}
 }
 
 const silent = -1
@@ -63,9 +65,10 @@ func startDNS(t *testing.T, zone string) *nameServer {
 
 // ServeDNS answers a question.
 func (s *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	name := strings.ToLower(q.Question[0].Name)
+	s.waitForOthers(name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	name := strings.ToLower(q.Question[0].Name)
 	s.asked = append(s.asked, dns.TypeToString[q.Question[0].Qtype]+" "+name)
 	reply := new(dns.Msg)
 	reply.SetReply(q)
@@ -87,6 +90,29 @@ func (s *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 		reply.Truncate(dns.MinMsgSize)
 	}
 	_ = w.WriteMsg(reply)
+}
+
+// hold has these names answered once all of them were asked, so that who asks for one after another gets no answer.
+func (s *nameServer) hold(names ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held, s.release = map[string]bool{}, make(chan struct{})
+	for _, name := range names {
+		s.held[name] = true
+	}
+}
+
+func (s *nameServer) waitForOthers(name string) {
+	s.mu.Lock()
+	is := s.held[name]
+	if delete(s.held, name); is && len(s.held) == 0 {
+		close(s.release)
+	}
+	release := s.release
+	s.mu.Unlock()
+	if is {
+		<-release
+	}
 }
 
 func (s *nameServer) breakName(name string, code int) {
@@ -263,6 +289,18 @@ func TestChecksHaveTheirOwnLookups(t *testing.T) {
 	}
 }
 
+// TestWRK_22_SlowNameServerOfTheSender: the sender's own name servers answer slowly, to have the time be over before the
+// author's domain is asked what it wants. They are asked at the same time, each signer too.
+func TestWRK_22_SlowNameServerOfTheSender(t *testing.T) {
+	s := startSealers(t, chainKey, "slow.test. 60 IN TXT \"v=spf1 -all\"\n")
+	text := signed(t, "example.org", signed(t, "slow.test", strings.ReplaceAll(chain, "\r\n", "\n")))
+	s.hold("slow.test.", "s._domainkey.slow.test.", "s._domainkey.example.org.", "s._domainkey.last.test.", "_dmarc.example.org.")
+	got := Check(t.Context(), NewResolver(s.address), message("192.0.2.7", "x", "a@slow.test", text))
+	if got.SPF != authres.ResultFail || got.ARC.Value != authres.ResultPass || got.DMARC != authres.ResultFail || got.Policy != "reject" {
+		t.Errorf("%s, policy %q; want ARC to pass, SPF and DMARC to fail", got.String(), got.Policy)
+	}
+}
+
 // TestField has values that try to be more than a value.
 func TestField(t *testing.T) {
 	r := Results{SPF: "fail", SPFSender: true, DMARC: "none", DKIM: []DKIM{{Value: "fail", Domain: `x.test; dkim=pass header.d="bank.test`}}, From: "x.test\n\tspf=pass"}
@@ -307,7 +345,7 @@ func TestResolver(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	r.now = func() time.Time { return now }
 	lookup := func(name string) error {
-		_, err := r.LookupTXT(t.Context(), name)
+		_, err := r.client().LookupTXT(t.Context(), name)
 		return err
 	}
 	for range 3 {
@@ -330,10 +368,10 @@ func TestResolver(t *testing.T) {
 	if _ = lookup("example.org"); s.questions("TXT example.org.") != 2 {
 		t.Error("an old answer is used")
 	}
-	r.begin()
+	c := r.client()
 	var last error
 	for i := range maxLookups + 5 {
-		last = lookup(strings.Repeat("x", i%50+1) + strings.Repeat("y", i/50) + ".test")
+		_, last = c.LookupTXT(t.Context(), strings.Repeat("x", i%50+1)+strings.Repeat("y", i/50)+".test")
 	}
 	if !isTemporary(last) || !strings.Contains(last.Error(), "too many") {
 		t.Errorf("after %d look-ups: %v", maxLookups, last)
