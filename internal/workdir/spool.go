@@ -270,7 +270,7 @@ func (s *Spool) fill(in *place, name string) (_ *Dir, err error) {
 		return nil, err
 	}
 	if uid, ok := safedir.Owner(opened); !ok || uid != uint32(os.Geteuid()) {
-		return nil, errors.New("replaced meanwhile")
+		return nil, errors.New("does not belong to us")
 	}
 	// Before there are files in it: a sweep, of another process as well, finds none that nobody has locked.
 	if err := claim(d.dir.File()); err != nil {
