@@ -250,7 +250,7 @@ func softBreak(b []byte) int {
 	if len(b) == 0 || b[0] != '=' {
 		return 0
 	}
-	for i := 1; i < len(b) && i < 1000; i++ {
+	for i := 1; i < len(b); i++ {
 		if b[i] == '\n' {
 			return i + 1
 		}

@@ -2,6 +2,7 @@ package mime
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 )
 
@@ -137,7 +138,9 @@ func (p *headerParser) line(line []byte, pos, next int) {
 		}
 		p.bare, _ = whichField(line)
 		p.ends(pos, "a line that is no field ends the header")
-		p.alsoEnds(next, "a line that is no field is the end of the header")
+		if next < len(p.b) {
+			p.ends(next, "a line that is no field is the end of the header")
+		}
 		return
 	}
 	p.finish(pos)
@@ -195,18 +198,14 @@ func (h *header) add(f field) {
 
 func (h *header) tooMuch() bool { return len(h.fields) > maxFields || h.size > maxFieldBytes }
 
-// ends notes that the header may end here.
+// ends notes that the header may end here, if it does not end before in that view.
 func (p *headerParser) ends(at int, view string) {
-	if p.late == "" {
-		p.h.ends = append(p.h.ends, end{at, view})
-		p.late = view
+	if slices.ContainsFunc(p.h.ends, func(e end) bool { return e.view == view }) {
+		return
 	}
-}
-
-// alsoEnds notes a second reading of the first such place.
-func (p *headerParser) alsoEnds(at int, view string) {
-	if len(p.h.ends) == 1 && at < len(p.b) {
-		p.h.ends = append(p.h.ends, end{at, view})
+	p.h.ends = append(p.h.ends, end{at, view})
+	if p.late == "" {
+		p.late = view
 	}
 }
 

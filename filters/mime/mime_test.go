@@ -199,6 +199,7 @@ func TestNames(t *testing.T) {
 		{"word in UTF-16", disposition(`; filename="=?utf-16be?B?` + encode64(utf16(evil)) + `?="`)},
 		{"word in UTF-7", disposition(`; filename="=?utf-7?Q?evil+AC4-exe?="`)},
 		{"word in an unknown charset", disposition(`; filename="=?x-none?Q?evil=2Eexe?="`)},
+		{"word in a charset with a long name", disposition(`; filename="=?` + strings.Repeat("x", 100) + `?Q?evil=2Eexe?="`)},
 		{"word with white space in it", disposition(`; filename="=?utf-8?Q?evil =2Eexe?="`)},
 		{"folded word", disposition(`; filename="=?utf-8?B?` + encode64(evil)[:4] + "\n " + encode64(evil)[4:] + `?="`)},
 		{"percent escapes", disposition(`; filename="evil%2Eexe"`)},
@@ -296,6 +297,7 @@ func TestContents(t *testing.T) {
 		{"quoted-printable with broken escapes", encoded("quoted-printable", "=zz="+strings.ReplaceAll(secret, "n", "=6e")+"=")},
 		{"quoted-printable with a broken escape inside", encoded("quoted-printable", secret[:9]+"="+secret[9:])},
 		{"quoted-printable with white space behind a break", encoded("qp", secret[:9]+"= \t\n"+secret[9:])},
+		{"quoted-printable with much white space behind a break", encoded("quoted-printable", secret[:9]+"="+strings.Repeat(" ", 2000)+"\n"+secret[9:])},
 		{"quoted-printable with dropped bytes behind an escape", encoded("quoted-printable", secret[:9]+"=@"+secret[9:])},
 		{"quoted-printable with three dropped bytes", encoded("quoted-printable", secret[:9]+"=0x"+secret[9:])},
 		{"uuencode as encoding", encoded("x-uuencode", "begin 644 a\n"+uuencoded(secret)+"\n`\nend")},
@@ -313,6 +315,7 @@ func TestContents(t *testing.T) {
 		{"encoding with a comment in its name", mixed("Content-Disposition: attachment; filename=evil.exe\nContent-Transfe(r-Encoding: base64\n\n" + e + "\n")},
 		{"encoding with a comment around the colon", mixed("Content-Disposition: attachment; filename=evil.exe\nContent-Transfer-Encoding(: )base64\n\n" + e + "\n")},
 		{"line that is no field in front of the body", mixed("Content-Disposition: attachment; filename=evil.exe\nContent-Transfer-Encoding: base64\nc\n" + e + "\n")},
+		{"line of white space, and a field in front of the body", mixed("Content-Disposition: attachment; filename=evil.exe\nContent-Transfer-Encoding: base64\n \nXY: bc1\n" + e + "\n")},
 		{"header that begins late", mixed("\n\n" + hidden)},
 	}
 	for _, tt := range tests {

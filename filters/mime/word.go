@@ -99,7 +99,7 @@ type encodedWord struct {
 // cutWord reads charset?encoding?text?= at the beginning of s.
 func cutWord(s string) (w encodedWord, rest string, ok bool) {
 	charset, s, ok := strings.Cut(s, "?")
-	if !ok || len(charset) > longestName {
+	if !ok {
 		return w, "", false
 	}
 	charset, _, _ = strings.Cut(strings.TrimSpace(charset), "*") // RFC 2231, 5: a language
