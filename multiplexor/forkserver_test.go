@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -321,9 +322,13 @@ func TestForkServerRefuses(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.rules, func(t *testing.T) {
 			r := startForking(t, tt.rules)
-			for strings.HasPrefix(r.ask("do about"), "argv=") {
-				r.ask("do exit 0") // it was started before the server was there
-			}
+			testenv.Eventually(t, "no worker more that was started before the server was there", func() bool {
+				if !strings.HasPrefix(r.ask("do about"), "argv=") {
+					return true
+				}
+				r.ask("do exit 0")
+				return false
+			})
 			r.logged(tt.log)
 			r.want("ping", "error: Unable to activate worker\n")
 			r.end()
@@ -331,53 +336,71 @@ func TestForkServerRefuses(t *testing.T) {
 	}
 }
 
-// TestForkServerTooSlow has a loop of its own, to have shorter times.
-func TestForkServerTooSlow(t *testing.T) {
+// errWithout is that of a worker that is started without a fork server.
+var errWithout = errors.New("started without the server")
+
+// startOne starts a worker, on a loop of its own, to have other times. It returns the error of the start, and the log.
+func startOne(t *testing.T, rules string, times func(*process.ForkServers)) (failure error, log string) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
+	filter := filepath.Join(t.TempDir(), "filter")
+	if err := os.WriteFile(filter, []byte(rules), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	loop, err := evloop.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := &memoryLog{}
+	came := make(chan error, 1)
+	exec := func(_ pool.Owner, _ bool, done func(pool.Process, error)) { done(nil, errWithout) }
+	env, _ := process.Environ(os.Environ(), false)
+	f := process.NewForkServers(loop, &process.Program{Path: self, Filter: filter, Env: env}, exec, lines, true)
+	f.LoadLimit, f.LoadWait, f.ForkLimit = testenv.Patience, testenv.Patience, testenv.Patience
+	times(f)
+	loop.Post(func() {
+		f.Load()
+		f.Start(nil, false, func(_ pool.Process, err error) { came <- err })
+	})
+	run := testenv.Go(t, "the loop", loop.Run)
+	failure = testenv.Receive(t, "the start of a worker", came)
+	loop.Post(loop.Stop)
+	run.Wait()
+	f.Close()
+	if err := loop.Close(); err != nil {
+		t.Error(err)
+	}
+	if left := processesOf(os.Getpid()); len(left) > 0 {
+		t.Errorf("processes %v are left", left)
+	}
+	return failure, lines.text()
+}
+
+func TestForkServerTooSlow(t *testing.T) {
 	for rules, want := range map[string]string{
 		"hangs while it loads": "was not ready after 400ms before it had loaded the filter",
 		"does not answer":      "did not answer",
 	} {
 		t.Run(rules, func(t *testing.T) {
-			filter := filepath.Join(t.TempDir(), "filter")
-			if err := os.WriteFile(filter, []byte(rules), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			loop, err := evloop.New()
-			if err != nil {
-				t.Fatal(err)
-			}
-			lines := &memoryLog{}
-			began := make(chan struct{}, 1)
-			exec := func(_ pool.Owner, _ bool, done func(pool.Process, error)) { began <- struct{}{}; done(nil, nil) }
-			env, _ := process.Environ(os.Environ(), false)
-			f := process.NewForkServers(loop, &process.Program{Path: self, Filter: filter, Env: env}, exec, lines, true)
-			f.LoadLimit, f.LoadWait, f.ForkLimit = testenv.Patience, testenv.Patience, 200*time.Millisecond
-			if rules == "hangs while it loads" {
-				f.LoadLimit = 400 * time.Millisecond
-			}
-			loop.Post(func() {
-				f.Load()
-				f.Start(nil, false, func(pool.Process, error) {})
+			err, log := startOne(t, rules, func(f *process.ForkServers) {
+				if f.ForkLimit = 200 * time.Millisecond; rules == "hangs while it loads" {
+					f.LoadLimit = 400 * time.Millisecond
+				}
 			})
-			run := testenv.Go(t, "the loop", loop.Run)
-			testenv.Receive(t, "a worker that is started without the server", began)
-			loop.Post(loop.Stop)
-			run.Wait()
-			f.Close()
-			if err := loop.Close(); err != nil {
-				t.Error(err)
-			}
-			if !strings.Contains(lines.text(), want) {
-				t.Errorf("log lacks %q:\n%s", want, lines.text())
-			}
-			if left := processesOf(os.Getpid()); len(left) > 0 {
-				t.Errorf("processes %v are left", left)
+			if err != errWithout || !strings.Contains(log, want) {
+				t.Errorf("%v; log lacks %q:\n%s", err, want, log)
 			}
 		})
+	}
+}
+
+// TestForkServerIsWaitedFor: the first worker, too, is left to a server that is still loading. This one refuses.
+func TestForkServerIsWaitedFor(t *testing.T) {
+	err, log := startOne(t, "cannot fork", func(*process.ForkServers) {})
+	if err == nil || !strings.Contains(err.Error(), "no more today") {
+		t.Errorf("%v, want what the server says:\n%s", err, log)
 	}
 }
 

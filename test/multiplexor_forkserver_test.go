@@ -530,7 +530,7 @@ func privateMemory(t *testing.T, pid int) (kib int) {
 // TestForkServerPays: what -E is for.
 func TestForkServerPays(t *testing.T) {
 	t.Parallel()
-	with, without := fifthWorker(t, 5, "-E"), fifthWorker(t, 2)
+	with, without := fifthWorker(t, 15, "-E"), fifthWorker(t, 2)
 	t.Logf("first answer of the fifth worker after %v with -E, %v without; memory of its own %d KiB, %d KiB", with.start, without.start, with.memory, without.memory)
 	if with.start*10 > without.start {
 		t.Errorf("with -E the first answer takes %v, without %v; want a tenth at most", with.start, without.start)
