@@ -101,7 +101,18 @@ func (m *machine) halt() {
 	_ = m.init.Process.Kill()
 	_ = m.init.Wait()
 	m.init = nil
-	_ = until(10*time.Second, "the cgroup to be empty", func() error { return removeGroup(m.group) })
+	m.kill()
+}
+
+// kill ends what is left of the machine's processes, whoever waits for them.
+func (m *machine) kill() {
+	_ = os.WriteFile(filepath.Join(m.group, "cgroup.kill"), []byte("1"), 0)
+	_ = until(10*time.Second, "the cgroup to be empty", func() error {
+		if err := removeGroup(m.group); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	})
 }
 
 // removeGroup removes a cgroup and those below it.

@@ -12,10 +12,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -66,6 +68,24 @@ func boot(tree string, verbose bool, names []string) int {
 	return 0
 }
 
+// atInterrupt has f run and the program end at SIGINT and SIGTERM, until stop is called.
+func atInterrupt(f func()) (stop func()) {
+	came, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(came, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		if _, ok := <-came; ok {
+			f()
+			os.Exit(1)
+		}
+		close(done)
+	}()
+	return func() {
+		signal.Stop(came)
+		close(came)
+		<-done // which does not come while the program is being ended
+	}
+}
+
 // try runs a check on a new machine.
 func (c check) try(tree string, verbose bool) error {
 	scratch, err := os.MkdirTemp("", "postern-boot")
@@ -78,6 +98,10 @@ func (c check) try(tree string, verbose bool) error {
 		return err
 	}
 	defer m.halt()
+	defer atInterrupt(func() {
+		m.kill()
+		_ = os.RemoveAll(scratch)
+	})()
 	if err := bring(m); err != nil {
 		return err
 	}
