@@ -261,7 +261,7 @@ func TestTLS_11_ThousandHandshakesThatStall(t *testing.T) {
 	}
 	testenv.Eventually(t, "only the good one is left", func() bool { return p.sessionCount() == 1 })
 
-	p, stalled = stall("1s", 100)
+	p, stalled = stall("1s", 1000)
 	for _, c := range stalled {
 		c.expectEnd()
 	}
