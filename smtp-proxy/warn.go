@@ -90,17 +90,12 @@ func (s *settings) idleFilter(ctx context.Context) []string {
 	if s.Multiplexor == "" || err != nil {
 		return nil
 	}
-	c := &mxproto.Client{Dial: spec.Dial, Persistent: true}
-	defer c.Close()
-	if _, err := c.Ask(ctx, mxproto.VerbFree); err != nil {
+	health, _, err := mxproto.AskHealth(ctx, (&mxproto.Client{Dial: spec.Dial}).Ask)
+	switch {
+	case err != nil:
 		return []string{"the multiplexor does not answer: " + err.Error()}
-	}
-	health, err := c.AskOurs(ctx, mxproto.VerbHealth)
-	if err != nil {
-		return nil // it is not ours
-	}
-	if h, _ := mxproto.ParseHealth(health); h.Fault != "" {
-		return []string{"the multiplexor's workers come to nothing: " + h.Fault}
+	case health.Fault != "":
+		return []string{"the multiplexor's workers come to nothing: " + health.Fault}
 	}
 	return nil
 }
