@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,8 +31,12 @@ type Dir struct {
 
 	mu sync.Mutex // held by a sweep
 
-	kept sync.Mutex
-	root *os.Root    // the directory as it was opened last
+	opened atomic.Pointer[openDir]
+}
+
+// openDir is the directory as it was opened last.
+type openDir struct {
+	root *os.Root
 	seen fs.FileInfo // what it was then
 }
 
@@ -77,24 +82,22 @@ func newDir(path, owner string) (*Dir, error) {
 func (d *Dir) trusted() safedir.Account { return safedir.Account{UID: d.Owner, GID: -1} }
 
 // open returns the directory, which stays open: a stamp would cost three times as much if the way to it was walked each
-// time. It is looked at each time: it may have come since, or be another one. One that was put aside is closed when nobody
-// uses it any more.
+// time. The way is walked when another directory is there than the last time, or its owner or rights are others. One that
+// was put aside is closed when nobody uses it any more.
 func (d *Dir) open() (*os.Root, error) {
 	now, err := os.Stat(d.Path)
-	d.kept.Lock()
-	defer d.kept.Unlock()
-	if err == nil && d.root != nil && safedir.Unchanged(d.seen, now) {
-		return d.root, nil
+	if o := d.opened.Load(); err == nil && o != nil && safedir.Unchanged(o.seen, now) {
+		return o.root, nil
 	}
-	d.root = nil
 	root, err := safedir.Open(d.Path, d.trusted())
 	if err != nil {
 		return nil, err
 	}
-	if d.seen, err = root.Stat("."); err != nil {
+	seen, err := root.Stat(".")
+	if err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
-	d.root = root
+	d.opened.Store(&openDir{root, seen})
 	return root, nil
 }
 
