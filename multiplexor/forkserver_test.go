@@ -339,8 +339,8 @@ func TestForkServerRefuses(t *testing.T) {
 // errWithout is that of a worker that is started without a fork server.
 var errWithout = errors.New("started without the server")
 
-// startOne starts a worker, on a loop of its own, to have other times. It returns the error of the start, and the log.
-func startOne(t *testing.T, rules string, times func(*process.ForkServers)) (failure error, log string) {
+// startOne starts a worker, on a loop of its own, to have other times. It returns the log, and the error of the start.
+func startOne(t *testing.T, rules string, times func(*process.ForkServers)) (log string, failure error) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -375,7 +375,7 @@ func startOne(t *testing.T, rules string, times func(*process.ForkServers)) (fai
 	if left := processesOf(os.Getpid()); len(left) > 0 {
 		t.Errorf("processes %v are left", left)
 	}
-	return failure, lines.text()
+	return lines.text(), failure
 }
 
 func TestForkServerTooSlow(t *testing.T) {
@@ -384,7 +384,7 @@ func TestForkServerTooSlow(t *testing.T) {
 		"does not answer":      "did not answer",
 	} {
 		t.Run(rules, func(t *testing.T) {
-			err, log := startOne(t, rules, func(f *process.ForkServers) {
+			log, err := startOne(t, rules, func(f *process.ForkServers) {
 				if f.ForkLimit = 200 * time.Millisecond; rules == "hangs while it loads" {
 					f.LoadLimit = 400 * time.Millisecond
 				}
@@ -398,7 +398,7 @@ func TestForkServerTooSlow(t *testing.T) {
 
 // TestForkServerIsWaitedFor: the first worker, too, is left to a server that is still loading. This one refuses.
 func TestForkServerIsWaitedFor(t *testing.T) {
-	err, log := startOne(t, "cannot fork", func(*process.ForkServers) {})
+	log, err := startOne(t, "cannot fork", func(*process.ForkServers) {})
 	if err == nil || !strings.Contains(err.Error(), "no more today") {
 		t.Errorf("%v, want what the server says:\n%s", err, log)
 	}
