@@ -45,6 +45,9 @@ type program struct {
 
 // program gives the parts that the daemon skeleton calls.
 func (p *program) program() daemon.Program {
+	commands := p.commands()
+	asUser := slices.Collect(maps.Keys(commands))
+	commands["log"] = p.digest
 	return daemon.Program{
 		Name: programName, Settings: &p.settings, Listeners: p.listeners, Open: p.open, Serve: p.serve,
 		Description: "Guarded SMTP front door for any mail server.",
@@ -55,17 +58,16 @@ func (p *program) program() daemon.Program {
 		Warnings: p.warnings,
 		Reloads:  listener.Reloads,
 		Sessions: func() int { return p.srv.sessionCount() },
-		Commands: p.commands(),
-		AsUser:   slices.DeleteFunc(slices.Collect(maps.Keys(p.commands())), func(name string) bool { return name == "log" }),
+		Commands: commands,
+		AsUser:   asUser,
 	}
 }
 
-// commands are what is done instead of serving, by name. Each but log is about what the user who serves has, or may.
+// commands are what is done instead of serving, by name, and is about what the user who serves has, or may.
 func (p *program) commands() map[string]func(stdout, stderr io.Writer) int {
 	all := p.heldCommands()
 	all["explain"] = p.explain
 	all["replay"] = p.replay
-	all["log"] = p.digest
 	return all
 }
 

@@ -2,10 +2,10 @@ package cluster
 
 import "postern/internal/store"
 
-// The sessions of an origin are a hash: each gateway has a field with how many it has, the number of what it said last, that of
-// its last word (tellScript), and when its lease ends; "rate" has when the origin will have used up no more than it may (GCRA, as ITU-T I.371 has it). All times
-// are in microseconds. Leases and rates that a clock of now could not have made do not count: it was set back, or the server
-// is another one.
+// The sessions of an origin are a hash: each gateway has a field with how many it has, the number of what it said last,
+// that of its last word (tellScript), and when its lease ends; "rate" has when the origin will have used up no more than it
+// may (GCRA, as ITU-T I.371 has it). All times are in microseconds. Leases and rates that a clock of now could not have
+// made do not count: it was set back, or the server is another one.
 var (
 	// KEYS: sessions; failures of each ban. ARGV: gateway, number, most sessions, lease, time between two sessions, time that
 	// may be saved up; most failures of each ban. Returns a connlimit.Fullness, or first.

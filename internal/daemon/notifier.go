@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -80,6 +81,21 @@ func (n *Notifier) Reloading() {
 
 // Stopping says that the program is about to end.
 func (n *Notifier) Stopping() { n.send(systemd.SdNotifyStopping) }
+
+// env gives the variables of the service manager for a process that takes over.
+func (n *Notifier) env() []string {
+	if n.address == "" {
+		return nil
+	}
+	env := []string{"NOTIFY_SOCKET=" + n.address}
+	if n.interval > 0 {
+		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(n.interval.Microseconds(), 10))
+	}
+	return env
+}
+
+// MainPID tells the service manager that another process of the service is its main one from now on.
+func (n *Notifier) MainPID(pid int) { n.send("MAINPID=" + strconv.Itoa(pid)) }
 
 // ExtendTimeout says that what goes on, such as a drain, takes so much longer at most, unless it is said again.
 func (n *Notifier) ExtendTimeout(d time.Duration) {

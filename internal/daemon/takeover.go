@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -50,21 +49,16 @@ func newPredecessor() (*predecessor, error) {
 	if text == "" {
 		return nil, nil
 	}
-	words := strings.SplitN(text, " ", 4)
-	numbers := make([]int, 3)
-	for i := range numbers {
-		n, err := strconv.Atoi(words[min(i, len(words)-1)])
-		if err != nil || len(words) != 4 {
-			return nil, fmt.Errorf("%s=%q is not understood", takeoverVar, text)
-		}
-		numbers[i] = n
+	var parent, conn, pid int
+	if _, err := fmt.Sscanf(text, "%d %d %d ", &parent, &conn, &pid); err != nil {
+		return nil, fmt.Errorf("%s=%q: %w", takeoverVar, text, err)
 	}
-	if numbers[0] != os.Getppid() {
+	if parent != os.Getppid() {
 		return nil, errors.New("take-over: the process before has ended")
 	}
-	p := &predecessor{conn: passedFile(numbers[1], "predecessor"), path: words[3]}
-	if numbers[2] >= 0 {
-		p.pid = passedFile(numbers[2], "pid file")
+	p := &predecessor{conn: passedFile(conn, "predecessor")}
+	if pid >= 0 {
+		p.pid, p.path = passedFile(pid, "pid file"), strings.SplitN(text, " ", 4)[3]
 	}
 	return p, listen.Mine()
 }
@@ -257,21 +251,6 @@ func (l *instance) whileSessions(ctx context.Context) {
 		}
 	}
 }
-
-// env gives the variables of the service manager for a process that takes over.
-func (n *Notifier) env() []string {
-	if n.address == "" {
-		return nil
-	}
-	env := []string{"NOTIFY_SOCKET=" + n.address}
-	if n.interval > 0 {
-		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(n.interval.Microseconds(), 10))
-	}
-	return env
-}
-
-// MainPID tells the service manager that another process of the service is its main one from now on.
-func (n *Notifier) MainPID(pid int) { n.send("MAINPID=" + strconv.Itoa(pid)) }
 
 // ownPath returns the path of the program, by which an upgrade is found: links are not followed.
 func ownPath() string {

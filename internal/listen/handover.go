@@ -2,6 +2,7 @@ package listen
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -22,12 +23,7 @@ type Handover struct {
 // Handover gives the descriptors of all listeners; Close closes them. They are copies: the listeners stay as they are.
 func (s Set) Handover() (*Handover, error) {
 	h := &Handover{}
-	var names []string
-	for name := range s {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(s)) {
 		for _, l := range s[name] {
 			fd, err := dup(l)
 			if err != nil {
@@ -60,12 +56,7 @@ func asBound(l net.Listener) (net.Listener, error) {
 		return l, nil
 	}
 	ul.SetUnlinkOnClose(false)
-	path := ul.Addr().String()
-	st, err := lstat(path)
-	if err != nil {
-		return nil, err
-	}
-	return &unixListener{UnixListener: ul, path: path, dev: st.Dev, ino: st.Ino}, nil
+	return newUnixListener(ul, ul.Addr().String())
 }
 
 // Close closes the descriptors.

@@ -33,6 +33,15 @@ type unixListener struct {
 	unlink   sync.Once
 }
 
+// newUnixListener returns the listener of the file that is at path now, or closes ul.
+func newUnixListener(ul *net.UnixListener, path string) (*unixListener, error) {
+	st, err := lstat(path)
+	if err != nil {
+		return nil, orClose(ul, err)
+	}
+	return &unixListener{UnixListener: ul, path: path, dev: st.Dev, ino: st.Ino}, nil
+}
+
 // Close removes the listener's file and stops it. A directory that the process
 // may no longer write to is no error: the next start replaces the stale socket.
 func (l *unixListener) Close() error {
@@ -88,12 +97,10 @@ func bindUnix(r Request, path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &unixListener{UnixListener: ul, path: path}
-	st, err := lstat(path)
+	l, err := newUnixListener(ul, path)
 	if err != nil {
-		return nil, orClose(ul, err)
+		return nil, err
 	}
-	l.dev, l.ino = st.Dev, st.Ino
 	if err := setRights(l, r.Mode, uid, gid); err != nil {
 		return nil, orClose(l, err)
 	}

@@ -186,28 +186,13 @@ func Owner(info fs.FileInfo) (uid uint32, ok bool) {
 // O_CREAT. Links are not followed, and a FIFO, socket or device neither blocks nor is opened: all of them give an
 // error that wraps [ErrNotRegular].
 func OpenFile(root *os.Root, name string, flag int) (*os.File, error) {
-	if strings.ContainsRune(name, '/') || name == "." || name == ".." {
-		return nil, fmt.Errorf("open %q: %w", name, fs.ErrInvalid)
-	}
-	// os.Root resolves a link that stays inside the root even with O_NOFOLLOW. So look first, and see afterwards
-	// whether the file that was opened is the one that was looked at.
-	before, err := root.Lstat(name)
+	// os.Root resolves a link that stays inside the root even with O_NOFOLLOW.
+	dir, err := OpenDir(root)
 	if err != nil {
 		return nil, err
 	}
-	if !before.Mode().IsRegular() {
-		return nil, fmt.Errorf("open %q in %q: %w", name, root.Name(), ErrNotRegular)
-	}
-	f, err := root.OpenFile(name, flag&^os.O_CREATE|syscall.O_NONBLOCK|syscall.O_NOFOLLOW|syscall.O_NOCTTY, 0)
-	if err != nil {
-		return nil, err
-	}
-	after, err := f.Stat()
-	if err != nil || !after.Mode().IsRegular() || !os.SameFile(before, after) {
-		_ = f.Close()
-		return nil, fmt.Errorf("open %q in %q: replaced meanwhile: %w", name, root.Name(), ErrNotRegular)
-	}
-	return f, nil
+	defer dir.Close()
+	return dir.Open(name, flag)
 }
 
 // CreateFile makes the new file name in root, with exactly the rights perm, whatever the umask. It fails with an

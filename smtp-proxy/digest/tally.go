@@ -3,6 +3,7 @@ package digest
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -63,17 +64,14 @@ func (t *tally[K]) top(rows int) (top []row[K], others int) {
 		top = append(top, row[K]{k, c.n, c.last})
 	}
 	slices.SortFunc(top, func(a, b row[K]) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), b.Last.Compare(a.Last), cmp.Compare(text(a.Kind), text(b.Kind)))
+		if c := cmp.Or(cmp.Compare(b.Count, a.Count), b.Last.Compare(a.Last)); c != 0 {
+			return c
+		}
+		return cmp.Compare(fmt.Sprint(a.Kind), fmt.Sprint(b.Kind))
 	})
 	others = t.others
 	for _, r := range top[min(rows, len(top)):] {
 		others += r.Count
 	}
 	return top[:min(rows, len(top))], others
-}
-
-// text is something to order equal kinds by.
-func text(kind any) string {
-	b, _ := json.Marshal(kind)
-	return string(b)
 }
