@@ -73,7 +73,7 @@ func TestBrokenWorkerIsTold(t *testing.T) {
 	if status := wait("working>=1", "100ms"); status != 124 {
 		t.Errorf("notify-wait for a working worker: status %d, want 124", status)
 	}
-	if status := wait("free>=2", patience.String()); status != 0 {
+	if status := wait("free>=2", testenv.Patience.String()); status != 0 {
 		t.Errorf("notify-wait for a free one: status %d", status)
 	}
 
@@ -93,7 +93,7 @@ func TestBrokenWorkerIsTold(t *testing.T) {
 	if stdout, stderr, status := r.ctrl("--wait", "reread"); status != 0 {
 		t.Errorf("reread of mended rules: status %d, %q, %q", status, stdout, stderr)
 	}
-	if status := wait("working>=1", patience.String()); status != 0 {
+	if status := wait("working>=1", testenv.Patience.String()); status != 0 {
 		t.Errorf("notify-wait for a working worker: status %d", status)
 	}
 	r.want("ping", "PONG\n")

@@ -16,16 +16,12 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/mxproto"
 	"postern/internal/procstat"
 	"postern/internal/testenv"
 	"postern/multiplexor/pool"
 )
-
-// patience bounds every wait for a real process.
-const patience = 20 * time.Second
 
 // real is a running multiplexor whose workers are the test binary.
 type real struct {

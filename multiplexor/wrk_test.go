@@ -162,11 +162,10 @@ func residentKB(t *testing.T, pid int) int {
 // used again.
 func TestWRK_12_StubbornWorkers(t *testing.T) {
 	t.Parallel()
-	r := startReal(t, "-b", "3", "-x", "1")
+	r := startReal(t, "-b", "2", "-x", "1")
 	brood := r.brood()
 	before := countFDs(t, r.proc.Pid())
-	r.want("do stubborn", "ok did\n")
-	r.want("do sleep 60000", timedOut)
+	r.want("do stubborn;sleep 3600000", timedOut)
 	if got, _, _ := strings.Cut(r.ask("status"), " "); got != "K" {
 		t.Errorf("workers %s, want one killed", got)
 	}
@@ -177,7 +176,9 @@ func TestWRK_12_StubbornWorkers(t *testing.T) {
 		return err != nil || st.State == 'Z'
 	})
 	testenv.Eventually(t, "no descriptor more", func() bool { return countFDs(t, r.proc.Pid()) <= before })
+	r.end()
 	// A worker that goes by itself leaves its child, and that one harms nobody.
+	r = startReal(t, "-b", "600", "-x", "1")
 	brood = r.brood()
 	r.want("do exit 0", noResponse)
 	r.awaitPong()

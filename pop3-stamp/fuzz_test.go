@@ -87,7 +87,7 @@ func FuzzSession(f *testing.F) {
 			lines = append(lines, line)
 		}
 	})
-	r := start(f, url, "--upstream-timeout", "200ms", "--login-timeout", "2s", "--idle-timeout", "2s", "--max-login-failures", "0", "--log-level", "error",
+	r := start(f, url, "--upstream-timeout", "200ms", "--login-timeout", "1h", "--idle-timeout", "1h", "--max-login-failures", "0", "--log-level", "error",
 		"--sasl", "PLAIN", "--sasl", "LOGIN", "--max-sessions-per-address", "0")
 	f.Fuzz(func(t *testing.T, client, server string) {
 		said.Store(server)

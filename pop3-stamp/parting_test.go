@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -108,15 +109,24 @@ func TestHalfClosed(t *testing.T) {
 	r := start(t, backendAt(t, func(p *peer) {
 		mailbox("x\r\n")(&peer{p.t, slowConn{p.Conn}, p.r})
 	}))
-	p := r.client(t)
-	p.send("USER bob\r\nPASS secret word\r\nRETR 1\r\nNOOP\r\nQUIT\r\n")
-	if err := p.Conn.(*net.TCPConn).CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"+OK", "+OK logged in", "+OK here", "x", ".", "+OK NOOP", "+OK bye"} {
-		p.want(want)
-	}
-	p.ended()
+	testenv.Eventually(t, "a server that is not silent for partingTime", func() bool {
+		r.log.reset()
+		p := r.client(t)
+		p.send("USER bob\r\nPASS secret word\r\nRETR 1\r\nNOOP\r\nQUIT\r\n")
+		if err := p.Conn.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(p.r)
+		testenv.Eventually(t, "the end of the session", func() bool { return strings.Contains(r.log.String(), "session ended") })
+		if strings.Contains(r.log.String(), `reason="client left"`) {
+			return false
+		}
+		want := []string{"+OK", "+OK logged in", "+OK here", "x", ".", "+OK NOOP", "+OK bye", ""}
+		if err != nil || !slices.EqualFunc(strings.Split(string(text), "\r\n"), want, strings.HasPrefix) {
+			t.Errorf("replies %q, %v; want %q", text, err, want)
+		}
+		return true
+	})
 }
 
 // slowConn thinks before it lets somebody in for longer than it takes to see that a client is silent.
@@ -138,7 +148,7 @@ func TestCloseNotify(t *testing.T) {
 		"QUIT at once":    "QUIT\r\n",
 		"too many errors": strings.Repeat("FOO\r\n", 9),
 		"wrong passwords": strings.Repeat("USER bob\r\nPASS x\r\n", 3),
-		"timeout":         "",
+		"timeout":         "USER bob\r\nPASS secret word\r\n",
 		"server broken":   "USER bob\r\nPASS secret word\r\nTOP 1 1\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -157,9 +167,9 @@ func TestCloseNotify(t *testing.T) {
 			}
 			limit := "1m"
 			if name == "timeout" {
-				limit = "3s" // the handshake is within it
+				limit = "1s"
 			}
-			r := start(t, backendAt(t, server), append(flags, "--pop3s", "inet:1", "--login-timeout", limit)...)
+			r := start(t, backendAt(t, server), append(flags, "--pop3s", "inet:1", "--login-timeout", "1h", "--idle-timeout", limit)...)
 			c, err := testenv.Connect("tcp", r.addr)
 			if err != nil {
 				t.Fatal(err)

@@ -122,9 +122,10 @@ func TestUpstreamSource(t *testing.T) {
 func TestUpstreamConnections(t *testing.T) {
 	t.Parallel()
 	_, b := startFront(t)
-	p := startProxy(t, behind(b), "--upstream-connections=1", "--connect-timeout=3s")
+	p := startProxy(t, behind(b), "--upstream-connections=1", "--connect-timeout=1s")
 	first, second := greeted(t, p.addr), greeted(t, p.addr)
-	first.envelope()
+	first.cmd("MAIL FROM:<a@b.example>", "250")
+	first.rcptInTime()
 	second.cmd("MAIL FROM:<a@b.example>", "250")
 	second.cmd("RCPT TO:<c@d.example>", "451 4.3.2")
 	_, b = startFront(t)

@@ -188,12 +188,9 @@ func TestLoginDelay(t *testing.T) {
 			t.Errorf("try %d was answered after %v, want %v or more", i+1, took, delay<<i)
 		}
 	}
-	began := time.Now()
 	c.cmd(plain("bob", "secret"), "235")
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("the right password was answered after %v", took)
-	}
 	slow := startProxy(t, behind(b), "--auth-requires-tls=no", "--login-delay=24h")
+	greeted(t, slow.addr).cmd(plain("bob", "secret"), "235") // at once
 	c = greeted(t, slow.addr)
 	c.send(plain("bob", "wrong") + "\r\n")
 	testenv.Eventually(t, "the failure to be logged", func() bool { return strings.Contains(slow.log.String(), "login failed") })

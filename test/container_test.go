@@ -62,7 +62,7 @@ func TestContainer(t *testing.T) {
 		t.Errorf("%q: status %d\n%s%s", check, status, stdout, stderr)
 	}
 	testenv.Eventually(t, "a healthy multiplexor", func() bool {
-		_, _, status := testenv.RunCmd(t, c.command("", "/usr/sbin/mx-ctrl", "--timeout=5s", "health"))
+		_, _, status := testenv.RunCmd(t, c.command("", "/usr/sbin/mx-ctrl", "health"))
 		return status == 0
 	})
 	proxy.Kill()

@@ -175,7 +175,7 @@ func TestPop3StampCommands(t *testing.T) {
 	dir := t.TempDir()
 	places := map[string][]string{"directory": {"--clientip-dir", dir}}
 	if _, err := testenv.Find("redis-server"); err == nil && !testing.Short() {
-		places["store"] = []string{"--clientip-store", testenv.StartRedis(t).URL(), "--clientip-store-timeout", "5s"}
+		places["store"] = []string{"--clientip-store", testenv.StartRedis(t).URL(), "--clientip-store-timeout", "1m"}
 	}
 	for name, place := range places {
 		t.Run(name, func(t *testing.T) {

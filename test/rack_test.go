@@ -227,7 +227,7 @@ func TestRack(t *testing.T) {
 	}
 	s.startProxy(1)
 	s.after(sent, messages*3/4, "the store's master dies")
-	s.master.Kill()
+	s.killMaster()
 	for _, task := range tasks {
 		task.Wait()
 	}
@@ -253,7 +253,7 @@ func startShelf(t *testing.T, clients int) *shelf {
 	}
 	pop := testenv.Start(t, s.gateways[0].command(testenv.Binary(t, "pop3-stamp"), "--pop3", "tcp:"+gateway1+":110", "--proxy-from", balancer,
 		"--upstream", "pop3://10.99.0.1:1110",
-		"--clientip-store", storeURL, "--clientip-store-timeout", "1s", "--cluster-limits=yes", "--notify", "tcp:"+gateway1+":4713"))
+		"--clientip-store", storeURL, "--clientip-store-timeout", "1m", "--cluster-limits=yes", "--notify", "tcp:"+gateway1+":4713"))
 	conf := filepath.Join(testenv.ShortDir(t), "haproxy.cfg")
 	if err := os.WriteFile(conf, []byte(rackHAProxy), 0o644); err != nil {
 		t.Fatal(err)
@@ -294,7 +294,7 @@ func (s *shelf) startStore(lb *host) {
 	for i, h := range hosts {
 		conf := filepath.Join(testenv.ShortDir(t), "sentinel.conf")
 		text := fmt.Sprintf("port 26379\nbind %s\nprotected-mode no\nsentinel myid %040d\nsentinel monitor rack %s 6379 2\n"+
-			"sentinel down-after-milliseconds rack 1000\n"+
+			"sentinel down-after-milliseconds rack 600000\n"+
 			"sentinel failover-timeout rack 3000\nsentinel known-replica rack %s 6379\n", h.addr, i+1, store1, store2)
 		for k, other := range hosts {
 			if k != i {
@@ -305,6 +305,18 @@ func (s *shelf) startStore(lb *host) {
 			t.Fatal(err)
 		}
 		testenv.Start(t, h.command("redis-server", conf, "--sentinel")).WaitOutput("+monitor")
+	}
+}
+
+// killMaster ends the store's master, and the Sentinels need not wait as long for it as for one that is only slow.
+func (s *shelf) killMaster() {
+	s.t.Helper()
+	s.master.Kill()
+	for _, addr := range []string{store1, store2, balancer} {
+		cmd := s.world.command("redis-cli", "-h", addr, "-p", "26379", "SENTINEL", "SET", "rack", "down-after-milliseconds", "1000")
+		if out, _, status := testenv.RunCmd(s.t, cmd); status != 0 || strings.TrimSpace(out) != "OK" {
+			s.t.Fatalf("the Sentinel at %s: status %d, %s", addr, status, out)
+		}
 	}
 }
 
@@ -329,8 +341,8 @@ func (s *shelf) startMultiplexor(i int) {
 	s.args[i] = []string{"--smtp", "tcp:" + addr + ":25", "--notify", "tcp:" + addr + ":4712", "--proxy-from", balancer,
 		"--maxloadavg", "0", "--client-lookup=no",
 		"--user", account, "--multiplexor", filepath.Join(run, "mx"), "--spool", spool, "--upstream", "smtp://10.99.0.1:2525",
-		"--clientip-store", storeURL, "--clientip-store-timeout", "1s", "--clientip-exempt", balancer, "--limit-exempt", balancer,
-		"--cluster-limits=yes", "--max-sessions-per-address", "6", "--drain-timeout", "10s"}
+		"--clientip-store", storeURL, "--clientip-store-timeout", "1m", "--clientip-exempt", balancer, "--limit-exempt", balancer,
+		"--cluster-limits=yes", "--max-sessions-per-address", "6", "--drain-timeout", "1h"}
 }
 
 // startProxy starts the proxy of a gateway, for the first time or again.

@@ -25,6 +25,7 @@ type flakyServer struct {
 	server   *testenv.Backend
 	accepted map[string]*arrival // by the attempt
 	last     int
+	stalled  int // connections, since the last cut: they stay so until the next one
 }
 
 // arrival is a message that the server has taken.
@@ -71,6 +72,7 @@ func (f *flakyServer) answer(a testenv.Asked, conns *[]*cutConn) string {
 	case n < 15:
 		return f.fault("421 4.3.2 Busy")
 	case n < 16:
+		f.stalled++
 		return f.fault("hang")
 	}
 	return ""
@@ -115,6 +117,7 @@ func wholeMessage(data string) (attempt string, ok bool) {
 func (f *flakyServer) end() {
 	f.mu.Lock()
 	b := f.server
+	f.stalled = 0
 	f.mu.Unlock()
 	b.Close()
 	for _, breach := range b.Breaches() {
@@ -142,12 +145,13 @@ func (f *flakyServer) away() {
 	f.listen(f.address)
 }
 
-// progress is a condition: so many more messages were accepted, or all are done.
-func (f *flakyServer) progress(n int, done *atomic.Bool) func() bool {
+// progress is a condition: so many more messages were accepted, or none may be, as all clients that there are have a
+// connection that stalls.
+func (f *flakyServer) progress(n int, clients *atomic.Int32) func() bool {
 	return func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if len(f.accepted) < f.last+n && !done.Load() {
+		if len(f.accepted) < f.last+n && f.stalled < int(clients.Load()) {
 			return false
 		}
 		f.last = len(f.accepted)

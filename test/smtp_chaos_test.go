@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
@@ -45,7 +44,7 @@ func TestChaos(t *testing.T) {
 	backend := newFlakyServer(t)
 	socket := testenv.Activate(t, "smtp")
 	args := []string{"--config", "/dev/null", "--maxloadavg", "0", "--upstream", "smtp://" + backend.address,
-		"--upstream-timeout", "5s", "--log-level", "error", "--max-transactions", "0"}
+		"--upstream-timeout", "1h", "--log-level", "error", "--max-transactions", "0"}
 	if account, drops := testenv.DaemonAccount(); drops {
 		args = append(args, "--user", account)
 	}
@@ -55,21 +54,20 @@ func TestChaos(t *testing.T) {
 	c := &chaos{t: t, address: socket.Addr, outcomes: make(map[string]outcome)}
 	p := start()
 	t.Cleanup(func() { c.over.Store(true) })
-	var done atomic.Bool
 	var running atomic.Int32
 	running.Store(int32(clients))
 	var tasks []*testenv.Task
 	for i := range clients {
 		tasks = append(tasks, testenv.Play(t, "a client", func(t testing.TB) {
-			defer func() { done.Store(running.Add(-1) == 0) }()
+			defer running.Add(-1)
 			random := rand.New(rand.NewPCG(uint64(i), 7))
 			for n := range each {
 				c.sendUntilAcknowledged(fmt.Sprintf("m-%d-%d", i, n), random)
 			}
 		}))
 	}
-	for round := 0; !done.Load(); round++ {
-		testenv.Eventually(t, "some messages pass", backend.progress(200, &done))
+	for round := 0; running.Load() > 0; round++ {
+		testenv.Eventually(t, "some messages pass", backend.progress(200, &running))
 		switch round % 4 {
 		case 0:
 			p.Stop(syscall.SIGHUP)
@@ -159,7 +157,7 @@ func (c *chaos) errorf(format string, args ...any) {
 // sendUntilAcknowledged sends one message until it is accepted.
 func (c *chaos) sendUntilAcknowledged(id string, random *rand.Rand) {
 	n := 0
-	if !testenv.Poll(2*time.Minute, func() bool {
+	if !testenv.Poll(testenv.Patience, func() bool {
 		n++
 		return c.over.Load() || c.try(fmt.Sprintf("%s/%d", id, n), random)
 	}) {

@@ -203,14 +203,14 @@ func loggedIn(commands []string) bool {
 func swaksTo(t *testing.T, _ *frontDoor, port int, file string, args ...string) {
 	t.Helper()
 	args = append([]string{"--server", fmt.Sprintf("127.0.0.1:%d", port), "--helo", "client.example.org", "--from", "ann@example.org",
-		"--to", "bob@example.net", "--data", "@" + file, "--timeout", "60"}, args...)
+		"--to", "bob@example.net", "--data", "@" + file, "--timeout", "180"}, args...)
 	runClient(t, exec.Command(testenv.Path(t, "swaks as a client", "swaks"), args...))
 }
 
 func msmtpTo(t *testing.T, d *frontDoor, port int, message string, args ...string) {
 	t.Helper()
 	args = append([]string{"--file=/dev/null", "--host=127.0.0.1", fmt.Sprintf("--port=%d", port), "--domain=client.example.org", "--from=ann@example.org",
-		"--user=" + peerUser, "--passwordeval=echo " + peerPassword, "--tls-trust-file=" + d.cert, "--timeout=60"}, append(args, "bob@example.net")...)
+		"--user=" + peerUser, "--passwordeval=echo " + peerPassword, "--tls-trust-file=" + d.cert, "--timeout=180"}, append(args, "bob@example.net")...)
 	cmd := exec.Command(testenv.Path(t, "msmtp as a client", "msmtp"), args...)
 	cmd.Env = append(os.Environ(), "HOME="+t.TempDir())
 	cmd.Stdin = strings.NewReader(lf(message)) // as a sendmail it is given lines of the system
@@ -219,7 +219,7 @@ func msmtpTo(t *testing.T, d *frontDoor, port int, message string, args ...strin
 
 func curlTo(t *testing.T, url, message string, args ...string) {
 	t.Helper()
-	args = append([]string{"--disable", "--silent", "--show-error", "--max-time", "60", "--mail-from", "ann@example.org", "--mail-rcpt", "bob@example.net",
+	args = append([]string{"--disable", "--silent", "--show-error", "--max-time", "180", "--mail-from", "ann@example.org", "--mail-rcpt", "bob@example.net",
 		"--upload-file", inFile(t, message)}, append(args, url)...)
 	runClient(t, exec.Command(testenv.Path(t, "curl as a client", "curl"), args...))
 }
@@ -227,7 +227,7 @@ func curlTo(t *testing.T, url, message string, args ...string) {
 func smtplibTo(t *testing.T, d *frontDoor, message string, steps ...string) {
 	t.Helper()
 	script := "import smtplib, ssl, sys\nmessage = open(sys.argv[2], 'rb').read()\n" +
-		"with smtplib.SMTP('127.0.0.1', int(sys.argv[1]), 'client.example.org', timeout=60) as server:\n    server.ehlo()\n    " + strings.Join(steps, "\n    ") + "\n"
+		"with smtplib.SMTP('127.0.0.1', int(sys.argv[1]), 'client.example.org', timeout=180) as server:\n    server.ehlo()\n    " + strings.Join(steps, "\n    ") + "\n"
 	runClient(t, exec.Command(testenv.Path(t, "smtplib as a client", "python3"), "-c", script, fmt.Sprint(d.port), inFile(t, message), d.cert))
 }
 

@@ -11,13 +11,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"postern/internal/testenv"
 )
-
-// peerPatience is how long real programs get for what they do, on a machine that is busy with other things.
-const peerPatience = 60 * time.Second
 
 // frontDoor is smtp-proxy without a filter, as a real program.
 type frontDoor struct {

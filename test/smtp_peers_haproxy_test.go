@@ -97,7 +97,7 @@ func healthy(t *testing.T, h *testenv.HAProxy, server string) bool {
 // dialFrom connects from an address of this machine.
 func dialFrom(t *testing.T, from, to string) net.Conn {
 	t.Helper()
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: peerPatience}
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: testenv.Patience}
 	conn, err := dialer.DialContext(t.Context(), "tcp4", to)
 	if err != nil {
 		t.Fatal(err)

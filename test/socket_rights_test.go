@@ -35,7 +35,7 @@ func TestSocketRights(t *testing.T) {
 			}
 			p := testenv.Start(t, exec.Command(testenv.Binary(t, program), words...))
 			hears := func(gid uint32) bool {
-				cat := exec.Command(testenv.Binary(t, "notify-cat"), "--once", "--timeout=10s", filepath.Join(dir, "notify"))
+				cat := exec.Command(testenv.Binary(t, "notify-cat"), "--once", "--timeout=3m", filepath.Join(dir, "notify"))
 				cat.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 60003, Gid: gid}}
 				return cat.Run() == nil
 			}

@@ -43,7 +43,7 @@ func TestStampAcrossGateways(t *testing.T) {
 	if err := os.WriteFile(senders, []byte("alice alice@example.org\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	store := []string{"--clientip-store", redis.URL(), "--clientip-store-timeout", "2s"}
+	store := []string{"--clientip-store", redis.URL(), "--clientip-store-timeout", "1m"}
 	smtp := append([]string{"--upstream", "maildir:" + maildir, "--client-lookup=no", "--maxloadavg", "0"}, store...)
 	pop := append([]string{"--upstream", "pop3://" + pop3Backend(t), "--login-delay", "0s", "--expire-interval", "100ms"}, store...)
 	pop1, _ := listening(t, "pop3-stamp", "--pop3", pop...)
@@ -85,6 +85,11 @@ func TestStampAcrossGateways(t *testing.T) {
 	}
 	cat.WaitOutput("X 127.0.0.1")
 
+	// Those that need not wait long for a store that is away.
+	const short = "--clientip-store-timeout=200ms"
+	pop1, _ = listening(t, "pop3-stamp", "--pop3", append(pop, short)...)
+	smtp1, _ = listening(t, "smtp-proxy", "--smtp", append(smtp, short)...)
+	smtp2, _ = listening(t, "smtp-proxy", "--smtp", append(smtp, short, "--store-down", "open")...)
 	away := func() {
 		t.Helper()
 		if got := greeting(smtp1); got != "421" {
@@ -133,45 +138,52 @@ func hold(t *testing.T, port int) heldSession {
 	return heldSession{strings.TrimSpace(line), func() { _ = c.Close() }}
 }
 
-// TestLimitsAcrossGateways: sessions of an address are counted over gateways, and who was refused too much at one, or has failed to
-// log in too often, does not get into the other; while the store hangs, each gateway's own limits hold.
+// countingGateways starts two that count sessions of an address together.
+func countingGateways(t *testing.T, redis *testenv.RedisServer, timeout string) (one, two int) {
+	t.Helper()
+	maildir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "Maildir"))
+	args := []string{"--upstream", "maildir:" + maildir, "--client-lookup=no", "--maxloadavg", "0",
+		"--clientip-store", redis.URL(), "--clientip-store-timeout", timeout, "--cluster-limits=yes", "--max-sessions-per-address", "3"}
+	one, _ = listening(t, "smtp-proxy", "--smtp", args...)
+	two, _ = listening(t, "smtp-proxy", "--smtp", args...)
+	return one, two
+}
+
+// let holds a session that the limits allow. Those that saw whether the proxies answer may not have ended yet.
+func let(t *testing.T, port int) (h heldSession) {
+	t.Helper()
+	testenv.Eventually(t, "a session within the limit", func() bool { h = hold(t, port); return strings.HasPrefix(h.greeting, "220") })
+	return h
+}
+
+// TestLimitsAcrossGateways: sessions of an address are counted over gateways.
 func TestLimitsAcrossGateways(t *testing.T) {
 	t.Parallel()
-	redis := testenv.StartRedis(t)
-	maildir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "Maildir"))
-	store := []string{"--clientip-store", redis.URL(), "--clientip-store-timeout", "2s", "--cluster-limits=yes", "--max-sessions-per-address", "3"}
-	args := append([]string{"--upstream", "maildir:" + maildir, "--client-lookup=no", "--maxloadavg", "0", "--clientip-scope", "relay",
-		"--refuse-relay=yes", "--local-domains", "example.org", "--max-refusals-per-address", "4", "--error-delay", "0s"}, store...)
-	one, _ := listening(t, "smtp-proxy", "--smtp", args...)
-	two, _ := listening(t, "smtp-proxy", "--smtp", args...)
-
-	// Sessions that saw whether the proxies answer may not have ended yet.
-	let := func(port int) (h heldSession) {
-		t.Helper()
-		testenv.Eventually(t, "a session within the limit", func() bool { h = hold(t, port); return strings.HasPrefix(h.greeting, "220") })
-		return h
-	}
-	first, _, third := let(one), let(two), let(one)
+	one, two := countingGateways(t, testenv.StartRedis(t), "1m")
+	first, _, third := let(t, one), let(t, two), let(t, one)
 	for _, port := range []int{one, two} {
 		if h := hold(t, port); !h.refused("Too many sessions from your address") {
 			t.Errorf("one too many: %q", h.greeting)
 		}
 	}
-	free := func() {
-		t.Helper()
-		testenv.Eventually(t, "those who left have made room", func() bool {
-			h := hold(t, one)
-			h.close()
-			return strings.HasPrefix(h.greeting, "220")
-		})
-	}
 	first.close()
 	third.close()
-	free()
+	testenv.Eventually(t, "those who left have made room", func() bool {
+		h := hold(t, one)
+		h.close()
+		return strings.HasPrefix(h.greeting, "220")
+	})
+}
 
+// TestLimitsWithoutTheStore: while the store hangs, each gateway's own limits hold, and the others hear of it when it is back.
+func TestLimitsWithoutTheStore(t *testing.T) {
+	t.Parallel()
+	redis := testenv.StartRedis(t)
+	one, two := countingGateways(t, redis, "200ms")
+	let(t, two)
 	redis.Hang()
-	let(two) // besides the one that there is
-	let(two)
+	let(t, two)
+	let(t, two)
 	if h := hold(t, two); !strings.HasPrefix(h.greeting, "421") {
 		t.Errorf("while the store hangs the gateway's own limit does not hold: %q", h.greeting)
 	}
@@ -189,7 +201,7 @@ func TestBansAcrossGateways(t *testing.T) {
 	t.Parallel()
 	redis := testenv.StartRedis(t)
 	maildir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "Maildir"))
-	store := []string{"--clientip-store", redis.URL(), "--clientip-store-timeout", "5s", "--cluster-limits=yes"}
+	store := []string{"--clientip-store", redis.URL(), "--clientip-store-timeout", "1m", "--cluster-limits=yes"}
 	args := append([]string{"--upstream", "maildir:" + maildir, "--client-lookup=no", "--maxloadavg", "0", "--clientip-scope", "relay",
 		"--refuse-relay=yes", "--local-domains", "example.org", "--max-refusals-per-address", "4", "--error-delay", "0s"}, store...)
 	one, _ := listening(t, "smtp-proxy", "--smtp", args...)

@@ -26,7 +26,7 @@ const anyone = "192.0.2.1"
 // gateway is a counter of its own, with limits.
 func gateway(t *testing.T, url string, limits connlimit.SessionLimits) *Sessions {
 	t.Helper()
-	set := store.Settings{StoreURL: url, StoreTimeout: 5 * time.Second}
+	set := store.Settings{StoreURL: url, StoreTimeout: testenv.Patience}
 	o, err := set.Load()
 	if err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ func gateways(t *testing.T, r *testenv.RedisServer, n, most int) []*Counter {
 	t.Helper()
 	var all []*Counter
 	for range n {
-		set := store.Settings{StoreURL: r.URL(), StoreTimeout: 5 * time.Second}
+		set := store.Settings{StoreURL: r.URL(), StoreTimeout: testenv.Patience}
 		o, err := set.Load()
 		if err != nil {
 			t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 // shared opens the store at a URL, with more time than a busy machine takes.
 func shared(t *testing.T, url string, maxAge time.Duration, bits int) *Shared {
 	t.Helper()
-	set := store.Settings{StoreURL: url, StoreTimeout: 5 * time.Second}
+	set := store.Settings{StoreURL: url, StoreTimeout: testenv.Patience}
 	o, err := set.Load()
 	if err != nil {
 		t.Fatal(err)

@@ -21,11 +21,11 @@ var ctx = context.Background()
 // echo returns its argument.
 var echo = NewScript("return ARGV[1]")
 
-// open makes a client for a store; patience is more than a busy machine takes.
+// open makes a client for a store.
 func open(t *testing.T, s Settings, log *slog.Logger) *Client {
 	t.Helper()
 	if s.StoreTimeout == 0 {
-		s.StoreTimeout = 5 * time.Second
+		s.StoreTimeout = testenv.Patience
 	}
 	o, err := s.Load()
 	if err != nil {

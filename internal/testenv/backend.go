@@ -223,7 +223,7 @@ func (s *backendSession) reply(verb, line, usual string) (code string, ok bool) 
 		s.b.mu.Unlock()
 	}
 	s.early = s.r.Buffered()
-	_ = s.c.SetWriteDeadline(time.Now().Add(30 * time.Second))
+	_ = s.c.SetWriteDeadline(time.Now().Add(Patience))
 	_, err := io.WriteString(s.c, text+"\r\n")
 	last := text[strings.LastIndex(text, "\n")+1:]
 	return last[:min(3, len(last))], err == nil
