@@ -16,7 +16,7 @@ type whole struct {
 	*server
 	t       *testing.T
 	manager *testenv.Manager
-	log     *syncBuffer
+	log     *testenv.Buffer
 	signals chan os.Signal
 }
 
@@ -24,7 +24,7 @@ type whole struct {
 func startWhole(t *testing.T, args ...string) *whole {
 	t.Helper()
 	w := &whole{
-		server: &server{conf: &settings{}}, t: t, manager: testenv.StartManager(t), log: &syncBuffer{}, signals: make(chan os.Signal),
+		server: &server{conf: &settings{}}, t: t, manager: testenv.StartManager(t), log: &testenv.Buffer{}, signals: make(chan os.Signal),
 	}
 	t.Setenv("NOTIFY_SOCKET", w.manager.Path)
 	args = append([]string{

@@ -27,7 +27,7 @@ func TestLOG_22_FloodsOfStrangers(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			log := &syncBuffer{}
+			log := &testenv.Buffer{}
 			r := startWith(t, func(io.Writer) *slog.Logger {
 				out := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 				return logging.Limit(out, logging.Strangers, func() time.Time { return time.Unix(1_000_000_000, 0) })

@@ -93,7 +93,7 @@ func FuzzSession(f *testing.F) {
 		said.Store(server)
 		heard.Store([]string(nil))
 		r.revoke(t.Context(), netip.MustParseAddr("127.0.0.1"))
-		r.log.reset()
+		r.log.Reset()
 		c := testenv.Dial(t, "tcp", r.addr)
 		go func() {
 			_, _ = io.WriteString(c, client)

@@ -110,7 +110,7 @@ func TestHalfClosed(t *testing.T) {
 		mailbox("x\r\n")(&peer{p.t, slowConn{p.Conn}, p.r})
 	}))
 	testenv.Eventually(t, "a server that is not silent for partingTime", func() bool {
-		r.log.reset()
+		r.log.Reset()
 		p := r.client(t)
 		p.send("USER bob\r\nPASS secret word\r\nRETR 1\r\nNOOP\r\nQUIT\r\n")
 		if err := p.Conn.(*net.TCPConn).CloseWrite(); err != nil {

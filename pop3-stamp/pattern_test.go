@@ -131,7 +131,7 @@ func TestFollowFile(t *testing.T) {
 	write(os.O_CREATE, line(0))
 	got := make(chan string, 100)
 	started := make(chan error, 1)
-	var said syncBuffer
+	var said testenv.Buffer
 	lines := newLogLines(&said, func(line []byte) {
 		if r, ok := parseRecord(string(line)); ok {
 			got <- r.text

@@ -153,30 +153,7 @@ type running struct {
 	addr   string
 	stamp  string // directory
 	hangup chan os.Signal
-	log    *syncBuffer
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) reset() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.b.Reset()
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
+	log    *testenv.Buffer
 }
 
 // start starts a server with the given flags before the upstream server at url.
@@ -197,7 +174,7 @@ func startWith(t testing.TB, logger func(io.Writer) *slog.Logger, url string, fl
 	if _, err := p.Parse(s, args); err != nil {
 		t.Fatal(err)
 	}
-	r := &running{server: &server{conf: s}, stamp: dir, log: &syncBuffer{}, hangup: make(chan os.Signal, 1)}
+	r := &running{server: &server{conf: s}, stamp: dir, log: &testenv.Buffer{}, hangup: make(chan os.Signal, 1)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

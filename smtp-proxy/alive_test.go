@@ -15,14 +15,14 @@ type whole struct {
 	*program
 	t       *testing.T
 	manager *testenv.Manager
-	log     *lockedLog
+	log     *testenv.Buffer
 	signals chan os.Signal
 }
 
 // startWhole starts the program with a listener for mail and waits until it is ready and has been asked once.
 func startWhole(t *testing.T, args ...string) *whole {
 	t.Helper()
-	w := &whole{t: t, manager: testenv.StartManager(t), log: &lockedLog{}, signals: make(chan os.Signal)}
+	w := &whole{t: t, manager: testenv.StartManager(t), log: &testenv.Buffer{}, signals: make(chan os.Signal)}
 	t.Setenv("NOTIFY_SOCKET", w.manager.Path)
 	load := filepath.Join(t.TempDir(), "loadavg") // this machine may be busy
 	writeFile(t, load, "0 0 0 1/1 1\n")

@@ -38,7 +38,7 @@ func TestCMD_60_LongChallenge(t *testing.T) {
 func TestPRX_60_HeadersOfNoUse(t *testing.T) {
 	t.Parallel()
 	b := testenv.StartBackend(t)
-	p := startProxyWith(t, listenSMTP, func(w *lockedLog) slog.Handler { return slog.NewTextHandler(w, nil) }, behind(b), "--proxy-from=127.0.0.1")
+	p := startProxyWith(t, listenSMTP, func(w *testenv.Buffer) slog.Handler { return slog.NewTextHandler(w, nil) }, behind(b), "--proxy-from=127.0.0.1")
 	v2 := func(family byte, body string) string {
 		return "\r\n\r\n\x00\r\nQUIT\n\x21" + string([]byte{family, byte(len(body) >> 8), byte(len(body))}) + body
 	}
@@ -60,7 +60,7 @@ func TestPRX_60_HeadersOfNoUse(t *testing.T) {
 	}
 	testenv.Eventually(t, "the client of the header in the log", func() bool { return strings.Contains(p.log.String(), "client=192.0.2.7:4444") })
 	for _, bad := range []string{"EHLO a\r\n", v2(0x41, four), v2(0x11, "x"), "\r\n\r\n\x00\r\nQUIT\nX"} {
-		p.log.reset()
+		p.log.Reset()
 		c := dial(t, p.addr)
 		c.send(bad)
 		c.expectEnd()

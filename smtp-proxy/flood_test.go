@@ -16,7 +16,7 @@ import (
 )
 
 // oneSecond makes the log of a program at its usual level, for which all happens within one second.
-func oneSecond(w *lockedLog) slog.Handler {
+func oneSecond(w *testenv.Buffer) slog.Handler {
 	log := slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	return logging.Limit(log, logging.Strangers, func() time.Time { return time.Unix(1_000_000_000, 0) }).Handler()
 }

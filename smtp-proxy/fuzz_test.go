@@ -32,7 +32,7 @@ func FuzzClient(f *testing.F) {
 		"--max-sessions-per-address=0")
 	f.Fuzz(func(t *testing.T, said []byte, cut uint16) {
 		b.Forget()
-		p.log.reset()
+		p.log.Reset()
 		nc := testenv.Dial(t, "tcp", p.addr)
 		replies := make(chan string, 1)
 		go func() {

@@ -11,7 +11,7 @@ import (
 	"postern/internal/testenv"
 )
 
-func jsonLog(w *lockedLog) slog.Handler { return slog.NewJSONHandler(w, nil) }
+func jsonLog(w *testenv.Buffer) slog.Handler { return slog.NewJSONHandler(w, nil) }
 
 // logged gives the records with that message, once there are n of them.
 func logged(t *testing.T, p *proxy, message string, n int) []map[string]any {
@@ -169,7 +169,7 @@ func TestDigestOfTheLog(t *testing.T) {
 	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Answer(func(a testenv.Asked) string { return onLine(a, "RCPT TO:<unknown@", "550 5.1.1 Unknown") })
-	p := startProxyWith(t, listenSMTP, func(w *lockedLog) slog.Handler { return slog.NewTextHandler(w, nil) }, behind(b), "--max-errors=1")
+	p := startProxyWith(t, listenSMTP, func(w *testenv.Buffer) slog.Handler { return slog.NewTextHandler(w, nil) }, behind(b), "--max-errors=1")
 	c := greeted(t, p.addr)
 	c.envelope()
 	c.cmd("DATA", "354")

@@ -116,7 +116,7 @@ func TestLoginsThatCount(t *testing.T) {
 func TestLoginFailedIsTold(t *testing.T) {
 	t.Parallel()
 	b := guarded(t)
-	p := startProxyWith(t, listenSubmission, func(w *lockedLog) slog.Handler {
+	p := startProxyWith(t, listenSubmission, func(w *testenv.Buffer) slog.Handler {
 		return slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})
 	}, behind(b), "--auth-requires-tls=no", "--max-login-failures=100", "--login-delay=0s")
 	e := listenTo(t, p)
@@ -142,7 +142,7 @@ func TestLoginFailedIsTold(t *testing.T) {
 		{"long", []string{plain(strings.Repeat("x", 300), "geheim")}, `user=""`, "PLAIN -"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p.log.reset()
+			p.log.Reset()
 			c := greeted(t, p.addr)
 			for i, line := range tt.lines {
 				want := "334"

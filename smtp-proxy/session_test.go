@@ -9,7 +9,6 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"postern/internal/config"
@@ -22,31 +21,7 @@ import (
 type proxy struct {
 	*server
 	addr string
-	log  *lockedLog
-}
-
-// lockedLog keeps what was logged.
-type lockedLog struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lockedLog) reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text.Reset()
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
+	log  *testenv.Buffer
 }
 
 // parseSettings reads settings as the program does.
@@ -75,19 +50,19 @@ func startProxy(t testing.TB, args ...string) *proxy {
 
 func startProxyAs(t testing.TB, listener string, args ...string) *proxy {
 	t.Helper()
-	return startProxyWith(t, listener, func(w *lockedLog) slog.Handler {
+	return startProxyWith(t, listener, func(w *testenv.Buffer) slog.Handler {
 		return slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})
 	}, args...)
 }
 
-func startProxyWith(t testing.TB, listener string, handler func(*lockedLog) slog.Handler, args ...string) *proxy {
+func startProxyWith(t testing.TB, listener string, handler func(*testenv.Buffer) slog.Handler, args ...string) *proxy {
 	t.Helper()
 	s := parseSettings(t, args...)
 	conf, err := loadTLS(s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := &lockedLog{}
+	out := &testenv.Buffer{}
 	ctx, cancel := context.WithCancel(context.Background())
 	srv, err := newServer(ctx, s, conf, slog.New(handler(out)))
 	if err != nil {

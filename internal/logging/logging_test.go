@@ -137,7 +137,7 @@ func TestLongTexts(t *testing.T) {
 func TestSyslogdRestart(t *testing.T) {
 	path := filepath.Join(testenv.ShortDir(t), "log")
 	d := startSyslogd(t, path)
-	var stderr lockedBuffer
+	var stderr testenv.Buffer
 	log, closer, err := New(Options{Target: Syslog, Socket: path, Output: &stderr})
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package logging
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,24 +14,6 @@ import (
 
 	"postern/internal/testenv"
 )
-
-// lockedBuffer is written to by a queue while a test reads.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // flush waits for all lines, however slow the machine is.
 func flush(t *testing.T, q *Queue) {
@@ -72,7 +53,7 @@ func TestLOG_10_NobodyReads(t *testing.T) {
 			return Options{Output: w}
 		},
 		"syslog of datagrams": func(t *testing.T) Options {
-			return Options{Output: &lockedBuffer{}, Target: Syslog, Socket: startSyslogd(t, filepath.Join(testenv.ShortDir(t), "log")).path}
+			return Options{Output: &testenv.Buffer{}, Target: Syslog, Socket: startSyslogd(t, filepath.Join(testenv.ShortDir(t), "log")).path}
 		},
 		"syslog of a stream": func(t *testing.T) Options {
 			path := filepath.Join(testenv.ShortDir(t), "log")
@@ -81,7 +62,7 @@ func TestLOG_10_NobodyReads(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { l.Close() })
-			return Options{Output: &lockedBuffer{}, Target: Syslog, Socket: path}
+			return Options{Output: &testenv.Buffer{}, Target: Syslog, Socket: path}
 		},
 	}
 	for name, target := range targets {
@@ -117,7 +98,7 @@ func TestLOG_11_DroppedLinesAreSaid(t *testing.T) {
 			}
 			flood(log)
 			dropped := queue.Dropped()
-			var got lockedBuffer
+			var got testenv.Buffer
 			var reading sync.WaitGroup
 			reading.Go(func() {
 				buf := make([]byte, 1<<16)
@@ -175,7 +156,7 @@ func TestLOG_12_LinesThatCannotBeWritten(t *testing.T) {
 
 // moody fails until it is told not to.
 type moody struct {
-	lockedBuffer
+	testenv.Buffer
 	well bool
 }
 
@@ -183,7 +164,7 @@ func (m *moody) Write(p []byte) (int, error) {
 	if !m.well {
 		return 0, errors.New("no space left on device")
 	}
-	return m.lockedBuffer.Write(p)
+	return m.Buffer.Write(p)
 }
 
 // The line about dropped ones is itself tried again.
@@ -241,7 +222,7 @@ func TestLOG_13_OddCharacters(t *testing.T) {
 	d := startSyslogd(t, filepath.Join(testenv.ShortDir(t), "log"))
 	for _, o := range []Options{{Target: Stderr}, {Target: Syslog, Socket: d.path}} {
 		for _, format := range []string{Text, JSON} {
-			var out lockedBuffer
+			var out testenv.Buffer
 			o.Format, o.Output = format, &out
 			log, queue, err := New(o)
 			if err != nil {

@@ -1,13 +1,11 @@
 package testenv
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,7 +16,7 @@ type Process struct {
 	t      testing.TB
 	cmd    *exec.Cmd
 	name   string
-	output lockedBuffer
+	output Buffer
 	done   chan struct{} // closed when the process was waited for
 	status int           // valid after done
 }
@@ -159,7 +157,7 @@ func Run(t testing.TB, name string, args ...string) (stdout, stderr string, stat
 // standard input of its own.
 func RunCmd(t testing.TB, cmd *exec.Cmd) (stdout, stderr string, status int) {
 	t.Helper()
-	var out, errOut lockedBuffer
+	var out, errOut Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	status = Start(t, cmd).Wait()
 	return out.String(), errOut.String(), status
@@ -176,22 +174,4 @@ func exitStatus(err error, state *os.ProcessState) int {
 		return -1 // the output could not be read
 	}
 	return state.ExitCode()
-}
-
-// lockedBuffer is a bytes.Buffer that a process writes while a test reads.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

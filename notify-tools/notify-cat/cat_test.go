@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -70,24 +68,6 @@ func scripted(t *testing.T, script string, hold bool) (socket string) {
 	return socket
 }
 
-// buffer is a bytes.Buffer for several goroutines.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 // cutTimes puts T where a line begins with a time.
 func cutTimes(s string) string {
 	lines := strings.SplitAfter(s, "\n")
@@ -130,7 +110,7 @@ func TestFormats(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			h.Seed(notify.Message{Letter: 'F', Text: "2"}, notify.Message{Letter: 'Y'})
-			var out, log buffer
+			var out, log testenv.Buffer
 			n := strings.Count(tt.want, "\n")
 			before := h.Stats().Subscriptions
 			done := make(chan int, 1)
@@ -161,7 +141,7 @@ func subscribed(h *hub.Hub) bool { return h.Stats().Subscriptions > 0 }
 func TestJSONIsAlwaysValid(t *testing.T) {
 	h, socket := daemon(t, "x.sock")
 	texts := []string{"", "0 plain", "1 \xff\xfe\x9b", "2 \u202eright\u2069", "3 \"quoted\\ </script>", "4 \U0001f4e8", "5 \u2028 \U000e0041"}
-	var out, log buffer
+	var out, log testenv.Buffer
 	done := make(chan int, 1)
 	go func() {
 		done <- run([]string{"-f", "json", "--timeout=3m", "-n", fmt.Sprint(len(texts)), socket}, &out, &log)
@@ -246,7 +226,7 @@ func TestExitStatuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var out, log buffer
+			var out, log testenv.Buffer
 			var status int
 			testenv.Go(t, "the tool", func() error { status = run(tt.args, &out, &log); return nil }).Wait()
 			if status != tt.status || !strings.Contains(log.String(), tt.stderr) || tt.stderr == "" && log.String() != "" {
@@ -268,7 +248,7 @@ func TestReconnect(t *testing.T) {
 	}
 	first := hub.New(hub.Options{})
 	go first.Serve(l)
-	var out, log buffer
+	var out, log testenv.Buffer
 	done := make(chan int, 1)
 	go func() { done <- run([]string{"--raw", "-t", "YZ", "--timeout=3m", "-n", "4", socket}, &out, &log) }()
 	testenv.Eventually(t, "a listener", func() bool { return subscribed(first) })
@@ -303,21 +283,21 @@ func TestSeveralSockets(t *testing.T) {
 	b, socketB := daemon(t, "b.sock")
 	a.Seed(notify.Message{Letter: 'F', Text: "1"})
 	b.Seed(notify.Message{Letter: 'L', Text: "1"})
-	var out, log buffer
+	var out, log testenv.Buffer
 	if status := run([]string{"--once", "--raw", "--timeout=3m", socketA, "gate=" + socketB}, &out, &log); status != 0 {
 		t.Errorf("status %d: %s", status, log.String())
 	}
 	if got := out.String(); got != "a F 1\na Y\ngate L 1\n" {
 		t.Errorf("got %q", got)
 	}
-	out = buffer{}
+	out.Reset()
 	if status := run([]string{"--once", "--raw", "gone=/nonexistent", "b=" + socketB, "away=/nonexistent"}, &out, &log); status != 1 {
 		t.Errorf("status %d: %s", status, log.String())
 	}
 	if got := out.String(); got != "b L 1\n" || !strings.Contains(log.String(), "error: gone: ") || !strings.Contains(log.String(), "error: away: ") {
 		t.Errorf("got %q, standard error %q", got, log.String())
 	}
-	out = buffer{}
+	out.Reset()
 	tool := testenv.Go(t, "the tool", func() error {
 		if status := run([]string{"--show-connection", "-f", "json", "-n", "3", socketA, "gone=/nonexistent"}, &out, &log); status != 0 {
 			return fmt.Errorf("status %d", status)

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -17,24 +15,6 @@ import (
 	"postern/internal/testenv"
 )
 
-// buffer is a bytes.Buffer for several goroutines.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 // A trial is notify-exec at work on a hub.
 type trial struct {
 	t           *testing.T
@@ -42,7 +22,7 @@ type trial struct {
 	hub         *hub.Hub
 	stop        chan os.Signal
 	status      chan int
-	out, log    buffer
+	out, log    testenv.Buffer
 }
 
 // begin starts a hub with the given state and notify-exec on it. In the
@@ -370,7 +350,7 @@ func TestStatuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var out, log buffer
+			var out, log testenv.Buffer
 			if status := run(tt.args, nil, &out, &log); status != tt.status || !strings.Contains(log.String(), tt.stderr) {
 				t.Errorf("status %d, want %d; standard error %q", status, tt.status, log.String())
 			}

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"net"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"postern/internal/notify"
@@ -113,24 +111,6 @@ func TestBadConditions(t *testing.T) {
 	}
 }
 
-// buffer is a bytes.Buffer for several goroutines.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 func TestRun(t *testing.T) {
 	socket := filepath.Join(testenv.ShortDir(t), "n")
 	l, err := net.Listen("unix", socket)
@@ -158,14 +138,14 @@ func TestRun(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var out, log buffer
+			var out, log testenv.Buffer
 			if status := run(tt.args, &out, &log); status != tt.status || !strings.Contains(log.String(), tt.stderr) {
 				t.Errorf("status %d, want %d; standard error %q", status, tt.status, log.String())
 			}
 		})
 	}
 
-	var out, log buffer
+	var out, log testenv.Buffer
 	before := h.Stats().Subscriptions
 	done := make(chan int, 1)
 	go func() { done <- run([]string{"no-workers", socket, "--timeout=3m"}, &out, &log) }()

@@ -1,35 +1,15 @@
 package upstream
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"postern/internal/testenv"
 )
-
-// syncBuffer is a buffer that may be written and read at the same time.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
 
 // script writes a shell script and gives the URL that runs it.
 func script(t *testing.T, text string) string {
@@ -63,7 +43,7 @@ done
 
 func TestProgram(t *testing.T) {
 	t.Parallel()
-	var said syncBuffer
+	var said testenv.Buffer
 	log := slog.New(slog.NewTextHandler(&said, nil))
 	set := newSet(t, Config{URLs: []string{script(t, shellServer)}, Log: log})
 	for range 2 {
@@ -98,7 +78,7 @@ func TestProgramInherits(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "/nonexistent")
 	t.Setenv("LISTEN_FDS", "3")
 	t.Setenv("IFS", "/")
-	var said syncBuffer
+	var said testenv.Buffer
 	set := newSet(t, Config{URLs: []string{script(t, "env >&2; ls /proc/self/fd >&2; umask >&2; echo the end >&2\n"+shellServer)}, Log: slog.New(slog.NewTextHandler(&said, nil))})
 	get(t, set, Client{}).Release()
 	testenv.Eventually(t, "the program has said it", func() bool { return strings.Contains(said.String(), "the end") })
