@@ -5,9 +5,7 @@ import (
 	"os"
 	"time"
 
-	"postern/internal/notify"
 	"postern/internal/proxyheader"
-	"postern/internal/statfile"
 	"postern/smtp-proxy/gate"
 )
 
@@ -16,8 +14,7 @@ func (s *session) begin() outcome {
 	if o, ok := s.identify(); !ok {
 		return o
 	}
-	s.announced = true
-	s.srv.publish(notify.LetterConnected, s.id, addressText(s.client.addr.Addr()))
+	s.announce()
 	r := s.count() // handshakes are expensive: there are not more of them than sessions
 	if s.client.listener == listenSMTPS {
 		if r != nil {
@@ -66,12 +63,6 @@ func (s *session) admit() *gate.Refusal {
 	return s.srv.gates.Check(s.background(), s.client.forGates())
 }
 
-// count counts the session with others from its address.
-func (s *session) count() (r *gate.Refusal) {
-	s.uncount, r = s.srv.gates.Limits.EnterAddress(s.background(), s.client.addr.Addr())
-	return r
-}
-
 // strict reports whether bare line feeds of this client are refused.
 func (s *session) strict() bool {
 	addr := s.client.addr.Addr()
@@ -82,21 +73,6 @@ func (s *session) strict() bool {
 		return false
 	}
 	return s.conf.BareNewline == "reject"
-}
-
-// openStatus makes the status file.
-func (s *session) openStatus() {
-	if s.srv.stats == nil {
-		return
-	}
-	name := s.client.dnsName()
-	if name == "" {
-		name = s.client.addr.Addr().String()
-	}
-	s.stat, _ = s.srv.stats.New(statfile.Fields{
-		Type: programName, Start: s.started, Local: s.client.local, Client: s.client.addr.Addr(), ClientName: name, Server: s.srv.upName,
-		Status: "CONNECT",
-	})
 }
 
 // delayGreeting waits before the greeting. A client that talks now, an early talker, does not follow the

@@ -27,14 +27,18 @@ type client struct {
 	name    string // from the DNS, once looked up, or from XCLIENT
 	claimed string // a name that the DNS has for the client, and that has not the client's address
 
-	helo  string
-	esmtp bool // it said EHLO
-	tls   *tls.ConnectionState
-	cert  *clientCert // nil if it was not asked for one
+	helo    string
+	esmtp   bool       // it said EHLO
+	offered extensions // in reply to that
+	tls     *tls.ConnectionState
+	cert    *clientCert // nil if it was not asked for one
 
 	login    string // the name that a trusted XCLIENT gave, or the client in an AUTH that succeeded
 	authType string // the mechanism of AUTH, or XCLIENT
 	authed   bool   // by AUTH, on the session's connection to the next hop
+
+	acceptedAddr bool // the filter said of its address that nothing of the client is to be filtered
+	acceptedName bool // the same of its name in HELO, until it says another one
 
 	introduced bool       // XCLIENT said who it is, and it has said nothing yet
 	forward    *forwarded // whom XFORWARD named; nil: nobody
@@ -47,6 +51,7 @@ func (c *client) become(x xclient) {
 	c.addr = netip.AddrPortFrom(x.addr, x.port)
 	c.name, c.looked, c.claimed = x.name, x.name != "", ""
 	c.helo, c.esmtp = "", false
+	c.acceptedAddr, c.acceptedName = false, false
 	c.cert, c.forward = nil, nil // the certificate is that of who speaks for the client
 	c.login, c.authType = "", ""
 	if x.login != "" {
@@ -62,8 +67,14 @@ func (c *client) greet(verb, name string) {
 // secure notes that TLS has begun. Whatever the client said of itself before is forgotten: RFC 3207, 4.2.
 func (c *client) secure(state *tls.ConnectionState, cert *clientCert) {
 	c.tls, c.cert = state, cert
-	c.helo, c.esmtp = "", false
+	c.helo, c.esmtp, c.acceptedName = "", false, false
 }
+
+// mayUse reports whether EHLO has offered the client the extension that a parameter belongs to.
+func (c *client) mayUse(parameter string) bool { return c.esmtp && c.offered.have(parameter) }
+
+// accepted reports whether the filter wants to hear no more of the client.
+func (c *client) accepted() bool { return c.acceptedAddr || c.acceptedName }
 
 // logIn notes that AUTH succeeded.
 func (c *client) logIn(mechanism, name string) { c.authed, c.authType, c.login = true, mechanism, name }

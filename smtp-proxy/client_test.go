@@ -69,7 +69,7 @@ func TestClientBecomesAnother(t *testing.T) {
 	front, other := netip.MustParseAddrPort("192.0.2.1:25"), netip.MustParseAddrPort("[2001:db8::2]:587")
 	everything := client{
 		listener: listenSMTP, peer: front, addr: front, local: other, looked: true, name: "front.test", claimed: "claimed.test", helo: "front",
-		esmtp: true, cert: &clientCert{verify: "OK"}, login: "front", authType: smtp.XClient, forward: &forwarded{helo: "x"},
+		esmtp: true, acceptedAddr: true, acceptedName: true, cert: &clientCert{verify: "OK"}, login: "front", authType: smtp.XClient, forward: &forwarded{helo: "x"},
 	}
 	for _, tt := range []struct {
 		name string

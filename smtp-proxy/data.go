@@ -173,7 +173,7 @@ func (s *session) contentWindow(r *receiver) ([]byte, error) {
 		if err := s.conn.SetDeadline(deadline); err != nil {
 			return nil, err
 		}
-		if s.stat != nil && now.Sub(r.noted) >= time.Second {
+		if s.presence.stat != nil && now.Sub(r.noted) >= time.Second {
 			r.noted = now
 			s.status("DATA " + strconv.FormatInt(r.size, 10))
 		}

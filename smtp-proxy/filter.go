@@ -15,7 +15,7 @@ import (
 
 // filtering returns the filter if the session's next step is to be filtered.
 func (s *session) filtering() *filter.Filter {
-	if s.srv.filter == nil || s.open || s.openName {
+	if s.srv.filter == nil || s.client.accepted() {
 		return nil
 	}
 	return s.srv.filter
@@ -72,20 +72,20 @@ func (s *session) askRelayok() *smtp.Reply {
 	}
 	v := f.Relayok(s.background(), s.client.forFilter(s.id, s.conf.host))
 	s.heed(v)
-	s.open = v.Accept
+	s.client.acceptedAddr = v.Accept
 	return s.hostVerdict(s.client.helo, v)
 }
 
 // askHelook asks about the name in HELO or EHLO. What the filter said of an earlier name does not count.
 func (s *session) askHelook(helo string) *smtp.Reply {
-	s.openName = false
+	s.client.acceptedName = false
 	f := s.filtering()
 	if f == nil || !f.Stages.Helook {
 		return nil
 	}
 	v := f.Helook(s.background(), s.client.forFilter(s.id, s.conf.host), helo)
 	s.heed(v)
-	s.openName = v.Accept
+	s.client.acceptedName = v.Accept
 	return s.hostVerdict(helo, v)
 }
 

@@ -30,8 +30,8 @@ func (s *session) logEnd(took time.Duration) {
 	}
 	attrs = append(attrs, s.client.cert.log()...)
 	ctx := s.srv.ctx
-	if s.gate != "" {
-		attrs = append(attrs, "gate", s.gate)
+	if s.closing.gate != "" {
+		attrs = append(attrs, "gate", s.closing.gate)
 	}
 	if s.messages > 0 {
 		ctx = logging.Earned(ctx)
@@ -61,7 +61,7 @@ func (s *session) logMessage(tx *transaction, outcome string, r smtp.Reply, size
 	if tx.server != "" {
 		attrs = append(attrs, "server", tx.server)
 	}
-	if gate := cmp.Or(tx.gate, s.gate); gate != "" && !r.Positive() {
+	if gate := cmp.Or(tx.gate, s.closing.gate); gate != "" && !r.Positive() {
 		attrs = append(attrs, "gate", gate)
 	}
 	ctx := s.srv.ctx

@@ -56,7 +56,7 @@ func (s *session) lost(act string, hop nextHop, err error) smtp.Reply {
 	}
 	r := upstream.ReplyFor(err)
 	if r.Code == 421 {
-		s.endSoon("")
+		s.closing.begin("")
 		return s.conf.named(r)
 	}
 	if r.Code/100 != 4 || len(r.Lines) != 1 {
@@ -88,7 +88,7 @@ func (s *session) note(level slog.Level, what string, attrs ...any) {
 // loggedOut ends a session whose client was logged in on a connection that is lost: without it it cannot go on.
 func (s *session) loggedOut() {
 	s.client.logOut()
-	s.endSoon("")
+	s.closing.begin("")
 }
 
 // forgetLogin closes the connection that the client is logged in on: the session goes on as if it had just

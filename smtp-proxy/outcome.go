@@ -91,14 +91,14 @@ func (s *session) answer(o outcome) {
 		s.forgive()
 	case classBarred:
 		s.say(o.reply)
-		s.gate, s.state = gateFilter, max(s.state, stateBarred)
+		s.closing.bar()
 	case classClosed:
 		s.close(o.gate, o.reply)
 	case classGone:
-		s.endSoon(o.gate)
+		s.closing.begin(o.gate)
 	}
 	if o.last {
-		s.endSoon(o.gate)
+		s.closing.begin(o.gate)
 	}
 	if o.over {
 		s.dropTransaction()
@@ -127,34 +127,43 @@ const (
 	stateSilent        // and the last words are said
 )
 
-// closing reports whether the session ends once replies are flushed.
-func (s *session) closing() bool { return s.state >= stateClosing }
-
-// endSoon ends the session once replies are flushed; gate is the gate that did it, if there is one.
-func (s *session) endSoon(gate string) {
-	if s.state < stateSilent && gate != "" {
-		s.gate = gate
-	}
-	s.state = max(s.state, stateClosing)
+// closing is how far a session is on its way to its end, and what led it there.
+type closing struct {
+	state state
+	gate  string // that ends it, or bars it; "" without one
 }
+
+// due reports whether the session ends once replies are flushed.
+func (c *closing) due() bool { return c.state >= stateClosing }
+
+// begin ends the session once replies are flushed; gate is the gate that did it, if there is one.
+func (c *closing) begin(gate string) {
+	if c.state < stateSilent && gate != "" {
+		c.gate = gate
+	}
+	c.state = max(c.state, stateClosing)
+}
+
+// bar leaves the client nothing but QUIT: the filter has refused it.
+func (c *closing) bar() { c.gate, c.state = gateFilter, max(c.state, stateBarred) }
 
 // close ends the session with a reply that counts for a gate. What the filter refuses is counted where it is
 // asked.
 func (s *session) close(gate string, r smtp.Reply) {
-	if s.state == stateSilent {
+	if s.closing.state == stateSilent {
 		return
 	}
 	if gate != gateFilter {
 		s.gated(gate, r.Code)
 	}
 	s.say(s.conf.named(r))
-	s.gate, s.state = gate, stateSilent
+	s.closing = closing{stateSilent, gate}
 }
 
 // sayVerdict gives the reply of the filter, a gate or the next hop. 421 of a filter ends the session; one for
 // a next hop that left has done so already, see lost.
 func (s *session) sayVerdict(r smtp.Reply) {
-	if r.Code == 421 && !s.closing() {
+	if r.Code == 421 && !s.closing.due() {
 		s.close(gateFilter, r)
 		return
 	}
@@ -165,7 +174,7 @@ func (s *session) sayVerdict(r smtp.Reply) {
 // of them the session ends, and with it the transaction, unless a recipient is to have its message. What is refused
 // because the filter failed is none of the client's faults.
 func (s *session) addRefusal(r smtp.Reply) {
-	if !r.Permanent() || s.state == stateSilent || s.limits.wasted {
+	if !r.Permanent() || s.closing.state == stateSilent || s.limits.wasted {
 		return
 	}
 	if !s.client.known() {

@@ -18,7 +18,7 @@ func TestOutcomesOfLines(t *testing.T) {
 		s.tx = &transaction{}
 		s.relay.begin(s.tx)
 	}
-	barred := func(s *session) { s.state = stateBarred }
+	barred := func(s *session) { s.closing.bar() }
 	for _, tt := range []struct {
 		name   string
 		before func(*session)
@@ -94,8 +94,8 @@ func TestAnswerOfOutcomes(t *testing.T) {
 			for _, o := range tt.do {
 				s.answer(o)
 			}
-			if s.state != tt.state || s.gate != tt.gate {
-				t.Errorf("state %d, gate %q; want %d, %q", s.state, s.gate, tt.state, tt.gate)
+			if s.closing != (closing{tt.state, tt.gate}) {
+				t.Errorf("state %d, gate %q; want %d, %q", s.closing.state, s.closing.gate, tt.state, tt.gate)
 			}
 		})
 	}

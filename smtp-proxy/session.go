@@ -9,31 +9,24 @@ import (
 
 	"postern/internal/notify"
 	"postern/internal/smtp"
-	"postern/internal/statfile"
 )
 
 // session is one client on one connection. It is run by one goroutine; only wait is for others as well.
 type session struct {
-	srv       *server
-	conf      *live // as it was when the session began
-	conn      *smtp.Conn
-	id        string
-	started   time.Time
-	client    client
-	offered   extensions // in reply to EHLO
-	tx        *transaction
-	wait      waiter
-	relay     relay
-	limits    errorLimits
-	messages  int
-	open      bool   // filter accepted the client's address: no more filtering on this connection
-	openName  bool   // filter accepted the name in HELO: no more filtering until the client says another
-	uncount   func() // gives back the place among the sessions of the address; nil without one
-	state     state
-	gate      string // that ended it, or barred it
-	announced bool   // listeners were told that it began
-	secrets   bool   // the last command was AUTH: what follows and is no command is not logged
-	stat      *statfile.File
+	srv      *server
+	conf     *live // as it was when the session began
+	conn     *smtp.Conn
+	id       string
+	started  time.Time
+	client   client
+	tx       *transaction // nil: none
+	wait     waiter
+	relay    relay
+	limits   errorLimits
+	presence presence
+	closing  closing
+	messages int  // that were answered
+	secrets  bool // the last command was AUTH: what follows and is no command is not logged
 }
 
 // reply makes a reply of one line.
@@ -43,7 +36,7 @@ func reply(code int, enhanced, text string) smtp.Reply { return smtp.NewReply(co
 func (s *session) run() {
 	defer s.leave()
 	s.answer(s.begin())
-	for !s.closing() {
+	for !s.closing.due() {
 		s.step()
 	}
 	s.settle()
@@ -53,7 +46,7 @@ func (s *session) run() {
 // step waits for one command and carries it out.
 func (s *session) step() {
 	if s.limits.delays > 0 && !s.tarpit() {
-		s.endSoon("")
+		s.closing.begin("")
 		return
 	}
 	if !s.conn.HasLine() {
@@ -62,7 +55,7 @@ func (s *session) step() {
 	if s.tx == nil && s.limits.refusedTooOften() {
 		s.endRefused() // no message came of it
 	}
-	if s.closing() {
+	if s.closing.due() {
 		return
 	}
 	if !s.conn.HasLine() {
@@ -129,7 +122,7 @@ func (s *session) readFailed(err error) outcome {
 func (s *session) tarpit() bool {
 	s.settle()
 	ok := s.flush()
-	if d := s.limits.takeDelay(); !s.closing() && d > 0 {
+	if d := s.limits.takeDelay(); !s.closing.due() && d > 0 {
 		if s.mayReturn() && d >= s.conf.UpstreamIdle {
 			s.returnUpstream()
 		}
@@ -140,7 +133,7 @@ func (s *session) tarpit() bool {
 
 // say gives the client a reply, behind those that still wait for the next hop.
 func (s *session) say(r smtp.Reply) {
-	if s.state == stateSilent {
+	if s.closing.state == stateSilent {
 		return
 	}
 	if !s.relay.say(r) {
@@ -178,17 +171,12 @@ func (s *session) leave() {
 	s.dropTransaction()
 	s.relay.letGo(forgotten)
 	closeGently(s.conn)
-	if s.stat != nil {
-		s.stat.Remove()
-	}
-	if s.uncount != nil {
-		s.uncount()
-	}
-	if s.gate == gateProxy && s.client.addr == s.client.peer {
+	s.presence.end()
+	if s.closing.gate == gateProxy && s.client.addr == s.client.peer {
 		return // health checks of load balancers: counted, not logged
 	}
 	took := time.Since(s.started)
-	if s.announced {
+	if s.presence.announced {
 		s.srv.publish(notify.LetterDisconnected, s.id, addressText(s.client.addr.Addr()), seconds(took))
 	}
 	s.logEnd(took)
@@ -210,12 +198,4 @@ func closeGently(conn *smtp.Conn) {
 		}
 	}
 	_ = conn.Close()
-}
-
-// status notes what the session is doing in its status file.
-func (s *session) status(text string) {
-	if s.stat == nil {
-		return
-	}
-	_ = s.stat.Update(text) // the directory tells of its own troubles, once per change
 }

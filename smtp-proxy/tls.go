@@ -75,7 +75,6 @@ func (s *session) handshake() (o outcome, ok bool) {
 	state := tc.ConnectionState()
 	s.client.secure(&state, certOf(here, &state))
 	s.conn.Upgrade(tc)
-	s.openName = false
 	return o, true
 }
 

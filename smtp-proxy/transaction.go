@@ -78,7 +78,7 @@ func (s *session) mailParam(tx *transaction, p smtp.Param) *smtp.Reply {
 	if s.client.esmtp && p.Key == smtp.ParamAuth && p.Value == "<>" {
 		return nil // says nothing, and is passed on only with AUTH; clients send it without being offered any
 	}
-	if !s.client.esmtp || !s.offered.have(p.Key) {
+	if !s.client.mayUse(p.Key) {
 		return refusalOf(555, "5.5.4", "Parameter not recognized: "+clip(p.Key))
 	}
 	err := p.CheckMail()
@@ -114,7 +114,7 @@ func (s *session) rcptParams(rest string) ([]smtp.Param, *smtp.Reply) {
 	}
 	for _, p := range params {
 		known := p.Key == smtp.ParamNotify || p.Key == smtp.ParamOrigRcpt
-		if !known || !s.client.esmtp || !s.offered.have(p.Key) {
+		if !known || !s.client.mayUse(p.Key) {
 			return nil, refusalOf(555, "5.5.4", "Parameter not recognized: "+clip(p.Key))
 		}
 		if err := p.CheckRcpt(s.tx != nil && s.tx.utf8); err != nil {

@@ -78,7 +78,7 @@ func (s *session) do(cmd smtp.Command) outcome {
 	switch {
 	case s.mustSecure() && !c.inClear:
 		return failed(reply(530, "5.7.0", "Must issue a STARTTLS command first"))
-	case s.state == stateBarred && cmd.Verb != smtp.Quit:
+	case s.closing.state == stateBarred && cmd.Verb != smtp.Quit:
 		o := failed(reply(503, "5.5.1", "Only QUIT is left"))
 		o.last = cmd.Verb == smtp.Bdat // its octets would be commands
 		return o
@@ -310,7 +310,7 @@ func (s *session) greeting() []string {
 	if s.conf.MaxTransactions > 0 {
 		limits += " MAILMAX=" + strconv.Itoa(s.conf.MaxTransactions)
 	}
-	s.offered = extensions{eight: caps.EightBitMIME, utf8: caps.SMTPUTF8, dsn: caps.DSN, auth: mechs != ""}
+	s.client.offered = extensions{eight: caps.EightBitMIME, utf8: caps.SMTPUTF8, dsn: caps.DSN, auth: mechs != ""}
 	return append(lines, limits)
 }
 

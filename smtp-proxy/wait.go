@@ -90,7 +90,7 @@ func (s *session) rest() (o outcome, ok bool) {
 	if s.mayReturn() {
 		d = min(d, s.conf.UpstreamIdle)
 	}
-	if s.state == stateBarred {
+	if s.closing.state == stateBarred {
 		d = min(d, barredTime)
 	}
 	switch {

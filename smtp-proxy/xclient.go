@@ -42,15 +42,11 @@ func (s *session) doXClient(arg string) outcome {
 // commands of one row say goes together: not all of it may fit into one line.
 func (s *session) become(x xclient) outcome {
 	s.forgetLogin()
-	if s.uncount != nil {
-		s.uncount()
-		s.uncount = nil
-	}
+	s.presence.leaveAddress()
 	if !bool(s.conf.XClientLogin) {
 		x.login = ""
 	}
 	s.client.become(x)
-	s.open, s.openName = false, false
 	if r := s.admit(); r != nil {
 		return closed(r.Gate, r.Reply)
 	}
