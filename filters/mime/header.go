@@ -78,7 +78,7 @@ func lineAt(b []byte, pos int) (line []byte, next int) {
 }
 
 // headerParser reads one header. The standard reading ends at the first empty line. Others end at a line of white
-// space, or at one that is no field; some skip empty lines in front of it.
+// space, or at one that is no field.
 type headerParser struct {
 	b     []byte
 	h     header
@@ -105,8 +105,7 @@ func parseHeader(b []byte, limit int) (h header, ok bool) {
 		if len(line) == 0 {
 			p.finish(pos)
 			p.h.ends = append([]end{{next, ""}}, p.h.ends...)
-			ok = p.h.lines > 0 || p.behindBlank(next, limit)
-			return p.h, ok && !p.h.tooMuch()
+			return p.h, !p.h.tooMuch()
 		}
 		p.line(line, pos, next)
 		pos = next
@@ -218,21 +217,21 @@ func (p *headerParser) finish(pos int) {
 	}
 }
 
-// behindBlank looks for a header behind empty lines, which some readers skip; ok is that of parseHeader.
-func (p *headerParser) behindBlank(pos, limit int) (ok bool) {
+// behindBlank adds to an empty header the one behind empty lines, which some readers skip; b is where both begin. ok is
+// that of parseHeader.
+func (h *header) behindBlank(b []byte, limit int) (ok bool) {
 	const view = "empty lines in front of the header"
-	at, begins := beginsWithField(p.b[pos:])
+	at, begins := beginsWithField(b)
 	if !begins {
 		return true
 	}
-	pos += at
-	h, ok := parseHeader(p.b[pos:], limit)
-	for _, f := range h.fields {
+	late, ok := parseHeader(b[at:], limit)
+	for _, f := range late.fields {
 		f.view = view
-		p.h.add(f)
+		h.add(f)
 	}
-	for _, e := range h.ends {
-		p.h.ends = append(p.h.ends, end{pos + e.at, view})
+	for _, e := range late.ends {
+		h.ends = append(h.ends, end{at + e.at, view})
 	}
 	return ok
 }
@@ -260,21 +259,38 @@ func lateEncodings(b []byte) (values []string, ends []int) {
 	return values, ends
 }
 
-// beginsWithField reports whether a text begins, behind empty lines, with a field that matters.
+// firstFields is how many lines of what may be a header are looked at for the first field that matters.
+const firstFields = 50
+
+// beginsWithField reports whether a text begins, behind empty lines, with fields of which one matters; at is where they
+// begin.
 func beginsWithField(b []byte) (at int, ok bool) {
 	for at < len(b) {
 		line, next := lineAt(b, at)
 		if len(bytes.TrimSpace(line)) > 0 {
-			name, colon := fieldName(line)
-			if colon < 0 {
-				return 0, false
-			}
-			k, _ := whichField(name)
-			return at, k != otherField && plausible(k, line[colon+1:])
+			return at, fieldThatMatters(b[at:])
 		}
 		at = next
 	}
 	return 0, false
+}
+
+// fieldThatMatters reports whether there is one in the first lines of a text, all of which are of fields.
+func fieldThatMatters(b []byte) bool {
+	for pos, n := 0, 0; pos < len(b) && n < firstFields; n++ {
+		line, next := lineAt(b, pos)
+		if folded := n > 0 && len(line) > 0 && (line[0] == ' ' || line[0] == '\t'); !folded {
+			name, colon := fieldName(line)
+			if colon < 0 {
+				return false
+			}
+			if k, _ := whichField(name); k != otherField && plausible(k, line[colon+1:]) {
+				return true
+			}
+		}
+		pos = next
+	}
+	return false
 }
 
 // fieldName returns the bytes in front of the colon, and where that is; -1 if the line is no field to anybody.

@@ -90,6 +90,9 @@ func (w *walker) entity(t text, c context) error {
 		limit = len(t.b) + 1 // it has passed the limits of the mail server
 	}
 	h, ok := parseHeader(t.b, limit)
+	if ok && h.lines == 0 && c.fallback != "message/rfc822" { // in a digest, what is there is the header of the message
+		ok = h.behindBlank(t.b, limit)
+	}
 	if !ok {
 		return ErrHeader
 	}
