@@ -8,8 +8,9 @@
 #	test/run.sh tests	the same without the checks
 #	test/run.sh cover	all tests, and which statements they run: bin/cover.html
 #
-# A stage that fails does not keep the next from running, but the run fails. The
-# last lines are go test's own summary, after a table of what was left out.
+# The checks run beside the tests: most of them keep one processor busy at a time. One
+# that fails does not keep the next from running, but the run fails. The last lines
+# are go test's own summary, after a table of what was left out.
 #
 # PACKAGES (./...) and TESTFLAGS, such as -run or -shuffle, choose and vary what
 # is run; FAILURES names a file to append a line to for each test that failed.
@@ -40,10 +41,8 @@ SIDE_BY_SIDE=$((2 * $(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)))
 # Those that take longest begin first, for the machine to be busy to the end.
 LONGEST='./test ./smtp-proxy ./multiplexor ./smtp-proxy/upstream ./internal/notify/hub'
 
-# Arguments of the report: -failed STAGE, -left-out WHAT:WHY and -note TEXT.
-set -- "${1:-all}"
-what=$1
-shift
+what=${1:-all}
+set -- # from here on the arguments of the report: -failed STAGE and -left-out WHAT:WHY
 case $what in
 check | all | tests | cover) ;;
 *)
@@ -64,64 +63,80 @@ can_race() {
 	echo 'int main(void) { return 0; }' | "$(go env CC)" -x c -o "$tmp/cc" - 2>/dev/null
 }
 
+# stage NAME COMMAND... tells what a check has to say when it has ended. Of these lines the report knows "FAILED: NAME"
+# and "Note: TEXT".
+stage() {
+	name=$1
+	shift
+	"$@" >"$tmp/said" 2>&1
+	status=$?
+	echo "check: $name"
+	cat "$tmp/said"
+	[ "$status" -eq 0 ] || echo "FAILED: $name"
+}
+
+vulnerabilities() {
+	shared test/vuln.sh -n
+	status=$?
+	[ "$status" -ne 2 ] || echo 'Note: known vulnerabilities were not looked for: govulncheck could not, see above'
+	[ "$status" -ne 1 ]
+}
+
+checks() {
+	stage gofmt formatted
+	stage 'go vet' shared go vet $PACKAGES
+	# Other machines have other types and system calls. To compile for them takes minutes: see test/emulated.sh.
+	for machine in linux/arm64 linux/arm linux/386 linux/riscv64; do
+		stage "types on $machine" "$tmp/types" -test "$machine" $PACKAGES
+	done
+	stage 'types on freebsd/amd64' "$tmp/types" freebsd/amd64 $(cat test/portable)
+	stage staticcheck shared go tool -modfile=test/tools/go.mod staticcheck $PACKAGES
+	stage 'govulncheck: known vulnerabilities in modules' vulnerabilities
+}
+
+# tests runs them under the report, which shows what the checks say.
+tests() {
+	[ "$what" = check ] || sh test/peers.sh || set -- "$@" -left-out 'programs to test against: test/peers.sh could not install them'
+	packages=$PACKAGES
+	[ "$packages" != ./... ] || packages="$LONGEST ./..."
+	set -- "$@" -packages "$(go list $packages | wc -l)" ${FAILURES:+-failures "$FAILURES"} \
+		go test -json -vet=off -timeout="$LIMIT" -parallel="$SIDE_BY_SIDE" $TESTFLAGS
+	case $what in
+	check)
+		# What has not changed since it passed passes.
+		shared "$tmp/report" "$@" -short $packages
+		;;
+	cover)
+		mkdir -p bin || return
+		"$tmp/report" "$@" -count=1 -coverpkg="$(echo $packages | tr " " ,)" -coverprofile=bin/cover.out $packages
+		status=$?
+		go tool cover -html=bin/cover.out -o bin/cover.html && echo 'cover: see bin/cover.html' >&2
+		return "$status"
+		;;
+	*)
+		if can_race; then
+			export CGO_ENABLED=1
+			"$tmp/report" "$@" -count=1 -race -cover $packages
+		else
+			"$tmp/report" -left-out 'race detector: no C compiler' "$@" -count=1 -cover $packages
+		fi
+		;;
+	esac
+}
+
 # All but the C library is the same without it, and it builds faster.
 export CGO_ENABLED=0
-if [ "$what" != check ]; then
-	sh test/peers.sh || set -- "$@" -left-out 'programs to test against: test/peers.sh could not install them'
-fi
-case $what in
-check | all)
-	echo 'check: gofmt'
-	formatted || set -- "$@" -failed gofmt
-	echo 'check: go vet'
-	go vet $PACKAGES || set -- "$@" -failed 'go vet'
-	# Other machines have other types and system calls. To compile for them takes minutes: see test/emulated.sh.
-	go build -o "$tmp/types" ./test/types || exit 1
-	for machine in linux/arm64 linux/arm linux/386 linux/riscv64; do
-		echo "check: types on $machine"
-		"$tmp/types" -test "$machine" $PACKAGES || set -- "$@" -failed "types on $machine"
-	done
-	echo 'check: types on freebsd/amd64'
-	"$tmp/types" freebsd/amd64 $(cat test/portable) || set -- "$@" -failed 'types on freebsd/amd64'
-	echo 'check: staticcheck'
-	go tool -modfile=test/tools/go.mod staticcheck $PACKAGES || set -- "$@" -failed staticcheck
-	echo 'check: govulncheck'
-	test/vuln.sh -n >"$tmp/vuln"
-	status=$?
-	cat "$tmp/vuln"
-	case $status in
-	1) set -- "$@" -failed 'govulncheck: known vulnerabilities in modules' ;;
-	2) set -- "$@" -note "known vulnerabilities were not looked for: $(tail -n 1 "$tmp/vuln")" ;;
-	esac
-	;;
-esac
 
-go build -o "$tmp/report" ./test/report || exit 1
-if [ "$what" != check ]; then
-	# Once; the tests take what is there.
-	go build -trimpath -buildvcs=false -o "$tmp/bin/" $(go list ./... | grep -v '/test\>') || set -- "$@" -failed 'build the programs'
+# shared runs what compiles with the flags of make, so that nothing is compiled once for each of them.
+shared() { GOFLAGS="-trimpath ${GOFLAGS:-}" "$@"; }
+
+shared go build -o "$tmp/" ./test/report ./test/types || exit 1
+# Once; the tests take what is there, and the checks what is compiled.
+if [ "$what" = check ]; then
+	shared go build $PACKAGES || set -- -failed build
+else
+	shared go build -buildvcs=false -o "$tmp/bin/" $(go list ./... | grep -v '/test\>') || set -- -failed 'build the programs'
 fi
-[ "$PACKAGES" != ./... ] || PACKAGES="$LONGEST ./..."
-set -- "$@" -packages "$(go list $PACKAGES | wc -l)" ${FAILURES:+-failures "$FAILURES"} \
-	go test -json -vet=off -timeout="$LIMIT" -parallel="$SIDE_BY_SIDE" $TESTFLAGS
 case $what in
-check)
-	# What has not changed since it passed passes.
-	"$tmp/report" "$@" -short $PACKAGES
-	;;
-cover)
-	mkdir -p bin || exit 1
-	"$tmp/report" "$@" -count=1 -coverpkg="$(echo $PACKAGES | tr " " ,)" -coverprofile=bin/cover.out $PACKAGES
-	status=$?
-	go tool cover -html=bin/cover.out -o bin/cover.html && echo 'cover: see bin/cover.html' >&2
-	exit "$status"
-	;;
-*)
-	if can_race; then
-		export CGO_ENABLED=1
-		"$tmp/report" "$@" -count=1 -race -cover $PACKAGES
-	else
-		"$tmp/report" -left-out 'race detector: no C compiler' "$@" -count=1 -cover $PACKAGES
-	fi
-	;;
-esac
+check | all) checks ;;
+esac | tests "$@"

@@ -3,11 +3,14 @@
 // failed; then the slowest tests, a table of what the run left out, and as the
 // last lines go test's own summary of each package.
 //
-//	report [-packages N] [-failures FILE] [-left-out WHAT:WHY]... [-failed STAGE]... [-note TEXT]... go test -json ./...
+//	stages | report [-packages N] [-failures FILE] [-left-out WHAT:WHY]... [-failed STAGE]... go test -json ./...
 //
-// It exits 1 if a test, a package or one of the named earlier stages failed, or
-// if anything was left out under CI=true. A test that a quick run leaves to the
-// full one is not left out.
+// What stages that run beside the tests write is shown as it comes. Their lines
+// "FAILED: STAGE", and "Note: TEXT", which is no failure, not even under CI=true,
+// are told at the end.
+//
+// It exits 1 if a test, a package or a stage failed, or if anything was left out
+// under CI=true. A test that a quick run leaves to the full one is not left out.
 package main
 
 import (
@@ -25,10 +28,9 @@ import (
 )
 
 func main() {
-	var leftOut, failed, notes list
+	var leftOut, failed list
 	flag.Var(&leftOut, "left-out", "an earlier stage that was left out, `WHAT:WHY`")
 	flag.Var(&failed, "failed", "an earlier `STAGE` that failed")
-	flag.Var(&notes, "note", "a `TEXT` for the end that is no failure, not even under CI=true")
 	packages := flag.Int("packages", 0, "how many packages there are")
 	failures := flag.String("failures", "", "a `FILE` to append a line to for each test that failed")
 	flag.Parse()
@@ -38,14 +40,21 @@ func main() {
 	}
 	shown := newScreen(os.Stdout)
 	heedSignals()
-	r := report{out: shown, failedStages: failed, notes: notes, total: *packages}
+	r := report{out: shown, failedStages: failed, total: *packages}
 	for _, l := range leftOut {
 		what, why, _ := strings.Cut(l, ":")
 		r.leftOut = append(r.leftOut, omission{what, strings.TrimSpace(why)})
 	}
+	beside := make(chan stages, 1)
+	go func() { beside <- readStages(os.Stdin, shown) }()
 	if err := r.run(flag.Args(), shown); err != nil {
 		r.failedStages = append(r.failedStages, err.Error())
 	}
+	if len(beside) == 0 {
+		r.say("only the checks go on")
+	}
+	s := <-beside
+	r.failedStages, r.notes = append(r.failedStages, s.failed...), s.notes
 	if err := r.note(*failures); err != nil {
 		r.failedStages = append(r.failedStages, err.Error())
 	}

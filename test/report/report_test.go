@@ -121,6 +121,15 @@ func TestEarlierStageFails(t *testing.T) {
 	}
 }
 
+func TestStagesBeside(t *testing.T) {
+	var shown strings.Builder
+	const text = "check: go vet\nx.go:1: wrong\nFAILED: go vet\ncheck: govulncheck\nNote: could not look\ncheck: last"
+	s := readStages(strings.NewReader(text), &shown)
+	if shown.String() != text || !slices.Equal(s.failed, []string{"go vet"}) || !slices.Equal(s.notes, []string{"could not look"}) {
+		t.Errorf("failed %q, notes %q, shown\n%s", s.failed, s.notes, &shown)
+	}
+}
+
 func TestNoTestsAtAllIsAFailure(t *testing.T) {
 	var out strings.Builder
 	if r := (&report{out: &out}); r.close(false) {
