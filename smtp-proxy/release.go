@@ -39,8 +39,7 @@ func (r *releaser) send(ctx context.Context, m *held.Message) (smtp.Reply, error
 		return *no, nil
 	}
 	if _, err := io.CopyBuffer(next.content(), m.Content(), make([]byte, 64<<10)); err != nil {
-		next.letGo(broken)
-		return upstream.ReplyFor(err), nil
+		return *next.lost("content", err), nil
 	}
 	reply := next.endContent()
 	next.letGo(inOrder)
@@ -90,8 +89,12 @@ func (r *releasing) dial() (nextHop, error) {
 	return up, nil
 }
 
-func (r *releasing) lost(act string, _ nextHop, err error) smtp.Reply {
-	r.note(slog.LevelWarn, "next hop failed", "act", act, "error", err)
+func (r *releasing) lost(act string, hop nextHop, err error) smtp.Reply {
+	attrs := []any{"act", act, "error", err}
+	if hop != nil {
+		attrs = append(attrs, "server", hop.Server())
+	}
+	r.note(slog.LevelWarn, "next hop failed", attrs...)
 	return upstream.ReplyFor(err)
 }
 
