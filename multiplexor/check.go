@@ -11,6 +11,22 @@ import (
 	"postern/internal/privdrop"
 )
 
+// checkAll is --check. It returns the exit status.
+func (s *settings) checkAll(name string, result *config.Result) int {
+	if err := result.Print(os.Stdout); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: print settings: %v\n", name, err)
+		return 1
+	}
+	if err := s.check(); err != nil && !s.likeOriginal() {
+		fmt.Fprintf(os.Stderr, "%s: error: %v\n", name, err)
+		return config.ExitSettings
+	}
+	if text := s.quarantineLost(originalQuarantine); text != "" && !s.likeOriginal() {
+		fmt.Fprintf(os.Stderr, "%s: warning: %s\n", name, text)
+	}
+	return s.checkDirectories(name)
+}
+
 // check is what --check sees beyond the values of settings. It changes nothing.
 func (s *settings) check() error {
 	if s.tooFew {

@@ -57,16 +57,15 @@ func (r *reporter) ready() {
 	}
 }
 
-// fail tells why the start failed. early marks what the original finds wrong
-// before it goes into the background.
-func (r *reporter) fail(text string, early bool) {
+// fail tells why the start failed.
+func (r *reporter) fail(err error) {
 	switch {
 	case r.parent == nil:
-		fmt.Fprintln(os.Stderr, text)
-	case early:
-		_, _ = io.WriteString(r.parent, reportPlain+text)
+		fmt.Fprintln(os.Stderr, err)
+	case errors.As(err, new(early)):
+		fmt.Fprint(r.parent, reportPlain, err)
 	default:
-		_, _ = io.WriteString(r.parent, reportChild+text)
+		fmt.Fprint(r.parent, reportChild, err)
 	}
 }
 

@@ -40,8 +40,11 @@ const metricsWait = 5 * time.Second
 
 // newMetrics makes the metrics of a multiplexor; they are read on the loop when
 // somebody asks.
-func newMetrics(l *evloop.Loop, p *pool.Pool, s *server, workers int) *metrics.Registry {
+func newMetrics(process metrics.Process, l *evloop.Loop, p *pool.Pool, s *server, workers int) *metrics.Registry {
 	r := metrics.New("multiplexor")
+	process.LogDropped = s.log.lost // statistics count, too
+	process.Reloads = nil           // the settings are not read again
+	r.Process(process)
 	var workerNames []string
 	for i := range workers {
 		workerNames = append(workerNames, strconv.Itoa(i))
@@ -63,7 +66,6 @@ func newMetrics(l *evloop.Loop, p *pool.Pool, s *server, workers int) *metrics.R
 		{Name: "deaths_total", Help: "Worker processes that ended without being told to.", Counter: true},
 		{Name: "messages_total", Help: "Scans finished.", Counter: true},
 		{Name: "directories_emptied_total", Help: "Directories emptied for a proxy of another account.", Counter: true},
-		{Name: "log_lines_dropped_total", Help: "Log and statistics lines dropped because the log or the disk was too slow.", Counter: true},
 		{Name: "worker_resident_bytes", Help: "Resident memory of a worker, shared pages included.", Label: "worker", Values: workerNames},
 		{Name: "worker_cpu_seconds_total", Help: "Processor time of the process in a worker slot; it begins again with each process.", Counter: true, Label: "worker", Values: workerNames},
 	}
@@ -80,7 +82,6 @@ func newMetrics(l *evloop.Loop, p *pool.Pool, s *server, workers int) *metrics.R
 			var all []value
 			add := func(name, label string, v float64) { all = append(all, value{name, label, v}) }
 			p.Metrics(add)
-			add("log_lines_dropped_total", "", float64(s.log.lost()))
 			add("connections", "", float64(s.connections()))
 			add("directories_emptied_total", "", float64(s.emptied()))
 			values <- all

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -386,6 +387,26 @@ func TestSignalsWithoutAMeaning(t *testing.T) {
 	}
 }
 
+// TestSecondSignalEndsAtOnce: who still waits for a worker gets an error.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	r := startReal(t, "-x", "1")
+	_, reply := r.hold("")
+	r.waitStatus("B")
+	r.proc.Stop(syscall.SIGTERM)
+	testenv.Eventually(t, "the beginning of the end", func() bool {
+		_, err := os.Lstat(r.path("s"))
+		return err != nil
+	})
+	r.proc.Stop(syscall.SIGTERM)
+	if got := reply(); got != pool.FailShutdown.Text() {
+		t.Errorf("client of a busy worker got %q", got)
+	}
+	if status := r.proc.Wait(); status != 1 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
 func TestRealBackground(t *testing.T) {
 	t.Parallel()
 	r := prepare(t)
@@ -712,7 +733,7 @@ func TestRealServiceManager(t *testing.T) {
 		t.Fatal(err)
 	}
 	passed := filepath.Join(filepath.Dir(path), "passed")
-	args := append([]string{"-l", passed, "--fdname=requests", "-E", "NOTIFY_SOCKET=" + path, testenv.Binary(t, "multiplexor")}, r.args()...)
+	args := append([]string{"-l", passed, "--fdname=requests", "-E", "NOTIFY_SOCKET=" + path, "-E", "WATCHDOG_USEC=200000", testenv.Binary(t, "multiplexor")}, r.args()...)
 	r.proc = testenv.Start(t, exec.Command(activate, args...))
 	testenv.Eventually(t, "the passed socket", func() bool {
 		conn, err := testenv.Connect("unix", passed)
@@ -727,21 +748,18 @@ func TestRealServiceManager(t *testing.T) {
 	if _, err := os.Lstat(r.path("s")); err == nil {
 		t.Error("a request socket of its own was bound as well")
 	}
-	hears := func(want string) {
+	hears := func(wants ...string) { // in any order
 		t.Helper()
 		testenv.Patient(manager)
-		for b := make([]byte, 4096); ; {
+		for b := make([]byte, 4096); len(wants) > 0; {
 			n, err := manager.Read(b)
 			if err != nil {
-				t.Fatalf("the service manager does not hear %s: %v", want, err)
+				t.Fatalf("the service manager does not hear %v: %v", wants, err)
 			}
-			if strings.Contains(string(b[:n]), want) {
-				return
-			}
+			wants = slices.DeleteFunc(wants, func(want string) bool { return strings.Contains(string(b[:n]), want) })
 		}
 	}
-	hears("READY=1")
-	hears("STATUS=")
+	hears("READY=1", "STATUS=", "WATCHDOG=1")
 	r.proc.Stop(syscall.SIGINT)
 	hears("RELOADING=1")
 	hears("READY=1")

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"postern/internal/config"
+	"postern/internal/daemon"
 	"postern/internal/listen"
 	"postern/internal/privdrop"
 	"postern/internal/safedir"
@@ -24,9 +25,9 @@ type socket struct {
 	remove func() error
 }
 
-// openSockets opens what clients and listeners connect to, for the account, if that is another one. Request and map
-// sockets go to the loop; the hub has a goroutine for each of its own.
-func (d *multiplexor) openSockets(account *privdrop.Account) error {
+// openSockets opens what clients and listeners connect to, as root, who can bind where the user cannot. Request, status
+// and map sockets go to the loop; the others are left to the skeleton.
+func (d *multiplexor) openSockets(env *daemon.Env) error {
 	s := d.settings
 	mode := os.FileMode(0o700)
 	if s.Group {
@@ -40,14 +41,14 @@ func (d *multiplexor) openSockets(account *privdrop.Account) error {
 		}
 	}
 	requests := s.listeners(mode)
-	if account != nil {
-		ownedBy(account, requests)
+	if d.account != nil {
+		ownedBy(d.account, requests)
 	}
 	set, err := listen.Open(requests, d.log)
 	if err != nil {
 		return fmt.Errorf("Unable to create listening socket. (%w)", err)
 	}
-	d.others = listen.Set{"notify": set["notify"], "metrics": set["metrics"]}
+	env.Listeners = listen.Set{"notify": set["notify"], "metrics": set["metrics"]}
 	for _, name := range []string{"requests", "status", "map"} {
 		for _, l := range set[name] {
 			fd, remove, err := listen.Take(l)

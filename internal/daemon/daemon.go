@@ -1,12 +1,11 @@
-// Package daemon is the skeleton of smtp-proxy and pop3-stamp: the order of
-// start, the end of root, what signals mean, the service manager, the staged end
-// and the exit status. A program fills in what it does before root is given up and
-// what it does after. The multiplexor has a start of its own, as MIMEDefang's; from here
-// it has the service manager and the orphans of a container.
+// Package daemon is the skeleton of every daemon: the order of start, the end of
+// root, what signals mean, the service manager, the staged end and the exit status.
+// A program fills in what it does before root is given up and what it does after.
 //
 // The order is: settings, log, listeners, Open, pid file, drop to the user, proof of
 // the drop, Serve, READY=1. The umask is 077 and no core is ever written, since
-// there may be mail and passwords in it.
+// there may be mail and passwords in it. The multiplexor, whose command line, log and
+// files are MIMEDefang's, begins at the listeners: see Start.
 package daemon
 
 import (
@@ -72,13 +71,21 @@ type Program struct {
 	Listeners func() []listen.Request
 
 	// Open does what needs root, with the listeners open: keys, files. It must not
-	// serve anything yet. Its error is one of the settings.
+	// serve anything yet. Its error is one of the settings. It may add to
+	// Env.Listeners what it opens itself.
 	Open func(*Env) error
 
 	// Serve works as the configured user. When ctx is cancelled the drain begins:
 	// it takes nothing new, ends what it has, and returns. It calls Env.Ready when
 	// it answers. After nil the exit status is 0, after a config.Error that of wrong settings.
 	Serve func(ctx context.Context, env *Env) error
+
+	// AtOnce has Serve return, though the drain is not over: it takes too long, or a second signal wants it so. Serve is
+	// waited for then, but not longer than lastWait. nil: the program ends while Serve goes on.
+	AtOnce func()
+
+	// Signals says what each signal does; nil: as usual.
+	Signals map[os.Signal]Action
 
 	// Sessions says how many there are, for a process that another one has taken over from: it ends with the last one. nil:
 	// it ends at once. It is called from the first Ready on.
@@ -101,8 +108,8 @@ type Env struct {
 
 	Listeners listen.Set
 
-	// Hangup gets a value for each SIGHUP; several that come at once are one. When
-	// the reload is over, with or without success, Reloaded must be called.
+	// Hangup gets a value for each signal to reload, which is SIGHUP as a rule; several that come at once are one.
+	// When the reload is over, with or without success, Reloaded or Ready must be called.
 	Hangup <-chan os.Signal
 
 	// Reread reads the settings again, as at the start, into fresh, which is a zero struct of their type. It returns
@@ -130,7 +137,7 @@ type Env struct {
 // Std is the outside of a program; the zero value is that of the process.
 type Std struct {
 	Stdout, Stderr io.Writer
-	Signals        <-chan os.Signal // instead of those of the process; for tests
+	Signals        <-chan os.Signal // instead of those of the process: of who has taken these over, or for tests
 
 	// Ticks are when there is to be a sign of life, instead of what the service manager asked for; for tests.
 	Ticks <-chan time.Time
@@ -166,8 +173,7 @@ func Main(p Program, args []string, std Std) int {
 	if std.Stderr == nil {
 		std.Stderr = os.Stderr
 	}
-	notifier := NewNotifier()
-	notifier.ticks = std.Ticks
+	notifier := newNotifier(std.Ticks)
 	defer notifier.Close()
 	result, err := p.parse(p.Settings, args, std.Stdout)
 	if err != nil {
@@ -196,11 +202,33 @@ func Main(p Program, args []string, std Std) int {
 	if err != nil {
 		return p.refuse(std.Stderr, err)
 	}
-	l := &instance{
-		program: p, args: args, common: common, result: result, std: std, notifier: notifier, live: newLiveness(),
-		path: ownPath(), predecessor: predecessor,
+	log, queue, err := common.logger(std.Stderr)
+	if err != nil {
+		fmt.Fprintf(std.Stderr, "%s: error: %v\n", p.Name, err)
+		return exitFailure
 	}
-	return l.run()
+	defer queue.Close() // what nobody reads is lost
+	l := &instance{program: p, args: args, common: common, result: result, std: std, notifier: notifier, path: ownPath(), predecessor: predecessor}
+	status, err := l.run(log, queue)
+	if err != nil {
+		l.complain(log, err)
+		return failure(err)
+	}
+	return status
+}
+
+// Start is Main for a program that has read its settings and opened its log in its own way, and has set umask, limits
+// and protection of the process: it goes from the listeners to the end. It returns the exit status, or why the program
+// has not started, or failed, which the caller is to say. Of Settings, those for the user, rights and the drain count.
+func Start(p Program, log *slog.Logger, queue *logging.Queue, std Std) (status int, err error) {
+	p.ownProcess = true
+	notifier := newNotifier(std.Ticks)
+	defer notifier.Close()
+	if std.Stderr == nil {
+		std.Stderr = os.Stderr
+	}
+	l := &instance{program: p, common: p.Settings.common(), result: &config.Result{}, std: std, notifier: notifier}
+	return l.run(log, queue)
 }
 
 func (p *Program) parse(settings Settings, args []string, stdout io.Writer) (*config.Result, error) {
@@ -355,7 +383,7 @@ type instance struct {
 	common   *Common
 	result   *config.Result
 	std      Std
-	notifier *Notifier
+	notifier *notifier
 
 	path        string       // of the program
 	predecessor *predecessor // nil, unless we take over
@@ -366,20 +394,19 @@ type instance struct {
 	state   state
 	reloads reloads
 	live    *liveness
+	serves  bool // the start is over
 }
 
-// run starts the program, serves, and cleans up.
-func (l *instance) run() int {
-	log, queue, err := l.common.logger(l.std.Stderr)
-	if err != nil {
-		fmt.Fprintf(l.std.Stderr, "%s: error: %v\n", l.program.Name, err)
-		return exitFailure
+// run starts the program, serves, and cleans up. It returns the exit status, or why that failed.
+func (l *instance) run(log *slog.Logger, queue *logging.Queue) (status int, err error) {
+	if l.program.Signals == nil {
+		l.program.Signals = usualSignals
 	}
-	defer queue.Close() // what nobody reads is lost
-	signals := newSignals(l.std.Signals)
+	signals := newSignals(l.std.Signals, l.program.Signals)
 	defer signals.stop()
+	l.live = newLiveness()
 	l.env = &Env{
-		Log: log, Process: metrics.Process{LogDropped: queue.Dropped, State: l.state.text, Reloads: l.reloads.read}, Hangup: signals.hangup,
+		Log: log, Process: metrics.Process{LogDropped: queue.Dropped, State: l.state.text, Reloads: l.reloads.read}, Hangup: signals.reload,
 		Ready: l.sayReady, Reread: l.reread, Reloaded: l.reloaded, Status: l.notifier.Status, Pulse: l.live.pulse,
 		Watchdog: func(name string, answer func()) { l.live.add(name, func(<-chan struct{}) { answer() }) },
 	}
@@ -387,9 +414,9 @@ func (l *instance) run() int {
 	defer l.ready.stop()
 	defer l.cleanUp()
 	if err := l.start(); err != nil {
-		l.complain("start failed", err)
-		return failure(err)
+		return 0, err
 	}
+	l.serves = true
 	return l.serve(signals)
 }
 
@@ -399,29 +426,17 @@ func (l *instance) start() error {
 	if f := l.result.File; f != "" {
 		log.Debug("settings read", "file", f)
 	}
-	var requests []listen.Request
 	if p.Listeners != nil {
-		requests = p.Listeners()
-	}
-	if err := l.common.ownSockets(requests); err != nil {
-		return err
-	}
-	if err := listen.CheckSpecs(requests); err != nil {
-		return &config.Error{Err: err}
-	}
-	listeners, err := listen.Open(requests, log)
-	if err != nil {
-		return err
-	}
-	l.env.Listeners = l.live.watch(listeners)
-	if err := listen.CheckServes(requests, l.env.Listeners); err != nil {
-		return &config.Error{Err: err}
+		if err := l.openListeners(p.Listeners()); err != nil {
+			return err
+		}
 	}
 	if p.Open != nil {
 		if err := p.Open(l.env); err != nil {
 			return &config.Error{Err: err}
 		}
 	}
+	l.env.Listeners = l.live.watch(l.env.Listeners)
 	if err := l.openPidfile(); err != nil {
 		return err
 	}
@@ -429,6 +444,22 @@ func (l *instance) start() error {
 		return err
 	}
 	l.warn()
+	return nil
+}
+
+func (l *instance) openListeners(requests []listen.Request) (err error) {
+	if err := l.common.ownSockets(requests); err != nil {
+		return err
+	}
+	if err := listen.CheckSpecs(requests); err != nil {
+		return &config.Error{Err: err}
+	}
+	if l.env.Listeners, err = listen.Open(requests, l.env.Log); err != nil {
+		return err
+	}
+	if err := listen.CheckServes(requests, l.env.Listeners); err != nil {
+		return &config.Error{Err: err}
+	}
 	return nil
 }
 
@@ -491,7 +522,7 @@ func (l *instance) drop() error {
 		log.Warn("running as root")
 	case wasRoot:
 		log.Debug("root given up", "user", l.common.User)
-	case l.result.Source("user") != "default":
+	case l.common.User != "" && l.result.Source("user") != "default":
 		if a, err := privdrop.Lookup(l.common.User); err != nil || a.UID != os.Geteuid() {
 			log.Warn("not started as root: the user setting has no effect", "user", l.common.User, "uid", os.Geteuid())
 		}
@@ -516,8 +547,12 @@ func (l *instance) protect() error {
 
 // complain writes an error to the log, and to standard error if the log is
 // elsewhere: who starts a program by hand looks there.
-func (l *instance) complain(what string, err error) {
-	l.env.Log.Error(what, "error", err)
+func (l *instance) complain(log *slog.Logger, err error) {
+	what := "start failed"
+	if l.serves {
+		what = "failed"
+	}
+	log.Error(what, "error", err)
 	if l.common.logsElsewhere() {
 		logging.Say(l.std.Stderr, fmt.Sprintf("%s: error: %v\n", l.program.Name, err))
 	}

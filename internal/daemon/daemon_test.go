@@ -113,6 +113,99 @@ func TestSecondSignal(t *testing.T) {
 	r.wait(1, "second signal")
 }
 
+// TestAtOnce: a program that can is told to end when a drain is cut short, and is waited for.
+func TestAtOnce(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		limit  string
+		again  bool // a second signal
+		status int
+		text   string
+	}{
+		{"second signal", "0", true, 1, "second signal"},
+		{"drain-timeout", "50ms", false, 0, "drain took too long"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			now, ended := make(chan struct{}), false
+			r := run(t, Program{
+				Serve: func(ctx context.Context, env *Env) error {
+					<-now
+					ended = true
+					return nil
+				},
+				AtOnce: func() { close(now) },
+			}, "--drain-timeout", tt.limit)
+			r.send(syscall.SIGTERM)
+			if tt.again {
+				r.send(syscall.SIGTERM)
+			}
+			r.wait(tt.status, tt.text)
+			if !ended {
+				t.Error("it was not waited for")
+			}
+		})
+	}
+}
+
+// TestSignalTable: a program may say what each signal does.
+func TestSignalTable(t *testing.T) {
+	got := make(chan string, 1)
+	r := run(t, Program{
+		Signals: map[os.Signal]Action{
+			syscall.SIGQUIT: Drain, syscall.SIGINT: Reload, syscall.SIGHUP: Do(func() { got <- "reopened" }),
+		},
+		Serve: func(ctx context.Context, env *Env) error {
+			for {
+				select {
+				case <-ctx.Done():
+					got <- context.Cause(ctx).Error()
+					return nil
+				case sig := <-env.Hangup:
+					got <- sig.String()
+				}
+			}
+		},
+	})
+	for _, tt := range []struct {
+		sig  syscall.Signal
+		want string
+	}{{syscall.SIGHUP, "reopened"}, {syscall.SIGINT, "interrupt"}, {syscall.SIGTERM, ""}, {syscall.SIGUSR2, ""}, {syscall.SIGQUIT, "SIGQUIT"}} {
+		r.send(tt.sig)
+		if tt.want == "" {
+			continue
+		}
+		if text := testenv.Receive(t, "what "+tt.sig.String()+" does", got); text != tt.want {
+			t.Errorf("%v: %q, want %q", tt.sig, text, tt.want)
+		}
+	}
+	r.wait(0, "msg=stopped")
+	if strings.Contains(r.err.String(), "take-over") {
+		t.Errorf("SIGUSR2 does something:\n%s", r.err.String())
+	}
+}
+
+// TestListenersOfOpen: those that Open adds are watched, and closed in the end, as the others are.
+func TestListenersOfOpen(t *testing.T) {
+	socket := filepath.Join(testenv.ShortDir(t), "s")
+	r := run(t, Program{
+		Open: func(env *Env) (err error) {
+			env.Listeners, err = listen.Open([]listen.Request{{Name: "a", Specs: []string{socket}}}, env.Log)
+			return err
+		},
+		Serve: func(ctx context.Context, env *Env) error {
+			if _, watched := env.Listeners["a"][0].(*acceptLoop); !watched {
+				return errors.New("it is not watched")
+			}
+			return untilDone(ctx, env)
+		},
+	})
+	r.send(syscall.SIGTERM)
+	r.wait(0, "msg=stopped")
+	if _, err := os.Lstat(socket); !os.IsNotExist(err) {
+		t.Errorf("it was left: %v", err)
+	}
+}
+
 func TestServeEnds(t *testing.T) {
 	r := run(t, Program{Serve: func(context.Context, *Env) error { return errors.New("socket is gone") }})
 	r.wait(1, `msg=failed error="socket is gone"`)

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"postern/internal/listen"
+	"postern/internal/logging"
 	"postern/internal/testenv"
 )
 
@@ -17,8 +19,31 @@ import (
 // from outside.
 const childVariable = "DAEMON_TEST_CHILD"
 
+// childStarts has it be one that begins at Start; its argument is what is to go wrong.
+const childStarts = "start"
+
+func startExample() int {
+	log, queue, err := logging.New(logging.Options{})
+	if err != nil {
+		return exitFailure
+	}
+	defer queue.Close()
+	p := exampleDaemon()
+	p.Settings.common().User, p.Settings.(*exampleSettings).Trouble = "nobody", os.Args[1]
+	status, err := Start(p, log, queue, Std{})
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "the caller says: %v\n", err)
+		return 3
+	}
+	return status
+}
+
 func TestMain(m *testing.M) {
-	if os.Getenv(childVariable) != "" {
+	switch kind := os.Getenv(childVariable); kind {
+	case "":
+	case childStarts:
+		os.Exit(startExample())
+	default:
 		os.Unsetenv(childVariable)
 		Run(exampleDaemon())
 	}
@@ -69,6 +94,9 @@ func exampleServe(ctx context.Context, env *Env, s *exampleSettings) error {
 				c.Close()
 			}
 		}()
+	}
+	if s.Trouble == "serve" {
+		return errors.New("no more")
 	}
 	env.Status("waiting\nfor  clients")
 	env.Ready()

@@ -16,10 +16,10 @@ import (
 // notifyWait bounds how long a message to the service manager may take.
 const notifyWait = time.Second
 
-// Notifier tells the service manager how the program is doing. sd_notify(3)
+// notifier tells the service manager how the program is doing. sd_notify(3)
 // Without a service manager its methods do nothing. It may be used by many
 // goroutines.
-type Notifier struct {
+type notifier struct {
 	address  string           // of the service manager's socket; "" for none
 	interval time.Duration    // of the watchdog; 0 for none
 	ticks    <-chan time.Time // instead of half the interval; for tests
@@ -32,12 +32,12 @@ type Notifier struct {
 	unsent   bool   // it is still to be sent
 }
 
-// NewNotifier takes the service manager's variables out of the environment, so
+// newNotifier takes the service manager's variables out of the environment, so
 // that no child process gets them, and connects at once: later, as another user or in
 // another root directory, it may not be possible. A service manager that cannot be
-// reached is none.
-func NewNotifier() *Notifier {
-	n := &Notifier{address: os.Getenv("NOTIFY_SOCKET")}
+// reached is none. Ticks are instead of half the watchdog's interval, unless they are nil.
+func newNotifier(ticks <-chan time.Time) *notifier {
+	n := &notifier{address: os.Getenv("NOTIFY_SOCKET"), ticks: ticks}
 	// go-systemd reads NOTIFY_SOCKET for each message; it would be inherited.
 	os.Unsetenv("NOTIFY_SOCKET")
 	interval, err := systemd.SdWatchdogEnabled(true)
@@ -55,7 +55,7 @@ func NewNotifier() *Notifier {
 }
 
 // Close ends the connection; later messages go nowhere.
-func (n *Notifier) Close() {
+func (n *notifier) Close() {
 	n.send("")
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -66,11 +66,11 @@ func (n *Notifier) Close() {
 }
 
 // Ready says that the start, or a reload, is over.
-func (n *Notifier) Ready() { n.send(systemd.SdNotifyReady) }
+func (n *notifier) Ready() { n.send(systemd.SdNotifyReady) }
 
 // Reloading says that a reload begins; Ready ends it. The time tells it from
 // reloads before. systemd.service(5), Type=notify-reload
-func (n *Notifier) Reloading() {
+func (n *notifier) Reloading() {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
 		n.send(systemd.SdNotifyReloading)
@@ -80,10 +80,10 @@ func (n *Notifier) Reloading() {
 }
 
 // Stopping says that the program is about to end.
-func (n *Notifier) Stopping() { n.send(systemd.SdNotifyStopping) }
+func (n *notifier) Stopping() { n.send(systemd.SdNotifyStopping) }
 
 // env gives the variables of the service manager for a process that takes over.
-func (n *Notifier) env() []string {
+func (n *notifier) env() []string {
 	if n.address == "" {
 		return nil
 	}
@@ -95,16 +95,16 @@ func (n *Notifier) env() []string {
 }
 
 // MainPID tells the service manager that another process of the service is its main one from now on.
-func (n *Notifier) MainPID(pid int) { n.send("MAINPID=" + strconv.Itoa(pid)) }
+func (n *notifier) MainPID(pid int) { n.send("MAINPID=" + strconv.Itoa(pid)) }
 
 // ExtendTimeout says that what goes on, such as a drain, takes so much longer at most, unless it is said again.
-func (n *Notifier) ExtendTimeout(d time.Duration) {
+func (n *notifier) ExtendTimeout(d time.Duration) {
 	n.send(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", d.Microseconds()))
 }
 
 // Status says in words what the program does. It may be called often, and by who has
 // no time: only a new text is sent, and it waits for nobody.
-func (n *Notifier) Status(text string) {
+func (n *notifier) Status(text string) {
 	text = strings.Join(strings.Fields(text), " ")
 	n.statusMu.Lock()
 	defer n.statusMu.Unlock()
@@ -119,7 +119,7 @@ func (n *Notifier) Status(text string) {
 }
 
 // takeStatus returns the text that is to be sent.
-func (n *Notifier) takeStatus() (text string, ok bool) {
+func (n *notifier) takeStatus() (text string, ok bool) {
 	n.statusMu.Lock()
 	defer n.statusMu.Unlock()
 	ok, n.unsent = n.unsent, false
@@ -129,7 +129,7 @@ func (n *Notifier) takeStatus() (text string, ok bool) {
 // Watch sends a sign of life at half the interval that the service manager asked for, each time that alive returns,
 // until done is closed. It calls late whenever alive has not returned by the time of the next one. Without a watchdog
 // it returns at once.
-func (n *Notifier) Watch(alive, late func(), done <-chan struct{}) {
+func (n *notifier) Watch(alive, late func(), done <-chan struct{}) {
 	ticks := n.ticks
 	switch {
 	case ticks != nil:
@@ -163,7 +163,7 @@ func (n *Notifier) Watch(alive, late func(), done <-chan struct{}) {
 }
 
 // send writes the status, if there is a new one, and then a state, if it is not empty.
-func (n *Notifier) send(state string) {
+func (n *notifier) send(state string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if text, ok := n.takeStatus(); ok {
@@ -176,7 +176,7 @@ func (n *Notifier) send(state string) {
 
 // write writes one datagram. That it was lost is nothing the program could do
 // something about.
-func (n *Notifier) write(state string) {
+func (n *notifier) write(state string) {
 	if n.conn == nil {
 		return
 	}

@@ -9,10 +9,10 @@ import (
 	"postern/internal/procstat"
 )
 
-// ReapOrphans takes note, until ended is closed, of the end of processes that were left behind, by a filter or a server
+// reapOrphans takes note, until ended is closed, of the end of processes that were left behind, by a filter or a server
 // program say, and that have become our children because we are the first process of a container. Nobody else would,
 // and they would stay in the table of processes.
-func ReapOrphans(ended <-chan struct{}) {
+func reapOrphans(ended <-chan struct{}) {
 	// Not with the /proc of others, where the numbers are different ones.
 	if self, err := os.Readlink("/proc/self"); err == nil && self == "1" && os.Getpid() == 1 {
 		new(orphans).watch(ended)

@@ -146,6 +146,31 @@ func monotonic(t *testing.T) time.Duration {
 	return d
 }
 
+// TestStart: who has its own settings and log begins at the listeners, and says itself what went wrong.
+func TestStart(t *testing.T) {
+	testenv.NeedRoot(t)
+	begin := func(trouble string, env ...string) *testenv.Process {
+		cmd := exec.Command(os.Args[0], trouble)
+		cmd.Env = append(os.Environ(), append(env, childVariable+"="+childStarts)...)
+		return testenv.Start(t, cmd)
+	}
+	for trouble, want := range map[string]string{"open": "the caller says: open key: file does not exist\n", "serve": "the caller says: no more\n"} {
+		p := begin(trouble)
+		if status := p.Wait(); status != 3 || !strings.Contains(p.Output(), want) || strings.Contains(p.Output(), "level=ERROR") {
+			t.Errorf("%s: status %d, want %q and no error in the log:\n%s", trouble, status, want, p.Output())
+		}
+	}
+	m := testenv.StartManager(t)
+	p := begin("", "NOTIFY_SOCKET="+m.Path)
+	m.Wait("READY=1")
+	p.WaitOutput("msg=serve euid=65534")
+	p.Stop(syscall.SIGTERM)
+	m.Wait("STOPPING=1")
+	if status := p.Wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+}
+
 // Signs of life come after READY=1, at the pace that the service manager asked for.
 func TestWatchdog(t *testing.T) {
 	m := testenv.StartManager(t)

@@ -4,36 +4,62 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"postern/internal/logging"
 )
 
-// signals are those of a program, and SIGHUP apart from the others.
+// Action is what a signal does.
+type Action struct{ do func(*serving, os.Signal) }
+
+// What signals do.
+var (
+	Drain    = Action{(*serving).terminate} // the second time the program ends at once
+	Reload   = Action{(*serving).reloadSignal}
+	TakeOver = Action{func(s *serving, _ os.Signal) { s.takeOver() }}
+)
+
+// Do is an action of the program's own. It is called on a goroutine of the skeleton, and may not block.
+func Do(f func()) Action { return Action{func(*serving, os.Signal) { f() }} }
+
+// usualSignals is what signals do, unless the program has a table of its own.
+var usualSignals = map[os.Signal]Action{
+	syscall.SIGTERM: Drain, syscall.SIGINT: Drain, syscall.SIGHUP: Reload, syscall.SIGUSR2: TakeOver,
+}
+
+// signals are those of a program, and those to reload apart from the others.
 type signals struct {
 	in     <-chan os.Signal
-	hangup chan os.Signal
+	reload chan os.Signal
 	stop   func()
 }
 
 // newSignals takes over the signals of the process, unless in replaces them.
-func newSignals(in <-chan os.Signal) *signals {
-	s := &signals{in: in, hangup: make(chan os.Signal, 1), stop: func() {}}
+func newSignals(in <-chan os.Signal, actions map[os.Signal]Action) *signals {
+	s := &signals{in: in, reload: make(chan os.Signal, 1), stop: func() {}}
+	if in != nil {
+		return s
+	}
 	// SIGPIPE is taken, to the very last line, so that a reader of standard error that goes away does
 	// not end the program; unlike an ignored signal it is not inherited.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	if in == nil {
-		ch := make(chan os.Signal, 16)
-		signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
-		s.in, s.stop = ch, func() { signal.Stop(ch) }
-	}
+	ch := make(chan os.Signal, 16)
+	signal.Notify(ch, slices.Collect(maps.Keys(actions))...)
+	s.in, s.stop = ch, func() { signal.Stop(ch) }
 	return s
 }
+
+// lastWait is how long Serve is waited for when it is to end at once.
+const lastWait = 3 * time.Second
 
 // extendEvery is how often the service manager hears that a drain goes on, whatever time it gives to stops.
 const extendEvery = 5 * time.Second
@@ -42,9 +68,11 @@ const extendEvery = 5 * time.Second
 type serving struct {
 	*instance
 	ctx    context.Context
-	cancel context.CancelFunc // begins the drain
+	cancel context.CancelCauseFunc // begins the drain
+	reload chan<- os.Signal
 
 	signaled bool       // to end
+	atOnce   bool       // a second time
 	next     *successor // that is starting
 	relieved bool       // it has taken over
 	started  chan error // what became of its start
@@ -52,68 +80,81 @@ type serving struct {
 	overdue, extend <-chan time.Time
 }
 
-// serve runs Serve as far as the signals let it and gives the exit status.
-func (l *instance) serve(signals *signals) int {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	s := &serving{instance: l, ctx: ctx, cancel: cancel, started: make(chan error, 1)}
+// serve runs Serve as far as the signals let it.
+func (l *instance) serve(signals *signals) (status int, err error) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	s := &serving{instance: l, ctx: ctx, cancel: cancel, reload: signals.reload, started: make(chan error, 1)}
 	served := make(chan error, 1)
 	go func() { served <- l.call(ctx) }()
 	if l.program.ownProcess {
-		go ReapOrphans(nil)
+		go reapOrphans(nil)
 	}
 	for {
 		select {
 		case err := <-served:
-			return l.end(ctx, err)
+			return 0, l.end(ctx, err)
 		case <-s.extend:
 			l.notifier.ExtendTimeout(2 * extendEvery)
 		case <-s.overdue:
 			// As the settings want it: that is no failure.
 			l.env.Log.Warn("drain took too long, ending at once", "limit", l.common.DrainTimeout)
-			return 0
+			s.cutShort(served)
+			return 0, nil
 		case err := <-s.started:
 			s.takenOver(err)
 		case sig := <-signals.in:
-			switch {
-			case sig == syscall.SIGHUP:
-				s.hangup(signals.hangup)
-			case sig == syscall.SIGUSR2:
-				s.takeOver()
-			case sig != syscall.SIGTERM && sig != syscall.SIGINT:
-			case s.signaled:
-				l.env.Log.Error("second signal, ending at once", "signal", sig.String())
-				return exitFailure
-			default:
-				l.env.Log.Info("stopping", "signal", sig.String())
-				s.signaled = true
-				s.stop()
+			if action, ok := l.program.Signals[sig]; ok {
+				action.do(s, sig)
+			}
+			if s.atOnce {
+				s.cutShort(served)
+				return exitFailure, nil
 			}
 		}
 	}
 }
 
-// hangup begins a reload, unless it is too late for one.
-func (s *serving) hangup(to chan<- os.Signal) {
+// cutShort has Serve end before the drain is over, if it can.
+func (s *serving) cutShort(served <-chan error) {
+	if s.program.AtOnce == nil {
+		return
+	}
+	s.program.AtOnce()
+	select {
+	case <-served:
+	case <-time.After(lastWait):
+	}
+}
+
+// reloadSignal begins a reload, unless it is too late for one.
+func (s *serving) reloadSignal(sig os.Signal) {
 	if s.signaled || s.relieved {
 		return
 	}
 	s.notifier.Reloading()
 	select {
-	case to <- syscall.SIGHUP:
+	case s.reload <- sig:
 	default:
 	}
 }
 
-// stop begins the drain.
-func (s *serving) stop() {
+// terminate begins the drain, or ends it.
+func (s *serving) terminate(sig os.Signal) {
+	if s.signaled {
+		s.env.Log.Error("second signal, ending at once", "signal", sig.String())
+		s.atOnce = true
+		return
+	}
+	s.env.Log.Info("stopping", "signal", sig.String())
+	s.signaled = true
 	if !s.relieved {
 		s.notifier.Stopping()
 		// The next one may start while this one ends what it has.
 		s.removePidfile()
 	}
 	s.wane()
-	s.cancel()
+	s.cancel(errors.New(unix.SignalName(sig.(syscall.Signal)))) // which Serve may want to name
 }
 
 // wane is where the end begins.
@@ -141,17 +182,16 @@ func (l *instance) call(ctx context.Context) (err error) {
 	return l.program.Serve(ctx, l.env)
 }
 
-// end returns the exit status after Serve.
-func (l *instance) end(ctx context.Context, err error) int {
+// end is what is left to say after Serve, or the error it has failed with.
+func (l *instance) end(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		l.notifier.Stopping()
 	}
 	if err != nil && !(ctx.Err() != nil && errors.Is(err, context.Canceled)) {
-		l.complain("failed", err)
-		return failure(err)
+		return err
 	}
 	l.env.Log.Info("stopped")
-	return 0
+	return nil
 }
 
 // sayReady is Env.Ready. Signs of life start after the first one.

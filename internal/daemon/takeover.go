@@ -215,12 +215,12 @@ func (s *serving) takenOver(err error) {
 	go func() {
 		if state, err := next.process.Wait(); err == nil {
 			s.env.Log.Error("the process that had taken over has ended, and so does this one", "pid", next.process.Pid, "state", state.String())
-			s.cancel() // for the service manager to start another
+			s.cancel(nil) // for the service manager to start another
 		}
 	}()
 	go func() {
 		s.whileSessions(s.ctx)
-		s.cancel()
+		s.cancel(nil)
 	}()
 }
 

@@ -129,7 +129,7 @@ func TestFilesOfRoot(t *testing.T) {
 		t.Errorf("another one: %v, %s", err, out)
 	}
 	r.end()
-	if out := r.proc.Output(); !strings.Contains(out, "ready, process") || !strings.Contains(out, "msg=stopped") {
+	if out := r.proc.Output(); !strings.Contains(out, "msg=ready pid=") || !strings.Contains(out, "msg=stopped") {
 		t.Errorf("beginning and end are not in the log:\n%s", out)
 	}
 	other := exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D", "-o", filepath.Join(ours, "none", "lock"))...)
