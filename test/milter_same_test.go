@@ -291,8 +291,8 @@ func TestSameAsTheMilter(t *testing.T) {
 	}
 }
 
-// byPostfix finds the queue id in the field of Postfix.
-var byPostfix = regexp.MustCompile(`by mx\.example\.net \(Postfix\) with \S+ id ([0-9A-F]+)`)
+// idOfPostfix finds the queue id in the field of Postfix.
+var idOfPostfix = regexp.MustCompile(`by mx\.example\.net \(Postfix\) with \S+ id ([0-9A-F]+)`)
 
 // collect finds what became of the messages by their queue ids.
 func collect(t *testing.T, ways [2]*way, next *testenv.Backend) {
@@ -303,7 +303,7 @@ func collect(t *testing.T, ways [2]*way, next *testenv.Backend) {
 		}
 	}
 	for _, m := range next.Messages() {
-		id := byPostfix.FindStringSubmatch(m.Data)
+		id := idOfPostfix.FindStringSubmatch(m.Data)
 		if id == nil || byID[id[1]] == nil {
 			t.Errorf("nobody knows the message\n%.1000s", m.Data)
 			continue
