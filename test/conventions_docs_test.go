@@ -12,7 +12,7 @@ import (
 	"postern/internal/testenv"
 )
 
-// codeReference is how docs/ names a declaration: `multiplexor/pool/slot.go: take`,
+// codeReference is how docs/ names a declaration: `multiplexor/pool/dispatch.go: Submit`,
 // or a method by its name alone.
 var codeReference = regexp.MustCompile("`([a-z0-9_./-]+\\.go): ?([A-Za-z_][A-Za-z0-9_]*)`")
 

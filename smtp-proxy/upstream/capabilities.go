@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,27 +29,10 @@ type Capabilities struct {
 	xclient []string // attributes that XCLIENT takes; nil if it is not offered
 }
 
-// equal says whether two servers offer the same to clients.
+// equal reports whether two servers offer the same to clients.
 func (c Capabilities) equal(d Capabilities) bool {
-	if !slices.Equal(c.Auth, d.Auth) {
-		return false
-	}
-	c.Auth, d.Auth, c.xclient, d.xclient = nil, nil, nil, nil
-	return c.scalars() == d.scalars()
-}
-
-func (c Capabilities) scalars() [11]int64 {
-	flag := func(b bool) int64 {
-		if b {
-			return 1
-		}
-		return 0
-	}
-	return [11]int64{
-		flag(c.Pipelining), flag(c.HasSize), c.Size, flag(c.EightBitMIME), flag(c.SMTPUTF8), flag(c.DSN),
-		flag(c.EnhancedStatusCodes), flag(c.Chunking)<<1 | flag(c.BinaryMIME), flag(c.StartTLS),
-		int64(c.RcptMax), int64(c.MailMax),
-	}
+	c.xclient, d.xclient = nil, nil
+	return reflect.DeepEqual(c, d)
 }
 
 // parseCapabilities reads the reply to EHLO; its first line is a greeting.
