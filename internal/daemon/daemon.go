@@ -84,7 +84,8 @@ type Program struct {
 	// waited for then, but not longer than lastWait. nil: the program ends while Serve goes on.
 	AtOnce func()
 
-	// Signals says what each signal does; nil: as usual.
+	// Signals says what each signal does. nil: SIGTERM and SIGINT drain, SIGHUP reloads, SIGUSR2 has another process take
+	// over.
 	Signals map[os.Signal]Action
 
 	// Sessions says how many there are, for a process that another one has taken over from: it ends with the last one. nil:
@@ -208,7 +209,10 @@ func Main(p Program, args []string, std Std) int {
 		return exitFailure
 	}
 	defer queue.Close() // what nobody reads is lost
-	l := &instance{program: p, args: args, common: common, result: result, std: std, notifier: notifier, path: ownPath(), predecessor: predecessor}
+	l := &instance{
+		program: p, args: args, common: common, result: result, std: std, notifier: notifier,
+		path: ownPath(), predecessor: predecessor,
+	}
 	status, err := l.run(log, queue)
 	if err != nil {
 		l.complain(log, err)
@@ -220,6 +224,7 @@ func Main(p Program, args []string, std Std) int {
 // Start is Main for a program that has read its settings and opened its log in its own way, and has set umask, limits
 // and protection of the process: it goes from the listeners to the end. It returns the exit status, or why the program
 // has not started, or failed, which the caller is to say. Of Settings, those for the user, rights and the drain count.
+// There is no Env.Reread, and no process takes over.
 func Start(p Program, log *slog.Logger, queue *logging.Queue, std Std) (status int, err error) {
 	p.ownProcess = true
 	notifier := newNotifier(std.Ticks)

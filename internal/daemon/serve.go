@@ -25,7 +25,7 @@ type Action struct{ do func(*serving, os.Signal) }
 var (
 	Drain    = Action{(*serving).terminate} // the second time the program ends at once
 	Reload   = Action{(*serving).reloadSignal}
-	TakeOver = Action{func(s *serving, _ os.Signal) { s.takeOver() }}
+	takeOver = Action{func(s *serving, _ os.Signal) { s.takeOver() }}
 )
 
 // Do is an action of the program's own. It is called on a goroutine of the skeleton, and may not block.
@@ -33,7 +33,7 @@ func Do(f func()) Action { return Action{func(*serving, os.Signal) { f() }} }
 
 // usualSignals is what signals do, unless the program has a table of its own.
 var usualSignals = map[os.Signal]Action{
-	syscall.SIGTERM: Drain, syscall.SIGINT: Drain, syscall.SIGHUP: Reload, syscall.SIGUSR2: TakeOver,
+	syscall.SIGTERM: Drain, syscall.SIGINT: Drain, syscall.SIGHUP: Reload, syscall.SIGUSR2: takeOver,
 }
 
 // signals are those of a program, and those to reload apart from the others.
