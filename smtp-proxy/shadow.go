@@ -56,7 +56,7 @@ func newShadow(s *settings, first *filter.Filter, log *slog.Logger) (*shadow, er
 	}
 	h := &shadow{ignored: s.ShadowIgnore, log: log, counts: map[string]*atomic.Uint64{}}
 	h.waiting.C = make(chan workdir.Waiting, shadowWaiting)
-	h.mx = &mxproto.Client{Dial: spec.Dial, Persistent: true}
+	h.mx = newMultiplexorClient(spec)
 	h.filter = &filter.Filter{Multiplexor: h.mx, Spool: first.Spool, Timeout: s.FilterTimeout}
 	for _, outcome := range shadowOutcomes {
 		h.counts[outcome] = new(atomic.Uint64)
