@@ -5,8 +5,8 @@
 # make soak      chaos, load and fuzzing at length: make soak SOAK=30m
 #
 # Further: cover (bin/cover.html), strain (the tests again and again on a machine
-# under strain), bare (the tests on a bare Debian), boot (an installed system under
-# systemd; needs root), emulated (unit tests of other machines), fuzz, bench, run, install, uninstall, packages, clean.
+# under strain), bare (the tests on a bare Debian), boot (the tests of an installed
+# system under systemd alone; needs root), emulated (unit tests of other machines), fuzz, bench, run, install, uninstall, packages, clean.
 
 GO      ?= go
 # Where the programs are built, and installed from.
@@ -43,8 +43,10 @@ VERSION ?= $(shell v=$$(git describe --tags --match 'v[0-9]*' 2>/dev/null) || v=
 # Flags and parts of the benchmark, such as BENCH='-quick smtp'; all by default.
 BENCH ?=
 
-# Checks and flags of the boot test, such as BOOT='-journal in-front'; all checks by default.
-BOOT ?=
+# Checks of the boot test, such as BOOT='upgrade|removal', how many at a time, and where it keeps its Debian.
+BOOT ?= .*
+JOBS ?= 4
+TREE ?= /var/tmp/postern-boot-tree
 
 DAEMONS  = smtp-proxy multiplexor pop3-stamp postern-board
 TOOLS    = notify-cat notify-exec notify-wait
@@ -99,11 +101,12 @@ bench: build
 	CGO_ENABLED=0 $(GO) build -o bin/bench ./test/bench
 	bin/bench $(BENCH)
 
-# Needs root, and debootstrap: see test/boot.
-boot: build
-	KINDS=deb etc/packages/build $(VERSION) $(shell $(GO) env GOHOSTARCH)
-	CGO_ENABLED=0 $(GO) build -o bin/boot ./test/boot
-	bin/boot $(BOOT)
+# The part of `make test` that needs root and debootstrap: see test/boot.
+boot:
+	CGO_ENABLED=0 POSTERN_BOOT_TREE=$(TREE) $(GO) test -v -count=1 -timeout 1h -parallel $(JOBS) -run 'TestBoot/^($(BOOT))$$' ./test/boot
+
+version:
+	@echo $(VERSION)
 
 demo: build
 	@CGO_ENABLED=0 $(GO) run ./test/demo
@@ -176,4 +179,4 @@ packages:
 clean:
 	rm -rf bin
 
-.PHONY: all build programs completions check test cover soak strain bare emulated fuzz bench boot demo run install uninstall packages clean
+.PHONY: all build programs completions check test cover soak strain bare emulated fuzz bench boot version demo run install uninstall packages clean

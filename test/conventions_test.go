@@ -110,7 +110,7 @@ var layers = map[string]layer{
 	"internal/testenv": testing_,
 	"test":             testing_,
 	"test/bench":       program,
-	"test/boot":        program,
+	"test/boot":        testing_,
 	"test/demo":        program,
 	"test/report":      program,
 	"test/types":       program,

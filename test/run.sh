@@ -4,7 +4,8 @@
 #	test/run.sh check	gofmt, vet, the types on other machines, staticcheck,
 #				govulncheck, the conventions, and the unit tests
 #				that need no peer, no root and little time
-#	test/run.sh		installs the peers, then all checks and all tests
+#	test/run.sh		installs the peers, then all checks and all tests; as root also
+#				builds the package, and a Debian tree to boot with it
 #	test/run.sh tests	the same without the checks
 #	test/run.sh cover	all tests, and which statements they run: bin/cover.html
 #
@@ -31,6 +32,8 @@ export GORACE="${GORACE:-atexit_sleep_ms=20}"
 # Far above what the slowest machine needs: what hangs is found by the tests
 # themselves, which say what they wait for.
 LIMIT=30m
+# Where the boot test keeps its Debian.
+export POSTERN_BOOT_TREE="${POSTERN_BOOT_TREE:-/var/tmp/postern-boot-tree}"
 PACKAGES=${PACKAGES:-./...}
 TESTFLAGS=${TESTFLAGS:-}
 
@@ -39,7 +42,7 @@ TESTFLAGS=${TESTFLAGS:-}
 SIDE_BY_SIDE=$((2 * $(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)))
 
 # Those that take longest begin first, for the machine to be busy to the end.
-LONGEST='./test ./smtp-proxy ./multiplexor ./smtp-proxy/upstream ./internal/notify/hub'
+LONGEST='./test ./test/boot ./smtp-proxy ./multiplexor ./smtp-proxy/upstream ./internal/notify/hub'
 
 what=${1:-all}
 set -- # from here on the arguments of the report: -failed STAGE and -left-out WHAT:WHY

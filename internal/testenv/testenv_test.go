@@ -127,6 +127,14 @@ func TestNeed(t *testing.T) {
 	}
 }
 
+func TestImpossible(t *testing.T) {
+	t.Setenv("CI", "true")
+	r := record(t, func(t testing.TB) { Impossible(t, "no\nnamespaces") })
+	if want := "not possible here: no namespaces"; r.skipped != want || r.failed != "" {
+		t.Errorf("skipped %q, failed %q, want to skip as %q", r.skipped, r.failed, want)
+	}
+}
+
 func TestFindLooksInSbin(t *testing.T) {
 	if _, err := os.Stat("/usr/sbin/useradd"); err != nil {
 		t.Setenv("PATH", "/usr/bin:/bin") // no program to try it with: only the miss below

@@ -1,4 +1,4 @@
-package main
+package boot
 
 import (
 	"bufio"
@@ -14,23 +14,20 @@ type client struct {
 	in   *bufio.Reader
 }
 
-// replyTime is how long a client waits for the reply to a command.
-const replyTime = 30 * time.Second
-
 // connect connects to a port and gives the greeting.
-func (m *machine) connect(port int, wait time.Duration) (*client, string, error) {
+func (m *machine) connect(port int) (*client, string, error) {
 	conn, err := m.dial(port)
 	if err != nil {
 		return nil, "", err
 	}
 	c := &client{conn, bufio.NewReader(conn)}
-	greeting, err := c.reply(wait)
+	greeting, err := c.reply()
 	return c, greeting, err
 }
 
 // reply reads a reply, and gives its last line.
-func (c *client) reply(wait time.Duration) (string, error) {
-	if err := c.conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
+func (c *client) reply() (string, error) {
+	if err := c.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
 	for {
@@ -46,7 +43,7 @@ func (c *client) say(line, want string) error {
 	if _, err := fmt.Fprintf(c.conn, "%s\r\n", line); err != nil {
 		return err
 	}
-	got, err := c.reply(replyTime)
+	got, err := c.reply()
 	if err != nil || !strings.HasPrefix(got, want) {
 		return fmt.Errorf("the reply to %q is %q (%v), want %s", firstLine(line), got, err, want)
 	}

@@ -1,5 +1,5 @@
 # Runs as process 1 of new namespaces and becomes systemd in the directory $1, whose
-# files are those of $2 and changes in $1.upper.
+# files are those of the layers $2 and changes in $1.upper.
 set -eu
 mount --make-rprivate /
 mount -t overlay -o "lowerdir=$2,upperdir=$1.upper,workdir=$1.work" overlay "$1"

@@ -1,6 +1,7 @@
-package main
+package boot
 
 import (
+	"bytes"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -22,31 +23,32 @@ var initScript string
 // machine is a Debian with systemd in namespaces of its own: no network but loopback, and all changes of its
 // files in a layer above the tree, which stays as it is.
 type machine struct {
-	tree  string // as debootstrap made it
+	*site
 	dir   string // the machine's root; DIR.upper has its changes
 	group string // its cgroup
 	init  *exec.Cmd
+	ended chan struct{} // closed when it has
+	said  bytes.Buffer  // by what becomes process 1
 }
 
-const (
-	bootTime    = 2 * time.Minute // on a busy machine
-	commandTime = 3 * time.Minute // on a busy machine
-)
-
 // newMachine prepares a machine and does not boot it.
-func newMachine(tree, dir string) (*machine, error) {
-	m := &machine{tree: tree, dir: dir}
-	for _, d := range []string{dir, dir + ".upper", dir + ".work"} {
+func (s *site) newMachine() (*machine, error) {
+	name := fmt.Sprint(s.made.Add(1))
+	m := &machine{site: s, dir: filepath.Join(s.scratch, name), group: filepath.Join(s.group, name)}
+	for _, d := range []string{m.dir, m.dir + ".upper", m.dir + ".work"} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return nil, err
 		}
 	}
-	root, err := cgroupRoot()
-	if err != nil {
-		return nil, err
-	}
-	m.group = filepath.Join(root, fmt.Sprintf("postern-boot-%d", os.Getpid()))
 	return m, nil
+}
+
+// remove ends the machine and removes its files.
+func (m *machine) remove() {
+	m.halt()
+	for _, d := range []string{m.dir, m.dir + ".upper", m.dir + ".work"} {
+		_ = os.RemoveAll(d)
+	}
 }
 
 // cgroupRoot gives where the unified hierarchy of cgroups(7) is mounted.
@@ -65,7 +67,7 @@ func cgroupRoot() (string, error) {
 
 // boot starts the machine and waits until all units have started or failed.
 func (m *machine) boot() error {
-	if err := os.Mkdir(m.group, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := os.Mkdir(m.group, 0o755); err != nil {
 		return err
 	}
 	group, err := os.Open(m.group)
@@ -73,8 +75,9 @@ func (m *machine) boot() error {
 		return err
 	}
 	defer group.Close()
-	m.init = exec.Command("sh", "-c", initScript, "init", m.dir, m.tree)
-	m.init.Stderr = os.Stderr
+	m.said.Reset()
+	m.init = exec.Command("sh", "-c", initScript, "init", m.dir, m.layers)
+	m.init.Stderr = &m.said
 	m.init.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS |
 			syscall.CLONE_NEWIPC | unix.CLONE_NEWCGROUP,
@@ -84,31 +87,42 @@ func (m *machine) boot() error {
 	if err := m.init.Start(); err != nil {
 		return err
 	}
-	return until(bootTime, "systemd to have started everything", func() error {
+	m.ended = make(chan struct{})
+	go func() {
+		_ = m.init.Wait()
+		close(m.ended)
+	}()
+	return until("systemd to have started everything", func() error {
 		out, err := m.run("systemctl is-system-running")
 		if state := strings.TrimSpace(out); state == "running" || state == "degraded" {
 			return nil
 		}
-		return fmt.Errorf("%s: %w", strings.TrimSpace(out), err)
+		select {
+		case <-m.ended:
+			return final{errors.New("the machine has ended")}
+		default:
+			return fmt.Errorf("%s: %w", strings.TrimSpace(out), err)
+		}
 	})
 }
 
 // halt ends the machine as a power failure does.
 func (m *machine) halt() {
-	if m.init == nil {
-		return
+	if m.ended != nil {
+		_ = m.init.Process.Kill()
+		<-m.ended
 	}
-	_ = m.init.Process.Kill()
-	_ = m.init.Wait()
-	m.init = nil
-	m.kill()
+	endGroup(m.group)
 }
 
-// kill ends what is left of the machine's processes, whoever waits for them.
-func (m *machine) kill() {
-	_ = os.WriteFile(filepath.Join(m.group, "cgroup.kill"), []byte("1"), 0)
-	_ = until(10*time.Second, "the cgroup to be empty", func() error {
-		if err := removeGroup(m.group); !errors.Is(err, os.ErrNotExist) {
+// endGroup ends the processes of a cgroup and those below it, whoever waits for them, and removes it.
+func endGroup(dir string) {
+	if f, err := os.OpenFile(filepath.Join(dir, "cgroup.kill"), os.O_WRONLY, 0); err == nil {
+		_, _ = f.WriteString("1")
+		f.Close()
+	}
+	_ = until("the cgroup to be empty", func() error {
+		if err := removeGroup(dir); !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		return nil
@@ -131,22 +145,32 @@ func removeGroup(dir string) error {
 	return os.Remove(dir)
 }
 
-// reboot is an orderly end and another start.
-func (m *machine) reboot() error {
+// stop is an orderly end.
+func (m *machine) stop() {
 	_, _ = m.run("systemctl stop '*.service' '*.socket' 2>/dev/null; sync")
 	m.halt()
+}
+
+// reboot is an orderly end and another start.
+func (m *machine) reboot() error {
+	m.stop()
 	return m.boot()
 }
 
 // run runs a shell script in the machine and gives what it wrote. The error has the output as well.
 func (m *machine) run(script string) (string, error) {
-	cmd := exec.Command("nsenter", "-t", fmt.Sprint(m.init.Process.Pid), "-a", "timeout", fmt.Sprint(int(commandTime.Seconds())),
-		"env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "sh", "-c", script)
+	cmd := exec.Command("nsenter", "-t", fmt.Sprint(m.init.Process.Pid), "-a", "timeout", fmt.Sprint(int(patience.Seconds())),
+		"env", "-i", fmt.Sprintf("SYSTEMD_BUS_TIMEOUT=%d", int(patience.Seconds())), "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "sh", "-c", script)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("%s: %w\n%s", firstLine(script), err, out)
 	}
 	return string(out), err
+}
+
+// journal gives what a unit has said, to the last line.
+func (m *machine) journal(arguments string) (string, error) {
+	return m.run("journalctl --sync; journalctl " + arguments)
 }
 
 func firstLine(s string) string {
@@ -197,18 +221,21 @@ func (m *machine) dialHere(port int) (net.Conn, error) {
 	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 		return nil, err
 	}
-	return net.DialTimeout("tcp4", fmt.Sprintf("127.0.0.1:%d", port), 5*time.Second)
+	return net.DialTimeout("tcp4", fmt.Sprintf("127.0.0.1:%d", port), patience)
 }
 
+// final is an error after which waiting is of no use.
+type final struct{ error }
+
 // until polls f until it gives no error.
-func until(limit time.Duration, what string, f func() error) error {
-	for end := time.Now().Add(limit); ; time.Sleep(100 * time.Millisecond) {
+func until(what string, f func() error) error {
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		err := f()
 		if err == nil {
 			return nil
 		}
-		if time.Now().After(end) {
-			return fmt.Errorf("waited %v for %s: %w", limit, what, err)
+		if errors.As(err, &final{}) || time.Now().After(end) {
+			return fmt.Errorf("waited for %s: %w", what, err)
 		}
 	}
 }

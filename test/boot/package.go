@@ -1,4 +1,4 @@
-package main
+package boot
 
 import (
 	"errors"
@@ -18,18 +18,18 @@ const (
 	olderPackage = "/var/cache/postern/old.deb"
 )
 
-// packageFile gives the .deb in bin/packages that is for this machine.
-func packageFile() (string, error) {
-	found, err := filepath.Glob("bin/packages/postern_*_" + runtime.GOARCH + ".deb")
+// packageFile gives the .deb of prepare.sh.
+func (s *site) packageFile() (string, error) {
+	found, err := filepath.Glob(filepath.Join(s.root, "bin/packages/postern_*_"+runtime.GOARCH+".deb"))
 	if err != nil || len(found) != 1 {
-		return "", fmt.Errorf("%d packages in bin/packages, want one: make boot builds it (%w)", len(found), err)
+		return "", fmt.Errorf("%d packages in bin/packages, want one (%w)", len(found), err)
 	}
 	return found[0], nil
 }
 
 // bring puts the package into a machine that is not booted yet.
-func bring(m *machine) error {
-	file, err := packageFile()
+func (m *machine) bring() error {
+	file, err := m.packageFile()
 	if err != nil {
 		return err
 	}
@@ -43,18 +43,12 @@ func bring(m *machine) error {
 	return nil
 }
 
-// unpacked installs the package in a running machine.
-func (m *machine) unpacked() error {
-	_, err := m.run("dpkg -i " + thePackage + " 2>&1")
-	return err
-}
-
 // makeInstall: what make install has put to its usual place, instead of the package, works as well.
 func makeInstall(m *machine) error {
 	if _, err := m.run("dpkg -P postern 2>&1"); err != nil {
 		return err
 	}
-	out, err := exec.Command("make", "-s", "install", "DESTDIR=/proc/"+fmt.Sprint(m.init.Process.Pid)+"/root").CombinedOutput()
+	out, err := exec.Command("make", "-s", "-C", m.root, "install", "DESTDIR=/proc/"+fmt.Sprint(m.init.Process.Pid)+"/root").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("make install: %w\n%s", err, out)
 	}
@@ -103,7 +97,7 @@ func upgrade(m *machine) error {
 	settings := func(text string) string { return text[:strings.LastIndex(text, "maxloadavg")] }
 	pids := func(text string) []string { f := strings.Fields(text); return f[len(f)-2:] }
 	// The new process of smtp-proxy takes over as soon as it is ready.
-	if err := until(time.Minute, "the new processes", func() error {
+	if err := until("the new processes", func() error {
 		after, err := m.run(state)
 		if err != nil || settings(after) != settings(before) {
 			return fmt.Errorf("settings before:\n%s\nafter:\n%s\n%w", before, after, err)

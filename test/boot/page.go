@@ -1,14 +1,15 @@
-package main
+package boot
 
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
 // blocks gives the literal blocks below a heading of a manual page, as a reader copies them.
-func blocks(page, heading string) ([]string, error) {
-	text, err := os.ReadFile("man/" + page)
+func (s *site) blocks(page, heading string) ([]string, error) {
+	text, err := os.ReadFile(filepath.Join(s.root, "man", page))
 	if err != nil {
 		return nil, err
 	}

@@ -1,10 +1,9 @@
-package main
+package boot
 
 import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 )
 
 // reloads: the status of systemctl reload is that of the reload, and what is wrong changes nothing.
@@ -39,7 +38,7 @@ func reloads(m *machine) error {
 			return err
 		}
 		_, err = m.run("systemctl reload " + step.unit)
-		said, _ := m.run("journalctl --since @" + strings.TrimSpace(began) + " -u " + step.unit)
+		said, _ := m.journal("--since @" + strings.TrimSpace(began) + " -u " + step.unit)
 		if (err == nil) != (step.want == "") || !strings.Contains(said, step.want) {
 			return fmt.Errorf("reload of %s with %q: %v, want %q:\n%s", step.unit, step.settings+step.before, err, step.want, said)
 		}
@@ -78,9 +77,9 @@ func socketsAlone(m *machine) error {
 		if _, err := m.run("systemctl stop '" + service + "*'; systemctl enable --now " + s.socket + ".socket 2>&1"); err != nil {
 			return err
 		}
-		c, greeting, err := m.connect(s.port, replyTime)
+		c, greeting, err := m.connect(s.port)
 		if err != nil || !strings.HasPrefix(greeting, s.greeting) {
-			said, _ := m.run("journalctl -u " + service)
+			said, _ := m.journal("-u " + service)
 			return fmt.Errorf("%s.socket alone says %q (%v)\n%s", s.socket, greeting, err, said)
 		}
 		c.conn.Close()
@@ -100,7 +99,7 @@ func restarts(m *machine) error {
 	if _, err := m.underMail(func() error { _, err := m.run("systemctl restart smtp-proxy"); return err }); err != nil {
 		return err
 	}
-	c, _, err := m.connect(25, replyTime)
+	c, _, err := m.connect(25)
 	if err != nil {
 		return err
 	}
@@ -132,7 +131,7 @@ func (m *machine) sendUntil(stop <-chan struct{}, to, field string) (sent sendin
 			return sent, nil
 		default:
 		}
-		c, greeting, err := m.connect(25, replyTime)
+		c, greeting, err := m.connect(25)
 		if err != nil {
 			return sent, fmt.Errorf("not greeted: %q: %w", greeting, err)
 		}
@@ -154,17 +153,17 @@ func (m *machine) sendUntil(stop <-chan struct{}, to, field string) (sent sendin
 }
 
 // killed: whatever ends a daemon or stops it, clients find it again, and none of its ends closes the port.
-func killed(m *machine) error {
-	if err := m.follow(setup{section: "IN FRONT OF POSTFIX", before: withPostfix}); err != nil {
-		return err
-	}
-	for _, unit := range []string{"smtp-proxy", "multiplexor"} {
+func killed(unit string) func(*machine) error {
+	return func(m *machine) error {
+		if err := m.follow(setup{section: "IN FRONT OF POSTFIX", before: withPostfix}); err != nil {
+			return err
+		}
 		for _, signal := range []string{"KILL", "STOP"} { // a stopped one is found by the watchdog
 			before, err := m.run("systemctl show -P MainPID " + unit + "; systemctl kill --kill-whom=main -s " + signal + " " + unit)
 			if err != nil {
 				return err
 			}
-			if err := until(2*time.Minute, unit+" after SIG"+signal, func() error {
+			if err := until(unit+" after SIG"+signal, func() error {
 				after, err := m.run("systemctl is-active -q " + unit + " && systemctl show -P MainPID " + unit)
 				if err == nil && after == before {
 					err = errors.New("still the same process")
@@ -173,13 +172,12 @@ func killed(m *machine) error {
 			}); err != nil {
 				return err
 			}
-			word := unit + "-" + signal
-			if err := until(time.Minute, "mail after SIG"+signal, func() error { return m.mailPasses(word, true) }); err != nil {
+			if err := m.mailPasses(unit+"-"+signal, true); err != nil {
 				return err
 			}
 		}
+		return nil
 	}
-	return nil
 }
 
 // fullDisk: while there is no room for working directories clients keep their mail, and afterwards it passes.
@@ -192,7 +190,7 @@ func fullDisk(m *machine) error {
 		"systemctl start multiplexor smtp-proxy; dd if=/dev/zero of=/var/spool/postern/ballast bs=4k 2>/dev/null || true"); err != nil {
 		return err
 	}
-	c, greeting, err := m.connect(25, replyTime)
+	c, greeting, err := m.connect(25)
 	if err != nil || !strings.HasPrefix(greeting, "220") {
 		return fmt.Errorf("port 25 says %q (%v)", greeting, err)
 	}

@@ -1,10 +1,9 @@
-package main
+package boot
 
 import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 )
 
 // What the sections take for granted, beside a user who gets mail.
@@ -27,10 +26,8 @@ type setup struct {
 	holder  string                       // who has port 25; "" for the proxy
 }
 
-// filtered wants a message to be delivered, and to have been filtered. Some servers listen a moment after their start.
-func filtered(m *machine, word string) error {
-	return until(time.Minute, "mail to pass", func() error { return m.mailPasses(word, true) })
-}
+// filtered wants a message to be delivered, and to have been filtered.
+func filtered(m *machine, word string) error { return m.mailPasses(word, true) }
 
 // play follows the section, and wants mail to pass, with port 25 held by the right program, also after a reboot.
 func (s setup) play(m *machine) error {
@@ -59,7 +56,7 @@ func (s setup) play(m *machine) error {
 
 // follow does what a section says.
 func (m *machine) follow(s setup) error {
-	b, err := blocks("postern-setups.7", ".Sh "+s.section)
+	b, err := m.blocks("postern-setups.7", ".Sh "+s.section)
 	if err != nil {
 		return err
 	}
@@ -76,7 +73,7 @@ func withMIMEDefang(m *machine) error {
 		return err
 	}
 	return setup{section: "WITH A FILTER WRITTEN FOR MIMEDEFANG", passes: func(m *machine, word string) error {
-		if err := until(time.Minute, "a worker", func() error {
+		if err := until("a worker", func() error {
 			_, err := m.run("pgrep -f mimedefang.pl")
 			return err
 		}); err != nil {
@@ -95,7 +92,7 @@ func withMIMEDefang(m *machine) error {
 // popBeforeSMTP: who has fetched mail may relay, and nobody else may.
 func popBeforeSMTP(m *machine, word string) error {
 	relays := func(want string) error {
-		c, greeting, err := m.connect(25, replyTime)
+		c, greeting, err := m.connect(25)
 		if err != nil || !strings.HasPrefix(greeting, "220") {
 			return fmt.Errorf("port 25 says %q (%v)", greeting, err)
 		}
@@ -105,7 +102,7 @@ func popBeforeSMTP(m *machine, word string) error {
 	if err := relays("5"); err != nil {
 		return fmt.Errorf("before POP: %w", err)
 	}
-	c, greeting, err := m.connect(110, replyTime)
+	c, greeting, err := m.connect(110)
 	if err != nil || !strings.HasPrefix(greeting, "+OK") {
 		return fmt.Errorf("port 110 says %q (%v)", greeting, err)
 	}
@@ -135,7 +132,7 @@ func behindHAProxy(m *machine) error {
 		if _, err := m.run("systemctl stop " + down); err != nil {
 			return err
 		}
-		if err := until(time.Minute, "mail without "+down, func() error { return m.mailPasses("without-"+down, true) }); err != nil {
+		if err := m.mailPasses("without-"+down, true); err != nil {
 			return err
 		}
 		if down == "smtp-proxy" {
@@ -195,7 +192,7 @@ func execSendmail(m *machine) error {
 	if _, err := m.run("systemctl start smtp-proxy.socket smtp-proxy"); err != nil {
 		return err
 	}
-	if said, err := m.run("journalctl -u smtp-proxy"); err != nil || !strings.Contains(said, "no_new_privs") {
+	if said, err := m.journal("-u smtp-proxy"); err != nil || !strings.Contains(said, "no_new_privs") {
 		return fmt.Errorf("without the drop-in nobody is warned (%v):\n%s", err, said)
 	}
 	return setup{section: "MAIL HANDED TO SENDMAIL", before: "systemctl stop smtp-proxy.socket smtp-proxy; systemctl start postfix; " + withPostfix,

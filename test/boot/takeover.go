@@ -1,4 +1,4 @@
-package main
+package boot
 
 import (
 	"errors"
@@ -63,7 +63,7 @@ func takeOvers(m *machine) error {
 		if err != nil {
 			return err
 		}
-		return until(time.Minute, "another main process", func() error {
+		return until("another main process", func() error {
 			if after, err := m.run("systemctl is-active -q smtp-proxy && " + main); err != nil || after == before {
 				return fmt.Errorf("%q was %q: %v", after, before, err)
 			}

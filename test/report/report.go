@@ -28,6 +28,9 @@ type omission struct{ what, why string }
 // package testenv gives it. That is no omission.
 const quick = "quick run: "
 
+// impossible begins the reason of a test that this machine cannot run, whatever is installed, as package testenv gives it.
+const impossible = "not possible here: "
+
 // report gathers what a run of go test tells.
 type report struct {
 	out          io.Writer
@@ -161,7 +164,7 @@ func (r *report) close(complete bool) bool {
 			fmt.Fprintf(w, "  %s\t%s\n", o.what, o.why)
 		}
 		w.Flush()
-		if complete {
+		if complete && slices.ContainsFunc(r.leftOut, func(o omission) bool { return !strings.HasPrefix(o.why, impossible) }) {
 			fmt.Fprintln(r.out, "CI=true lets nothing be left out: FAILED")
 			ok = false
 		}

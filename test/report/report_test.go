@@ -83,6 +83,16 @@ func TestSkipsAreListed(t *testing.T) {
 	}
 }
 
+// TestWhatIsNotPossibleIsNoFailure: it is listed, also under CI=true.
+func TestWhatIsNotPossibleIsNoFailure(t *testing.T) {
+	r, out := play(t, map[string]string{
+		"a/a_test.go": header + `func TestA(t *testing.T) { t.Skip("not possible here: no namespaces") }` + "\nfunc TestB(t *testing.T) {}",
+	})
+	if !r.close(true) || !strings.Contains(out.String(), "not possible here: no namespaces") {
+		t.Errorf("output:\n%s", out)
+	}
+}
+
 func TestFailuresAreShown(t *testing.T) {
 	for name, tc := range map[string]struct{ file, want string }{
 		"test":    {header + `func TestA(t *testing.T) { t.Run("sub", func(t *testing.T) { t.Fatal("got 1, want 2") }) }`, "got 1, want 2"},
