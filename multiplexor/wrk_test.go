@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"postern/internal/procstat"
 	"postern/internal/testenv"
@@ -127,14 +128,15 @@ func TestWRK_09_OutputBeforeTheFirstRequest(t *testing.T) {
 func TestWRK_11_FloodOfStandardError(t *testing.T) {
 	t.Parallel()
 	r := startReal(t, "-x", "2", "-b", "600")
-	reply := r.background("do flood 2000000") // 200 MB
+	began := time.Now()
+	reply := r.background(fmt.Sprint("do flood ", testenv.Load(1_000_000, 2_000_000))) // 100 MB
 	r.waitStatus("BS")
 	r.want("ping", "PONG\n")
 	if got := reply(); got != "ok did\n" {
 		t.Errorf("got %q", got)
 	}
-	if n := len(r.proc.Output()); n > 1<<20 {
-		t.Errorf("%d bytes of log", n)
+	if n, most := strings.Count(r.proc.Output(), "\n"), int(time.Since(began).Seconds()+2)*(lineRate.Kind+20); n > most {
+		t.Errorf("%d lines of log, want at most %d in that time", n, most)
 	}
 	if kib := residentKB(t, r.proc.Pid()); kib > 64<<10 {
 		t.Errorf("%d KiB of memory", kib)

@@ -7,7 +7,8 @@
 #	test/run.sh		installs the peers, then all checks and all tests; as root also
 #				builds the package, and a Debian tree to boot with it
 #	test/run.sh tests	the same without the checks
-#	test/run.sh cover	all tests, and which statements they run: bin/cover.html
+#	test/run.sh cover	all tests, how many of a package's statements they
+#				run, and which: bin/cover.html
 #
 # The checks run beside the tests: most of them keep one processor busy at a time. One
 # that fails does not keep the next from running, but the run fails. The last lines
@@ -97,6 +98,20 @@ checks() {
 	stage 'govulncheck: known vulnerabilities in modules' vulnerabilities
 }
 
+# covered prints how many of the statements of each package were run, by tests of any package.
+covered() {
+	awk '$1 != "mode:" { statements[$1] = $2; if ($3 > 0) run[$1] }
+		END {
+			for (block in statements) {
+				package = block
+				sub("/[^/]*$", "", package)
+				all[package] += statements[block]
+				if (block in run) covered[package] += statements[block]
+			}
+			for (package in all) printf "%6.1f%% of %s\n", 100 * covered[package] / all[package], package
+		}' | sort -k 3
+}
+
 # tests runs them under the report, which shows what the checks say.
 tests() {
 	[ "$what" = check ] || sh test/peers.sh || set -- "$@" -left-out 'programs to test against: test/peers.sh could not install them'
@@ -113,13 +128,15 @@ tests() {
 		mkdir -p bin || return
 		"$tmp/report" "$@" -count=1 -coverpkg="$(echo $packages | tr " " ,)" -coverprofile=bin/cover.out $packages
 		status=$?
+		covered <bin/cover.out
 		go tool cover -html=bin/cover.out -o bin/cover.html && echo 'cover: see bin/cover.html' >&2
 		return "$status"
 		;;
 	*)
 		if can_race; then
 			export CGO_ENABLED=1
-			"$tmp/report" "$@" -count=1 -race -cover $packages
+			# Coverage is counted by atomic additions, which order what would be a race, and take most of the time.
+			"$tmp/report" "$@" -count=1 -race $packages
 		else
 			"$tmp/report" -left-out 'race detector: no C compiler' "$@" -count=1 -cover $packages
 		fi

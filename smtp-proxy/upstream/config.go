@@ -55,6 +55,7 @@ type Config struct {
 	MaxAge         time.Duration // how long a connection is used at most; default 10m
 	ConnectTimeout time.Duration // for connecting, and for a free connection under MaxConns; default 30s
 	HelloTimeout   time.Duration // from there to the reply to EHLO, TLS and XCLIENT included; default 1m
+	HurryTime      time.Duration // to greet, before our idle connections are taken for the reason that it takes longer; default 500ms
 	WriteTimeout   time.Duration // for one write of at most 64 KiB; default 3m (RFC 5321, 4.5.3.2.5)
 	RetryTime      time.Duration // longest time a server that failed is left alone; default 15s
 	FreshTime      time.Duration // age at which capabilities are asked for again; default 5m
@@ -101,7 +102,7 @@ func (c Config) withDefaults() (Config, error) {
 		initial time.Duration
 	}{
 		{&c.IdleTime, time.Minute}, {&c.MaxAge, 10 * time.Minute},
-		{&c.ConnectTimeout, 30 * time.Second}, {&c.HelloTimeout, time.Minute},
+		{&c.ConnectTimeout, 30 * time.Second}, {&c.HelloTimeout, time.Minute}, {&c.HurryTime, 500 * time.Millisecond},
 		{&c.WriteTimeout, 3 * time.Minute}, {&c.RetryTime, 15 * time.Second}, {&c.FreshTime, 5 * time.Minute},
 	} {
 		if *d.value <= 0 {

@@ -16,6 +16,9 @@ const second = time.Second
 // newSet makes a Set that is closed at the end of the test.
 func newSet(t *testing.T, conf Config) *Set {
 	t.Helper()
+	if conf.HurryTime == 0 {
+		conf.HurryTime = testenv.Patience
+	}
 	set, err := New(conf)
 	if err != nil {
 		t.Fatal(err)

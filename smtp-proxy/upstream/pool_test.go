@@ -610,7 +610,7 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 		defer func() { <-places }()
 		good(c)
 	})
-	set := newSet(t, Config{URLs: []string{p.url()}})
+	set := newSet(t, Config{URLs: []string{p.url()}, HurryTime: 100 * time.Millisecond})
 	first, second := get(t, set, Client{}), get(t, set, Client{})
 	got := make(chan *Conn, 1)
 	go func() {

@@ -67,7 +67,7 @@ func (s *server) find(ctx context.Context, client Client, w want) (*Conn, error)
 		return nil, errShut
 	}
 	s.makeRoom()
-	hurry := time.AfterFunc(hurryTime, s.hurry)
+	hurry := time.AfterFunc(s.conf.HurryTime, s.hurry) // it may have a process for each and none for a new one
 	c, err := s.dial(ctx, client, w)
 	if !hurry.Stop() {
 		s.slow.Add(-1)
@@ -86,10 +86,6 @@ func (s *server) find(ctx context.Context, client Client, w want) (*Conn, error)
 	s.dialed.Add(1)
 	return c, nil
 }
-
-// hurryTime is how long a server may take to greet before our idle connections are taken for the reason: it
-// may have a process for each and none for a new one.
-const hurryTime = 500 * time.Millisecond
 
 // hurry closes idle connections; none is kept until the server has greeted.
 func (s *server) hurry() {
