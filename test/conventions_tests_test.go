@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestConventionTestsWaitSafely: what depends on the machine's speed, waits for ever or outlives its test has one
@@ -49,6 +50,43 @@ func TestConventionTestsHaveAGuardian(t *testing.T) {
 		if !guarded[pkg] {
 			t.Errorf("package %s has no TestMain that calls testenv.Main", pkg)
 		}
+	}
+}
+
+// timeOutFlag finds a time-out on a command line.
+var timeOutFlag = regexp.MustCompile(`--(?:[a-z-]+-)?timeout[= ]([\d.]+(?:[nuµm]?s|m|h)?)`)
+
+// TestConventionTimeOutsAreShortOrLong: a program's time-out is one that is to run out, of a second at most, or one that
+// no machine exceeds, of a minute at least. What is between is neither on a slow machine.
+func TestConventionTimeOutsAreShortOrLong(t *testing.T) {
+	t.Parallel()
+	for _, file := range testFiles(t) {
+		ast.Inspect(file.syntax, func(n ast.Node) bool {
+			var words []ast.Expr
+			switch x := n.(type) {
+			case *ast.CallExpr:
+				words = x.Args
+			case *ast.CompositeLit:
+				words = x.Elts
+			}
+			for i, word := range words {
+				text, _ := literalString(word)
+				if i+1 < len(words) {
+					value, _ := literalString(words[i+1])
+					text += " " + value
+				}
+				for _, found := range timeOutFlag.FindAllStringSubmatch(text, -1) {
+					limit, err := time.ParseDuration(found[1])
+					if err != nil {
+						limit, err = time.ParseDuration(found[1] + "s")
+					}
+					if err != nil || limit > time.Second && limit < time.Minute {
+						t.Errorf("%s:%d: %s is neither a second at most nor a minute at least (%v)", file.name, parsed.fset.Position(word.Pos()).Line, found[0], err)
+					}
+				}
+			}
+			return true
+		})
 	}
 }
 

@@ -157,7 +157,7 @@ func TestMxCtrlShowsAnyReplyAsTheOriginal(t *testing.T) {
 func TestMxCtrlTakesTheOriginalsCommandLine(t *testing.T) {
 	t.Parallel()
 	theirs, ours := controls(t)
-	lines := [][]string{{}, {"status"}, {"-h"}, {"status", "-h"}, {"-z"}, {"--help"}, {"--timeout", "5", "x"}, {"-i"}, {"status", "-i"}, {"-is"}, {"-i", "status"},
+	lines := [][]string{{}, {"status"}, {"-h"}, {"status", "-h"}, {"-z"}, {"--help"}, {"--timeout", "60", "x"}, {"-i"}, {"status", "-i"}, {"-is"}, {"-i", "status"},
 		{"foo", "-x"}, {"--", "-x"}, {"-"}, {"-", "-"}, {"foo", "--", "-x", "--"}, {""}, {"", ""}, {"load1 60"}, {"load1", "60"}, {"rawload1", "60", "x y"}, {"load1"}, {"load1", ""},
 		{"foo", "a b", "%", `\`, `"`, "'", "\xff", "\t", "x\ny", "é"}, {"status", "x"}, {"msgs"}, {"top"}, {strings.Repeat("x", 20000)}, {"foo", "-s", "/nonexistent"}, {"-s/nonexistent", "status"}, {"-s", "/", "status"}}
 	for name, reply := range map[string]string{"good": "ok got %41\n", "status": aStatus, "load": aLoad1, "error": "error: x\n", "empty": "", "without LF": "x"} {

@@ -142,7 +142,7 @@ func hold(t *testing.T, port int) heldSession {
 func countingGateways(t *testing.T, redis *testenv.RedisServer, timeout string) (one, two int) {
 	t.Helper()
 	maildir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "Maildir"))
-	args := []string{"--upstream", "maildir:" + maildir, "--client-lookup=no", "--maxloadavg", "0",
+	args := []string{"--upstream", "maildir:" + maildir, "--client-lookup=no", "--maxloadavg", "0", "--clientip-scope", "relay", "--refuse-relay=yes", "--local-domains", "example.org",
 		"--clientip-store", redis.URL(), "--clientip-store-timeout", timeout, "--cluster-limits=yes", "--max-sessions-per-address", "3"}
 	one, _ = listening(t, "smtp-proxy", "--smtp", args...)
 	two, _ = listening(t, "smtp-proxy", "--smtp", args...)

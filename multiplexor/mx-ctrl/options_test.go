@@ -51,7 +51,7 @@ func TestParse(t *testing.T) {
 		{"-- -x -- y", want{socket: def, words: []string{"-x", "--", "y"}}},
 		{"- -x", want{socket: def, words: []string{"-", "-x"}}},
 		{"\xff\\x,y -\xfe", want{socket: def, words: []string{"\xff\\x,y", "-\xfe"}}},
-		{"--timeout 5s x", want{socket: def, words: []string{"x"}, timeout: 5 * time.Second}},
+		{"--timeout 2m x", want{socket: def, words: []string{"x"}, timeout: 2 * time.Minute}},
 		// top takes flags on both sides.
 		{"top", want{socket: def, top: true}},
 		{"-- top", want{socket: def, top: true}},
