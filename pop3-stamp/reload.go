@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	"postern/internal/daemon"
-	"postern/internal/notify"
 )
 
 // fixed are the settings that are looked at once, at the start.
@@ -25,7 +24,6 @@ func (srv *server) use(s *settings) {
 // anything is wrong, everything stays.
 func (srv *server) reload(env *daemon.Env) {
 	later, err := srv.tryReload(env)
-	srv.hub.Publish(notify.Message{Letter: notify.LetterReread, Text: daemon.ReloadText(err, later)})
 	env.Reloaded(err, later)
 }
 

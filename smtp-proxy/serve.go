@@ -25,7 +25,6 @@ import (
 	"postern/internal/listen"
 	"postern/internal/metrics"
 	"postern/internal/mxproto"
-	"postern/internal/notify"
 	"postern/internal/notify/listener"
 	"postern/internal/privdrop"
 	"postern/internal/rawio"
@@ -247,6 +246,7 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 	}
 	srv.start(ctx)
 	srv.watchLocks(env)
+	env.Tell = srv.hub.Reread
 	env.Ready()
 	p.mind(ctx, env, srv)
 	srv.refuse()
@@ -301,7 +301,6 @@ func (srv *server) watch() { srv.gates.Load.Look() }
 // if anything is wrong, everything stays.
 func (p *program) reload(env *daemon.Env, srv *server) {
 	later, err := p.tryReload(env, srv)
-	srv.publish(notify.LetterReread, daemon.ReloadText(err, later))
 	env.Reloaded(err, later)
 }
 

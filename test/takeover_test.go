@@ -198,6 +198,78 @@ func TestTakeOverFails(t *testing.T) {
 	}
 }
 
+// TestReloadTakesOver: with --take-over a reload has a new process take over if a setting has changed that needs it, or the
+// program; what it cannot change is still named, and when it fails that is the outcome.
+func TestReloadTakesOver(t *testing.T) {
+	t.Parallel()
+	dir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))
+	conf, program := filepath.Join(dir, "conf"), filepath.Join(dir, "smtp-proxy")
+	install := func() {
+		t.Helper()
+		testenv.Run(t, "rm", "-f", program)
+		if _, said, status := testenv.Run(t, "cp", testenv.Binary(t, "smtp-proxy"), program); status != 0 {
+			t.Fatal(said)
+		}
+	}
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(conf, []byte("upstream smtp://127.0.0.1:1\nnotify "+dir+"/events\nsmtp "+dir+"/smtp\n"+text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install()
+	write("")
+	m := testenv.StartManager(t)
+	cmd := exec.Command(program, "--config", conf)
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+m.Path)
+	p := testenv.Start(t, cmd)
+	m.Wait("READY=1")
+	pid := p.Pid()
+	for _, step := range []struct {
+		name, settings, want string
+		before               func()
+		status               int
+		replaced             bool
+	}{
+		{"the same", "", "", nil, 0, false},
+		{"what a reload changes", "max-sessions 7\n", "", nil, 0, false},
+		{"what it does not", "hostname other.test\n", "has taken over, for: hostname\n", nil, 0, true},
+		{"what nothing but a restart changes", "hostname other.test\npidfile " + dir + "/pid\n", "not in force before a restart: pidfile\n", nil, 0, false},
+		{"both", "pidfile " + dir + "/pid\n", "not in force before a restart: pidfile\n", nil, 0, true},
+		{"another program", "pidfile " + dir + "/pid\n", "has taken over, for: program\n", install, 0, true},
+		{"a new process that cannot begin", "statdir " + dir + "/none\n", "no take-over: the new process has ended", nil, 1, false},
+	} {
+		write(step.settings)
+		if step.before != nil {
+			step.before()
+		}
+		_, said, status := testenv.Run(t, program, "--config", conf, "--reload", fmt.Sprint(pid), "--take-over")
+		if status != step.status || !strings.Contains(said, step.want) || step.want == "" && said != "" {
+			t.Errorf("%s: status %d, want %d and %q:\n%s", step.name, status, step.status, step.want, said)
+		}
+		if replaced := strings.Contains(said, "has taken over"); replaced != step.replaced {
+			t.Errorf("%s: replaced %v, want %v:\n%s", step.name, replaced, step.replaced, said)
+		}
+		if step.replaced {
+			var err error
+			if pid, err = strconv.Atoi(strings.TrimPrefix(m.Wait(`MAINPID=\d+`), "MAINPID=")); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(said, fmt.Sprintf("process %d has taken over", pid)) {
+				t.Errorf("%s: the manager knows %d, and we %s", step.name, pid, said)
+			}
+			m.Wait("READY=1")
+		}
+	}
+	if status := p.Wait(); status != 0 {
+		t.Errorf("status of the first process: %d", status)
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, "the last process has ended", func() bool { return syscall.Kill(pid, 0) != nil })
+}
+
 // TestTakeOverTwice: a second SIGUSR2, at any time, has another process take over from the one that is just doing so.
 func TestTakeOverTwice(t *testing.T) {
 	t.Parallel()

@@ -106,6 +106,7 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 			servers.Go(func() { srv.listen(ctx, web, name, l, failed) })
 		}
 	}
+	env.Tell = srv.hub.Reread
 	env.Ready()
 	err := srv.mind(ctx, env, failed)
 	close(srv.ending)
@@ -198,7 +199,6 @@ var fixed = []string{
 // reload reads names, passwords and certificates again. If anything is wrong, everything stays.
 func (srv *server) reload(env *daemon.Env) {
 	later, err := srv.tryReload(env)
-	srv.hub.Publish(notify.Message{Letter: notify.LetterReread, Text: daemon.ReloadText(err, later)})
 	env.Reloaded(err, later)
 }
 

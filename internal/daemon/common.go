@@ -31,6 +31,8 @@ type Common struct {
 
 	Reload int `help:"Check the settings, have the daemon with this process id reload them, and exit with the outcome: 0, 1, or 78 if a setting is wrong." placeholder:"PID" env:"-"`
 
+	TakeOver bool `help:"With --reload: have a new process take over if settings that need a restart, or the program, have changed. Not under a supervisor that does not follow it." env:"-"`
+
 	DrainTimeout time.Duration `help:"How long what goes on may take to end after SIGTERM; 0 for no limit." default:"30s" placeholder:"TIME"`
 }
 

@@ -63,8 +63,8 @@ type Program struct {
 	// --check.
 	Warnings func(context.Context, listen.Set) []string
 
-	// Reloads listens to the events at a socket and gives what waits for the next outcome of a reload, in the words of
-	// ReloadText. It is for --reload.
+	// Reloads listens to the events at a socket and gives what waits for the next outcome of a reload, as Env.Tell was
+	// given it. It is for --reload.
 	Reloads func(ctx context.Context, spec string) (outcome func() (string, error), err error)
 
 	// Listeners says what to listen on, once the settings are read.
@@ -117,9 +117,13 @@ type Env struct {
 	// those of fixed, the settings that are looked at once, that are not what they were.
 	Reread func(fresh Settings, fixed []string) (later []string, err error)
 
-	// Reloaded ends a reload: it says in the log and to the service manager what went
+	// Reloaded ends a reload: it says in the log, to the service manager and by Tell what went
 	// wrong, or which settings have changed that need a restart, and calls Ready.
 	Reloaded func(err error, later []string)
+
+	// Tell makes an event of what became of a reload, or of a new process that was to take over. The program may set it,
+	// before it calls Ready.
+	Tell func(text string)
 
 	// Ready tells the service manager that the program answers. READY=1
 	Ready func()
@@ -213,6 +217,7 @@ func Main(p Program, args []string, std Std) int {
 		program: p, args: args, common: common, result: result, std: std, notifier: notifier,
 		path: ownPath(), predecessor: predecessor,
 	}
+	l.file, _ = os.Stat(l.path)
 	status, err := l.run(log, queue)
 	if err != nil {
 		l.complain(log, err)
@@ -391,6 +396,7 @@ type instance struct {
 	notifier *notifier
 
 	path        string       // of the program
+	file        os.FileInfo  // at that path when it was started
 	predecessor *predecessor // nil, unless we take over
 
 	env     *Env

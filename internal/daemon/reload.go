@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"postern/internal/config"
+	"postern/internal/listen"
 	"postern/internal/logging"
 )
 
@@ -23,9 +25,29 @@ func (l *instance) reread(fresh Settings, fixed []string) (later []string, err e
 	return slices.DeleteFunc(config.Changed(l.result, result), notFixed), nil
 }
 
+// theProgram stands among the settings that have changed, for a file of the program that has.
+const theProgram = "program"
+
+// upgraded reports whether the program is another one than was started.
+func (l *instance) upgraded() bool {
+	now, err := os.Stat(l.path)
+	return err == nil && l.file != nil && !(os.SameFile(now, l.file) && now.ModTime().Equal(l.file.ModTime()))
+}
+
+// tell is Env.Tell, if the program has set it.
+func (l *instance) tell(text string) {
+	if l.env.Tell != nil {
+		l.env.Tell(text)
+	}
+}
+
 // reloaded is Env.Reloaded.
 func (l *instance) reloaded(err error, later []string) {
+	if l.upgraded() {
+		later = append(later, theProgram)
+	}
 	l.reloads.count(err)
+	l.tell(reloadText(err, later))
 	ctx := logging.Earned(context.Background()) // no stranger causes these
 	switch {
 	case err != nil:
@@ -42,8 +64,8 @@ func (l *instance) reloaded(err error, later []string) {
 	l.sayReady()
 }
 
-// ReloadText is what an event says of a reload.
-func ReloadText(err error, later []string) string {
+// reloadText is what an event says of a reload.
+func reloadText(err error, later []string) string {
 	switch {
 	case err != nil:
 		return reloadFailed + err.Error()
@@ -53,10 +75,11 @@ func ReloadText(err error, later []string) string {
 	return ""
 }
 
-// Words with which ReloadText begins.
+// Words with which the text of an event begins.
 const (
-	reloadFailed  = "failed "
-	reloadRestart = "restart "
+	reloadFailed   = "failed "
+	reloadRestart  = "restart "
+	reloadReplaced = "replaced " // and the process that has taken over
 )
 
 // reloadTime is how long a daemon may take to reload, which includes reading its files.
@@ -68,40 +91,63 @@ func (p *Program) reload(result *config.Result, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "%s: error: %v\n", p.Name, err)
 		return config.ExitSettings
 	}
-	text, err := p.haveReloaded(p.Settings.common().Reload)
-	if failure, failed := strings.CutPrefix(text, reloadFailed); failed {
-		err = fmt.Errorf("settings are not reloaded: %s", failure)
-	}
+	later, err := p.haveReloaded(stderr)
 	if err != nil {
 		fmt.Fprintf(stderr, "%s: error: %v\n", p.Name, err)
 		return exitFailure
 	}
-	if names, later := strings.CutPrefix(text, reloadRestart); later {
-		fmt.Fprintf(stderr, "%s: warning: reloaded, but not in force before a restart: %s\n", p.Name, names)
+	if len(later) > 0 {
+		fmt.Fprintf(stderr, "%s: warning: reloaded, but not in force before a restart: %s\n", p.Name, strings.Join(later, " "))
 	}
 	return 0
 }
 
-// haveReloaded has a daemon reload and returns what its event says of that.
-func (p *Program) haveReloaded(pid int) (string, error) {
+// haveReloaded has a daemon reload, and replaced if that is wanted and needed. It returns what is not in force then.
+func (p *Program) haveReloaded(stderr io.Writer) (later []string, err error) {
 	socket := "/run/postern/" + p.Name + "-notify.sock" // of the unit
 	for _, r := range p.Listeners() {
 		if r.Name == "notify" && len(r.Specs) > 0 {
 			socket = r.Specs[0]
 		}
 	}
-	ctx, cancel := context.WithTimeoutCause(context.Background(), reloadTime, fmt.Errorf("nothing within %v", reloadTime))
+	limit := reloadTime + takeoverWait
+	ctx, cancel := context.WithTimeoutCause(context.Background(), limit, fmt.Errorf("nothing within %v", limit))
 	defer cancel()
 	outcome, err := p.Reloads(ctx, socket)
 	if err != nil {
-		return "", fmt.Errorf("not reloaded, as the outcome could not be heard: events at %s: %w", socket, err)
+		return nil, fmt.Errorf("not reloaded, as the outcome could not be heard: events at %s: %w", socket, err)
 	}
-	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
-		return "", fmt.Errorf("signal to process %d: %w", pid, err)
+	common := p.Settings.common()
+	after := func(signal syscall.Signal) (string, error) {
+		if err := syscall.Kill(common.Reload, signal); err != nil {
+			return "", fmt.Errorf("signal to process %d: %w", common.Reload, err)
+		}
+		text, err := outcome()
+		if err != nil {
+			return "", fmt.Errorf("outcome of the reload: events at %s: %w", socket, err)
+		}
+		if failure, failed := strings.CutPrefix(text, reloadFailed); failed {
+			return "", fmt.Errorf("settings are not reloaded: %s", failure)
+		}
+		return text, nil
 	}
-	text, err := outcome()
-	if err != nil {
-		return "", fmt.Errorf("outcome of the reload: events at %s: %w", socket, err)
+	text, err := after(syscall.SIGHUP)
+	if names, ok := strings.CutPrefix(text, reloadRestart); ok {
+		later = strings.Fields(names)
 	}
-	return text, nil
+	stay := slices.DeleteFunc(slices.Clone(later), func(name string) bool { return !p.stays(name) })
+	if err != nil || !common.TakeOver || len(stay) == len(later) {
+		return later, err
+	}
+	if text, err = after(syscall.SIGUSR2); err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(stderr, "%s: process %s has taken over, for: %s\n", p.Name, strings.TrimPrefix(text, reloadReplaced), strings.Join(later, " "))
+	return stay, nil
+}
+
+// stays reports whether a process that takes over has that setting from the one before.
+func (p *Program) stays(setting string) bool {
+	return slices.Contains([]string{"socket-mode", "socket-group", "user", "allow-root", "no-new-privs", "pidfile"}, setting) ||
+		slices.ContainsFunc(p.Listeners(), func(r listen.Request) bool { return r.Name == setting })
 }

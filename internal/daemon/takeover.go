@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -174,11 +175,12 @@ func (s *serving) takeOver() {
 		return
 	case s.state.n.Load() != ready:
 		s.env.Log.Warn("no take-over: not ready yet, or about to end")
+		s.tell(reloadFailed + "no take-over: not ready yet, or about to end")
 		return
 	}
 	next, err := s.startSuccessor()
 	if err != nil {
-		s.env.Log.Error("no take-over", "error", err)
+		s.noTakeOver(err)
 		return
 	}
 	s.env.Log.Info("another process is to take over", "pid", next.process.Pid)
@@ -192,7 +194,7 @@ func (s *serving) takenOver(err error) {
 	s.next = nil
 	defer func() { _ = next.conn.Close() }()
 	if err != nil || s.signaled {
-		s.env.Log.Error("no take-over", "error", err)
+		s.noTakeOver(err)
 		return
 	}
 	s.relieved = true
@@ -211,6 +213,7 @@ func (s *serving) takenOver(err error) {
 		word[0] = 1
 	}
 	_, _ = next.conn.Write(word)
+	s.tell(reloadReplaced + strconv.Itoa(next.process.Pid))
 	s.env.Log.Info("another process has taken over; sessions go on until they end", "pid", next.process.Pid)
 	go func() {
 		if state, err := next.process.Wait(); err == nil {
@@ -222,6 +225,12 @@ func (s *serving) takenOver(err error) {
 		s.whileSessions(s.ctx)
 		s.cancel(nil)
 	}()
+}
+
+// noTakeOver says why all stays as it was.
+func (s *serving) noTakeOver(err error) {
+	s.env.Log.Error("no take-over", "error", err)
+	s.tell(fmt.Sprintf("%sno take-over: %v", reloadFailed, err))
 }
 
 // lastGrace is what is left of drain-timeout for sessions that are told to end; half of one that is not twice as long.

@@ -57,6 +57,9 @@ func (m Message) Words() string {
 		if names, ok := strings.CutPrefix(text, "restart "); ok {
 			return "the settings are read again; these need a restart: " + names
 		}
+		if pid, ok := strings.CutPrefix(text, "replaced "); ok {
+			return "another process has taken over: " + pid
+		}
 		return "the filter or the settings are read again"
 	case LetterStatus:
 		if from, to, ok := m.StateChange(); ok {

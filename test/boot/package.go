@@ -114,6 +114,9 @@ func upgrade(m *machine) error {
 	if out, err := m.run("dpkg-query -W -f '${Version}' postern; systemctl list-units --failed --no-legend 'smtp-proxy*' 'multiplexor*' 'pop3-stamp*'"); err != nil || strings.Contains(out, "0.0.1") || strings.Contains(out, "failed") {
 		return fmt.Errorf("after the upgrade: %q (%v)", out, err)
 	}
+	if said, err := m.journal("-u smtp-proxy"); err != nil || !strings.Contains(said, "another process has taken over") {
+		return fmt.Errorf("smtp-proxy was started anew (%v):\n%s", err, said)
+	}
 	return m.mailPasses("upgraded", true)
 }
 

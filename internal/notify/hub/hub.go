@@ -83,6 +83,11 @@ func New(opt Options) *Hub {
 	}
 }
 
+// Reread publishes what became of a reload.
+func (h *Hub) Reread(text string) {
+	h.Publish(notify.Message{Letter: notify.LetterReread, Text: text})
+}
+
 // Publish gives each message the next number and tells every listener that
 // asked for its letter, in order. It copies the messages into the history and
 // returns; it never waits for a listener.

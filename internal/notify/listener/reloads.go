@@ -7,8 +7,8 @@ import (
 	"postern/internal/notify"
 )
 
-// Reloads listens to the daemon at a socket and returns what waits for the text of its next R message. All that the
-// daemon says from now on is heard.
+// Reloads listens to the daemon at a socket and returns what waits for the text of its next R message, and may be called
+// again. All that the daemon says from now on is heard.
 func Reloads(ctx context.Context, spec string) (next func() (string, error), err error) {
 	source, err := ParseSource(spec)
 	if err != nil {
@@ -35,8 +35,5 @@ func Reloads(ctx context.Context, spec string) (next func() (string, error), err
 	if _, err := until(Live); err != nil {
 		return nil, err
 	}
-	return func() (string, error) {
-		defer c.Close()
-		return until(Happened)
-	}, nil
+	return func() (string, error) { return until(Happened) }, nil
 }
