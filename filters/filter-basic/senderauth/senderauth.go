@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/mail"
+	"regexp"
 	"strings"
 	"sync"
 
@@ -78,9 +79,23 @@ func (out *Results) spf(ctx context.Context, r *client, m *Message) {
 	if ip == nil || out.SPFDomain == "" || strings.HasPrefix(out.SPFDomain, "[") {
 		return
 	}
-	result, _ := spf.CheckHostWithSender(ip, domain(m.Helo), local+"@"+out.SPFDomain, spf.WithContext(ctx), spf.WithResolver(r))
+	result, _ := spf.CheckHostWithSender(ip, domain(m.Helo), localPart(local)+"@"+out.SPFDomain, spf.WithContext(ctx), spf.WithResolver(r))
 	out.SPF = authres.ResultValue(result)
 }
+
+// localPart is a local part for SPF's macros, without what quotes it (RFC 5321, 4.1.2) and never empty (RFC 7208, 4.3).
+// The library takes what follows the first @ for the domain; no name that is asked for may have one.
+func localPart(s string) string {
+	if len(s) > 1 && strings.HasPrefix(s, `"`) && strings.HasSuffix(s, `"`) {
+		s = quotedPair.ReplaceAllString(s[1:len(s)-1], "$1")
+	}
+	if s == "" {
+		return "postmaster"
+	}
+	return strings.ReplaceAll(s, "@", "?")
+}
+
+var quotedPair = regexp.MustCompile(`\\(.)`)
 
 // Bounds of headers in which signatures are verified. The library reads a field in a time that is a square of its lines.
 const (

@@ -273,6 +273,38 @@ func message(ip, helo, sender, text string) *Message {
 	return m
 }
 
+// TestWRK_23_LocalPartsThatHideTheDomain: whatever a local part is made of, the sender's domain is the one behind the
+// last @, and its SPF record counts. The second record of the zone names those who may send.
+func TestWRK_23_LocalPartsThatHideTheDomain(t *testing.T) {
+	r := NewResolver(startDNS(t, `example.org. 60 IN TXT "v=spf1 ip4:192.0.2.0/24 -all"
+named.test. 60 IN TXT "v=spf1 -exists:%{l}.bad.test exists:%{l1r-}.ok.test -all"
+anna.ok.test. 60 IN A 127.0.0.2
+postmaster.ok.test. 60 IN A 127.0.0.2
+eve.bad.test. 60 IN A 127.0.0.2
+`).address)
+	locals := []string{"a", `"a@b"`, `"a@nosp.test"`, `"@"`, `"\@"`, `"a b"`, `"a\"b"`, `"\\"`, `""`, `"`, "a%{d}", "%", "%{", `"%{o}@%{s}"`, "a@b", "@relay.test:a",
+		"\u00fc", "\xff", "a/b", "a\x00b", "", strings.Repeat("a", 5000), strings.Repeat("a@", 2000)}
+	for _, local := range locals {
+		for sender, want := range map[string]authres.ResultValue{local + "@example.org": "fail", local + "@EXAMPLE.org.": "fail"} {
+			got := Check(t.Context(), r, message("203.0.113.9", "nosp.test", sender, mailOf("a@none.test")))
+			if got.SPF != want || !got.SPFSender || got.SPFDomain != "example.org" {
+				t.Errorf("sender %.50q: spf=%s for %q, want %s", sender, got.SPF, got.SPFDomain, want)
+			}
+		}
+	}
+	for sender, want := range map[string]authres.ResultValue{"anna@named.test": "pass", `"anna"@named.test`: "pass", `"an\na"@named.test`: "pass", "anna-list@named.test": "pass",
+		`"anna@x"@named.test`: "fail", "bert@named.test": "fail", "eve@named.test": "fail", `"eve"@named.test`: "fail", "@named.test": "pass", `""@named.test`: "pass"} {
+		if got := Check(t.Context(), r, message("203.0.113.9", "x", sender, mailOf("a@none.test"))); got.SPF != want {
+			t.Errorf("sender %q: spf=%s, want %s", sender, got.SPF, want)
+		}
+	}
+	for helo, want := range map[string]authres.ResultValue{"example.org": "fail", "EXAMPLE.ORG.": "fail", "a@example.org": "none", "example.org@x.test": "none", "%{d}": "none", "": "none"} {
+		if got := Check(t.Context(), r, message("203.0.113.9", helo, "", mailOf("a@none.test"))); got.SPF != want || got.SPFSender {
+			t.Errorf("greeting %q: spf=%s, want %s", helo, got.SPF, want)
+		}
+	}
+}
+
 // TestChecksHaveTheirOwnLookups: a sender whose SPF record uses up what may be asked does not have DMARC fail for now.
 func TestChecksHaveTheirOwnLookups(t *testing.T) {
 	zone, record := "_dmarc.bank.test. 60 IN TXT \"v=DMARC1; p=reject\"\n", "v=spf1"
