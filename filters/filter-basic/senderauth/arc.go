@@ -29,9 +29,6 @@ type ARC struct {
 // maxSets is how many sets a chain may have (RFC 8617, 4.2.1).
 const maxSets = 50
 
-// maxNames is how many fields a signature may name: each is looked for among all.
-const maxNames = 1000
-
 // Names of the fields of a set.
 const (
 	arcResults   = "arc-authentication-results"

@@ -22,7 +22,7 @@ func split(content []byte) (fields []*field, body []byte) {
 	var raw strings.Builder
 	flush := func() {
 		if name, value, ok := strings.Cut(raw.String(), ":"); ok {
-			name = strings.ToLower(strings.TrimRight(name, " \t"))
+			name = strings.ToLower(strings.TrimSpace(name))
 			fields = append(fields, &field{name: name, value: strings.ReplaceAll(value, "\r\n", ""), raw: raw.String()})
 		}
 		raw.Reset()

@@ -18,24 +18,29 @@ type DKIM struct {
 	Reason string
 }
 
-// maxSignatures is how many DKIM signatures of a message are verified, from the top.
-const maxSignatures = 10
-
-// Bounds of headers in which signatures are verified. The library reads a field in a time that is a square of its lines.
+// Bounds of the work that signatures may make: what they ask for costs the library time in products of these.
 const (
-	maxHeader = 256 << 10
-	maxField  = 32 << 10
+	maxSignatures = 10        // that are verified, from the top
+	minSignatures = 4         // likewise, of a message that is large
+	maxHashed     = 128 << 20 // bytes of the content times signatures, if these are more than that
+	maxNames      = 1000      // of fields that one signature names
+	maxPicked     = 100 << 20 // bytes of the header times names, as each is looked for among all fields
+	maxHeader     = 256 << 10
+	maxField      = 32 << 10
+	maxUnfolded   = 64 << 20  // bytes before a fold, of all folds together: each makes a new copy of its field
+	maxBlank      = 256 << 10 // bytes of empty lines in a row: they are copied with every piece that is read
 )
 
 // dkim verifies the signatures.
 func (out *Results) dkim(ctx context.Context, r *client, content []byte) {
-	if !verifiable(content) {
-		out.DKIM = []DKIM{{Value: authres.ResultPermError, Reason: "header is too large"}}
+	signatures := max(minSignatures, min(maxSignatures, maxHashed/max(1, len(content))))
+	if err := bounded(content, signatures); err != nil {
+		out.DKIM = []DKIM{{Value: authres.ResultPermError, Reason: err.Error()}}
 		return
 	}
 	lookup := func(name string) ([]string, error) { return r.LookupTXT(ctx, name) }
 	message := io.MultiReader(&crlfReader{r: bytes.NewReader(content)}, strings.NewReader(end(content)))
-	all, err := dkim.VerifyWithOptions(message, &dkim.VerifyOptions{LookupTXT: lookup, MaxVerifications: maxSignatures})
+	all, err := dkim.VerifyWithOptions(message, &dkim.VerifyOptions{LookupTXT: lookup, MaxVerifications: signatures})
 	for _, v := range all {
 		one := DKIM{Value: authres.ResultPass, Domain: domain(v.Domain)}
 		if v.Err != nil {
@@ -56,9 +61,46 @@ func (out *Results) dkim(ctx context.Context, r *client, content []byte) {
 	}
 }
 
+// bounded returns what is too much of a message for so many signatures to be verified.
+func bounded(content []byte, signatures int) error {
+	if !verifiable(content) {
+		return errors.New("header is too large")
+	}
+	fields, body := split(content)
+	names := 0
+	for _, f := range fields {
+		if !strings.EqualFold(f.name, "dkim-signature") || signatures == 0 {
+			continue
+		}
+		signatures--
+		n := strings.Count(f.value, ":") + 1 // whatever tag the library takes for the list
+		if names += n; n > maxNames || names > maxPicked/max(1, len(content)-len(body)) {
+			return errors.New("too many fields are signed")
+		}
+	}
+	if names > 0 && blank(body) > maxBlank {
+		return errors.New("too many empty lines")
+	}
+	return nil
+}
+
+// blank is how many bytes of line ends are in a row.
+func blank(body []byte) (most int) {
+	n := 0
+	for _, b := range body {
+		if b != '\n' && b != '\r' {
+			n = 0
+			continue
+		}
+		n++
+		most = max(most, n)
+	}
+	return most
+}
+
 // verifiable reports whether the header is within the bounds.
 func verifiable(content []byte) bool {
-	field := 0
+	field, unfolded := 0, 0
 	for at := 0; at < len(content); {
 		line, _, _ := bytes.Cut(content[at:], []byte("\n"))
 		if len(bytes.TrimSuffix(line, []byte("\r"))) == 0 {
@@ -67,8 +109,9 @@ func verifiable(content []byte) bool {
 		if line[0] != ' ' && line[0] != '\t' {
 			field = 0
 		}
+		unfolded += field
 		at += len(line) + 1
-		if field += len(line) + 1; field > maxField || at > maxHeader {
+		if field += len(line) + 1; field > maxField || at > maxHeader || unfolded > maxUnfolded {
 			return false
 		}
 	}
