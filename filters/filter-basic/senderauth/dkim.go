@@ -38,7 +38,7 @@ func (out *Results) dkim(ctx context.Context, r *client, content []byte) {
 		out.DKIM = []DKIM{{Value: authres.ResultPermError, Reason: err.Error()}}
 		return
 	}
-	lookup := func(name string) ([]string, error) { return r.LookupTXT(ctx, name) }
+	lookup := func(name string) ([]string, error) { return keys(ctx, r, name) }
 	message := io.MultiReader(&crlfReader{r: bytes.NewReader(content)}, strings.NewReader(end(content)))
 	all, err := dkim.VerifyWithOptions(message, &dkim.VerifyOptions{LookupTXT: lookup, MaxVerifications: signatures})
 	for _, v := range all {

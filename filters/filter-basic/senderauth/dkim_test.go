@@ -2,6 +2,13 @@ package senderauth
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"math/big"
 	"strings"
 	"testing"
 
@@ -76,4 +83,68 @@ func TestWRK_24_SignaturesThatMakeWork(t *testing.T) {
 	if got := Check(t.Context(), r, message("203.0.113.9", "x", "a@nosp.test", forged)); got.DMARC != authres.ResultFail || got.Policy != "reject" {
 		t.Errorf("%s, policy %q; want DMARC to fail", got.String(), got.Policy)
 	}
+}
+
+// longKey is a public key of so many bits with which nobody can sign.
+type longKey int
+
+func (bits longKey) Public() crypto.PublicKey {
+	n := new(big.Int).Lsh(big.NewInt(1), uint(bits)-1)
+	return &rsa.PublicKey{N: n.SetBit(n, 0, 1), E: 1<<31 - 1}
+}
+
+func (bits longKey) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	signature := make([]byte, (bits+7)/8)
+	signature[len(signature)-1] = 3
+	return signature, nil
+}
+
+// TestWRK_25_LongKeys: the work for a signature grows with the cube of its key's length, which the signer's name server
+// says. Nothing is computed with a key that is longer than any in use.
+func TestWRK_25_LongKeys(t *testing.T) {
+	tests := []struct {
+		bits         int
+		record, want string // %s is the key
+	}{
+		{2048, "v=DKIM1; k=rsa; p=%s", "signature did not verify"},
+		{maxRSA, "v=DKIM1; k=rsa; p=%s", "signature did not verify"},
+		{2 * maxRSA, "v=DKIM1; k=rsa; p=%s", "no key for signature: key is too long"},
+		{2 * maxRSA, "p=%s", "no key for signature: key is too long"},
+		{2 * maxRSA, " p = %s ; t=y; n=a:b", "no key for signature: key is too long"},
+		{2 * maxRSA, "=; v=DKIM1; p=%s", "no key for signature: key is too long"},
+		{100000, "v=DKIM1; p=%s", "no key for signature: "},
+	}
+	zone := ""
+	for i, tt := range tests {
+		public, _ := longKey(tt.bits).Public().(*rsa.PublicKey)
+		for form, der := range map[string][]byte{"a": x509.MarshalPKCS1PublicKey(public), "b": pkix(t, public)} {
+			zone += fmt.Sprintf("s%d%s._domainkey.example.org. 60 IN TXT", i, form)
+			for record := fmt.Sprintf(tt.record, base64.StdEncoding.EncodeToString(der)); record != ""; {
+				n := min(len(record), 200)
+				zone += fmt.Sprintf(" %q", record[:n])
+				record = record[n:]
+			}
+			zone += "\n"
+		}
+	}
+	r := NewResolver(startDNS(t, zone).address)
+	for i, tt := range tests {
+		text := signedAs(t, dkim.SignOptions{Signer: longKey(tt.bits)}, mailOf("a@example.org"))
+		for _, form := range []string{"a", "b"} {
+			var out Results
+			out.dkim(t.Context(), r.client(), []byte(strings.Replace(text, " s=s;", fmt.Sprintf(" s=s%d%s;", i, form), 1)))
+			if len(out.DKIM) != 1 || !strings.HasPrefix(out.DKIM[0].Reason, tt.want) || out.DKIM[0].Value == authres.ResultTempError {
+				t.Errorf("%d bits in %q: %+v, want %q", tt.bits, tt.record, out.DKIM, tt.want)
+			}
+		}
+	}
+}
+
+func pkix(t *testing.T, key *rsa.PublicKey) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
 }

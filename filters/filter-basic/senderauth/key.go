@@ -17,6 +17,7 @@ import (
 const (
 	minRSA = 1024
 	maxRSA = 8192
+	maxKey = (maxRSA/8 + 64) / 3 * 4 // bytes in base64, with those around the number
 )
 
 // A domainKey is what a domain signs with.
@@ -45,6 +46,17 @@ func lookupKey(ctx context.Context, r *client, selector, name, kind string) (dom
 		return domainKey{}, fmt.Errorf("%d records of a key", len(texts))
 	}
 	return parseKey(texts[0], kind)
+}
+
+// keys asks for the record of a key, for who parses it by other means. One that is longer than keys may be is not given.
+func keys(ctx context.Context, r *client, name string) ([]string, error) {
+	texts, err := r.LookupTXT(ctx, name)
+	for _, text := range texts {
+		if tags, err := parseTags(text); err != nil || len(compact(tags["p"])) > maxKey {
+			return nil, errors.New("key is too long, or its record cannot be read")
+		}
+	}
+	return texts, err
 }
 
 // parseKey reads the record of a key.
