@@ -18,10 +18,17 @@ const (
 	cached        = 5 * time.Minute
 	cachedFailure = 30 * time.Second // names that do not exist, too
 	maxCached     = 4096
+	maxCachedSize = 4 << 20  // in bytes
+	maxAnswerSize = 16 << 10 // of an answer that is taken
+	maxName       = 255      // RFC 1035, 2.3.4
 )
 
-// errTooMany is the error for a message that asks for too much.
-var errTooMany = &net.DNSError{Err: "too many look-ups for one check", IsTemporary: true}
+// Errors for a message that asks for too much, for a name that cannot be one, and for an answer that nobody needs.
+var (
+	errTooMany  = &net.DNSError{Err: "too many look-ups for one check", IsTemporary: true}
+	errNoName   = &net.DNSError{Err: "name is too long", IsNotFound: true}
+	errTooLarge = &net.DNSError{Err: "answer is too large"}
+)
 
 // Resolver asks the system's name servers, or one that is set, and remembers for a while what they answer.
 type Resolver struct {
@@ -30,6 +37,7 @@ type Resolver struct {
 
 	mu    sync.Mutex
 	cache map[question]answer
+	size  int // of what is in it
 }
 
 // client asks for one check of a message.
@@ -44,6 +52,7 @@ type answer struct {
 	value any
 	err   error
 	until time.Time
+	size  int
 }
 
 // NewResolver makes a resolver that asks server, HOST:PORT, or if that is "" those of the system.
@@ -94,12 +103,18 @@ func ask[T any](ctx context.Context, c *client, q question, lookup func(context.
 		value, _ := a.value.(T)
 		return value, a.err
 	}
-	if c.left.Add(-1) < 0 {
+	switch {
+	case len(q.name) > maxName:
+		return none, errNoName
+	case c.left.Add(-1) < 0:
 		return none, errTooMany
 	}
 	short, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	value, err := lookup(short, q.name)
+	if sizeOf(value) > maxAnswerSize {
+		value, err = none, errTooLarge
+	}
 	if ctx.Err() == nil { // what was given up says nothing about the name
 		c.remember(q, value, err)
 	}
@@ -114,18 +129,59 @@ func (r *Resolver) recall(q question) (a answer, ok bool) {
 	return a, ok && r.now().Before(a.until)
 }
 
-// remember keeps an answer. When there are too many, all go: a busy host has asked for the common ones again at once.
+// remember keeps an answer. When there are too many, the old ones go, or all if that does not help: a busy host has
+// asked for the common ones again at once.
 func (r *Resolver) remember(q question, value any, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.cache) >= maxCached {
-		clear(r.cache)
-	}
 	lifetime := cached
 	if err != nil {
 		lifetime = cachedFailure
 	}
-	r.cache[q] = answer{value, err, r.now().Add(lifetime)}
+	const entry = 256 // what an entry takes without its texts, roughly
+	a := answer{value, err, r.now().Add(lifetime), entry + len(q.name) + sizeOf(value)}
+	r.size -= r.cache[q].size
+	delete(r.cache, q)
+	if !r.hasRoom(a.size) {
+		r.dropOld()
+	}
+	if !r.hasRoom(a.size) {
+		clear(r.cache)
+		r.size = 0
+	}
+	r.cache[q] = a
+	r.size += a.size
+}
+
+func (r *Resolver) hasRoom(size int) bool {
+	return len(r.cache) < maxCached && r.size+size <= maxCachedSize
+}
+
+// dropOld drops what is no longer used.
+func (r *Resolver) dropOld() {
+	for q, a := range r.cache {
+		if !r.now().Before(a.until) {
+			r.size -= a.size
+			delete(r.cache, q)
+		}
+	}
+}
+
+// sizeOf is what an answer takes of memory, roughly.
+func sizeOf(value any) (n int) {
+	switch list := value.(type) {
+	case []string:
+		for _, s := range list {
+			n += 16 + len(s)
+		}
+	case []*net.MX:
+		for _, mx := range list {
+			n += 32 + len(mx.Host)
+		}
+	case []net.IPAddr:
+		n = 64 * len(list)
+	}
+	return n
 }
 
 // isTemporary reports whether a look-up may succeed at another time.
