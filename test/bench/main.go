@@ -16,6 +16,7 @@
 //	pop3       logins and messages through pop3-stamp, HAProxy, nginx and perdition, and memory of idle POP3 sessions
 //	storm      what many listeners cost the pool
 //	latency    how soon listeners hear of a change
+//	board      what a web page for a hundred daemons takes
 //	store      a check of a stamp, and mail with limits over all gateways
 //
 // and all of them without an argument. At the end there is a table of what was
@@ -62,6 +63,7 @@ var parts = []struct {
 	{"pop3", (*bench).pop3},
 	{"storm", (*bench).storm},
 	{"latency", (*bench).latency},
+	{"board", (*bench).board},
 	{"store", (*bench).store},
 }
 
