@@ -125,6 +125,7 @@ func TestNumericOptions(t *testing.T) {
 	}
 	for i, name := range []string{originalName, ourName} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s, err := read(name, nil)
 			if err != nil {
 				t.Fatal(err)

@@ -45,7 +45,7 @@ type oneMultiplexor struct {
 func startMultiplexor(t *testing.T, program, worker string, args ...string) *oneMultiplexor {
 	t.Helper()
 	p := &oneMultiplexor{t: t, dir: testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))}
-	full := []string{"-D", "-z", p.dir, "-s", p.path("s"), "-f", worker}
+	full := []string{"-D", "-z", p.dir, "-s", p.path("s"), "-f", worker, "-b", "600", "-c", "600", "-Q", "600"}
 	if account, drops := testenv.DaemonAccount(); drops {
 		full = append(full, "-U", account)
 	}

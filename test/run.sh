@@ -38,8 +38,8 @@ export POSTERN_BOOT_TREE="${POSTERN_BOOT_TREE:-/var/tmp/postern-boot-tree}"
 PACKAGES=${PACKAGES:-./...}
 TESTFLAGS=${TESTFLAGS:-}
 
-# Most tests wait most of the time, for a clock or a peer: there may be more at once
-# than processors, in each of the packages of which there are as many at once.
+# Most tests wait most of the time, for a clock or a peer: there may be more packages at
+# once than processors, and in each of them as many tests.
 SIDE_BY_SIDE=$((2 * $(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)))
 
 # Those that take longest begin first, for the machine to be busy to the end.
@@ -118,7 +118,7 @@ tests() {
 	packages=$PACKAGES
 	[ "$packages" != ./... ] || packages="$LONGEST ./..."
 	set -- "$@" -packages "$(go list $packages | wc -l)" ${FAILURES:+-failures "$FAILURES"} \
-		go test -json -vet=off -timeout="$LIMIT" -parallel="$SIDE_BY_SIDE" $TESTFLAGS
+		go test -json -vet=off -timeout="$LIMIT" -p="$SIDE_BY_SIDE" -parallel="$SIDE_BY_SIDE" $TESTFLAGS
 	case $what in
 	check)
 		# What has not changed since it passed passes.

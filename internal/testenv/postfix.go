@@ -47,6 +47,10 @@ virtual_mailbox_maps = static:Maildir/
 virtual_uid_maps = static:65534
 virtual_gid_maps = static:65534
 default_transport = error:nothing leaves this machine
+smtpd_timeout = 600s
+milter_connect_timeout = 600s
+milter_command_timeout = 600s
+milter_content_timeout = 600s
 `
 
 // postfixMaster are the services that a delivery needs.
