@@ -247,7 +247,7 @@ func (b *backend) reply() (answer, error) {
 	if status != "+" && len(line) > maxReply {
 		return answer{}, fmt.Errorf("%w: %w", errLongLine, errProtocol)
 	}
-	a := answer{text: printable(text)}
+	a := answer{text: replyText(text)}
 	switch status {
 	case "+OK":
 		a.ok = true

@@ -67,7 +67,7 @@ func (b *backend) capabilities() (lines []string, err error) {
 		case len(lines) == maxCapa:
 			return nil, fmt.Errorf("CAPA of more than %d lines: %w", maxCapa, errProtocol)
 		}
-		lines = append(lines, printable(line))
+		lines = append(lines, replyText(line))
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"postern/internal/config"
 	"postern/internal/netlist"
 	"postern/internal/percent"
+	"postern/internal/printable"
 	"postern/internal/stamp"
 )
 
@@ -201,7 +202,7 @@ func printStamp(out io.Writer, st stamp.Stamp, format string) error {
 		_, err := fmt.Fprintf(out, tableLine, st.Addr, age, shown(st.User), shown(st.Server))
 		return err
 	}
-	return json.NewEncoder(out).Encode(struct {
+	return json.NewEncoder(printable.JSONWriter(out)).Encode(struct {
 		Address string    `json:"address"`
 		User    string    `json:"user"`
 		Server  string    `json:"server"`

@@ -49,9 +49,9 @@ func hasControl(line string) bool {
 	return strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
-// printable makes a text of the upstream server fit for a reply line: control bytes become '?', and it is cut so that
+// replyText makes a text of the upstream server fit for a reply line: control bytes become '?', and it is cut so that
 // the line keeps within 512 bytes.
-func printable(s string) string {
+func replyText(s string) string {
 	b := []byte(s[:min(len(s), 490)])
 	for i, c := range b {
 		if c < ' ' || c == 0x7f {

@@ -241,7 +241,7 @@ func masked(line string, loggedIn bool) string {
 	if !loggedIn {
 		return "?"
 	}
-	return printable(line[:min(len(line), 60)])
+	return replyText(line[:min(len(line), 60)])
 }
 
 // lost ends a session whose client is gone or silent, or that the server ends.

@@ -62,7 +62,7 @@ func (srv *server) serveStamp(ctx context.Context, conn net.Conn) {
 	}
 	reply := "+OK"
 	if err := srv.stampRequest(ctx, conn); err != nil {
-		reply = "-ERR " + printable(err.Error())
+		reply = "-ERR " + replyText(err.Error())
 	}
 	_, _ = conn.Write([]byte(reply + "\n"))
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postern/internal/logging"
+	"postern/internal/printable"
 	"postern/smtp-proxy/digest"
 )
 
@@ -36,7 +37,7 @@ func (p *program) digest(stdout, stderr io.Writer) int {
 		}
 	})
 	if c.Format == "json" {
-		e := json.NewEncoder(stdout)
+		e := json.NewEncoder(printable.JSONWriter(stdout))
 		e.SetIndent("", "  ")
 		err = errors.Join(err, e.Encode(d))
 	} else {

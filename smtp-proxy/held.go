@@ -175,7 +175,7 @@ func shorten(text string) string {
 
 // printHeldJSON prints an object on a line for each message.
 func printHeldJSON(out io.Writer, all []*held.Message) error {
-	to := json.NewEncoder(out)
+	to := json.NewEncoder(printable.JSONWriter(out))
 	to.SetEscapeHTML(false)
 	for _, m := range all {
 		object := struct {

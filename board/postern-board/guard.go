@@ -35,6 +35,7 @@ func (srv *server) guard(next http.Handler) http.Handler {
 			w.Header().Set(name, value)
 		}
 		a := srv.access.Load()
+		w.Header().Set("Connection", "close") // who may not look keeps no connection from others
 		switch {
 		case !a.knows(r.Host):
 			srv.meters.requests.Inc("wrong-host")
@@ -45,6 +46,7 @@ func (srv *server) guard(next http.Handler) http.Handler {
 			http.Error(w, "There is nothing to change here.", http.StatusMethodNotAllowed)
 		case a.users == nil || srv.authentic(a.users, w, r):
 			srv.meters.requests.Inc("answered")
+			w.Header().Del("Connection")
 			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), accessKey{}, a)))
 		}
 	})

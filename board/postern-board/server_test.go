@@ -229,14 +229,14 @@ func TestBRD_03_Passwords(t *testing.T) {
 	for _, path := range []string{"/", "/board.js", "/find?q=x", "/nothing"} {
 		for _, r := range []request{{path: path}, {path: path, user: "ann", password: "Secret"}, {path: path, user: "bob", password: "secret"}, {path: path, user: "ann", password: strings.Repeat("secret", 20)}} {
 			r.remote = "127.0.0.1:1"
-			if w := srv.ask(r); w.Code != http.StatusUnauthorized || w.Header().Get("WWW-Authenticate") == "" || strings.Contains(w.Body.String(), "Overview") {
+			if w := srv.ask(r); w.Code != http.StatusUnauthorized || w.Header().Get("WWW-Authenticate") == "" || w.Header().Get("Connection") != "close" || strings.Contains(w.Body.String(), "Overview") {
 				t.Errorf("%+v: status %d", r, w.Code)
 			}
 		}
 	}
 	for range 3 {
-		if w := srv.ask(request{path: "/", user: "ann", password: "secret", remote: far}); w.Code != http.StatusOK {
-			t.Errorf("the right password: status %d", w.Code)
+		if w := srv.ask(request{path: "/", user: "ann", password: "secret", remote: far}); w.Code != http.StatusOK || w.Header().Get("Connection") != "" {
+			t.Errorf("the right password: status %d, %v", w.Code, w.Header())
 		}
 	}
 	if n := len(srv.access.Load().users.known); n != 1 {

@@ -12,10 +12,11 @@ import (
 	"sync"
 	"time"
 	"unicode"
-	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/coreos/go-systemd/v22/journal"
+
+	"postern/internal/printable"
 )
 
 // maxText bounds a message and each attribute, in bytes; maxLine a whole record
@@ -160,7 +161,7 @@ func (h *lineHandler) Handle(ctx context.Context, r slog.Record) error {
 	}
 	line := bytes.TrimSuffix(h.out.buf.Bytes(), []byte("\n"))
 	if h.json {
-		return h.out.send(record{level: r.Level, line: plainJSON(line)})
+		return h.out.send(record{level: r.Level, line: printable.JSON(line)})
 	}
 	text := oneLine(shorten(r.Message, maxText))
 	attrs := len(text)
@@ -239,25 +240,4 @@ func oneLine(text string) string {
 		text = text[size:]
 	}
 	return b.String()
-}
-
-// plainJSON escapes in an object of JSON what oneLine escapes in text. Outside of strings all is ASCII.
-func plainJSON(line []byte) []byte {
-	bad := func(r rune) bool { return r >= 0x7f && !unicode.IsPrint(r) }
-	if !bytes.ContainsFunc(line, bad) {
-		return line
-	}
-	var b []byte
-	for _, r := range string(line) {
-		switch {
-		case !bad(r):
-			b = utf8.AppendRune(b, r)
-		case r > 0xffff:
-			high, low := utf16.EncodeRune(r)
-			b = fmt.Appendf(b, "\\u%04x\\u%04x", high, low)
-		default:
-			b = fmt.Appendf(b, "\\u%04x", r)
-		}
-	}
-	return b
 }

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/journal"
+
+	"postern/internal/printable"
 )
 
 // Targets for Options.Target.
@@ -148,7 +150,7 @@ type lineWriter struct {
 
 func (w lineWriter) Write(line []byte) (int, error) {
 	if w.json {
-		return len(line), w.send(record{level: slog.LevelInfo, line: plainJSON(line)})
+		return len(line), w.send(record{level: slog.LevelInfo, line: printable.JSON(line)})
 	}
 	return len(line), w.send(record{level: slog.LevelInfo, line: line})
 }

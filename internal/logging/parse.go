@@ -74,6 +74,9 @@ func parseTime(text string, now time.Time) time.Time {
 		}
 	}
 	if s, err := strconv.ParseFloat(text, 64); err == nil {
+		if !(s >= 0 && s < 1e11) { // of the first 3000 years, as others cannot be written
+			return time.Time{}
+		}
 		return time.UnixMicro(int64(s * 1e6))
 	}
 	t, err := time.ParseInLocation("2006 Jan _2 15:04:05", fmt.Sprint(now.Year(), " ", text), now.Location())

@@ -2,9 +2,12 @@
 package printable
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -40,4 +43,38 @@ func Text(s string) string {
 		i += n
 	}
 	return b.String()
+}
+
+// JSON returns a text in JSON with all that is not printable in it escaped. Encoders leave some: control bytes above
+// 0x7e, and what changes the direction of text.
+func JSON(text []byte) []byte {
+	hidden := func(r rune) bool { return r >= 0x7f && !unicode.IsPrint(r) } // the rest is escaped, or white space between values
+	if !bytes.ContainsFunc(text, hidden) {
+		return text
+	}
+	b := make([]byte, 0, len(text)+16)
+	for _, r := range string(text) {
+		switch {
+		case !hidden(r):
+			b = utf8.AppendRune(b, r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			b = fmt.Appendf(b, `\u%04x\u%04x`, high, low)
+		default:
+			b = fmt.Appendf(b, `\u%04x`, r)
+		}
+	}
+	return b
+}
+
+// JSONWriter returns what an encoder of JSON, which writes each value at once, is to write to for w to get printable text.
+func JSONWriter(w io.Writer) io.Writer { return jsonWriter{w} }
+
+type jsonWriter struct{ w io.Writer }
+
+func (j jsonWriter) Write(p []byte) (int, error) {
+	if _, err := j.w.Write(JSON(p)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }

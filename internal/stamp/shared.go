@@ -2,6 +2,7 @@ package stamp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -142,11 +143,17 @@ func (s *Shared) Remove(ctx context.Context, addr netip.Addr) (bool, error) {
 	return results[0] == int64(1), nil
 }
 
+// Bounds for a store whose index has no end.
+const (
+	maxSweep = 1 << 20 // stamps that are taken out at a time
+	maxList  = 1 << 24 // stamps that are listed
+)
+
 // Expire takes out of the index what ends, and has all hear of it; the server removes the keys by itself unless age is
 // less than they live.
 func (s *Shared) Expire(ctx context.Context, age time.Duration, removed func(netip.Addr)) error {
 	ahead := max(0, s.maxAge-age).Milliseconds()
-	for ctx.Err() == nil {
+	for n := 0; n < maxSweep && ctx.Err() == nil; n += sweepBatch { // what is left is for the next time
 		result, err := s.client.Run(ctx, dueScript, []string{s.index()}, ahead, sweepBatch, s.channel())
 		if err != nil {
 			return fmt.Errorf("sweep stamps: %w", err)
@@ -174,7 +181,7 @@ func (s *Shared) Expire(ctx context.Context, age time.Duration, removed func(net
 
 // List looks up the names of the index, many at a time. A stamp that is renewed meanwhile may be called twice.
 func (s *Shared) List(ctx context.Context, each func(Stamp) bool) error {
-	for at := 0; ctx.Err() == nil; at += sweepBatch {
+	for at := 0; at < maxList && ctx.Err() == nil; at += sweepBatch {
 		result, err := s.client.Run(ctx, listScript, []string{s.index()}, at, at+sweepBatch-1)
 		if err != nil {
 			return fmt.Errorf("list stamps: %w", err)
@@ -199,7 +206,10 @@ func (s *Shared) List(ctx context.Context, each func(Stamp) bool) error {
 			}
 		}
 	}
-	return ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return errors.New("list stamps: the store has no end of them")
 }
 
 // Watch calls each for what happens to stamps at every gateway.

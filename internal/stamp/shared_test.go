@@ -2,6 +2,7 @@ package stamp
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -256,5 +257,14 @@ func TestManyStamps(t *testing.T) {
 	n := 0
 	if err := s.Expire(ctx, time.Hour, func(netip.Addr) { n++ }); err != nil || n != many {
 		t.Errorf("%d expired, %v; want %d", n, err, many)
+	}
+}
+
+// TestPOP_90_IndexWithoutEnd: a store whose index never gets shorter is swept for a while, and then again at the next time.
+func TestPOP_90_IndexWithoutEnd(t *testing.T) {
+	s := shared(t, testenv.StartFakeStore(t, fmt.Sprintf("*%d\r\n%s", sweepBatch, strings.Repeat("$9\r\n192.0.2.1\r\n", sweepBatch))), DefaultMaxAge, 0)
+	n := 0
+	if err := s.Expire(ctx, DefaultMaxAge, func(netip.Addr) { n++ }); err != nil || n != maxSweep {
+		t.Errorf("%d stamps were taken out, %v; want %d", n, err, maxSweep)
 	}
 }

@@ -59,7 +59,7 @@ var silence = sync.OnceFunc(func() { redis.SetLogger(&logging.VoidLogger{}) })
 
 func connect(o *Options) redis.UniversalClient {
 	return redis.NewUniversalClient(&redis.UniversalOptions{
-		Addrs: o.Addrs, DB: o.DB, Username: o.User, Password: o.Password, TLSConfig: o.TLS,
+		Addrs: o.Addrs, DB: o.DB, Username: o.User, Password: o.Password, TLSConfig: o.TLS, Dialer: dialer(o),
 		SentinelUsername: o.User, SentinelPassword: o.Password, MasterName: o.Master, IsClusterMode: o.Cluster,
 		DialTimeout: o.Timeout, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout, PoolTimeout: o.Timeout, ContextTimeoutEnabled: true,
 		MaxRetries: 1, MinRetryBackoff: time.Millisecond, MaxRetryBackoff: time.Millisecond, DialerRetries: 1,

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"postern/internal/mxproto"
+	"postern/internal/printable"
 )
 
 // jsonPool and jsonWorker are the form of top --json. A field that is not known is
@@ -52,7 +53,7 @@ func runJSON(c client, std stdio) int {
 		}
 		pool.Workers = append(pool.Workers, j)
 	}
-	out := json.NewEncoder(std.out) // it encodes control characters
+	out := json.NewEncoder(printable.JSONWriter(std.out))
 	if err := out.Encode(pool); err != nil {
 		return exitError
 	}

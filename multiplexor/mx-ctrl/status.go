@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"postern/internal/mxproto"
+	"postern/internal/printable"
 )
 
 // noStatus is the outcome for a reply that is no status.
@@ -85,7 +86,7 @@ func quote(s string) string {
 	if err != nil { // a string always can be
 		return `""`
 	}
-	return string(b)
+	return string(printable.JSON(b))
 }
 
 func showJSONStatus(reply string) outcome {

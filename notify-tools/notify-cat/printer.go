@@ -9,7 +9,6 @@ import (
 	"strings"
 	"text/template"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"postern/internal/notify"
@@ -210,27 +209,5 @@ func (p *printer) json(e *listener.Event) ([]byte, error) {
 	if err := enc.Encode(o); err != nil {
 		return nil, err
 	}
-	return visible(b.Bytes()), nil
+	return printable.JSON(b.Bytes()), nil
 }
-
-// visible escapes what JSON allows but a terminal should not get.
-func visible(b []byte) []byte {
-	if !bytes.ContainsFunc(b, hidden) {
-		return b
-	}
-	out := make([]byte, 0, len(b)+16)
-	for _, r := range string(b) {
-		switch {
-		case !hidden(r):
-			out = utf8.AppendRune(out, r)
-		case r >= 0x10000:
-			r -= 0x10000
-			out = fmt.Appendf(out, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
-		default:
-			out = fmt.Appendf(out, `\u%04x`, r)
-		}
-	}
-	return out
-}
-
-func hidden(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }

@@ -184,13 +184,20 @@ func (d *Digest) refusal(l logging.Line) {
 	d.Refusals.add(Refusal{by, reply}, l.Time)
 }
 
-// seconds reads a duration, as text or JSON have it.
+// longest is what is believed of a duration, in seconds; sums of many are still numbers.
+const longest = 1e9
+
+// seconds reads a duration, as text or JSON have it; 0 for what is none.
 func seconds(text string) float64 {
-	if s, err := strconv.ParseFloat(text, 64); err == nil {
-		return s
+	s, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		d, _ := time.ParseDuration(text)
+		s = d.Seconds()
 	}
-	d, _ := time.ParseDuration(text)
-	return d.Seconds()
+	if !(s >= 0 && s <= longest) { // also what is no number
+		return 0
+	}
+	return s
 }
 
 // find returns the element that f looks for. One that is not there is appended, as long as there are not too many, which

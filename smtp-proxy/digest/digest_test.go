@@ -122,6 +122,25 @@ func TestJSON(t *testing.T) {
 	}
 }
 
+// Numbers that are none of a log: what is not believed is nothing, and all else is still said.
+func TestLOG_24_NumbersThatAreNone(t *testing.T) {
+	for _, text := range []string{"NaN", "Inf", "-Inf", "-1", "1e300", "-5s", "2562047h47m16s", "", "x"} {
+		if s := seconds(text); s < 0 || s > longest || s != s {
+			t.Errorf("%q is taken for %v", text, s)
+		}
+		d := New(10)
+		for _, l := range strings.Split(aMorning, "\n") {
+			d.Add(logging.ParseLine(strings.ReplaceAll(l, "duration=", "duration="+text+" was="), time.Now()))
+		}
+		for _, at := range []string{"9999999999999.5", "-1e18", "NaN", "99999-01-01T00:00:00Z"} {
+			d.Add(logging.ParseLine(`{"time":"`+at+`","msg":"turned away","client":"192.0.2.1:1","gate":"load"}`, time.Now()))
+		}
+		if _, err := json.Marshal(d); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
 // A log with ever new clients costs no more memory than one with maxKinds.
 func TestLOG_23_LogOfManyClients(t *testing.T) {
 	d := New(10)
