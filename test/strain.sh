@@ -4,13 +4,14 @@
 #
 #	test/strain.sh [-s STRAINS] [-p PACKAGES] [-t TESTFLAGS] [-o DIR] [N]
 #
-# The runs take turns among the STRAINS, by default all of them:
+# The runs take turns among the STRAINS, by default all of them but the last:
 #
 #	quiet	nothing else
 #	busy	four processes that do nothing but count
 #	disk	processes that write and sync files where the tests have theirs
 #	one	GOMAXPROCS=1, for the tests and the programs they start
 #	shuffle	tests in random order (the seed is in the run's output)
+#	slow	a tenth of a processor for each package (root, control groups)
 #
 # PACKAGES (./...) and TESTFLAGS, such as '-run TestA', choose what is run. The
 # output of each run is kept in DIR. N is 10 by default. The exit status is 1 if
@@ -44,7 +45,7 @@ esac
 [ $# -le 1 ] || usage
 for strain in $strains; do
 	case $strain in
-	quiet | busy | disk | one | shuffle) ;;
+	quiet | busy | disk | one | shuffle | slow) ;;
 	*) usage ;;
 	esac
 done
@@ -86,6 +87,27 @@ burden() {
 	esac
 }
 
+# slowly is a program for go test -exec, which runs the tests of a package in a group of their own.
+slowly() {
+	if [ -e /sys/fs/cgroup/cgroup.subtree_control ]; then
+		echo +cpu >/sys/fs/cgroup/cgroup.subtree_control || exit 1
+		top=/sys/fs/cgroup quota='echo 10000 100000 >cpu.max'
+	else
+		top=/sys/fs/cgroup/cpu quota='echo 10000 >cpu.cfs_quota_us'
+	fi
+	cat >"$dir/slowly" <<-END
+		#!/bin/sh
+		group=$top/postern-strain-\$\$
+		(mkdir "\$group" && cd "\$group" && $quota && echo \$\$ >cgroup.procs) || exit 1
+		"\$@"
+		status=\$?
+		echo \$\$ >$top/cgroup.procs
+		rmdir "\$group"
+		exit \$status
+	END
+	chmod +x "$dir/slowly"
+}
+
 # run NUMBER STRAIN
 run() {
 	variables=
@@ -93,6 +115,7 @@ run() {
 	case $2 in
 	one) variables=GOMAXPROCS=1 more="-p=2 $more" ;; # as many packages at a time as else
 	shuffle) more="-shuffle=on $more" ;;
+	slow) slowly && more="-exec=$dir/slowly $more" ;;
 	esac
 	burden "$2"
 	env $variables PACKAGES="$packages" TESTFLAGS="$more" FAILURES="$dir/$1.$2.failures" \
