@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -40,11 +41,7 @@ func (c Command) Name() string { return printable(filepath.Base(c.args[0]), 60) 
 func (c Command) Scan(ctx context.Context, m *Message) (Result, error) {
 	cmd := exec.CommandContext(ctx, c.args[0], c.args[1:]...)
 	cmd.Stdin = bytes.NewReader(m.Content)
-	cmd.Env = append(os.Environ(), "QUEUE_ID="+m.QueueID, "CLIENT_ADDRESS="+m.ClientIP, "CLIENT_NAME="+m.ClientName, "HELO="+m.Helo,
-		"SENDER="+m.Sender, "RECIPIENTS="+strings.Join(m.Recipients, "\n"), "LOGIN="+m.User)
-	for i, e := range cmd.Env { // a NUL would end the start
-		cmd.Env[i] = strings.ReplaceAll(e, "\x00", "?")
-	}
+	cmd.Env = append(os.Environ(), environment(m)...)
 	out := &firstBytes{left: 4 << 10}
 	cmd.Stdout = out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -70,6 +67,24 @@ func (c Command) Scan(ctx context.Context, m *Message) (Result, error) {
 		r.Name = text
 	}
 	return r, nil
+}
+
+// maxVariable bounds RECIPIENTS. Linux starts no program that has a variable of more than 128 KiB.
+const maxVariable = 100 << 10
+
+// environment is what a command is told of a message.
+func environment(m *Message) []string {
+	recipients := m.firstRecipients(maxVariable, 1)
+	for i, r := range recipients { // a line each
+		recipients[i] = strings.ReplaceAll(r, "\n", "?")
+	}
+	list := []string{"QUEUE_ID=" + short(m.QueueID), "CLIENT_ADDRESS=" + short(m.ClientIP), "CLIENT_NAME=" + short(m.ClientName), "HELO=" + short(m.Helo),
+		"SENDER=" + short(m.Sender), "LOGIN=" + short(m.User),
+		"RECIPIENTS=" + strings.Join(recipients, "\n"), "RECIPIENTS_COUNT=" + strconv.Itoa(len(m.Recipients))}
+	for i, e := range list { // a NUL would end the start
+		list[i] = strings.ReplaceAll(e, "\x00", "?")
+	}
+	return list
 }
 
 // firstBytes keeps the first bytes that are written, and takes all.

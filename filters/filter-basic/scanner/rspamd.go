@@ -70,6 +70,9 @@ func (r Rspamd) Scan(ctx context.Context, m *Message) (Result, error) {
 	})
 }
 
+// maxRcpt bounds the recipients that are told: rspamd reads no request with more than 80 KiB of fields.
+const maxRcpt = 60 << 10
+
 // rspamdFields says whom a message is from and for.
 func rspamdFields(h http.Header, m *Message) {
 	set := func(name, value string) {
@@ -79,7 +82,7 @@ func rspamdFields(h http.Header, m *Message) {
 					return '?'
 				}
 				return r
-			}, value))
+			}, short(value)))
 		}
 	}
 	set("Queue-Id", m.QueueID)
@@ -89,7 +92,7 @@ func rspamdFields(h http.Header, m *Message) {
 	}
 	set("Helo", m.Helo)
 	set("From", m.Sender)
-	for _, recipient := range m.Recipients {
+	for _, recipient := range m.firstRecipients(maxRcpt, len("Rcpt: \r\n")) {
 		set("Rcpt", recipient)
 	}
 	set("User", m.User)

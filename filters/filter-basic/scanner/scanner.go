@@ -37,6 +37,24 @@ func (m *Message) trace() []byte {
 		printable(m.Sender, 500), printable(m.Helo, 255), printable(name, 255), printable(m.ClientIP, 64), login, printable(m.QueueID, 64))
 }
 
+// short is a text of the envelope that is no longer than any that is in order.
+func short(text string) string {
+	const most = 1000
+	return text[:min(len(text), most)]
+}
+
+// firstRecipients returns the recipients that have room in so many bytes, with a few more for each.
+func (m *Message) firstRecipients(room, more int) (list []string) {
+	for _, r := range m.Recipients {
+		r = short(r)
+		if room -= len(r) + more; room < 0 {
+			break
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
 // Verdict is what a scanner takes a message for.
 type Verdict int
 

@@ -414,3 +414,49 @@ func FuzzAnswers(f *testing.F) {
 		}
 	})
 }
+
+// TestWRK_27_LongEnvelopes has recipients, a sender and names of any length. A command is started, and rspamd told, all
+// the same: of as many recipients as have room, each whole.
+func TestWRK_27_LongEnvelopes(t *testing.T) {
+	recipients := func(n, length int) (list []string) {
+		for i := range n {
+			list = append(list, fmt.Sprintf("%d%s@example.org", i, strings.Repeat("x", length)))
+		}
+		return list
+	}
+	long := strings.Repeat("x", 300<<10)
+	for _, tt := range []struct {
+		name    string
+		message Message
+		told    int // recipients, at least
+	}{
+		{"two", Message{Recipients: recipients(2, 1)}, 2},
+		{"none", Message{}, 0},
+		{"many", Message{Recipients: recipients(600, 230)}, 400},
+		{"a hundred thousand", Message{Recipients: recipients(100000, 0)}, 5000},
+		{"all that is long", Message{QueueID: long, ClientIP: long, ClientName: long, Helo: long, Sender: long, User: long, Recipients: []string{long, long}}, 2},
+		{"of many lines", Message{Recipients: []string{"a\nb@example.org", "\n@example.org", "\x00@example.org"}}, 3},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(testenv.ShortDir(t), "scan")
+			script := fmt.Sprintf("[ \"$RECIPIENTS_COUNT\" = %d ] || exit 3\n[ $(printf '%%s' \"$RECIPIENTS\" | grep -c '') -ge %d ] || exit 4\n"+
+				"printf '%%s\\n' \"$RECIPIENTS\" | grep -Evq '^x+$|@example.org$|^$' && exit 5\nexit 1\n", len(tt.message.Recipients), tt.told)
+			if err := os.WriteFile(path, []byte(script), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c, err := NewCommand("/bin/sh " + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r, err := c.Scan(t.Context(), &tt.message); err != nil || r.Verdict != Virus {
+				t.Errorf("command: %v, %v", r, err)
+			}
+			h := http.Header{}
+			rspamdFields(h, &tt.message)
+			var fields bytes.Buffer
+			if err := h.Write(&fields); err != nil || fields.Len() > 70<<10 || len(h["Rcpt"]) < min(len(tt.message.Recipients), 200) {
+				t.Errorf("rspamd is told of %d recipients, in %d bytes: %v", len(h["Rcpt"]), fields.Len(), err)
+			}
+		})
+	}
+}
