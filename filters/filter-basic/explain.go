@@ -69,8 +69,14 @@ func (s *Settings) explainFile(out io.Writer, file string) (passes bool, err err
 	if !s.ends(e.findings) {
 		e.sender(message)
 	}
+	var changes changes
 	if !s.ends(e.findings) {
-		e.scanners(message)
+		changes = e.scanners(message)
+	}
+	if !s.ends(e.findings) {
+		if err := e.fields(message, &changes); err != nil {
+			return false, err
+		}
 	}
 	return e.verdict(), nil
 }
@@ -91,8 +97,20 @@ func (e *explanation) sender(content []byte) {
 	e.findings = append(e.findings, findings...)
 }
 
-// scanners asks those that are set.
-func (e *explanation) scanners(content []byte) {
+// fields finds out whether those that only this host may add can be removed.
+func (e *explanation) fields(content []byte, c *changes) error {
+	for _, name := range e.reserved() {
+		c.replace(name, "", 0)
+	}
+	f, err := c.tooMany(func(name string) (int, error) { return len(senderauth.Values(content, name)), nil })
+	if f != nil {
+		e.findings = append(e.findings, f)
+	}
+	return err
+}
+
+// scanners asks those that are set, and returns what they want changed.
+func (e *explanation) scanners(content []byte) changes {
 	var all scanned
 	x := &e.Explain
 	e.askScanners(context.Background(), &scanner.Message{Content: content, QueueID: "explain", ClientIP: x.Client, Helo: x.Helo, Sender: address(x.Sender)}, &all)
@@ -100,6 +118,7 @@ func (e *explanation) scanners(content []byte) {
 		e.long("scanner: " + result)
 	}
 	e.findings = append(e.findings, all.findings...)
+	return all.changes
 }
 
 // load gives what is in a file: mapped, or of what has no size, such as a pipe, all that can be read.

@@ -23,6 +23,38 @@ func (c *changes) replace(name, value string, index int) {
 	}
 }
 
+// maxRemoved is how many fields are removed from a message: each takes a line of RESULTS, of which there may be 64 KiB.
+const maxRemoved = 100
+
+// tooMany returns the finding about a message with more fields than can be removed, or nil. count counts those of a name.
+func (c *changes) tooMany(count func(name string) (int, error)) (*finding, error) {
+	n := 0
+	counted := map[string]bool{}
+	for _, f := range c.remove {
+		name := strings.ToLower(f.Name)
+		switch {
+		case f.Index > 0:
+			n++
+		case !counted[name]:
+			counted[name] = true
+			all, err := count(name)
+			if err != nil {
+				return nil, err
+			}
+			n += all
+		}
+	}
+	if n > maxRemoved {
+		return &finding{unclean, "message has too many fields that only this host may add"}, nil
+	}
+	return nil, nil
+}
+
+// reserved are the names of fields that nobody else may add.
+func (s *Settings) reserved() []string {
+	return slices.DeleteFunc([]string{ambiguityResults, s.ScanHeader, s.Header}, func(name string) bool { return name == "" })
+}
+
 // make makes the changes.
 func (c *changes) make(m *worker.Message) {
 	gone := map[string]bool{}

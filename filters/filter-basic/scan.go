@@ -31,6 +31,7 @@ type kind int
 const (
 	blocked    kind = iota
 	tooComplex      // exceeds a limit
+	unclean         // has fields that cannot all be removed
 	ambiguous       // mail readers differ about it
 	encrypted       // an archive cannot be looked into
 	macros          // a document has macros
@@ -99,12 +100,11 @@ func (s *Settings) scan(m *worker.Message) error {
 			return nil
 		}
 	}
-	s.fields(m, findings, ambiguities, scanned)
-	return nil
+	return s.fields(m, findings, ambiguities, scanned)
 }
 
 // fields changes the header of a message that is delivered: fields that only this program may add are replaced.
-func (s *Settings) fields(m *worker.Message, findings []*finding, ambiguities []string, scanned scanned) {
+func (s *Settings) fields(m *worker.Message, findings []*finding, ambiguities []string, scanned scanned) error {
 	c := &scanned.changes
 	value := ""
 	if len(ambiguities) > 0 && s.OnAmbiguous != "none" {
@@ -125,7 +125,16 @@ func (s *Settings) fields(m *worker.Message, findings []*finding, ambiguities []
 		}
 		c.replace(s.Header, value, -1)
 	}
-	c.make(m)
+	f, err := c.tooMany(m.CountHeaders)
+	switch {
+	case err != nil:
+		return err
+	case f != nil:
+		s.act(m, f)
+	default:
+		c.make(m)
+	}
+	return nil
 }
 
 // passing are the kinds of findings with which a message still counts as clean.
@@ -137,6 +146,11 @@ func (s *Settings) policy(k kind) string {
 	case blocked:
 		return s.OnBlocked
 	case tooComplex:
+		return s.OnComplex
+	case unclean:
+		if s.OnComplex == "mark" { // it would be delivered with what others say in our name
+			return "reject"
+		}
 		return s.OnComplex
 	case ambiguous:
 		return s.OnAmbiguous
