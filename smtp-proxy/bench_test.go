@@ -3,9 +3,13 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"testing"
+
+	"postern/internal/testenv"
 )
 
 // plainServer accepts everything, at little cost.
@@ -57,6 +61,30 @@ func servePlainly(nc net.Conn) {
 		default:
 			say("250 Ok\r\n")
 		}
+	}
+}
+
+// BenchmarkSession sends one message a session, as most clients do. A few allocations are those of client and next hop.
+func BenchmarkSession(b *testing.B) {
+	p := startProxyWith(b, listenSMTP, func(*testenv.Buffer) slog.Handler { return slog.NewTextHandler(io.Discard, nil) },
+		"--upstream=smtp://"+plainServer(b))
+	content := "Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("x", 62)+"\r\n", 16) + ".\r\n"
+	steps := []string{"", "EHLO client.example\r\n", "MAIL FROM:<a@b.example>\r\n", "RCPT TO:<c@d.example>\r\n", "DATA\r\n",
+		content, "QUIT\r\n"}
+	answer := make([]byte, 4096)
+	b.ReportAllocs()
+	for b.Loop() {
+		c, err := net.Dial("tcp", p.addr)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, step := range steps {
+			io.WriteString(c, step)
+			if n, err := c.Read(answer); err != nil || answer[0] > '3' {
+				b.Fatalf("%q: %q, %v", step, answer[:n], err)
+			}
+		}
+		c.Close()
 	}
 }
 

@@ -17,6 +17,9 @@ import (
 
 // logEnd writes the line of a session.
 func (s *session) logEnd(took time.Duration) {
+	if !s.srv.log.Enabled(s.srv.ctx, slog.LevelInfo) {
+		return
+	}
 	attrs := []any{"session", s.id, "listener", s.client.listener, "client", s.client.addr.String(), "helo", clip(s.client.helo), "messages", s.messages,
 		"errors", s.limits.total, "duration", took.Round(time.Millisecond)}
 	if s.client.peer != s.client.addr {
@@ -95,7 +98,7 @@ func (s *session) logRefused(tx *transaction, gate, to string, r smtp.Reply) {
 
 // whose returns the fields that say whose message it is.
 func (s *session) whose(tx *transaction) []any {
-	attrs := []any{"session", s.id, "client", s.client.addr.Addr().String(), "helo", clip(s.client.helo)}
+	attrs := append(make([]any, 0, 32), "session", s.id, "client", s.client.addr.Addr().String(), "helo", clip(s.client.helo))
 	if s.client.forward != nil {
 		attrs = append(attrs, "forwarded", s.client.ip())
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"log/slog"
 	"time"
 
@@ -17,14 +16,8 @@ func (s *session) capabilities() (upstream.Capabilities, error) {
 	if s.relay.hop != nil {
 		return s.relay.hop.Capabilities(), nil
 	}
-	ctx, cancel := context.WithTimeout(s.background(), capabilitiesTimeout)
-	defer cancel()
-	return s.srv.ups.Capabilities(ctx)
+	return s.srv.ups.Capabilities(s.background())
 }
-
-// capabilitiesTimeout bounds how long a client waits at EHLO for a server that nobody has reached yet; it
-// is then offered what the proxy can do by itself.
-const capabilitiesTimeout = 10 * time.Second
 
 // dial connects to the next hop for the client.
 func (s *session) dial() (nextHop, error) { return s.dialTo(s.srv.ups) }

@@ -61,7 +61,11 @@ func encode(s string, set Set) string {
 
 // Join encodes each word for a request and puts one space between them.
 func Join(words ...string) string {
-	var b []byte
+	size := 16 // for what is encoded; more is seldom
+	for _, w := range words {
+		size += len(w) + 1
+	}
+	b := make([]byte, 0, size)
 	for i, w := range words {
 		if i > 0 {
 			b = append(b, ' ')

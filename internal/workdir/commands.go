@@ -33,16 +33,16 @@ const unknown = "?"
 // line appends a COMMANDS line: the letter and its one encoded argument.
 func line(b []byte, letter byte, arg string) []byte {
 	b = append(b, letter)
-	b = append(b, percent.EncodeCommand(arg)...)
+	b = percent.Append(b, arg, percent.Command)
 	return append(b, '\n')
 }
 
 // macro appends a macro, but for the end of its line. A space is also before an empty value.
 func macro(b []byte, name, value string) []byte {
 	b = append(b, CommandMacro)
-	b = append(b, percent.EncodeCommand(name)...)
+	b = percent.Append(b, name, percent.Command)
 	b = append(b, ' ')
-	return append(b, percent.EncodeCommand(value)...)
+	return percent.Append(b, value, percent.Command)
 }
 
 // append adds the lines of an Envelope to b, in the order of MIMEDefang.
@@ -87,7 +87,7 @@ func (r *Recipient) append(b []byte) []byte {
 		if w == "" {
 			w = unknown
 		}
-		b = append(b, percent.EncodeCommand(w)...)
+		b = percent.Append(b, w, percent.Command)
 	}
 	b = append(b, '\n')
 	for _, a := range r.Args {
@@ -100,7 +100,7 @@ func (r *Recipient) append(b []byte) []byte {
 // while they judge the sender and the recipients.
 func (d *Dir) Envelope(e Envelope) error {
 	d.queueID = e.QueueID
-	return d.command(e.append(nil))
+	return d.command(e.append(make([]byte, 0, 512)))
 }
 
 // QueueID writes the message's queue id if it is not the one that was written last.
@@ -113,7 +113,7 @@ func (d *Dir) QueueID(qid string) error {
 }
 
 // Recipient writes a recipient that was accepted. Refused ones are not written.
-func (d *Dir) Recipient(r Recipient) error { return d.command(r.append(nil)) }
+func (d *Dir) Recipient(r Recipient) error { return d.command(r.append(make([]byte, 0, 128))) }
 
 // command appends whole lines to COMMANDS.
 func (d *Dir) command(lines []byte) error {

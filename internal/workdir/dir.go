@@ -1,6 +1,7 @@
 package workdir
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -84,11 +85,11 @@ func (d *Dir) Header() ([]byte, error) {
 	if !d.finished || d.input == nil {
 		return nil, fmt.Errorf("read message of %q: not finished: %w", d.name, fs.ErrInvalid)
 	}
-	head, err := io.ReadAll(d.content.head.reader(d.input, 0))
-	if err != nil {
+	head := bytes.NewBuffer(make([]byte, 0, d.content.head.size+bytes.MinRead))
+	if _, err := head.ReadFrom(d.content.head.reader(d.input, 0)); err != nil {
 		return nil, fmt.Errorf("read header of %q: %w", d.name, err)
 	}
-	return head, nil
+	return head.Bytes(), nil
 }
 
 // Body returns a reader of the body, as [Dir.Header] reads the header. Its last call of Read gives the error, so nothing

@@ -45,11 +45,11 @@ func (d *Dir) remove() error {
 		return err
 	}
 	if d.dir != nil {
-		for _, name := range snapshotFiles {
+		for i, name := range snapshotFiles {
 			_ = d.dir.Remove(name)
-		}
-		if err := d.in.dir.RemoveDir(d.name); err == nil {
-			return nil // most workers leave nothing else
+			if i >= snapResults && d.in.dir.RemoveDir(d.name) == nil {
+				return nil // most workers leave nothing but RESULTS, and some NEWBODY
+			}
 		}
 	}
 	return d.spool.removeOrLeave(d.in.root, d.name)

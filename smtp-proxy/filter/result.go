@@ -130,21 +130,21 @@ func edit(h *header.Header, c workdir.Change) {
 // top; line ends of the body are those that it has. When it fails with an error that wraps
 // [workdir.ErrChanged], nothing of the message may go on.
 func (r *Result) WriteContent(w io.Writer, received []byte, dropReceived bool) error {
-	h := r.header(received, dropReceived)
-	if _, err := w.Write(h.AppendTo(make([]byte, 0, 4096))); err != nil {
-		return err
-	}
-	return copyBody(w, r.body)
-}
-
-// pieces has buffers for bodies on their way.
-var pieces = sync.Pool{New: func() any { return new([64 << 10]byte) }}
-
-func copyBody(w io.Writer, body io.Reader) error {
 	piece := pieces.Get().(*[64 << 10]byte)
 	defer pieces.Put(piece)
+	h := r.header(received, dropReceived)
+	if _, err := w.Write(h.AppendTo(piece[:0])); err != nil {
+		return err
+	}
+	return copyBody(w, r.body, piece[:])
+}
+
+// pieces has buffers for content on its way.
+var pieces = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
+func copyBody(w io.Writer, body io.Reader, piece []byte) error {
 	for {
-		n, err := body.Read(piece[:])
+		n, err := body.Read(piece)
 		if n > 0 {
 			if _, err := w.Write(piece[:n]); err != nil {
 				return err

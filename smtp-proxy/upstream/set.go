@@ -118,7 +118,7 @@ func (set *Set) Close() {
 
 // Capabilities gives what the next hop offers. It is asked once; from then on every connection that is
 // opened brings the answer up to date, and an old answer is given while another one is fetched. An error
-// means that no server ever answered, or none by the end of ctx; then they are asked on.
+// means that no server ever answered, or none by the end of ctx or of ten seconds; then they are asked on.
 func (set *Set) Capabilities(ctx context.Context) (Capabilities, error) {
 	caps, state := set.known.get(time.Now(), set.conf.FreshTime)
 	switch state {
@@ -128,8 +128,14 @@ func (set *Set) Capabilities(ctx context.Context) (Capabilities, error) {
 		set.known.ask(set.probe)
 		return caps, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, unknownTimeout)
+	defer cancel()
 	return set.known.wait(ctx, set.probe)
 }
+
+// unknownTimeout bounds how long a client waits at EHLO for a server that nobody has reached yet; it is then offered
+// what the proxy can do by itself.
+const unknownTimeout = 10 * time.Second
 
 // probe opens a connection to see what its server offers. With the PROXY protocol the
 // connection is in our own name.
