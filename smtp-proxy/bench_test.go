@@ -74,7 +74,7 @@ func BenchmarkSession(b *testing.B) {
 	answer := make([]byte, 4096)
 	b.ReportAllocs()
 	for b.Loop() {
-		c, err := net.Dial("tcp", p.addr)
+		c, err := testenv.Connect("tcp", p.addr)
 		if err != nil {
 			b.Fatal(err)
 		}
