@@ -52,6 +52,8 @@ func TestFilterBasicAuthenticates(t *testing.T) {
 		{forged, "", "dmarc=fail%20header.from=bank.test"},
 		{forged, "--on-dmarc-fail=mark", "HX-Filter-Warning message%20is%20not%20from%20bank.test"},
 		{forged, "--on-dmarc-fail=reject", "B550 5.7.26 message%20is%20not%20from%20bank.test"},
+		{"From: ceo@bank.test <a@example.org>\n\nhello\n", "--on-dmarc-fail=reject", "B550 5.7.26 message%20is%20not%20from%20bank.test"},
+		{"Subject: hello\n\nhello\n", "--on-dmarc-fail=reject", "HX-Filter-Warning message%20has%20no%20author%27s%20address"},
 	} {
 		results, log := scanAnonymous(t, tt.message, append(flags, strings.Fields(tt.flags)...)...)
 		if !strings.Contains(results, tt.want) {

@@ -91,7 +91,7 @@ func (e *explanation) sender(content []byte) {
 		e.line(0, "sender is not checked: no --client is given")
 		return
 	}
-	about := &senderauth.Message{ClientIP: x.Client, Helo: x.Helo, Sender: address(x.Sender), From: senderauth.Values(content, "From"), Content: content}
+	about := &senderauth.Message{ClientIP: x.Client, Helo: x.Helo, Sender: address(x.Sender), Content: content}
 	results, findings := e.identify(context.Background(), about)
 	e.long("sender: " + results.String())
 	e.findings = append(e.findings, findings...)

@@ -44,6 +44,7 @@ const (
 	spfFailed
 	dmarcMarked
 	dmarcRefused
+	noAuthor
 	uncheckedSender
 )
 
@@ -173,6 +174,11 @@ func (s *Settings) policy(k kind) string {
 	case spfFailed:
 		return s.OnSPFFail
 	case dmarcMarked:
+		return "mark"
+	case noAuthor:
+		if s.OnDMARCFail == "none" {
+			return "none"
+		}
 		return "mark"
 	case uncheckedSender:
 		return s.OnDNSFailure

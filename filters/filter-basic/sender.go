@@ -93,11 +93,7 @@ func (s *Settings) checkSender(m *worker.Message, content []byte, c *changes) ([
 	if login := m.Macros["auth_authen"]; login != "" || s.isTrusted(m.ClientIP) {
 		return nil, nil
 	}
-	from, err := m.HeaderValues("From")
-	if err != nil {
-		return nil, err
-	}
-	about := &senderauth.Message{ClientIP: m.ClientIP, Helo: m.Helo, Sender: address(m.Sender), From: from, Content: content}
+	about := &senderauth.Message{ClientIP: m.ClientIP, Helo: m.Helo, Sender: address(m.Sender), Content: content}
 	results, findings := s.identify(m.Context(), about)
 	s.logf("%s: %s", m.QueueID, results.String())
 	c.add = append(c.add, scanner.Field{Name: senderauth.FieldName, Value: results.Field(host, about)})
@@ -119,12 +115,19 @@ func (s *SenderSettings) judgeSender(r *senderauth.Results) []*finding {
 		found = append(found, &finding{spfFailed, show("host may not send for " + r.SPFDomain)})
 	}
 	unsure := r.ARC.MayVouch(s.isSealer)
-	if r.DMARC == authres.ResultFail && r.Policy != dmarc.PolicyNone && s.OnDMARCFail != "none" && !r.ARC.Vouched(r.From, s.isSealer) {
+	if r.DMARC == authres.ResultFail && r.Policy != dmarc.PolicyNone && s.OnDMARCFail != "none" && !r.Vouched(s.isSealer) {
 		kind := dmarcMarked
 		if !unsure && r.Policy == dmarc.PolicyReject && s.OnDMARCFail == "reject" {
 			kind = dmarcRefused
 		}
-		found = append(found, &finding{kind, show("message is not from " + r.From + ", by that domain's policy")})
+		text := "message is not from " + r.From + ", by that domain's policy"
+		if r.From == "" {
+			text = "message has authors of too many domains"
+		}
+		found = append(found, &finding{kind, show(text)})
+	}
+	if r.NoAuthor {
+		found = append(found, &finding{noAuthor, "message has no author's address"})
 	}
 	if unsure && r.DMARC == authres.ResultFail || r.DMARC == authres.ResultTempError || r.SPF == authres.ResultTempError && r.DMARC != authres.ResultPass {
 		found = append(found, &finding{uncheckedSender, "sender could not be checked, please try again later"})

@@ -45,6 +45,31 @@ func TestJudgeSender(t *testing.T) {
 	}
 }
 
+// TestAuthors has messages that are of too many authors, or of none.
+func TestAuthors(t *testing.T) {
+	for _, tt := range []struct {
+		results     senderauth.Results
+		flags, want string
+	}{
+		{senderauth.Results{DMARC: "fail", Policy: "reject"}, "--on-dmarc-fail=reject", "reject message has authors of too many domains"},
+		{senderauth.Results{DMARC: "fail", Policy: "reject"}, "--on-dmarc-fail=mark", "mark message has authors of too many domains"},
+		{senderauth.Results{DMARC: "fail", Policy: "reject"}, "--on-dmarc-fail=none", ""},
+		{senderauth.Results{DMARC: "permerror", NoAuthor: true}, "--on-dmarc-fail=reject", "mark message has no author's address"},
+		{senderauth.Results{DMARC: "none", NoAuthor: true}, "--on-dmarc-fail=mark", "mark message has no author's address"},
+		{senderauth.Results{DMARC: "none", NoAuthor: true}, "--on-dmarc-fail=none", "none message has no author's address"},
+		{senderauth.Results{DMARC: "permerror", From: "a.test"}, "--on-dmarc-fail=reject", ""},
+	} {
+		s := settings(t, tt.flags)
+		var got []string
+		for _, f := range s.judgeSender(&tt.results) {
+			got = append(got, s.policy(f.kind)+" "+f.text)
+		}
+		if strings.Join(got, ", ") != tt.want {
+			t.Errorf("%s, %s: %q, want %q", tt.results.String(), tt.flags, got, tt.want)
+		}
+	}
+}
+
 // TestSealers has a failure of DMARC, and a chain of ARC.
 func TestSealers(t *testing.T) {
 	failed := senderauth.Results{SPF: "none", DMARC: "fail", Policy: "reject", From: "a.test"}

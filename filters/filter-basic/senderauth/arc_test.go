@@ -238,6 +238,13 @@ func TestVouched(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, vouched)
 		}
 	}
+	all := func(string) bool { return true }
+	for header, want := range map[string]bool{"": true, "From: b@example.org\r\n": false, "From: b@bank.test\r\n": false} {
+		got := Check(t.Context(), r, message("192.0.2.7", "x", "a@list.test", header+chain))
+		if got.ARC.Value != authres.ResultPass || got.DMARC != authres.ResultFail || got.Vouched(all) != want {
+			t.Errorf("below %q: %s, vouched for: %v", header, got.String(), got.Vouched(all))
+		}
+	}
 }
 
 // TestCanonicalBody has the examples of RFC 6376, 3.4.5, and bodies without lines.

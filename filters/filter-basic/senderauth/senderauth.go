@@ -3,12 +3,13 @@
 package senderauth
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
 	"net"
-	"net/mail"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -23,9 +24,8 @@ import (
 type Message struct {
 	ClientIP string
 	Helo     string
-	Sender   string   // without angle brackets; "" is the null sender
-	From     []string // values of its From fields
-	Content  []byte   // lines may end in LF
+	Sender   string // without angle brackets; "" is the null sender
+	Content  []byte // lines may end in LF
 }
 
 // Results are what was found out.
@@ -35,22 +35,35 @@ type Results struct {
 	SPFSender  bool // SPFDomain is the sender's, not that of the greeting
 	DKIM       []DKIM
 	ARC        ARC
-	From       string // the domain of the author
+	From       string // the author's domain that DMARC is about: of several the one with the worst result
 	Policy     dmarc.Policy
+	NoAuthor   bool // no From field has an address
+
+	authors authors
+}
+
+// Vouched reports whether trusted sealers have found that the message was from each domain that may be the author's. Of
+// several From fields they, too, have signed one.
+func (r *Results) Vouched(trusts func(sealer string) bool) bool {
+	unknown := func(from string) bool { return !r.ARC.Vouched(from, trusts) }
+	return r.authors.fields == 1 && len(r.authors.domains) > 0 && !r.authors.tooMany && !slices.ContainsFunc(r.authors.domains, unknown)
 }
 
 // Check finds out whom a message is from. All checks go on at the same time: else a sender's own name servers could
 // answer so slowly that no time is left to ask what the author's domain wants.
 func Check(ctx context.Context, r *Resolver, m *Message) Results {
 	var out Results
-	var says published
+	out.authors = authorsOf(Values(bytes.TrimLeft(m.Content, "\r\n"), "From")) // empty lines on top are skipped by some readers
+	says := make([]published, len(out.authors.domains))
 	var checks sync.WaitGroup
 	checks.Go(func() { out.spf(ctx, r.client(), m) })
 	checks.Go(func() { out.dkim(ctx, r.client(), m.Content) })
 	checks.Go(func() { out.arc(ctx, r.client(), m.Content) })
-	checks.Go(func() { says = publishedFor(ctx, r.client(), m.From) })
+	for i, name := range out.authors.domains {
+		checks.Go(func() { says[i] = publishedFor(ctx, r.client(), name) })
+	}
 	checks.Wait()
-	out.dmarc(&says)
+	out.dmarc(says)
 	return out
 }
 
@@ -84,7 +97,7 @@ func localPart(s string) string {
 
 var quotedPair = regexp.MustCompile(`\\(.)`)
 
-// published is what the author's domain says about its messages.
+// published is what a domain says about its messages.
 type published struct {
 	from      string // the domain
 	record    *dmarc.Record
@@ -92,18 +105,10 @@ type published struct {
 	without   authres.ResultValue // the result of DMARC, if there is no record
 }
 
-// publishedFor asks what the domain says that the message's From fields name.
-func publishedFor(ctx context.Context, r *client, from []string) (p published) {
-	if p.without = authres.ResultNone; len(from) == 0 {
-		return p
-	}
-	var ok bool
-	if p.from, ok = author(from); !ok {
-		// RFC 7489, 6.6.1: no domain to be asked, or several. Whoever reads the message sees one of them.
-		p.without = authres.ResultPermError
-		return p
-	}
-	record, inherited, err := policy(ctx, r, p.from)
+// publishedFor asks what a domain says.
+func publishedFor(ctx context.Context, r *client, name string) published {
+	p := published{from: name, without: authres.ResultNone}
+	record, inherited, err := policy(ctx, r, name)
 	switch {
 	case err == nil:
 		p.record, p.inherited = record, inherited
@@ -116,32 +121,62 @@ func publishedFor(ctx context.Context, r *client, from []string) (p published) {
 	return p
 }
 
-// dmarc sees whether the author's domain is the one that SPF or DKIM has found.
-func (out *Results) dmarc(says *published) {
-	out.From, out.DMARC = says.from, says.without
-	record := says.record
-	if record == nil {
+// dmarc sees whether the domains that may be the author's are what SPF or DKIM has found. Of several, the one counts that
+// asks for the most of those that fail (RFC 7489, 6.6.1): whoever reads the message sees one of them.
+func (out *Results) dmarc(says []published) {
+	switch {
+	case out.authors.tooMany:
+		out.DMARC, out.Policy = authres.ResultFail, dmarc.PolicyReject
+		return
+	case len(says) == 0:
+		out.NoAuthor = true
+		if out.DMARC = authres.ResultPermError; out.authors.fields == 0 {
+			out.DMARC = authres.ResultNone
+		}
 		return
 	}
-	out.DMARC = authres.ResultFail
-	if out.SPF == authres.ResultPass && aligned(out.From, out.SPFDomain, record.SPFAlignment) {
-		out.DMARC = authres.ResultPass
+	for i := range says {
+		value, policy := out.judge(&says[i])
+		if i == 0 || weight(value, policy) > weight(out.DMARC, out.Policy) {
+			out.DMARC, out.Policy, out.From = value, policy, says[i].from
+		}
+	}
+}
+
+// weight orders results.
+func weight(value authres.ResultValue, policy dmarc.Policy) int {
+	if value == authres.ResultFail {
+		return max(3, map[dmarc.Policy]int{dmarc.PolicyQuarantine: 5, dmarc.PolicyReject: 6}[policy])
+	}
+	return map[authres.ResultValue]int{authres.ResultNone: 1, authres.ResultPermError: 2, authres.ResultTempError: 4}[value]
+}
+
+// judge sees whether a domain is the one that SPF or DKIM has found.
+func (out *Results) judge(says *published) (result authres.ResultValue, policy dmarc.Policy) {
+	record := says.record
+	if record == nil {
+		return says.without, ""
+	}
+	result = authres.ResultFail
+	if out.SPF == authres.ResultPass && aligned(says.from, out.SPFDomain, record.SPFAlignment) {
+		result = authres.ResultPass
 	}
 	// What could not be checked counts if it might have helped; else a name server of the sender's own would do that fails.
-	temporary := out.SPF == authres.ResultTempError && aligned(out.From, out.SPFDomain, record.SPFAlignment)
+	temporary := out.SPF == authres.ResultTempError && aligned(says.from, out.SPFDomain, record.SPFAlignment)
 	for _, d := range out.DKIM {
-		if !aligned(out.From, d.Domain, record.DKIMAlignment) {
+		// Of several From fields a signature is about one, which may be another than a reader shows.
+		if out.authors.fields > 1 || !aligned(says.from, d.Domain, record.DKIMAlignment) {
 			continue
 		}
 		if d.Value == authres.ResultPass {
-			out.DMARC = authres.ResultPass
+			result = authres.ResultPass
 		}
 		temporary = temporary || d.Value == authres.ResultTempError
 	}
-	if out.DMARC == authres.ResultFail && temporary {
-		out.DMARC = authres.ResultTempError
+	if result == authres.ResultFail && temporary {
+		result = authres.ResultTempError
 	}
-	out.Policy = asked(record, says.inherited)
+	return result, asked(record, says.inherited)
 }
 
 // asked is what the domain asks to be done with messages that fail.
@@ -206,25 +241,6 @@ func organizational(name string) string {
 		return organization
 	}
 	return name
-}
-
-// author returns the domain of the author; ok is false unless there is exactly one field with addresses of one domain.
-func author(from []string) (name string, ok bool) {
-	if len(from) != 1 {
-		return "", false
-	}
-	list, err := mail.ParseAddressList(from[0])
-	if err != nil {
-		return "", false
-	}
-	for _, a := range list {
-		_, d, found := cutLast(a.Address, "@")
-		if d = domain(d); !found || d == "" || name != "" && d != name {
-			return "", false
-		}
-		name = d
-	}
-	return name, name != ""
 }
 
 // domain returns a domain in the form in which they are compared and asked for.
