@@ -90,9 +90,7 @@ checks() {
 	stage gofmt formatted
 	stage 'go vet' shared go vet $PACKAGES
 	# Other machines have other types and system calls. To compile for them takes minutes: see test/emulated.sh.
-	for machine in linux/arm64 linux/arm linux/386 linux/riscv64; do
-		stage "types on $machine" "$tmp/types" -test "$machine" $PACKAGES
-	done
+	stage 'types on other machines' "$tmp/types" -test linux/arm64,linux/arm,linux/386,linux/riscv64 $PACKAGES
 	stage 'types on freebsd/amd64' "$tmp/types" freebsd/amd64 $(cat test/portable)
 	stage staticcheck shared go tool -modfile=test/tools/go.mod staticcheck $PACKAGES
 	stage 'govulncheck: known vulnerabilities in modules' vulnerabilities

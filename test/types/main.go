@@ -1,9 +1,10 @@
 // Types finds what other machines' compilers would refuse: it checks the types of packages and all that they import,
 // with the files that are for that machine, in a few seconds and without compiling anything.
 //
-//	types [-test] OS/ARCH PACKAGE...
+//	types [-test] OS/ARCH[,OS/ARCH]... PACKAGE...
 //
-// With -test, tests as well. The exit status is 1 if something was found.
+// With -test, tests as well. Several machines are looked at side by side, and files that they share are read once. The
+// exit status is 1 if something was found.
 package main
 
 import (
@@ -21,6 +22,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // listed is what go list says of a package.
@@ -35,27 +37,37 @@ type listed struct {
 func main() {
 	tests := flag.Bool("test", false, "check tests, too")
 	flag.Parse()
-	system, arch, ok := strings.Cut(flag.Arg(0), "/")
-	if !ok || flag.NArg() < 2 {
-		fmt.Fprintln(os.Stderr, "types: usage: types [-test] OS/ARCH PACKAGE...")
+	if flag.NArg() < 2 {
+		fmt.Fprintln(os.Stderr, "types: usage: types [-test] OS/ARCH[,OS/ARCH]... PACKAGE...")
 		os.Exit(64)
 	}
-	found, err := check(".", system, arch, *tests, flag.Args()[1:])
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "types: error:", err)
+	var (
+		read    = newReader()
+		wrong   atomic.Bool
+		looking sync.WaitGroup
+	)
+	for machine := range strings.SplitSeq(flag.Arg(0), ",") {
+		looking.Go(func() {
+			system, arch, _ := strings.Cut(machine, "/")
+			found, err := check(read, ".", system, arch, *tests, flag.Args()[1:])
+			for _, err := range append(found, err) {
+				if err != nil {
+					wrong.Store(true)
+					fmt.Fprintf(os.Stderr, "%s: %v\n", machine, err)
+				}
+			}
+		})
 	}
-	for _, err := range found {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	if err != nil || len(found) > 0 {
+	looking.Wait()
+	if wrong.Load() {
 		os.Exit(1)
 	}
 }
 
 // check returns what is wrong with the packages of the module in dir.
-func check(dir, system, arch string, tests bool, patterns []string) (found []error, err error) {
+func check(read *reader, dir, system, arch string, tests bool, patterns []string) (found []error, err error) {
 	packages, err := list(dir, system, arch, tests, patterns)
-	c := checker{sizes: types.SizesFor("gc", arch), fset: token.NewFileSet(), done: map[string]*types.Package{"unsafe": types.Unsafe}}
+	c := checker{sizes: types.SizesFor("gc", arch), read: read, done: map[string]*types.Package{"unsafe": types.Unsafe}}
 	for _, p := range packages {
 		c.check(p)
 	}
@@ -90,7 +102,7 @@ func list(dir, system, arch string, tests bool, patterns []string) (packages []*
 // checker has the packages that were checked.
 type checker struct {
 	sizes types.Sizes
-	fset  *token.FileSet
+	read  *reader
 	done  map[string]*types.Package
 	found []error
 }
@@ -104,7 +116,7 @@ func (c *checker) check(p *listed) {
 	conf := types.Config{Sizes: c.sizes, IgnoreFuncBodies: !ours, Importer: imports{c, p.ImportMap}, Error: func(err error) {
 		c.found = append(c.found, err)
 	}}
-	c.done[p.ImportPath], _ = conf.Check(strings.Fields(p.ImportPath)[0], c.fset, c.parse(p), nil) // conf.Error has them
+	c.done[p.ImportPath], _ = conf.Check(strings.Fields(p.ImportPath)[0], c.read.fset, c.parse(p), nil) // conf.Error has them
 }
 
 // parse reads the files of a package, side by side.
@@ -113,11 +125,27 @@ func (c *checker) parse(p *listed) []*ast.File {
 	var reading sync.WaitGroup
 	for i, name := range p.GoFiles {
 		reading.Go(func() {
-			files[i], _ = parser.ParseFile(c.fset, filepath.Join(p.Dir, name), nil, parser.SkipObjectResolution) // go vet tells of errors
+			files[i] = c.read.file(filepath.Join(p.Dir, name))
 		})
 	}
 	reading.Wait()
 	return files
+}
+
+// reader reads each file once.
+type reader struct {
+	fset  *token.FileSet
+	files sync.Map // name -> func() *ast.File
+}
+
+func newReader() *reader { return &reader{fset: token.NewFileSet()} }
+
+func (r *reader) file(name string) *ast.File {
+	read, _ := r.files.LoadOrStore(name, sync.OnceValue(func() *ast.File {
+		file, _ := parser.ParseFile(r.fset, name, nil, parser.SkipObjectResolution) // go vet tells of errors
+		return file
+	}))
+	return read.(func() *ast.File)()
 }
 
 // imports finds what a package imports among those checked.

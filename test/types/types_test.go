@@ -31,7 +31,7 @@ func TestWhatOtherMachinesRefuse(t *testing.T) {
 		{"freebsd", "amd64", false, 0},
 		{"windows", "amd64", false, 1},
 	} {
-		found, err := check(dir, tt.system, tt.arch, tt.tests, []string{"."})
+		found, err := check(newReader(), dir, tt.system, tt.arch, tt.tests, []string{"."})
 		if err != nil || len(found) != tt.want {
 			t.Errorf("%s/%s with tests %t: %v (%v), want %d errors", tt.system, tt.arch, tt.tests, found, err, tt.want)
 		}
