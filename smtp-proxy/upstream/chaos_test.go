@@ -251,7 +251,7 @@ func TestChaos(t *testing.T) {
 	var next, unsure, attempts atomic.Int64
 	var doubts sync.Map // id to number of attempts that are unsure
 	var wg sync.WaitGroup
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(testenv.Patience)
 	for n := range senders {
 		wg.Go(func() {
 			rnd := rand.New(rand.NewPCG(5, uint64(n)))

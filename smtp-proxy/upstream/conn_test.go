@@ -208,6 +208,7 @@ func unusableOrTaken(t *testing.T, set *Set, c *Conn, p *peer) {
 // CMD-28: trouble with the server is never more than temporary.
 func TestCMD_28_TroubleIsTemporary(t *testing.T) {
 	t.Parallel()
+	const runsOut = "4.4.2, when the time has run out"
 	for _, test := range []struct {
 		name     string
 		handle   func(c *peerConn)
@@ -219,14 +220,18 @@ func TestCMD_28_TroubleIsTemporary(t *testing.T) {
 		{"greeting is no SMTP", func(c *peerConn) { c.serve(replies{greeting: "SSH-2.0-OpenSSH\r\n"}) }, "4.3.0"},
 		{"two greetings", func(c *peerConn) { c.serve(replies{greeting: "220 a\r\n220 b\r\n"}) }, "4.3.0"},
 		{"closed", func(*peerConn) {}, "4.4.2"},
-		{"silent", func(c *peerConn) { c.line() }, "4.4.2"},
+		{"silent", func(c *peerConn) { c.line() }, runsOut},
 		{"EHLO and HELO refused", func(c *peerConn) { c.serve(replies{ehlo: "502 no\r\n", other: "502 no\r\n"}) }, "4.4.1"},
 		{"EHLO refused for now", func(c *peerConn) { c.serve(replies{ehlo: "450 no\r\n"}) }, "4.4.1"},
-		{"EHLO without answer", func(c *peerConn) { c.say("220 a\r\n"); c.line() }, "4.4.2"},
+		{"EHLO without answer", func(c *peerConn) { c.say("220 a\r\n"); c.line() }, runsOut},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := startPeer(t, test.handle)
-			set := newSet(t, Config{URLs: []string{p.url()}, HelloTimeout: second / 4})
+			limit := testenv.Patience
+			if test.enhanced == runsOut {
+				limit, test.enhanced = second/4, "4.4.2"
+			}
+			set := newSet(t, Config{URLs: []string{p.url()}, HelloTimeout: limit})
 			r, err := getError(t, set, Client{})
 			if r.Enhanced != test.enhanced {
 				t.Errorf("reply for the client is %v, want %s (%v)", r, test.enhanced, err)

@@ -486,8 +486,13 @@ func TestRES_08_ConnectionsToAServerAreLimited(t *testing.T) {
 	if n := set.Stats()[0].Open; n > 3 {
 		t.Errorf("%d connections are open, want at most 3", n)
 	}
-	full := newSet(t, Config{URLs: []string{p.url()}, MaxConns: 1, ConnectTimeout: second / 10})
-	c := get(t, full, Client{})
+	full := newSet(t, Config{URLs: []string{p.url()}, MaxConns: 1, ConnectTimeout: second / 10, RetryTime: time.Millisecond})
+	var c *Conn
+	testenv.Eventually(t, "a connection in that time", func() (ok bool) {
+		var err error
+		c, err = full.Get(t.Context(), Client{})
+		return err == nil
+	})
 	defer c.Release()
 	r, err := getError(t, full, Client{})
 	if r.Enhanced != "4.3.2" || !errors.Is(err, errBusy) {
