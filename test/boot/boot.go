@@ -34,7 +34,7 @@ type site struct {
 }
 
 // patience is how long whatever must come may take: far above what the slowest machine needs.
-const patience = 10 * time.Minute
+const patience = 5 * time.Minute
 
 // newSite makes the places, whose names have the number of this process, and removes those of processes that were killed.
 func newSite(root, tree string) (*site, error) {

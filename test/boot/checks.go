@@ -18,6 +18,7 @@ var checks = []check{
 	{"in-front-of-postfix", setup{section: "IN FRONT OF POSTFIX", before: withPostfix, passes: filtered}.play},
 	{"in-front-of-exim", setup{section: "IN FRONT OF EXIM", before: withExim, passes: filtered}.play},
 	{"in-front-of-opensmtpd", setup{section: "IN FRONT OF OPENSMTPD", before: withOpenSMTPD, passes: filtered}.play},
+	{"in-front-of-exchange", setup{section: "IN FRONT OF EXCHANGE", before: likeExchange, pairs: []string{"exchange.example.org:25", "exchange.example.org:10025"}, passes: lateRefusals}.play},
 	{"behind-postfix", setup{section: "BEHIND POSTFIX, BEFORE ITS QUEUE", before: withPostfix, passes: filtered, holder: "master"}.play},
 	{"behind-postfix-after-queue", setup{section: "BEHIND POSTFIX, AFTER ITS QUEUE", before: withPostfix, passes: filtered, holder: "master"}.play},
 	{"with-mimedefang", withMIMEDefang},
