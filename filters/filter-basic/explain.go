@@ -102,7 +102,12 @@ func (e *explanation) fields(content []byte, c *changes) error {
 	for _, name := range e.reserved() {
 		c.replace(name, "", 0)
 	}
-	f, err := c.tooMany(func(name string) (int, error) { return len(senderauth.Values(content, name)), nil })
+	f, err := c.tooMany(func(name string) (n int, err error) {
+		for range senderauth.Values(content, name) {
+			n++
+		}
+		return n, nil
+	})
 	if f != nil {
 		e.findings = append(e.findings, f)
 	}

@@ -2,6 +2,7 @@ package senderauth
 
 import (
 	"io"
+	"iter"
 	"mime"
 	"net/mail"
 	"regexp"
@@ -25,11 +26,11 @@ type authors struct {
 
 // authorsOf returns each domain that some reader may take for the author's. Of an address in order that is its own alone,
 // whatever is said before it.
-func authorsOf(from []string) (a authors) {
-	a.fields = len(from)
+func authorsOf(from iter.Seq[string]) (a authors) {
 	size := 0
-	for _, value := range from {
-		if size += len(value); size > maxFrom {
+	for value := range from {
+		a.fields++
+		if size += len(value) + 1; size > maxFrom {
 			a.tooMany = true
 			break
 		}

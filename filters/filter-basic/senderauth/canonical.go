@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"iter"
 	"regexp"
 	"strings"
 )
@@ -19,40 +20,56 @@ type field struct {
 
 // split divides a message into fields and body, with CR LF. A line of the header that belongs to no field is left out.
 func split(content []byte) (fields []*field, body []byte) {
-	var raw strings.Builder
-	flush := func() {
-		if name, value, ok := strings.Cut(raw.String(), ":"); ok {
+	body = eachField(content, func(lines []byte) bool {
+		raw := unfolded(lines, "\r\n") + "\r\n"
+		if name, value, ok := strings.Cut(raw, ":"); ok {
 			name = strings.ToLower(strings.TrimSpace(name))
-			fields = append(fields, &field{name: name, value: strings.ReplaceAll(value, "\r\n", ""), raw: raw.String()})
+			fields = append(fields, &field{name: name, value: strings.ReplaceAll(value, "\r\n", ""), raw: raw})
 		}
-		raw.Reset()
-	}
-	for len(content) > 0 {
-		line, rest, _ := bytes.Cut(content, []byte("\n"))
-		content = rest
+		return true
+	})
+	return fields, body
+}
+
+// eachField has f see each field of the header as it came, until it returns false, and returns the body.
+func eachField(content []byte, f func(lines []byte) bool) (body []byte) {
+	start, at := 0, 0
+	for at < len(content) {
+		line, _, _ := bytes.Cut(content[at:], []byte("\n"))
+		next := min(at+len(line)+1, len(content))
 		line = bytes.TrimSuffix(line, []byte("\r"))
 		if len(line) == 0 {
+			body = content[next:]
 			break
 		}
-		if line[0] != ' ' && line[0] != '\t' {
-			flush()
+		if line[0] != ' ' && line[0] != '\t' && at > start {
+			if !f(content[start:at]) {
+				return nil
+			}
+			start = at
 		}
-		raw.Write(line)
-		raw.WriteString("\r\n")
+		at = next
 	}
-	flush()
-	return fields, content
+	if at > start {
+		f(content[start:at])
+	}
+	return body
+}
+
+// unfolded is a field with something else for the line ends within it.
+func unfolded(lines []byte, end string) string {
+	lines = bytes.TrimSuffix(bytes.TrimSuffix(lines, []byte("\n")), []byte("\r"))
+	return strings.ReplaceAll(string(bytes.ReplaceAll(lines, crlf, []byte("\n"))), "\n", end)
 }
 
 // Values returns the values of the fields of a name, in any case of letters, from the top.
-func Values(content []byte, name string) (values []string) {
-	fields, _ := split(content)
-	for _, f := range fields {
-		if strings.EqualFold(f.name, name) {
-			values = append(values, strings.TrimSpace(f.value))
-		}
+func Values(content []byte, name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		eachField(content, func(lines []byte) bool {
+			is, value, ok := bytes.Cut(lines, []byte(":"))
+			return !ok || !bytes.EqualFold(bytes.TrimSpace(is), []byte(name)) || yield(strings.TrimSpace(unfolded(value, "")))
+		})
 	}
-	return values
 }
 
 // parseTags reads a list of tags (RFC 6376, 3.2); none may come twice.

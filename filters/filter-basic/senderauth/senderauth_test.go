@@ -446,7 +446,7 @@ func FuzzField(f *testing.F) {
 		if strings.ContainsAny(r.String(), "\r\n") {
 			t.Errorf("log %q", r.String())
 		}
-		if a := authorsOf([]string{from, helo}); len(a.domains) > maxAuthors || slices.Contains(a.domains, "") {
+		if a := authorsOf(slices.Values([]string{from, helo})); len(a.domains) > maxAuthors || slices.Contains(a.domains, "") {
 			t.Errorf("%q: %q", from, a.domains)
 		}
 		Claims(from, "mx.test")
