@@ -24,11 +24,11 @@ const (
 	minSignatures = 4         // likewise, of a message that is large
 	maxHashed     = 128 << 20 // bytes of the content times signatures, if these are more than that
 	maxNames      = 1000      // of fields that one signature names
-	maxPicked     = 100 << 20 // bytes of the header times names, as each is looked for among all fields
+	maxPicked     = 64 << 20  // bytes of the header times names, as each is looked for among all fields
 	maxHeader     = 256 << 10
 	maxField      = 32 << 10
-	maxUnfolded   = 64 << 20  // bytes before a fold, of all folds together: each makes a new copy of its field
-	maxBlank      = 256 << 10 // bytes of empty lines in a row: they are copied with every piece that is read
+	maxUnfolded   = 64 << 20 // bytes before a fold, of all folds together: each makes a new copy of its field
+	maxBlank      = 32 << 10 // bytes of empty lines in a row: they are copied with every piece that is read
 )
 
 // dkim verifies the signatures.
