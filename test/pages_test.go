@@ -28,7 +28,7 @@ var programs = map[string]string{
 var daemons = []string{"smtp-proxy", "multiplexor", "pop3-stamp", "postern-board"}
 
 // notSettings are flags that mean something on the command line only.
-var notSettings = []string{"help", "config", "check", "reload", "version"}
+var notSettings = []string{"help", "config", "check", "reload", "take-over", "version"}
 
 func readTree(t *testing.T, name string) string {
 	t.Helper()
