@@ -45,7 +45,6 @@ type server struct {
 	limits       limits
 	capabilities capabilities // of upstream servers
 	meters       *meters
-	status       func(string)
 
 	number   atomic.Uint64  // of the last session
 	ending   sync.WaitGroup // sessions
@@ -110,7 +109,6 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 	if err := srv.prepare(env.Log); err != nil {
 		return &config.Error{Err: err}
 	}
-	srv.status = env.Status
 	process := env.Process
 	process.Expires = func() time.Time { return srv.tls.Load().clients[listenPOP3].Expires() }
 	srv.meters.registry.Process(process)
@@ -129,7 +127,6 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 	srv.watchLocks(env)
 	env.Tell = srv.hub.Reread
 	env.Ready()
-	srv.tellStatus()
 	err := srv.mind(ctx, env, failed)
 	_ = env.Listeners.CloseBound()
 	if err != nil {
@@ -224,13 +221,11 @@ func (srv *server) begin(listener string, conn net.Conn) *session {
 
 // session serves one client from its connection to its end.
 func (srv *server) session(ctx context.Context, s *session) {
-	srv.tellStatus()
 	defer func() {
 		_ = s.raw.Close()
 		srv.mu.Lock()
 		delete(srv.sessions, s)
 		srv.mu.Unlock()
-		srv.tellStatus()
 		srv.ending.Done()
 	}()
 	s.run(ctx)
@@ -243,12 +238,6 @@ func (srv *server) drain() {
 	srv.draining = true
 	for s := range srv.sessions {
 		_ = s.raw.SetReadDeadline(time.Unix(1, 0))
-	}
-}
-
-func (srv *server) tellStatus() {
-	if srv.status != nil {
-		srv.status(fmt.Sprintf("%d sessions", srv.sessionCount()))
 	}
 }
 
@@ -273,7 +262,9 @@ func (srv *server) mind(ctx context.Context, env *daemon.Env, failed <-chan erro
 		case <-env.Hangup:
 			srv.reload(env)
 		case <-tick.C:
-			trimmer.Look(srv.limits.count())
+			n := srv.sessionCount()
+			env.Status(fmt.Sprintf("%d sessions", n))
+			trimmer.Look(n)
 		}
 	}
 }

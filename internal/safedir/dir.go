@@ -123,6 +123,45 @@ func (d *Dir) Create(name string, perm fs.FileMode) (*os.File, error) {
 	return f, nil
 }
 
+// Replace puts a file of this content, with exactly the rights perm, in the place of name, whole: who opens name gets what
+// was there before or all of it. temp is what the file is called until then, and must be free. It is for what is done for
+// each session: an os.File would be announced to the poller, which takes no file.
+func (d *Dir) Replace(name, temp, content string, perm fs.FileMode) error {
+	return d.do("openat", temp, func(dir int) error {
+		fd, err := unix.Openat(dir, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(perm))
+		if err != nil {
+			return err
+		}
+		if err = fill(fd, content, perm); err == nil {
+			err = d.do("renameat", name, func(int) error { return unix.Renameat(dir, temp, dir, name) })
+		}
+		if err != nil {
+			_ = unix.Unlinkat(dir, temp, 0)
+		}
+		return err
+	})
+}
+
+// fill gives a new file its content and rights, and closes it.
+func fill(fd int, content string, perm fs.FileMode) error {
+	var err error
+	if perm&0o077 != 0 {
+		err = unix.Fchmod(fd, uint32(perm)) // what the umask took from others
+	}
+	for rest := []byte(content); err == nil && len(rest) > 0; {
+		var n int
+		if n, err = unix.Write(fd, rest); err == unix.EINTR {
+			err = nil
+		} else if err == nil {
+			rest = rest[n:]
+		}
+	}
+	if closed := unix.Close(fd); err == nil {
+		err = closed
+	}
+	return err
+}
+
 // Remove removes name, which is no directory.
 func (d *Dir) Remove(name string) error {
 	return d.do("unlinkat", name, func(dir int) error { return unix.Unlinkat(dir, name, 0) })

@@ -2,6 +2,7 @@ package safedir
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -263,5 +264,64 @@ func TestDirIsWhereItWas(t *testing.T) {
 	}
 	if err := top.Mkdir("b", 0o700); err == nil {
 		t.Error("a directory was made in a closed one")
+	}
+}
+
+// TestReplace: the new file is there whole, with its rights, in the place of whatever was not a directory; who fails leaves
+// nothing behind.
+func TestReplace(t *testing.T) {
+	base := t.TempDir()
+	path := func(p string) string { return filepath.Join(base, p) }
+	root, err := os.OpenRoot(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	dir, err := OpenDir(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	err = errors.Join(os.WriteFile(path("file"), []byte("old"), 0o600), os.WriteFile(path("other"), []byte("other"), 0o600),
+		os.Symlink("other", path("link")), os.Mkdir(path("dir"), 0o700))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Open(path("file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer before.Close()
+	for _, name := range []string{"new", "file", "link"} {
+		if err := dir.Replace(name, ".temp", "text", 0o666); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		text, err := os.ReadFile(path(name))
+		info, missing := os.Lstat(path(name))
+		if err := errors.Join(err, missing); err != nil || string(text) != "text" || info.Mode() != 0o666 {
+			t.Errorf("%s: %q, %v, %v, want text and 0666", name, text, info.Mode(), err)
+		}
+	}
+	for where, f := range map[string]func() ([]byte, error){
+		"who has the old file open": func() ([]byte, error) { return io.ReadAll(before) },
+		"what a link was to":        func() ([]byte, error) { return os.ReadFile(path("other")) },
+	} {
+		if text, err := f(); err != nil || string(text) == "text" {
+			t.Errorf("%s: %q, %v", where, text, err)
+		}
+	}
+	for _, c := range []struct {
+		name, temp string
+		want       error
+	}{
+		{"file", "other", fs.ErrExist}, {"file", "link", fs.ErrExist}, {"file", "../x", fs.ErrInvalid},
+		{"..", ".temp", fs.ErrInvalid}, {"dir", ".temp", syscall.EISDIR},
+	} {
+		if err := dir.Replace(c.name, c.temp, "text", 0o600); !errors.Is(err, c.want) {
+			t.Errorf("%s by %s: %v, want %v", c.name, c.temp, err, c.want)
+		}
+	}
+	if left, err := os.ReadDir(base); err != nil || len(left) != 5 {
+		t.Errorf("in the end there are %v, %v, want 5 files", left, err)
 	}
 }

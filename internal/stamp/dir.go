@@ -2,11 +2,11 @@ package stamp
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"os/user"
@@ -36,8 +36,9 @@ type Dir struct {
 
 // openDir is the directory as it was opened last.
 type openDir struct {
-	root *os.Root
-	seen fs.FileInfo // what it was then
+	root  *os.Root
+	files *safedir.Dir // the same, for what each login does
+	seen  fs.FileInfo  // what it was then
 }
 
 // OpenDir returns the store in the directory path. maxAge 0 means DefaultMaxAge. With owner, a name or number, only
@@ -84,10 +85,10 @@ func (d *Dir) trusted() safedir.Account { return safedir.Account{UID: d.Owner, G
 // open returns the directory, which stays open: a stamp would cost three times as much if the way to it was walked each
 // time. The way is walked when another directory is there than the last time, or its owner or rights are others. One that
 // was put aside is closed when nobody uses it any more.
-func (d *Dir) open() (*os.Root, error) {
+func (d *Dir) open() (*openDir, error) {
 	now, err := os.Stat(d.Path)
 	if o := d.opened.Load(); err == nil && o != nil && safedir.Unchanged(o.seen, now) {
-		return o.root, nil
+		return o, nil
 	}
 	root, err := safedir.Open(d.Path, d.trusted())
 	if err != nil {
@@ -97,8 +98,13 @@ func (d *Dir) open() (*os.Root, error) {
 	if err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
-	d.opened.Store(&openDir{root, seen})
-	return root, nil
+	files, err := safedir.OpenDir(root)
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	o := &openDir{root, files, seen}
+	d.opened.Store(o)
+	return o, nil
 }
 
 func lookupUser(name string) (int, error) {
@@ -146,28 +152,19 @@ func (d *Dir) Touch(_ context.Context, addr netip.Addr, user, server string) err
 const tempPrefix = ".stamp-"
 
 func (d *Dir) touch(name, line string) error {
-	root, err := d.open()
+	o, err := d.open()
 	if err != nil {
 		return err
 	}
-	temp := tempPrefix + rand.Text()
-	f, err := safedir.CreateFile(root, temp, 0o640)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(line)
-	err = errors.Join(err, f.Close())
+	err = o.files.Replace(name, tempName(), line, 0o640)
 	if err == nil && d.Now != nil {
-		err = root.Chtimes(temp, d.now(), d.now())
-	}
-	if err == nil {
-		err = root.Rename(temp, name)
-	}
-	if err != nil {
-		_ = root.Remove(temp)
+		err = o.root.Chtimes(name, d.now(), d.now())
 	}
 	return err
 }
+
+// tempName is one that nobody else has. It need not be a secret: what has the name already is not written to.
+func tempName() string { return tempPrefix + strconv.FormatUint(rand.Uint64(), 36) }
 
 // Look costs one lstat, and the reading of a stamp that is fresh. Links, directories, FIFOs and the like, and files of
 // another owner, are no stamps.
@@ -246,17 +243,17 @@ func (d *Dir) Remove(_ context.Context, addr netip.Addr) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	root, err := d.open()
+	o, err := d.open()
 	if err != nil {
 		return false, fmt.Errorf("remove stamp %q: %w", name, err)
 	}
-	if info, err := root.Lstat(name); err != nil || !d.counts(info) {
+	if info, err := o.root.Lstat(name); err != nil || !d.counts(info) {
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return false, nil
 		}
 		return false, fmt.Errorf("remove stamp %q: %w", name, err)
 	}
-	if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := o.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("remove stamp %q: %w", name, err)
 	}
 	return true, nil
@@ -301,11 +298,11 @@ func (d *Dir) List(ctx context.Context, each func(Stamp) bool) error {
 
 // walk calls each for every name in the directory until it returns false, with a few of them in memory at a time.
 func (d *Dir) walk(ctx context.Context, each func(root *os.Root, name string) bool) error {
-	root, err := d.open()
+	o, err := d.open()
 	if err != nil {
 		return err
 	}
-	dir, err := root.Open(".")
+	dir, err := o.root.Open(".")
 	if err != nil {
 		return err
 	}
@@ -316,7 +313,7 @@ func (d *Dir) walk(ctx context.Context, each func(root *os.Root, name string) bo
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if !each(root, e.Name()) {
+			if !each(o.root, e.Name()) {
 				return nil
 			}
 		}
@@ -347,7 +344,7 @@ func (d *Dir) expire(root *os.Root, name string, age time.Duration, removed func
 	if !ok {
 		return ignoreMissing(root.Remove(name))
 	}
-	temp := tempPrefix + rand.Text()
+	temp := tempName()
 	if err := root.Rename(name, temp); err != nil {
 		return ignoreMissing(err)
 	}
