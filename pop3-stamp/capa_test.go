@@ -332,3 +332,70 @@ func TestChoosable(t *testing.T) {
 		}
 	}
 }
+
+// TestPasswordBehindName: a server that is known to take both at once gets the name and the password in one piece; one that
+// is not, or offers no USER, gets the password when it has taken the name. Who is refused is told so, by whichever of the two.
+func TestPasswordBehindName(t *testing.T) {
+	for _, tt := range []struct {
+		name, list string // what the server can; "" if nobody has asked
+		user       string // its answer to the name
+		pass       string
+		want       string
+		together   bool
+	}{
+		{"together", "USER|PIPELINING", "+OK", "+OK in", "+OK in", true},
+		{"wrong password", "PIPELINING|USER", "+OK", "-ERR [AUTH] wrong", "-ERR [AUTH] wrong", true},
+		{"name refused", "USER|PIPELINING", "-ERR [AUTH] who", "-ERR USER first", "-ERR [AUTH] who", true},
+		{"name refused, password taken", "USER|PIPELINING", "-ERR [AUTH] who", "+OK in", "-ERR [AUTH] who", true},
+		{"one answer more", "USER|PIPELINING", "+OK", "+OK in\r\n+OK more", "-ERR [SYS/TEMP]", true},
+		{"challenge", "USER|PIPELINING", "+OK", "+ abcd", "-ERR [SYS/TEMP]", true},
+		{"nobody has asked", "", "+OK", "+OK in", "+OK in", false},
+		{"no PIPELINING", "USER", "+OK", "+OK in", "+OK in", false},
+		{"no USER", "PIPELINING|STLS", "-ERR [AUTH] TLS first", "+OK in", "-ERR [AUTH] TLS first", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var told seen
+			r := start(t, backendAt(t, func(p *peer) {
+				p.send("+OK ready\r\n")
+				for {
+					line := p.line()
+					switch verb, _, _ := strings.Cut(line, " "); verb {
+					case "":
+						return
+					case "CAPA":
+						p.send("+OK\r\n" + strings.ReplaceAll(tt.list, "|", "\r\n") + "\r\n.\r\n")
+					case "USER":
+						reply := tt.user + "\r\n"
+						if tt.together {
+							line += "|" + p.line()
+							reply += tt.pass + "\r\n"
+						} else if p.r.Buffered() > 0 {
+							told.add("too early")
+						}
+						told.add(line)
+						p.send(reply)
+					default:
+						told.add(line)
+						p.send(tt.pass + "\r\n")
+					}
+				}
+			}))
+			p := r.client(t)
+			if tt.list != "" {
+				p.capa()
+			}
+			p.ask("USER bob", "+OK")
+			p.ask("PASS secret", tt.want)
+			want := "USER bob|PASS secret"
+			if tt.user != "+OK" && !tt.together {
+				want = "USER bob" // and no password
+			}
+			if got := told.all(); got != want {
+				t.Errorf("the server was told %s, want %s", got, want)
+			}
+			if taken := strings.HasPrefix(tt.want, "+OK"); taken != (r.stampLine(t) != "") {
+				t.Errorf("stamp %q after %s", r.stampLine(t), tt.want)
+			}
+		})
+	}
+}
