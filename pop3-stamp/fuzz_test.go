@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"regexp"
@@ -130,5 +131,22 @@ func checkHeard(t *testing.T, lines []string) {
 			t.Errorf("the server heard %q, which answers nothing, in %q", line, lines)
 		}
 		exchange = exchange && response || strings.HasPrefix(line, "AUTH ")
+	}
+}
+
+// TestIndexTerminator: the end is found where it is, with few dots before it and with many.
+func TestIndexTerminator(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 20000 {
+		p := make([]byte, random.IntN(200))
+		for i := range p {
+			p[i] = "\r\n.xxxx"[random.IntN(7)]
+		}
+		if n := random.IntN(len(p) + 1); n%2 == 0 {
+			p = slices.Concat(p[:n], terminator, p[n:])
+		}
+		if got, want := indexTerminator(p), bytes.Index(p, terminator); got != want {
+			t.Fatalf("%d in %q, want %d", got, p, want)
+		}
 	}
 }

@@ -36,7 +36,7 @@ func (e *ending) find(p []byte) (n int, done bool) {
 	if i := bytes.Index(seam, terminator); i >= 0 {
 		return i + len(terminator) - len(e.tail), true
 	}
-	if i := bytes.Index(p, terminator); i >= 0 {
+	if i := indexTerminator(p); i >= 0 {
 		return i + len(terminator), true
 	}
 	last := p
@@ -44,6 +44,27 @@ func (e *ending) find(p []byte) (n int, done bool) {
 		last = seam
 	}
 	return len(p) - min(len(p), unsure(last)), false
+}
+
+// indexTerminator is bytes.Index for the terminator. What is large in mail is base64, in which there is no dot: looking for
+// that takes a tenth of the time that it takes to look at each end of line. Text that has many is looked at as ever.
+func indexTerminator(p []byte) int {
+	const dot, patience = 2, 16 // where it is, and how many are looked at
+	from := 0                   // the terminator does not begin before
+	for range patience {
+		i := bytes.IndexByte(p[min(len(p), from+dot):], '.')
+		if i < 0 {
+			return -1
+		}
+		if from += i; bytes.HasPrefix(p[from:], terminator) {
+			return from
+		}
+		from++
+	}
+	if i := bytes.Index(p[from:], terminator); i >= 0 {
+		return from + i
+	}
+	return -1
 }
 
 // unsure returns how many bytes at the end of p may belong to a loose end.
