@@ -44,13 +44,13 @@ const (
 // backend is a connection to the upstream server.
 type backend struct {
 	target
-	client
-	files    *tls.Config // authorities and our certificate
-	conn     net.Conn
-	r        *bufio.Reader // nil while nothing is in it
-	timeout  time.Duration
-	until    time.Time // when a read ends at the latest
-	greeting string    // text of the greeting, without +OK
+	gone      func() parting // of the client
+	files     *tls.Config    // authorities and our certificate
+	conn      net.Conn
+	r         *bufio.Reader // nil while nothing is in it
+	timeout   time.Duration
+	until     time.Time // when a read ends at the latest
+	apopStamp string    // of the greeting, for APOP; "" without one
 }
 
 // answer is the first line of a reply.
@@ -86,14 +86,14 @@ func (s *settings) connectTo(ctx context.Context, t target, files *tls.Config, c
 	if err != nil {
 		return nil, err
 	}
-	b := &backend{target: t, client: c, files: files, timeout: s.UpstreamTO}
+	b := &backend{target: t, gone: c.gone, files: files, timeout: s.UpstreamTO}
 	b.use(direct(conn))
 	defer func() {
 		if err != nil {
 			_ = b.conn.Close()
 		}
 	}()
-	if err := b.sendProxyHeader(s.UpstreamClient); err != nil {
+	if err := b.sendProxyHeader(s.UpstreamClient, c); err != nil {
 		return nil, err
 	}
 	if t.tls {
@@ -108,13 +108,13 @@ func (s *settings) connectTo(ctx context.Context, t target, files *tls.Config, c
 	if !a.ok {
 		return nil, fmt.Errorf("greeting -ERR %s", a.text)
 	}
-	b.greeting = a.text
+	b.apopStamp = timestamp(a.text)
 	if !t.tls && s.UpstreamTLS != "none" {
 		if err := b.startTLS(ctx, s.UpstreamTLS); err != nil {
 			return nil, err
 		}
 	}
-	return b, b.sendXClient(s.UpstreamClient)
+	return b, b.sendXClient(s.UpstreamClient, c)
 }
 
 func (b *backend) use(conn net.Conn) {

@@ -18,7 +18,7 @@ const (
 
 // sendProxyHeader says who the client is in front of everything else. A client without an address is a
 // connection of our own.
-func (b *backend) sendProxyHeader(how string) error {
+func (b *backend) sendProxyHeader(how string, who client) error {
 	var version byte
 	switch how {
 	case clientByProxy1:
@@ -29,15 +29,15 @@ func (b *backend) sendProxyHeader(how string) error {
 		return nil
 	}
 	var from, to net.Addr
-	if b.addr.IsValid() {
-		local := b.local
-		if local.Addr().Is4() != b.addr.Addr().Is4() { // both must be of one family
+	if who.addr.IsValid() {
+		local := who.local
+		if local.Addr().Is4() != who.addr.Addr().Is4() { // both must be of one family
 			local = netip.AddrPortFrom(netip.IPv6Loopback(), local.Port())
-			if b.addr.Addr().Is4() {
+			if who.addr.Addr().Is4() {
 				local = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), local.Port())
 			}
 		}
-		from, to = tcpAddr(b.addr), tcpAddr(local)
+		from, to = tcpAddr(who.addr), tcpAddr(local)
 	}
 	header, err := proxyproto.HeaderProxyFromAddrs(version, from, to).Format()
 	if err == nil {
@@ -56,11 +56,11 @@ func tcpAddr(a netip.AddrPort) *net.TCPAddr {
 
 // sendXClient says who the client is as Dovecot takes it from those in its login_trusted_networks. Where that
 // fails nobody logs in: the server would take all clients for one.
-func (b *backend) sendXClient(how string) error {
-	if how != clientByXClient || !b.addr.IsValid() {
+func (b *backend) sendXClient(how string, who client) error {
+	if how != clientByXClient || !who.addr.IsValid() {
 		return nil
 	}
-	a, err := b.ask(fmt.Sprintf("XCLIENT ADDR=%s PORT=%d", b.addr.Addr().WithZone(""), b.addr.Port()))
+	a, err := b.ask(fmt.Sprintf("XCLIENT ADDR=%s PORT=%d", who.addr.Addr().WithZone(""), who.addr.Port()))
 	if err == nil && !a.ok {
 		err = fmt.Errorf("-ERR %s", a.text)
 	}

@@ -78,7 +78,7 @@ func TestUpstreamClientUnknown(t *testing.T) {
 	t.Parallel()
 	for how, want := range map[string]string{"proxy1": "PROXY UNKNOWN\r\n", "proxy2": "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00", "xclient": ""} {
 		a, c := net.Pipe()
-		b := &backend{conn: c, timeout: time.Minute, client: client{gone: func() parting { return here }}}
+		b := &backend{conn: c, timeout: time.Minute, gone: func() parting { return here }}
 		b.use(c)
 		got := make(chan string)
 		go func() {
@@ -86,10 +86,10 @@ func TestUpstreamClientUnknown(t *testing.T) {
 			_, _ = all.ReadFrom(a)
 			got <- all.String()
 		}()
-		if err := b.sendProxyHeader(how); err != nil {
+		if err := b.sendProxyHeader(how, client{}); err != nil {
 			t.Errorf("%s: %v", how, err)
 		}
-		if err := b.sendXClient(how); err != nil {
+		if err := b.sendXClient(how, client{}); err != nil {
 			t.Errorf("%s: %v", how, err)
 		}
 		b.close()

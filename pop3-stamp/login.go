@@ -129,7 +129,7 @@ func (s *session) doAPOP(ctx context.Context, arg string) {
 	name, digest, ok := strings.Cut(arg, " ")
 	_, elsewhere := s.conf.choose(name)
 	switch {
-	case !bool(s.conf.APOP) || s.server == nil || timestamp(s.server.greeting) == "":
+	case !bool(s.conf.APOP) || s.server == nil || s.server.apopStamp == "":
 		s.mistake("APOP is not available")
 	case !ok || name == "" || len(digest) != 32 || strings.Trim(strings.ToLower(digest), "0123456789abcdef") != "":
 		s.mistake("syntax: APOP name digest")

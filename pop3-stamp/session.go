@@ -34,7 +34,6 @@ type session struct {
 	tryRead func(fd uintptr) bool // readNow
 	r       *bufio.Reader         // nil while nothing is in it, as w
 	w       *bufio.Writer
-	tls     bool
 
 	client, local netip.AddrPort
 	balancer      netip.Addr // that has said so; not valid if nobody has
@@ -44,14 +43,15 @@ type session struct {
 	chosen        *target   // the server that the user has named; nil for the usual ones
 	agreed        []string  // UTF8 and LANG, as the server has taken them
 	user          string    // given with USER, or of the last login
-	hasUser       bool      // given with USER, and PASS may follow
-	loggedIn      bool
 	loginAt       time.Time
-	stamped       bool // then
 	tries, errors int
 	sent          int64 // bytes of mail and lists
-	over          bool  // the session ends after what is written
 	reason        string
+	tls           bool // flags side by side take a word, and not one each
+	hasUser       bool // user was given with USER, and PASS may follow
+	loggedIn      bool
+	stamped       bool // at loginAt
+	over          bool // the session ends after what is written
 }
 
 func newSession(srv *server, listener string, conn net.Conn) *session {
@@ -349,7 +349,7 @@ func (s *session) greet(ctx context.Context) bool {
 		if !s.connect(ctx) {
 			return false
 		}
-		stampText = timestamp(s.server.greeting)
+		stampText = s.server.apopStamp
 	}
 	s.say("+OK %s POP3 ready%s", s.conf.host, stampText)
 	return true

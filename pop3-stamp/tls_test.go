@@ -308,7 +308,7 @@ func TestTLS_70_NoLoginInClear(t *testing.T) {
 			if !tt.near {
 				ours = elsewhere{ours}
 			}
-			b := &backend{timeout: time.Minute, client: client{gone: func() parting { return here }}}
+			b := &backend{timeout: time.Minute, gone: func() parting { return here }}
 			b.use(ours)
 			server := testenv.Go(t, "the server", func() error {
 				if _, err := bufio.NewReader(theirs).ReadString('\n'); err != nil {

@@ -91,13 +91,13 @@ type Conn struct {
 	raw      syscall.RawConn
 	in       []byte
 	out      [2][]byte
-	n        int // read
-	inErr    error
-	outErr   error
+	n        int           // read
+	inErr    syscall.Errno // 0 for none, as outErr
+	outErr   syscall.Errno
 	tryRead  func(fd uintptr) bool
 	tryWrite func(fd uintptr) bool
-	tryOnce  func(fd uintptr)
-	done     bool // tryOnce is
+	tryOnce  func(fd uintptr) // nil before the first WriteBy
+	done     bool             // tryOnce is
 }
 
 // New wraps nc. ok is false if it has no descriptor of its own.
@@ -112,7 +112,6 @@ func New(nc net.Conn) (c *Conn, ok bool) {
 	}
 	c = &Conn{Conn: nc, raw: raw}
 	c.tryRead, c.tryWrite = c.readNow, c.writeNow // kept, so that a call allocates nothing
-	c.tryOnce = func(fd uintptr) { c.done = c.writeNow(fd) }
 	return c, true
 }
 
@@ -128,7 +127,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	err := c.raw.Read(c.tryRead)
 	c.in = nil
 	if err == nil {
-		err = c.inErr
+		err = failure("read", c.inErr)
 	}
 	if err != nil {
 		return 0, err
@@ -145,13 +144,13 @@ func (c *Conn) readNow(fd uintptr) bool {
 	if errno == syscall.EAGAIN {
 		return false
 	}
-	c.n, c.inErr = n, failure("read", errno)
+	c.n, c.inErr = n, errno
 	return true
 }
 
 // Write implements [net.Conn].
 func (c *Conn) Write(p []byte) (int, error) {
-	c.out, c.outErr = [2][]byte{p, nil}, nil
+	c.out, c.outErr = [2][]byte{p, nil}, 0
 	return c.finish(len(p), c.raw.Write(c.tryWrite))
 }
 
@@ -162,7 +161,10 @@ func (c *Conn) WriteBy(deadline time.Time, a, b []byte) (int, error) {
 	if len(a) == 0 {
 		a, b = b, nil
 	}
-	c.out, c.outErr = [2][]byte{a, b}, nil
+	if c.tryOnce == nil {
+		c.tryOnce = func(fd uintptr) { c.done = c.writeNow(fd) }
+	}
+	c.out, c.outErr = [2][]byte{a, b}, 0
 	err := c.raw.Control(c.tryOnce)
 	if err == nil && !c.done {
 		if err = c.SetWriteDeadline(deadline); err == nil {
@@ -177,7 +179,7 @@ func (c *Conn) finish(total int, err error) (int, error) {
 	left := len(c.out[0]) + len(c.out[1])
 	c.out = [2][]byte{}
 	if err == nil {
-		err = c.outErr
+		err = failure("write", c.outErr)
 	}
 	return total - left, err
 }
@@ -196,7 +198,7 @@ func (c *Conn) writeNow(fd uintptr) bool {
 		case errno == syscall.EAGAIN:
 			return false
 		case errno != 0:
-			c.outErr = failure("write", errno)
+			c.outErr = errno
 			return true
 		}
 		c.written(n)
