@@ -76,6 +76,18 @@ func TestConventionUnitsAreWellFormed(t *testing.T) {
 	}
 }
 
+// TestConventionUnitsAreShutIn: systemd finds each service exposed by 1.5 of 10 at most.
+func TestConventionUnitsAreShutIn(t *testing.T) {
+	t.Parallel()
+	analyze := testenv.Path(t, "check of the systemd units", "systemd-analyze")
+	for _, name := range unitFiles(t, "service") {
+		out, said, status := testenv.Run(t, analyze, "security", "--offline=yes", "--threshold=15", "--no-pager", filepath.Join(testenv.Root(t), "etc/systemd", name))
+		if status != 0 || !strings.Contains(out, "Overall exposure level") {
+			t.Errorf("%s: status %d\n%s%s", name, status, out, said)
+		}
+	}
+}
+
 // TestConventionEveryListenerHasASocketUnit: a socket is of one listener, is required by its service only when it
 // is enabled, and the service comes after it.
 func TestConventionEveryListenerHasASocketUnit(t *testing.T) {
