@@ -200,27 +200,6 @@ func (b *backend) ask(line string) (answer, error) {
 	return a, err
 }
 
-// askPassword gives a name and then, if that was not refused, a password. Together, the server gets both at once, which saves
-// it and us one time of waiting; it must be known to take that, and to keep to one reply for each. A refusal of the name is
-// the answer then, too: what the server says to the password is not read, as who was refused leaves it.
-func (b *backend) askPassword(user, pass string, together bool) (answer, error) {
-	if !together {
-		a, err := b.ask(user)
-		if err != nil || !a.ok {
-			return a, err
-		}
-		return b.ask(pass)
-	}
-	a, err := b.askMore(user + "\r\n" + pass)
-	if err != nil || !a.ok {
-		return a, err
-	}
-	if a, err = b.reply(); err == nil && (a.more || b.buffered() > 0) {
-		err = fmt.Errorf("more than two replies: %w", errProtocol)
-	}
-	return a, err
-}
-
 // askMore is ask for commands whose replies have more lines.
 func (b *backend) askMore(line string) (answer, error) {
 	a, err := b.exchange(line)

@@ -107,14 +107,6 @@ func (s *session) listKept() (lines []string, fresh bool) {
 	return lines, fresh
 }
 
-// pipelines reports whether the server is known, because a client has asked for its list, to take the name and the password
-// of a user at once, RFC 2449, 6.6. One that does not offer USER may be waiting for TLS, and must not get the password behind
-// a name that it is going to refuse.
-func (s *session) pipelines() bool {
-	lines, fresh := s.srv.capabilities.get(s.server.name)
-	return fresh && slices.Contains(lines, "PIPELINING") && slices.Contains(lines, "USER")
-}
-
 // doCapa says what can be asked, RFC 2449, 5: what both the server and we can, and of logins what we do ourselves.
 func (s *session) doCapa(ctx context.Context, arg string) {
 	if arg != "" {

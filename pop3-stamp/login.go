@@ -114,7 +114,11 @@ func (s *session) doPass(ctx context.Context, password string) {
 		return
 	}
 	s.login(ctx, "USER", s.user, func(b *backend) (answer, error) {
-		return b.askPassword("USER "+s.nameThere(), "PASS "+password, s.pipelines())
+		a, err := b.ask("USER " + s.nameThere())
+		if err != nil || !a.ok {
+			return a, err
+		}
+		return b.ask("PASS " + password)
 	})
 }
 

@@ -91,14 +91,10 @@ func (b *bench) pop3Dovecot() error {
 	return nil
 }
 
-// pop3Point measures one load at all rows and compares the last with the others. Before each turn one client asks what the
-// server can, as most do before they log in: ours notes whether that takes USER and PASS at once.
+// pop3Point measures one load at all rows and compares the last with the others.
 func (b *bench) pop3Point(what string, rows []*proxy, l pop3Load) error {
 	rates, cpu := make([][]float64, len(rows)), make([][]float64, len(rows))
 	if err := inTurns(b.rounds, len(rows), func(_, i int) error {
-		if err := askCapabilities(rows[i].port); err != nil {
-			return fmt.Errorf("%s: %s: %w", rows[i].name, what, err)
-		}
 		used := treeCPU(rows[i].pid)
 		rate, err := l.run(rows[i].port)
 		if err != nil {

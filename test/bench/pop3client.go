@@ -122,28 +122,6 @@ func (c *pop3Client) retrieve() error {
 	}
 }
 
-// askCapabilities makes a session that asks for the list of what the server can, and leaves.
-func askCapabilities(port int) error {
-	conn, err := net.DialTimeout("tcp4", address(port), clientPatience)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	c := &pop3Client{conn, bufio.NewReaderSize(conn, 512)}
-	if err := c.reply(); err != nil {
-		return err
-	}
-	if err := c.ask("CAPA"); err != nil {
-		return err
-	}
-	for line := ""; line != ".\r\n"; {
-		if line, err = c.r.ReadString('\n'); err != nil {
-			return fmt.Errorf("CAPA: %w", err)
-		}
-	}
-	return c.ask("QUIT")
-}
-
 // logInMany opens sessions.
 func logInMany(port, n int) ([]*pop3Client, error) {
 	sessions := make([]*pop3Client, n)
