@@ -76,7 +76,7 @@ func TestShareOfOneOrigin(t *testing.T) {
 	visit("2001:db8::2", true)
 	visit("2001:db8::3", false) // of the same /64
 	visit("2001:db8:0:1::1", true)
-	if last.Close() != nil || last.Close() != nil { // which counts once
+	if first, again := last.Close(), last.Close(); first != nil || again != nil { // which counts once
 		t.Error("not closed")
 	}
 	for i := range 4 {
