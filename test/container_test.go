@@ -45,8 +45,10 @@ func TestContainer(t *testing.T) {
 	port := testenv.FreePort(t)
 	pool := testenv.Start(t, c.command("", "/usr/sbin/multiplexor", "--foreground"))
 	t.Cleanup(pool.Kill) // unshare ignores SIGTERM
+	pool.WaitOutput("msg=ready")
 	proxy := testenv.Start(t, c.command("SMTP_PROXY_LOCAL_DOMAINS=example.org", "/usr/sbin/smtp-proxy", "--maxloadavg", "0",
 		"--smtp", fmt.Sprintf("inet:%d", port), "--metrics", fmt.Sprintf("inet:%d", testenv.FreePort(t)), "--upstream", "smtp://"+backend.Addr))
+	t.Cleanup(proxy.Kill)
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	proxy.WaitOutput("msg=ready")
 	sendAs(t, address, "", "a@client.example", "b@example.org")

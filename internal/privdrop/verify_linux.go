@@ -28,22 +28,45 @@ const (
 // builds with cgo) does not change its ids any more.
 const endWait = time.Second
 
+// errNotAll says that a list of the threads had not all of them: the kernel ends it where a thread ends meanwhile.
+var errNotAll = errors.New("not all threads could be looked at")
+
+// allWait bounds the wait for a list of all threads.
+const allWait = time.Minute
+
 // verifyThreads looks at the ids of each thread, and that it has none of the
 // forbidden capabilities. A thread that differs has a moment to end.
 func verifyThreads(a Account, forbidden uint64) error {
-	for deadline := time.Now().Add(endWait); ; time.Sleep(endWait / 100) {
+	for began := time.Now(); ; time.Sleep(endWait / 100) {
+		limit := endWait
 		err := lookAtThreads(a, forbidden)
-		if err == nil || time.Now().After(deadline) {
+		if errors.Is(err, errNotAll) {
+			limit = allWait
+		}
+		if err == nil || time.Since(began) > limit {
 			return err
 		}
 	}
 }
 
+// threads returns how many there are.
+func threads() (int, error) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, err
+	}
+	_, text, _ := bytes.Cut(status, []byte("\nThreads:"))
+	text, _, _ = bytes.Cut(text, []byte("\n"))
+	return strconv.Atoi(string(bytes.TrimSpace(text)))
+}
+
 // lookAtThreads looks at each thread once. A thread that starts while it reads
 // has the ids of the one that started it.
 func lookAtThreads(a Account, forbidden uint64) error {
-	entries, err := os.ReadDir(tasks)
-	if err != nil {
+	before, err := threads()
+	entries, listErr := os.ReadDir(tasks)
+	after, afterErr := threads()
+	if err := errors.Join(err, listErr, afterErr); err != nil {
 		return fmt.Errorf("look at all threads: %w", err)
 	}
 	seen := 0
@@ -60,8 +83,8 @@ func lookAtThreads(a Account, forbidden uint64) error {
 		}
 		seen++
 	}
-	if seen == 0 {
-		return errors.New("no thread could be looked at")
+	if all := max(before, after); seen == 0 || len(entries) < all {
+		return fmt.Errorf("%w: %d of %d were listed, and %d still there", errNotAll, len(entries), all, seen)
 	}
 	return nil
 }
