@@ -279,12 +279,21 @@ func TestTakeOverTwice(t *testing.T) {
 		}
 		d.T = t
 		d.start()
+		kept := greetedAt(t, d.address)
 		d.p.Stop(syscall.SIGUSR2)
 		d.p.WaitOutput("is to take over")
 		d.p.Stop(syscall.SIGUSR2)
+		second, err := strconv.Atoi(strings.TrimPrefix(d.manager.Wait(`MAINPID=\d+`), "MAINPID="))
+		if err != nil {
+			t.Fatal(err)
+		}
 		d.manager.Wait(`MAINPID=\d+`)
-		d.manager.Wait(`MAINPID=\d+`)
+		testenv.Eventually(t, "the second process has ended", func() bool { return syscall.Kill(second, 0) == syscall.ESRCH })
 		greetedAt(t, d.address).quit()
+		kept.quit()
+		if d.p.Wait(); strings.Contains(d.p.Output(), "had taken over has ended") {
+			t.Errorf("the first process takes the second, which was replaced, for one that has failed:\n%s", d.p.Output())
+		}
 	}
 }
 

@@ -34,9 +34,9 @@ func (l *instance) upgraded() bool {
 	return err == nil && l.file != nil && !(os.SameFile(now, l.file) && now.ModTime().Equal(l.file.ModTime()))
 }
 
-// tell is Env.Tell, if the program has set it.
+// tell is Env.Tell, if the program has set it, which it does before it is ready.
 func (l *instance) tell(text string) {
-	if l.env.Tell != nil {
+	if l.state.n.Load() != starting && l.env.Tell != nil {
 		l.env.Tell(text)
 	}
 }
@@ -118,7 +118,7 @@ func (p *Program) haveReloaded(stderr io.Writer) (later []string, err error) {
 		return nil, fmt.Errorf("not reloaded, as the outcome could not be heard: events at %s: %w", socket, err)
 	}
 	common := p.Settings.common()
-	after := func(signal syscall.Signal) (string, error) {
+	after := func(signal syscall.Signal, failure string) (string, error) {
 		if err := syscall.Kill(common.Reload, signal); err != nil {
 			return "", fmt.Errorf("signal to process %d: %w", common.Reload, err)
 		}
@@ -126,12 +126,12 @@ func (p *Program) haveReloaded(stderr io.Writer) (later []string, err error) {
 		if err != nil {
 			return "", fmt.Errorf("outcome of the reload: events at %s: %w", socket, err)
 		}
-		if failure, failed := strings.CutPrefix(text, reloadFailed); failed {
-			return "", fmt.Errorf("settings are not reloaded: %s", failure)
+		if why, failed := strings.CutPrefix(text, reloadFailed); failed {
+			return "", fmt.Errorf("%s: %s", failure, why)
 		}
 		return text, nil
 	}
-	text, err := after(syscall.SIGHUP)
+	text, err := after(syscall.SIGHUP, "settings are not reloaded")
 	if names, ok := strings.CutPrefix(text, reloadRestart); ok {
 		later = strings.Fields(names)
 	}
@@ -139,7 +139,7 @@ func (p *Program) haveReloaded(stderr io.Writer) (later []string, err error) {
 	if err != nil || !common.TakeOver || len(stay) == len(later) {
 		return later, err
 	}
-	if text, err = after(syscall.SIGUSR2); err != nil {
+	if text, err = after(syscall.SIGUSR2, "reloaded, but for "+strings.Join(later, " ")); err != nil {
 		return nil, err
 	}
 	fmt.Fprintf(stderr, "%s: process %s has taken over, for: %s\n", p.Name, strings.TrimPrefix(text, reloadReplaced), strings.Join(later, " "))

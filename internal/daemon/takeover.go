@@ -174,8 +174,7 @@ func (s *serving) takeOver() {
 		s.next.again = true
 		return
 	case s.state.n.Load() != ready:
-		s.env.Log.Warn("no take-over: not ready yet, or about to end")
-		s.tell(reloadFailed + "no take-over: not ready yet, or about to end")
+		s.noTakeOver(errors.New("not ready yet, or about to end"))
 		return
 	}
 	next, err := s.startSuccessor()
@@ -193,7 +192,10 @@ func (s *serving) takenOver(err error) {
 	next := s.next
 	s.next = nil
 	defer func() { _ = next.conn.Close() }()
-	if err != nil || s.signaled {
+	if err == nil && s.signaled {
+		err = errors.New("about to end")
+	}
+	if err != nil {
 		s.noTakeOver(err)
 		return
 	}
@@ -216,7 +218,7 @@ func (s *serving) takenOver(err error) {
 	s.tell(reloadReplaced + strconv.Itoa(next.process.Pid))
 	s.env.Log.Info("another process has taken over; sessions go on until they end", "pid", next.process.Pid)
 	go func() {
-		if state, err := next.process.Wait(); err == nil {
+		if state, err := next.process.Wait(); err == nil && !state.Success() { // else another one has taken over from it
 			s.env.Log.Error("the process that had taken over has ended, and so does this one", "pid", next.process.Pid, "state", state.String())
 			s.cancel(nil) // for the service manager to start another
 		}

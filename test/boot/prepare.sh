@@ -17,12 +17,16 @@ cannot() {
 
 if [ "${2:-}" != inside ]; then
 	[ "$(id -u)" -eq 0 ] || cannot 'needs root'
+	# What is there may have been laid there by anybody; it would be run as root.
+	for name in "$tree" "$tree.lock" "$tree.log"; do
+		[ ! -L "$name" ] && { [ ! -e "$name" ] || [ "$(stat -c %u "$name")" -eq 0 ]; } || cannot "$name is not root's"
+	done
+	exec 9>"$tree.lock"
+	flock 9
 	arch=$(go env GOHOSTARCH)
 	CGO_ENABLED=0 go build -modfile=etc/packages/go.mod -o bin/packages/nfpm github.com/goreleaser/nfpm/v2/cmd/nfpm || cannot 'nfpm cannot be built'
 	make -s build
 	KINDS=deb etc/packages/build "$(make -s version)" "$arch"
-	exec 9>"$tree.lock"
-	flock 9
 	[ "$(cat "$tree/.complete" 2>/dev/null)" != "$kind" ] || exit 0
 	command -v debootstrap >/dev/null || { apt-get update -q && apt-get install -qq -y --no-install-recommends debootstrap; } >/dev/null 2>&1 ||
 		cannot 'debootstrap cannot be installed'
@@ -37,7 +41,7 @@ fetch() {
 	"$@" >>"$tree.log" 2>&1 || { tail -n 3 "$tree.log"; cannot "$1 has failed: see $tree.log"; }
 }
 rm -rf --one-file-system "$tree"
-mkdir -p "$tree"
+mkdir "$tree"
 : >"$tree.log"
 fetch debootstrap --variant=minbase --include=dbus,dovecot-pop3d,haproxy,iproute2,libnet-dns-perl,mimedefang,netcat-openbsd,perl-openssl-defaults,postfix,procps,systemd,systemd-sysv \
 	bookworm "$tree" "${mirror:-http://deb.debian.org/debian}"
