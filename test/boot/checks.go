@@ -22,6 +22,7 @@ var checks = []check{
 	{"behind-postfix", setup{section: "BEHIND POSTFIX, BEFORE ITS QUEUE", before: withPostfix, passes: filtered, holder: "master"}.play},
 	{"behind-postfix-after-queue", setup{section: "BEHIND POSTFIX, AFTER ITS QUEUE", before: withPostfix, passes: filtered, holder: "master"}.play},
 	{"with-mimedefang", withMIMEDefang},
+	{"with-scanners", scanners},
 	{"pop-before-smtp", setup{section: "POP BEFORE SMTP", before: withDovecot, passes: popBeforeSMTP}.play},
 	{"behind-haproxy", behindHAProxy},
 	{"certbot", certbot},

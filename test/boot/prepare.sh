@@ -47,10 +47,10 @@ fetch debootstrap --variant=minbase --include=dbus,dovecot-pop3d,haproxy,iproute
 	bookworm "$tree" "${mirror:-http://deb.debian.org/debian}"
 # debootstrap may leave one that starts nothing.
 [ ! -e "$tree/usr/sbin/start-stop-daemon.REAL" ] || mv "$tree/usr/sbin/start-stop-daemon.REAL" "$tree/usr/sbin/start-stop-daemon"
-# Servers that take the place of Postfix in a check, which has no network.
+# What is installed in a check, which has no network: servers that take the place of Postfix, and scanners.
 cp /etc/resolv.conf "$tree/etc/resolv.conf"
-for package in exim4-daemon-light opensmtpd; do
-	fetch chroot "$tree" apt-get install -qq -y --no-install-recommends --download-only $package
+for packages in exim4-daemon-light opensmtpd 'clamav-daemon rspamd spamd'; do
+	fetch chroot "$tree" apt-get install -qq -y --no-install-recommends --download-only $packages
 done
 # Packages are there for a check to start. Nobody sits at the console, and nothing is to be fetched. What is slow has not failed.
 systemctl --root="$tree" --quiet disable haproxy postfix dovecot dovecot.socket mimedefang mimedefang-multiplexor

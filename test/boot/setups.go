@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // What the sections take for granted, beside a user who gets mail.
@@ -14,7 +15,15 @@ const (
 	withExim  = "DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-download exim4-daemon-light >/dev/null 2>&1; systemctl enable exim4 2>&1\n" +
 		"sed -i \"s/^dc_other_hostnames=.*/dc_other_hostnames='example.org'/\" /etc/exim4/update-exim4.conf.conf"
 	withOpenSMTPD = "DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-download opensmtpd >/dev/null 2>&1; systemctl enable opensmtpd 2>&1"
-	withDovecot   = withPostfix + "\nsystemctl enable dovecot 2>&1; echo kate:secret | chpasswd; echo 'mail_location = mbox:~/mail:INBOX=/var/mail/%u' >/etc/dovecot/conf.d/99-boxes.conf; mkdir -p /home/kate/mail; chown kate /home/kate/mail"
+	// A signature of our own, as there are no others without a network; nothing is looked up there either.
+	withScanners = `DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-download clamav-daemon rspamd spamd >/dev/null 2>&1
+mkdir -p /etc/systemd/system/clamav-daemon.service.d /etc/systemd/system/clamav-daemon.socket.d
+printf '[Unit]\nConditionPathExistsGlob=\n' | tee /etc/systemd/system/clamav-daemon.service.d/own.conf >/etc/systemd/system/clamav-daemon.socket.d/own.conf
+echo "Postern.Test:0:*:$(printf POSTERN-VIRUS | od -An -tx1 | tr -d ' \n')" >/var/lib/clamav/own.ndb; chown clamav /var/lib/clamav/own.ndb
+echo 'dns { nameserver = "127.0.0.1"; timeout = 0.1s; retransmits = 1; }' >/etc/rspamd/override.d/options.inc
+echo 'dns_available no' >>/etc/spamassassin/local.cf
+systemctl daemon-reload; systemctl stop clamav-freshclam; systemctl enable --now clamav-daemon rspamd spamd 2>&1`
+	withDovecot = withPostfix + "\nsystemctl enable dovecot 2>&1; echo kate:secret | chpasswd; echo 'mail_location = mbox:~/mail:INBOX=/var/mail/%u' >/etc/dovecot/conf.d/99-boxes.conf; mkdir -p /home/kate/mail; chown kate /home/kate/mail"
 )
 
 // setup is a section of postern-setups(7), played as it stands there.
@@ -65,6 +74,35 @@ func (m *machine) follow(s setup) error {
 		"grep -q ^maxloadavg /etc/postern/smtp-proxy.conf || echo maxloadavg 0 >>/etc/postern/smtp-proxy.conf; systemctl reload smtp-proxy\n"
 	_, err = m.run("exec 2>&1\n" + script)
 	return err
+}
+
+// scanners look at the mail: what they find nothing in passes, and what one of them knows does not.
+func scanners(m *machine) error {
+	if err := m.follow(setup{section: "IN FRONT OF POSTFIX", before: withPostfix}); err != nil {
+		return err
+	}
+	return setup{section: "WITH CLAMD, RSPAMD AND SPAMD", before: withScanners, passes: func(m *machine, word string) error {
+		// Spam has less of a header.
+		message := "To: kate@example.org\r\nDate: " + time.Now().Format(time.RFC1123Z) + "\r\nMessage-ID: <" + word + "@client.example>\r\nSubject: "
+		if err := until("mail to be taken", func() error { return m.send(message + word) }); err != nil {
+			return err
+		}
+		if err := until("mail in the box", func() error {
+			mail, err := m.run("cat /var/mail/kate")
+			for _, text := range []string{"Subject: " + word, "clamd=clean", "rspamd=", "spamd="} {
+				if err == nil && !strings.Contains(mail, text) {
+					err = fmt.Errorf("no %q in\n%s", text, mail)
+				}
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+		if err := m.send(message + "POSTERN-VIRUS"); err == nil || !strings.Contains(err.Error(), "554 5.7.1") {
+			return fmt.Errorf("a message that clamd knows: %v", err)
+		}
+		return nil
+	}}.play(m)
 }
 
 // withMIMEDefang: the filter of the package mimedefang looks at the mail, in front of Postfix.

@@ -34,7 +34,7 @@ func authorsOf(from iter.Seq[string]) (a authors) {
 			a.tooMany = true
 			break
 		}
-		list, err := addressParser.ParseList(value)
+		list, err := addressParser.ParseList(strings.ToValidUTF8(value, string(unicode.ReplacementChar))) // names come in any charset
 		if err != nil {
 			a.mentioned(value)
 			continue

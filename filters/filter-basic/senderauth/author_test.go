@@ -126,7 +126,7 @@ func TestOrdinaryAuthors(t *testing.T) {
 	for _, from := range []string{
 		"a@bank.test", "<a@bank.test>", "Anna <a@bank.test>", "\"Smith, Anna\" <a@bank.test>", "Anna B. Smith <a@bank.test>", "a@bank.test (Anna)",
 		"Smith, Anna <a@bank.test>", "Anna [ext] <a@bank.test>", "Bank: Anna <a@bank.test>", "Anna @ Bank <a@bank.test>", "a@bank.test <a@bank.test>", "'a@bank.test' <a@bank.test>",
-		"\"a@bank.test\" <a@bank.test>", "\"b@shop.test via list\" <a@bank.test>", "\"'Bob <b@shop.test>' via list\" <a@bank.test>", "=?utf-8?q?b=40shop=2Etest?= <a@bank.test>",
+		"\"a@bank.test\" <a@bank.test>", "\"b@shop.test via list\" <a@bank.test>", "\"'Bob <b@shop.test>' via list\" <a@bank.test>", "\"J\xf6rg <b@shop.test>\" <a@bank.test>", "=?utf-8?q?b=40shop=2Etest?= <a@bank.test>",
 		"=?UTF-8?B?w4RubmE=?= <a@bank.test>", "=?iso-2022-jp?B?GyRCSXQbKEI=?= <a@bank.test>", "=?windows-1251?Q?=C0=ED=ED=E0?= <a@bank.test>", "\"=?utf-8?q?=C3=84nna?=\" <a@bank.test>",
 		"\u00c4nna <a@bank.test>", "\xc4nna <a@bank.test>", "Anna<a@bank.test>", "<a@bank.test> (Anna)", "Anna <a@bank.test>,", "Anna <a@bank.test>;", "Anna <a@bank.test> ",
 		"a@bank.test, b@bank.test", "Anna\n <a@bank.test>", "a..b@bank.test", "a.@bank.test", "<a@bank.test", "a@bank.test>", "Anna <<a@bank.test>>", "Anna <a@BANK.test.>",
