@@ -29,6 +29,7 @@ var checks = []check{
 	{"exec-sendmail", execSendmail},
 	{"make-install", makeInstall},
 	{"wrong-settings", wrongSettings},
+	{"broken-workers", brokenWorkers},
 	{"quarantine", quarantine},
 	{"reload", reloads},
 	{"sockets-alone", socketsAlone},

@@ -116,6 +116,32 @@ func restarts(m *machine) error {
 	return nil
 }
 
+// brokenWorkers: workers that come to nothing are no workers to anybody, and their last words are where one looks.
+func brokenWorkers(m *machine) error {
+	const words = "no module named Filter"
+	if err := m.write("/usr/local/bin/broken", "#!/bin/sh\necho '"+words+"' >&2\nexit 3\n", 0o755); err != nil {
+		return err
+	}
+	if _, err := m.run("sed -i 's|^worker .*|worker /usr/local/bin/broken|' /etc/postern/multiplexor.conf; systemctl start multiplexor"); err != nil {
+		return err
+	}
+	for _, look := range []string{"journalctl -b --no-pager -u multiplexor", "mx-ctrl status", "systemctl show -P StatusText multiplexor", "notify-cat --once"} {
+		if err := until("the last words of a worker", func() error {
+			out, err := m.run(look)
+			if err == nil && !strings.Contains(out, words) {
+				err = fmt.Errorf("%s says\n%s", look, out)
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	if out, err := m.run("notify-wait --timeout 1s 'working>=1'; [ $? -eq 124 ]"); err != nil {
+		return fmt.Errorf("notify-wait has not waited for a worker in vain: %s", out)
+	}
+	return nil
+}
+
 // sending is what became of the messages of a client.
 type sending struct {
 	accepted int
