@@ -43,10 +43,10 @@ VERSION ?= $(shell v=$$(git describe --tags --match 'v[0-9]*' 2>/dev/null) || v=
 # Flags and parts of the benchmark, such as BENCH='-quick smtp'; all by default.
 BENCH ?=
 
-# Checks of the boot test, such as BOOT='upgrade|removal', how many at a time, and where it keeps its Debian.
+# Checks of the boot test, such as BOOT='upgrade|removal', how many at a time, and where it keeps its Debian instead of /var/tmp/postern-boot-tree.
 BOOT ?= .*
 JOBS ?= 4
-TREE ?= /var/tmp/postern-boot-tree
+TREE ?=
 
 DAEMONS  = smtp-proxy multiplexor pop3-stamp postern-board
 TOOLS    = notify-cat notify-exec notify-wait

@@ -33,8 +33,6 @@ export GORACE="${GORACE:-atexit_sleep_ms=20}"
 # Far above what the slowest machine needs: what hangs is found by the tests
 # themselves, which say what they wait for.
 LIMIT=30m
-# Where the boot test keeps its Debian.
-export POSTERN_BOOT_TREE="${POSTERN_BOOT_TREE:-/var/tmp/postern-boot-tree}"
 PACKAGES=${PACKAGES:-./...}
 TESTFLAGS=${TESTFLAGS:-}
 
@@ -67,8 +65,8 @@ can_race() {
 	echo 'int main(void) { return 0; }' | "$(go env CC)" -x c -o "$tmp/cc" - 2>/dev/null
 }
 
-# stage NAME COMMAND... tells what a check has to say when it has ended. Of these lines the report knows "FAILED: NAME"
-# and "Note: TEXT".
+# stage NAME COMMAND... tells what a check has to say when it has ended. Of these lines the report knows "FAILED: NAME",
+# "Note: TEXT", and the one with which they end.
 stage() {
 	name=$1
 	shift
@@ -94,6 +92,7 @@ checks() {
 	stage 'types on freebsd/amd64' "$tmp/types" freebsd/amd64 $(cat test/portable)
 	stage staticcheck shared go tool -modfile=test/tools/go.mod staticcheck $PACKAGES
 	stage 'govulncheck: known vulnerabilities in modules' vulnerabilities
+	echo 'check: all have ended'
 }
 
 # covered prints how many of the statements of each package were run, by tests of any package.
@@ -155,6 +154,9 @@ if [ "$what" = check ]; then
 else
 	shared go build -buildvcs=false -o "$tmp/bin/" $(go list ./... | grep -v '/test\>') || set -- -failed 'build the programs'
 fi
+case $what in
+check | all) set -- "$@" -checks ;;
+esac
 case $what in
 check | all) checks ;;
 esac | tests "$@"

@@ -118,8 +118,12 @@ func (s *site) install() error {
 	if err := m.bring(); err != nil {
 		return err
 	}
-	if err := m.boot(); err != nil {
-		return fmt.Errorf("%w: %w: %s", errImpossible, err, strings.TrimSpace(m.said.String()))
+	err = m.boot()
+	if errors.As(err, &final{}) { // plain Debian has ended at once; one that goes on, and comes to nothing, is a failure
+		err = fmt.Errorf("%w: %w: %s", errImpossible, err, strings.TrimSpace(m.said.String()))
+	}
+	if err != nil {
+		return err
 	}
 	if _, err := m.run("dpkg -i " + thePackage + " 2>&1"); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"os/exec"
@@ -14,14 +15,14 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
+// usualTree is where the Debian tree is made, once for all runs.
+const usualTree = "/var/tmp/postern-boot-tree"
+
 // TestBoot plays each check on a machine of its own, once prepare.sh has made the package and the Debian tree.
 func TestBoot(t *testing.T) {
 	t.Parallel()
 	testenv.NotQuick(t, "needs root and some minutes")
-	tree := os.Getenv("POSTERN_BOOT_TREE")
-	if tree == "" {
-		t.Skip("quick run: POSTERN_BOOT_TREE does not say where a Debian tree is to be")
-	}
+	tree := cmp.Or(os.Getenv("POSTERN_BOOT_TREE"), usualTree)
 	if err := prepare(tree); errors.Is(err, errImpossible) {
 		testenv.Impossible(t, err.Error())
 	} else if err != nil {

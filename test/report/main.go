@@ -3,11 +3,11 @@
 // failed; then the slowest tests, a table of what the run left out, and as the
 // last lines go test's own summary of each package.
 //
-//	stages | report [-packages N] [-failures FILE] [-left-out WHAT:WHY]... [-failed STAGE]... go test -json ./...
+//	stages | report [-checks] [-packages N] [-failures FILE] [-left-out WHAT:WHY]... [-failed STAGE]... go test -json ./...
 //
 // What stages that run beside the tests write is shown as it comes. Their lines
 // "FAILED: STAGE", and "Note: TEXT", which is no failure, not even under CI=true,
-// are told at the end.
+// are told at the end. With -checks they must say that all have ended.
 //
 // It exits 1 if a test, a package or a stage failed, or if anything was left out
 // under CI=true. A test that a quick run leaves to the full one is not left out.
@@ -31,6 +31,7 @@ func main() {
 	var leftOut, failed list
 	flag.Var(&leftOut, "left-out", "an earlier stage that was left out, `WHAT:WHY`")
 	flag.Var(&failed, "failed", "an earlier `STAGE` that failed")
+	checks := flag.Bool("checks", false, "there are checks beside the tests")
 	packages := flag.Int("packages", 0, "how many packages there are")
 	failures := flag.String("failures", "", "a `FILE` to append a line to for each test that failed")
 	flag.Parse()
@@ -55,6 +56,9 @@ func main() {
 	}
 	s := <-beside
 	r.failedStages, r.notes = append(r.failedStages, s.failed...), s.notes
+	if *checks && !s.ended {
+		r.failedStages = append(r.failedStages, "checks: they were broken off")
+	}
 	if err := r.note(*failures); err != nil {
 		r.failedStages = append(r.failedStages, err.Error())
 	}

@@ -138,6 +138,11 @@ func TestStagesBeside(t *testing.T) {
 	if shown.String() != text || !slices.Equal(s.failed, []string{"go vet"}) || !slices.Equal(s.notes, []string{"could not look"}) {
 		t.Errorf("failed %q, notes %q, shown\n%s", s.failed, s.notes, &shown)
 	}
+	for more, ended := range map[string]bool{"": false, "\n" + lastStage: true, "\n" + lastStage + "\n": true} {
+		if s := readStages(strings.NewReader(text+more), io.Discard); s.ended != ended {
+			t.Errorf("behind %q all have ended: %v", more, s.ended)
+		}
+	}
 }
 
 func TestNoTestsAtAllIsAFailure(t *testing.T) {
