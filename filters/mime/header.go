@@ -259,7 +259,8 @@ func lateEncodings(b []byte) (values []string, ends []int) {
 	return values, ends
 }
 
-// firstFields is how many lines of what may be a header are looked at for the first field that matters.
+// firstFields is how many lines of what may be a header are looked at for the first field that matters. With more, one is
+// taken to follow.
 const firstFields = 50
 
 // beginsWithField reports whether a text begins, behind empty lines, with fields of which one matters; at is where they
@@ -277,8 +278,11 @@ func beginsWithField(b []byte) (at int, ok bool) {
 
 // fieldThatMatters reports whether there is one in the first lines of a text, all of which are of fields.
 func fieldThatMatters(b []byte) bool {
-	for pos, n := 0, 0; pos < len(b) && n < firstFields; n++ {
+	for pos, n := 0, 0; pos < len(b); n++ {
 		line, next := lineAt(b, pos)
+		if n == firstFields {
+			return true
+		}
 		if folded := n > 0 && len(line) > 0 && (line[0] == ' ' || line[0] == '\t'); !folded {
 			name, colon := fieldName(line)
 			if colon < 0 {

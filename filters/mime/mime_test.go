@@ -205,6 +205,7 @@ func TestNames(t *testing.T) {
 		{"percent escapes", disposition(`; filename="evil%2Eexe"`)},
 		{"spaces", disposition(`; filename=my evil.exe`)},
 		{"name of the type", part("Content-Type: application/x; name=evil.exe")},
+		{"field behind an empty line and many other fields", mixed("\n" + strings.Repeat("A: b\n c: d\n", firstFields) + "Content-Type: application/x; name=evil.exe\n\nx\n")},
 		{"field behind an empty line and another field", mixed("\nA: b\n c: d\nContent-Type: application/x; name=evil.exe\n\nx\n")},
 		{"uuencoded", "Subject: x\n\nhello\nbegin 644 evil.exe\n" + uuencoded(secret) + "\nend\n"},
 		{"uuencoded, second", "Subject: x\n\nbegin 644 a.txt\n" + uuencoded("a") + "\nend\nbegin 644 evil.exe\n" + uuencoded(secret) + "\nend\n"},
