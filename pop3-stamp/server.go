@@ -125,7 +125,7 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 	srv.wg.Go(func() { srv.sweep(ctx) })
 	srv.wg.Go(func() { srv.watch(ctx) })
 	srv.watchLocks(env)
-	env.Tell = srv.hub.Reread
+	env.Tell = srv.hub.Reloaded
 	env.Ready()
 	err := srv.mind(ctx, env, failed)
 	_ = env.Listeners.CloseBound()

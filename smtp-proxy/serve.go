@@ -246,7 +246,7 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 	}
 	srv.start(ctx)
 	srv.watchLocks(env)
-	env.Tell = srv.hub.Reread
+	env.Tell = srv.hub.Reloaded
 	env.Ready()
 	p.mind(ctx, env, srv)
 	srv.refuse()

@@ -2,25 +2,11 @@ package test
 
 import (
 	"maps"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-
-	"postern/internal/testenv"
 )
-
-// readFile returns the text of a file of the tree.
-func readFile(t *testing.T, name string) string {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(testenv.Root(t), name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
 
 // quoted returns the first group of each match, in order of the alphabet and each once.
 func quoted(expression, text string) []string {
@@ -46,7 +32,7 @@ func between(t *testing.T, text, from, to string) string {
 // by the board.
 func TestConventionGates(t *testing.T) {
 	t.Parallel()
-	here, below := readFile(t, "smtp-proxy/gates.go"), readFile(t, "smtp-proxy/gate/gate.go")
+	here, below := readTree(t, "smtp-proxy/gates.go"), readTree(t, "smtp-proxy/gate/gate.go")
 	const constant = `(?m)^\t((?:gate|Name)[A-Z]\w*) += "[a-z-]+"$`
 	var declared []string
 	for _, name := range append(quoted(constant, here), quoted(constant, below)...) {
@@ -58,10 +44,10 @@ func TestConventionGates(t *testing.T) {
 	}
 	const value = `(?m)^\t(?:gate|Name)[A-Z]\w* += "([a-z-]+)"$`
 	names := quoted(value, here+below)
-	if meant := quoted(`(?m)^\t"([a-z-]+)":`, between(t, readFile(t, "board/postern-board/meanings.go"), "var meanings = ", "\n}")); !slices.Equal(names, meant) {
+	if meant := quoted(`(?m)^\t"([a-z-]+)":`, between(t, readTree(t, "board/postern-board/meanings.go"), "var meanings = ", "\n}")); !slices.Equal(names, meant) {
 		t.Errorf("names of gates\n%v, and those the board has a meaning for\n%v", names, meant)
 	}
-	page := between(t, readFile(t, "man/smtp-proxy.8"), "The name is that in the log and in the metrics.", "\n.El")
+	page := between(t, readTree(t, "man/smtp-proxy.8"), "The name is that in the log and in the metrics.", "\n.El")
 	var explained []string
 	for _, item := range quoted(`(?m)^\.It Cm (.*)$`, page) {
 		explained = append(explained, strings.Split(item, " , ")...)
@@ -77,13 +63,13 @@ func TestConventionEventsAreCarried(t *testing.T) {
 	t.Parallel()
 	letters := map[string]string{}
 	const letter = `(?m)^\t(Letter\w+) += '([A-Z])'`
-	for _, m := range regexp.MustCompile(letter).FindAllStringSubmatch(readFile(t, "internal/notify/letters.go"), -1) {
+	for _, m := range regexp.MustCompile(letter).FindAllStringSubmatch(readTree(t, "internal/notify/letters.go"), -1) {
 		letters[m[1]] = m[2]
 	}
 	texts := map[string]string{} // of each daemon
 	for _, file := range sources(t) {
 		if daemon, _, _ := strings.Cut(file.pkg, "/"); !file.test {
-			texts[daemon] += readFile(t, file.name)
+			texts[daemon] += readTree(t, file.name)
 		}
 	}
 	for _, daemon := range []string{"smtp-proxy", "pop3-stamp", "multiplexor"} {

@@ -106,7 +106,7 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 			servers.Go(func() { srv.listen(ctx, web, name, l, failed) })
 		}
 	}
-	env.Tell = srv.hub.Reread
+	env.Tell = srv.hub.Reloaded
 	env.Ready()
 	err := srv.mind(ctx, env, failed)
 	close(srv.ending)

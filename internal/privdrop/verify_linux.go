@@ -55,9 +55,7 @@ func threads() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	_, text, _ := bytes.Cut(status, []byte("\nThreads:"))
-	text, _, _ = bytes.Cut(text, []byte("\n"))
-	return strconv.Atoi(string(bytes.TrimSpace(text)))
+	return strconv.Atoi(statusFields(status)["Threads"])
 }
 
 // lookAtThreads looks at each thread once. A thread that starts while it reads
@@ -89,14 +87,20 @@ func lookAtThreads(a Account, forbidden uint64) error {
 	return nil
 }
 
-// verifyStatus holds a thread's status file against the account.
-func verifyStatus(data []byte, a Account, forbidden uint64) error {
+// statusFields takes a status file apart. proc(5)
+func statusFields(data []byte) map[string]string {
 	fields := make(map[string]string)
 	for line := range bytes.Lines(data) {
 		if key, value, ok := strings.Cut(string(line), ":"); ok {
 			fields[key] = strings.TrimSpace(value)
 		}
 	}
+	return fields
+}
+
+// verifyStatus holds a thread's status file against the account.
+func verifyStatus(data []byte, a Account, forbidden uint64) error {
+	fields := statusFields(data)
 	if err := verifyIDs("user", fields["Uid"], a.UID); err != nil {
 		return err
 	}

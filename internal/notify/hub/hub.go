@@ -83,8 +83,8 @@ func New(opt Options) *Hub {
 	}
 }
 
-// Reread publishes what became of a reload.
-func (h *Hub) Reread(text string) {
+// Reloaded publishes what became of a reload of settings.
+func (h *Hub) Reloaded(text string) {
 	h.Publish(notify.Message{Letter: notify.LetterReread, Text: text})
 }
 
