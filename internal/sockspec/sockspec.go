@@ -82,7 +82,11 @@ func unixSpec(s, path string) (Spec, error) {
 }
 
 func portSpec(s, network, host, port string) (Spec, error) {
-	if err := checkPort(port, 1); err != nil {
+	err := checkPort(port, 1)
+	switch {
+	case err != nil && strings.Contains(port, ":"):
+		return Spec{}, fmt.Errorf("socket specification %q: write tcp:%s for a host and its port", s, port)
+	case err != nil:
 		return Spec{}, fmt.Errorf("socket specification %q: %w", s, err)
 	}
 	return Spec{network, net.JoinHostPort(host, port)}, nil

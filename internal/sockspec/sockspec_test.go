@@ -70,6 +70,8 @@ func TestParseErrors(t *testing.T) {
 		{"inet:+25", "invalid port"},
 		{"inet:025", "invalid port"},
 		{"inet:smtp", "invalid port"},
+		{"inet:127.0.0.1:25", "write tcp:127.0.0.1:25 for"},
+		{"inet_any:[::1]:25", "write tcp:[::1]:25 for"},
 		{"inet:99999999999999999999", "invalid port"},
 		{"tcp:25", "want tcp:HOST:PORT"},
 		{"tcp:::1:25", "want tcp:HOST:PORT"},
