@@ -113,8 +113,9 @@ func (s *Sessions) Enter(ctx context.Context, addr netip.Addr, bans ...Ban) conn
 			keys, most = append(keys, b.Key), append(most, b.Most)
 		}
 	}
+	left := s.leaving(origin) // before: while the store is asked, it may be told, too
 	f := s.enter(ctx, origin, keys, most)
-	if f != connlimit.FullOrigin || !s.leaving(origin) {
+	if f != connlimit.FullOrigin || !left && !s.leaving(origin) {
 		return f
 	}
 	// The store is being told of a session that has ended here.

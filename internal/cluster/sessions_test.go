@@ -127,7 +127,7 @@ func leaveAll(g []*Sessions, addr string) {
 func TestRoomAtOnce(t *testing.T) {
 	r := testenv.StartRedis(t)
 	s := gateway(t, r.URL(), connlimit.SessionLimits{PerOrigin: 1})
-	for range 20 {
+	for range 200 {
 		if f := enter(s, anyone); f != connlimit.Fits {
 			t.Fatalf("refused: %v", f)
 		}

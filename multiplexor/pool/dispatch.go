@@ -193,8 +193,8 @@ func (p *Pool) answer(w *worker, line []byte) {
 	if r.origin != fromPool {
 		p.counters.answer(r.Kind)
 	}
+	p.conclude(w, r) // first: who has its answer finds the request counted
 	r.asker.Answered(line)
-	p.conclude(w, r)
 	p.setState(w, idle)
 	p.settle(w)
 	p.endScan(w, scan)
