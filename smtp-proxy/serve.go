@@ -213,6 +213,7 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 		return &config.Error{Err: err}
 	}
 	defer srv.close()
+	shortenSlice()
 	p.srv = srv
 	srv.process = env.Process
 	srv.process.Expires = func() time.Time { return srv.conf.Load().tls[listenSMTP].Expires() }
