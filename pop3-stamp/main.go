@@ -23,6 +23,7 @@ func (srv *server) program() daemon.Program {
 		Description: "POP3 proxy that notes which client has just logged in, for smtp-proxy to let it send mail.",
 		Settings:    s,
 		Commands:    s.runs(),
+		AsUser:      []string{"add", "touch", "check", "list", "revoke", "expire"}, // stamps are the daemon's, in a directory of its own
 		Check:       s.check,
 		Warnings:    s.warnings,
 		Reloads:     listener.Reloads,

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -168,6 +169,40 @@ func TestPop3StampUpstreamTLS(t *testing.T) {
 	}
 }
 
+// asStarted has commands that root runs stay root: the directories of tests are those of the user who runs them.
+var asStarted = []string{"--config", "/dev/null", "--user", "root"}
+
+// TestPop3StampCommandsByRoot: the directory of stamps is the daemon's, and so is what root writes there.
+func TestPop3StampCommandsByRoot(t *testing.T) {
+	t.Parallel()
+	testenv.NeedRoot(t)
+	account, _ := testenv.DaemonAccount()
+	outer := testenv.ShortDir(t)
+	roots, its := filepath.Join(outer, "root"), testenv.DaemonDir(t, filepath.Join(outer, "its"))
+	if err := os.Mkdir(roots, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run := func(wantStatus int, dir string, args ...string) string {
+		t.Helper()
+		stdout, stderr, status := testenv.Run(t, testenv.Binary(t, "pop3-stamp"), slices.Concat([]string{"--config", "/dev/null", "--user", account, "--clientip-dir", dir}, args)...)
+		if status != wantStatus {
+			t.Errorf("%q: status %d, want %d: %s", args, status, wantStatus, stderr)
+		}
+		return stdout
+	}
+	run(75, roots, "add", "--client", "192.0.2.7")
+	run(0, its, "add", "--client", "192.0.2.7")
+	var st, parent syscall.Stat_t
+	err := errors.Join(syscall.Stat(its, &parent), syscall.Stat(filepath.Join(its, "192.0.2.7"), &st))
+	if err != nil || st.Uid != parent.Uid || st.Uid == 0 {
+		t.Errorf("a stamp of user %d (%v), want %d", st.Uid, err, parent.Uid)
+	}
+	if out := run(0, its, "list"); !strings.Contains(out, "192.0.2.7") {
+		t.Errorf("listed: %q", out)
+	}
+	run(0, its, "revoke", "--client", "192.0.2.7")
+}
+
 // TestPop3StampCommands runs the commands for stamps, with stamps in a directory and in a shared store.
 func TestPop3StampCommands(t *testing.T) {
 	t.Parallel()
@@ -181,7 +216,7 @@ func TestPop3StampCommands(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			run := func(wantStatus int, args ...string) (string, string) {
 				t.Helper()
-				stdout, stderr, status := testenv.Run(t, program, slices.Concat([]string{"--config", "/dev/null"}, place, args)...)
+				stdout, stderr, status := testenv.Run(t, program, slices.Concat(asStarted, place, args)...)
 				if status != wantStatus {
 					t.Errorf("%q: status %d, want %d: %s", args, status, wantStatus, stderr)
 				}
@@ -270,7 +305,7 @@ func TestPop3StampOldStamps(t *testing.T) {
 	dir := t.TempDir()
 	run := func(wantStatus int, args ...string) (string, string) {
 		t.Helper()
-		stdout, stderr, status := testenv.Run(t, program, append([]string{"--config", "/dev/null", "--clientip-dir", dir}, args...)...)
+		stdout, stderr, status := testenv.Run(t, program, slices.Concat(asStarted, []string{"--clientip-dir", dir}, args)...)
 		if status != wantStatus {
 			t.Errorf("%q: status %d, want %d: %s", args, status, wantStatus, stderr)
 		}

@@ -42,7 +42,8 @@ type Program struct {
 	// started the program, and give the exit status.
 	Commands map[string]func(stdout, stderr io.Writer) int
 
-	// AsUser names the commands that judge what the user who serves may do: when root runs them they become that user.
+	// AsUser names the commands that judge what the user who serves may do, or do it in his directories: when root runs
+	// them they become that user.
 	AsUser []string
 
 	// Check is part of --check: what cannot be seen in the settings alone, such

@@ -24,6 +24,7 @@ var checks = []check{
 	{"with-mimedefang", withMIMEDefang},
 	{"with-scanners", scanners},
 	{"pop-before-smtp", setup{section: "POP BEFORE SMTP", before: withDovecot, passes: popBeforeSMTP}.play},
+	{"pop-before-smtp-by-journal", followJournal},
 	{"behind-haproxy", behindHAProxy},
 	{"certbot", certbot},
 	{"exec-sendmail", execSendmail},
