@@ -100,6 +100,20 @@ func TestDrainWaits(t *testing.T) {
 	r.wait(0, "msg=stopped")
 }
 
+// TestReadyTooLate: who is told to end before it serves does not say that it does.
+func TestReadyTooLate(t *testing.T) {
+	r := run(t, Program{Serve: func(ctx context.Context, env *Env) error {
+		<-ctx.Done()
+		env.Ready()
+		return nil
+	}})
+	r.send(syscall.SIGTERM)
+	r.wait(0, "msg=stopped")
+	if strings.Contains(r.err.String(), "msg=ready") {
+		t.Errorf("it says that it is ready:\n%s", r.err.String())
+	}
+}
+
 func TestDrainTimeout(t *testing.T) {
 	r := run(t, Program{Serve: hang(t)}, "--drain-timeout", "50ms")
 	r.send(syscall.SIGTERM)

@@ -194,8 +194,11 @@ func (l *instance) end(ctx context.Context, err error) error {
 	return nil
 }
 
-// sayReady is Env.Ready. Signs of life start after the first one.
+// sayReady is Env.Ready. Signs of life start after the first one. Who was told to end meanwhile takes over from nobody.
 func (l *instance) sayReady() {
+	if l.state.n.Load() == draining {
+		return
+	}
 	l.ready.once.Do(func() {
 		l.relieve()
 		l.state.set(ready)
