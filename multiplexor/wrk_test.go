@@ -103,8 +103,9 @@ func TestWRK_09_OutputBeforeTheFirstRequest(t *testing.T) {
 	t.Parallel()
 	r := prepare(t)
 	r.worker = r.path("talker")
-	// It lets the request come before it speaks, and reads it afterwards.
-	r.write(r.worker, "#!/bin/sh\nsleep 0.2\necho ok\nwhile read -r line; do echo \"got $line\"; done\n")
+	// It lets the request come before it speaks, and does not read it: had it done so before anybody looked at what it said,
+	// that would be an answer.
+	r.write(r.worker, "#!/bin/sh\nsleep 0.2\necho ok\nexec sleep 600\n")
 	r.start(exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D", "-l", "-x", "3")...))
 	for range 3 {
 		got := r.ask("scan q " + r.dir + "/missing/../x") // refused, and asks no worker
