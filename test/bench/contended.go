@@ -99,6 +99,7 @@ func (b *bench) contendedSitting(rows []*contendedRow) error {
 	return nil
 }
 
+// contendedGoals compares; the median by what it is in the middle sitting.
 func (b *bench) contendedGoals(ours, haproxy *contendedRow) {
 	var ratios []float64
 	for i, m := range haproxy.medians {

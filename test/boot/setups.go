@@ -43,6 +43,11 @@ func (s setup) play(m *machine) error {
 	if err := m.follow(s); err != nil {
 		return err
 	}
+	return s.stands(m)
+}
+
+// stands is what play wants, once the section was followed.
+func (s setup) stands(m *machine) error {
 	if err := s.passes(m, "before"); err != nil {
 		return err
 	}
@@ -127,23 +132,26 @@ func withMIMEDefang(m *machine) error {
 	}}.play(m)
 }
 
-// followJournal: without the proxy, a login that Dovecot has logged in the journal is worth the same.
+// followJournal: without the proxy, a login that Dovecot has logged in the journal is worth the same, a moment later.
 func followJournal(m *machine) error {
-	if err := m.follow(setup{section: "POP BEFORE SMTP", before: withDovecot}); err != nil {
+	s := setup{section: "POP BEFORE SMTP", before: withDovecot, passes: func(m *machine, word string) error {
+		if err := fetchMail(m); err != nil {
+			return err
+		}
+		if err := until("a stamp", func() error { return relays(m, "250") }); err != nil {
+			return fmt.Errorf("after POP: %w", err)
+		}
+		return m.mailPasses(word, false)
+	}}
+	if err := m.follow(s); err != nil {
 		return err
 	}
 	if _, err := m.run("exec 2>&1; set -e; systemctl disable --now pop3-stamp.socket pop3-stamp.service; rm /etc/dovecot/local.conf; systemctl restart dovecot; " +
 		"systemctl enable --now pop3-stamp-follow.service"); err != nil {
 		return err
 	}
-	if err := popBeforeSMTP(m, "before"); err != nil {
+	if err := s.stands(m); err != nil {
 		return err
-	}
-	if err := m.reboot(); err != nil {
-		return err
-	}
-	if err := popBeforeSMTP(m, "after"); err != nil {
-		return fmt.Errorf("after the reboot: %w", err)
 	}
 	if out, err := m.run("pop3-stamp list"); err != nil || !strings.Contains(out, "127.0.0.1") || !strings.Contains(out, "kate") {
 		return fmt.Errorf("stamps: %q (%v)", out, err)
@@ -153,15 +161,18 @@ func followJournal(m *machine) error {
 
 // popBeforeSMTP: who has fetched mail may relay, and nobody else may.
 func popBeforeSMTP(m *machine, word string) error {
-	relays := func(want string) error {
-		c, greeting, err := m.connect(25)
-		if err != nil || !strings.HasPrefix(greeting, "220") {
-			return fmt.Errorf("port 25 says %q (%v)", greeting, err)
-		}
-		defer c.conn.Close()
-		return errors.Join(c.say("EHLO client.example", "250"), c.say("MAIL FROM:<kate@example.org>", "250"), c.say("RCPT TO:<a@elsewhere.example>", want))
+	if err := fetchMail(m); err != nil {
+		return err
 	}
-	if err := relays("5"); err != nil {
+	if err := relays(m, "250"); err != nil {
+		return fmt.Errorf("after POP: %w", err)
+	}
+	return m.mailPasses(word, false)
+}
+
+// fetchMail has somebody who may not relay fetch mail.
+func fetchMail(m *machine) error {
+	if err := relays(m, "5"); err != nil {
 		return fmt.Errorf("before POP: %w", err)
 	}
 	c, greeting, err := m.connect(110)
@@ -169,13 +180,17 @@ func popBeforeSMTP(m *machine, word string) error {
 		return fmt.Errorf("port 110 says %q (%v)", greeting, err)
 	}
 	defer c.conn.Close()
-	if err := errors.Join(c.say("USER kate", "+OK"), c.say("PASS secret", "+OK"), c.say("QUIT", "+OK")); err != nil {
-		return err
+	return errors.Join(c.say("USER kate", "+OK"), c.say("PASS secret", "+OK"), c.say("QUIT", "+OK"))
+}
+
+// relays wants a reply to a recipient elsewhere.
+func relays(m *machine, want string) error {
+	c, greeting, err := m.connect(25)
+	if err != nil || !strings.HasPrefix(greeting, "220") {
+		return fmt.Errorf("port 25 says %q (%v)", greeting, err)
 	}
-	if err := until("a stamp", func() error { return relays("250") }); err != nil {
-		return fmt.Errorf("after POP: %w", err)
-	}
-	return m.mailPasses(word, false)
+	defer c.conn.Close()
+	return errors.Join(c.say("EHLO client.example", "250"), c.say("MAIL FROM:<kate@example.org>", "250"), c.say("RCPT TO:<a@elsewhere.example>", want))
 }
 
 // behindHAProxy: two gateways of one host, at two ports; mail passes while one of them is down.
