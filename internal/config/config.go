@@ -85,7 +85,7 @@ func (p *Parser) Parse(settings any, args []string) (*Result, error) {
 		}
 	}
 	if ctx.Error != nil {
-		return nil, &UsageError{ctx.Error}
+		return nil, &UsageError{switchApart(k, args, ctx.Error)}
 	}
 	return p.fill(k, ctx, settings)
 }

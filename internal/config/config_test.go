@@ -168,6 +168,7 @@ func TestErrors(t *testing.T) {
 		{"bad flag, enum", "", nil, []string{"--level", "x"}, 64, `--level: "x" is none of low, high`},
 		{"bad switch flag", "", nil, []string{"--drop=perhaps"}, 64, `--drop: expected yes or no but got "perhaps"`},
 		{"argument", "", nil, []string{"x"}, 64, "unexpected argument x"},
+		{"switch and its value apart", "", nil, []string{"--count", "1", "--drop", "no"}, 64, "unexpected argument no: write --drop=no"},
 		{"named file missing", "", nil, []string{"--config", "/nonexistent/x"}, 78, "read settings file: open /nonexistent/x: no such file"},
 		{"named file missing, variable", "", map[string]string{"A_B_CONFIG": "/nonexistent/x"}, nil, 78, "read settings file: open /nonexistent/x: no such file"},
 		{"directory", "", nil, []string{"--config", "/"}, 78, "/ is not a regular file"},

@@ -117,6 +117,17 @@ func checkEnum(flag *kong.Flag, target reflect.Value) error {
 	return nil
 }
 
+// switchApart says how a switch gets its value, if err is of one that stands apart from it: "--drop no".
+func switchApart(k *kong.Kong, args []string, err error) error {
+	for i, arg := range args[min(1, len(args)):] {
+		flag := findFlag(k, strings.TrimPrefix(args[i], "--"))
+		if flag != nil && flag.IsBool() && err.Error() == "unexpected argument "+arg {
+			return fmt.Errorf("%w: write --%s=%s", err, flag.Name, arg)
+		}
+	}
+	return err
+}
+
 // withoutFlag takes off the "--name: " that kong puts before an error: the
 // value came from elsewhere, and that is said in its place.
 func withoutFlag(flag *kong.Flag, err error) error {
