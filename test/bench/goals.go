@@ -92,6 +92,15 @@ func inTurns(rounds, n int, measure func(round, row int) error) error {
 	return nil
 }
 
+// medianRatio compares runs of the same turns: what slows the machine down for longer than a turn slows both.
+func medianRatio(a, b []float64) float64 {
+	ratios := make([]float64, len(a))
+	for i := range a {
+		ratios[i] = a[i] / b[i]
+	}
+	return median(ratios)
+}
+
 // median sorts values and gives the middle one, 0 if there is none.
 func median(values []float64) float64 {
 	slices.Sort(values)

@@ -13,7 +13,7 @@
 //	contended  one client's transactions beside busy processes, through smtp-proxy and HAProxy
 //	idle       memory of idle SMTP sessions, and whether the proxy still answers
 //	large      one message of 10 GiB
-//	pop3       logins and messages through pop3-stamp, HAProxy, nginx and perdition, and memory of idle POP3 sessions
+//	pop3       logins and messages through pop3-stamp, HAProxy, nginx, perdition and a copier in Go, and memory of idle POP3 sessions
 //	storm      what many listeners cost the pool
 //	latency    how soon listeners hear of a change
 //	board      what a web page for a hundred daemons takes
@@ -71,6 +71,9 @@ func main() {
 	runtime.LockOSThread() // the kernel ends our children with the thread that started them
 	if os.Getenv(listenersEnv) != "" {
 		os.Exit(status("listeners", listeners()))
+	}
+	if os.Getenv(copyEnv) != "" {
+		os.Exit(status("copy", copyAll()))
 	}
 	b := bench{dir: os.Getenv(scratchEnv)}
 	if b.dir == "" {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ var pop3Kinds = []proxyKind{
 	{name: "haproxy", needs: []string{"haproxy"}, start: (*bench).haproxy},
 	{name: "nginx", needs: []string{"nginx", nginxMail}, start: func(_ *bench, in, out int, dir string) ([]string, error) { return nginxFor("pop3", in, out, dir) }},
 	{name: "perdition", needs: []string{"perdition.pop3"}, start: (*bench).perdition},
+	{name: "copy", start: (*bench).copier},
 	{name: "ours", start: (*bench).pop3Stamp},
 }
 
@@ -73,7 +75,7 @@ func (b *bench) pop3Dovecot() error {
 			rows = append(rows, row)
 		}
 	}
-	fmt.Printf("\nPOP3 through a proxy, medians of %d runs in turns. Ratios are ours to the row.\n", b.rounds)
+	fmt.Printf("\nPOP3 through a proxy, medians of %d runs in turns. Ratios are ours to the row, of runs of the same turn.\n", b.rounds)
 	fmt.Printf("CPU is that of all processes of the proxy, in seconds for 1000 sessions.\n\n")
 	fmt.Printf("%-26s %-10s %10s %6s %10s\n", "what", "row", "a second", "ratio", "CPU s/1000")
 	for _, clients := range pick(b.quick, []int{20}, []int{1, 20, 100}) {
@@ -106,11 +108,10 @@ func (b *bench) pop3Point(what string, rows []*proxy, l pop3Load) error {
 	}); err != nil {
 		return err
 	}
-	ours := median(rates[len(rows)-1])
 	for i, row := range rows {
-		rate := median(rates[i])
-		fmt.Printf("%-26s %-10s %10.0f %6.2f %10s\n", what, row.name, rate, ours/rate, pick(row.pid == 0, "", fmt.Sprintf("%.2f", median(cpu[i]))))
-		ratio := ours / rate
+		ratio := medianRatio(rates[len(rows)-1], rates[i])
+		fmt.Printf("%-26s %-10s %10.0f %6.2f %10s\n", what, row.name, median(slices.Clone(rates[i])), ratio,
+			pick(row.pid == 0, "", fmt.Sprintf("%.2f", median(cpu[i]))))
 		switch {
 		case row.name == "haproxy":
 			b.goals.add(ratio >= 0.95, what+", to HAProxy", "at least 0.95", "%.2f", ratio)
@@ -218,7 +219,7 @@ func (b *bench) pop3Idle() error {
 		return err
 	}
 	defer server.close()
-	n := min(pick(b.quick, 1000, 10000), descriptorLimit()/2-200) // two for each session, in the proxy and here
+	n := min(10000, descriptorLimit()/2-200) // two for each session, in the proxy and here
 	fmt.Printf("\nIdle POP3 sessions after the login: memory of the proxy for each, with its two connections\n\n%-10s %8s %10s %10s %9s\n",
 		"row", "sessions", "RSS KiB", "PSS KiB", "MiB in all")
 	for _, name := range []string{"haproxy", "nginx", "ours"} {
