@@ -101,9 +101,9 @@ func medianRatio(a, b []float64) float64 {
 	return median(ratios)
 }
 
-// median sorts values and gives the middle one, 0 if there is none.
+// median gives the middle one of values, 0 if there is none.
 func median(values []float64) float64 {
-	slices.Sort(values)
+	values = slices.Sorted(slices.Values(values))
 	switch n := len(values); {
 	case n == 0:
 		return 0

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -110,7 +109,7 @@ func (b *bench) pop3Point(what string, rows []*proxy, l pop3Load) error {
 	}
 	for i, row := range rows {
 		ratio := medianRatio(rates[len(rows)-1], rates[i])
-		fmt.Printf("%-26s %-10s %10.0f %6.2f %10s\n", what, row.name, median(slices.Clone(rates[i])), ratio,
+		fmt.Printf("%-26s %-10s %10.0f %6.2f %10s\n", what, row.name, median(rates[i]), ratio,
 			pick(row.pid == 0, "", fmt.Sprintf("%.2f", median(cpu[i]))))
 		switch {
 		case row.name == "haproxy":

@@ -230,7 +230,7 @@ func (b *bench) mailWithLimits(store int) error {
 		if figures[0].note != "" {
 			return fmt.Errorf("with limits: %s", figures[0].note)
 		}
-		least.point(median(figures[0].rate)/median(figures[1].rate), l.String())
+		least.point(medianRatio(figures[0].rate, figures[1].rate), l.String())
 	}
 	least.addTo(&b.goals, "mail with limits over all gateways, to mail without", "")
 	return nil
