@@ -18,8 +18,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"postern/internal/config"
 	"postern/internal/daemon"
 	"postern/internal/listen"
@@ -52,7 +50,7 @@ func (p *program) program() daemon.Program {
 	return daemon.Program{
 		Name: programName, Settings: &p.settings, Listeners: p.listeners, Open: p.open, Serve: p.serve,
 		Description: "Guarded SMTP front door for any mail server.",
-		Check:       p.check, Directories: p.directories, Execs: p.settings.execs,
+		Check:       p.check, Directories: p.directories, Writes: p.settings.writes, Execs: p.settings.execs,
 		Files: func() []string {
 			return slices.Concat(p.settings.TLS.Files(), p.settings.UpstreamFiles.Files(), p.settings.Store.Files())
 		},
@@ -141,6 +139,21 @@ func (p *program) directories() map[string]func(...safedir.Account) error {
 	return all
 }
 
+// writes are the directories that must be there, or are made at need, and written to.
+func (s *settings) writes() map[string]string {
+	all := map[string]string{}
+	if s.Multiplexor != "" {
+		all["spool"] = s.Spool
+		if s.keeps() {
+			all["keep-dir"] = newKept(s, nil).Dir
+		}
+	}
+	if s.Statdir != "" {
+		all["statdir"] = s.Statdir
+	}
+	return all
+}
+
 // checkMaildirs looks at each of several Maildirs. That one is not there yet is the least that is said of them.
 func (s *settings) checkMaildirs(paths []string, also ...safedir.Account) error {
 	var missing error
@@ -168,7 +181,7 @@ func (s *settings) checkMaildir(path string, also ...safedir.Account) error {
 		parent = filepath.Dir(parent)
 	}
 	if denied := s.mayMake(parent); denied != nil {
-		return fmt.Errorf("%s is not there, and cannot be made: %s: %v", path, parent, denied)
+		return fmt.Errorf("%s is not there, and cannot be made: %v", path, denied)
 	}
 	return err // it is made at the start
 }
@@ -181,9 +194,7 @@ func (s *settings) mayMake(dir string) error {
 		if lookup != nil {
 			continue
 		}
-		denied = privdrop.As(account, func() error {
-			return unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
-		})
+		denied = privdrop.As(account, func() error { return safedir.MayWrite(dir) })
 		if denied == nil {
 			return nil
 		}

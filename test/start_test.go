@@ -167,6 +167,56 @@ func TestCheckWarnsOfWhatIsBehind(t *testing.T) {
 	}
 }
 
+// TestWarnsOfDirectoriesThatCannotBeWritten: what root has made for a daemon that is not root is told by --check and at
+// the start, and not by each message or login alone.
+func TestWarnsOfDirectoriesThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	testenv.NeedRoot(t)
+	account, _ := testenv.DaemonAccount()
+	b := testenv.StartBackend(t)
+	dir := testenv.ShortDir(t)
+	rootsOwn, theirs, spool := filepath.Join(dir, "root"), testenv.DaemonDir(t, filepath.Join(dir, "theirs")), testenv.DaemonDir(t, filepath.Join(dir, "spool"))
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(rootsOwn, 0o755), os.Chmod(rootsOwn, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ program, setting, more string }{
+		{"smtp-proxy", "spool", "--multiplexor " + filepath.Join(dir, "none") + " --upstream smtp://" + b.Addr},
+		{"smtp-proxy", "keep-dir", "--keep-failed --spool " + spool + " --multiplexor " + filepath.Join(dir, "none") + " --upstream smtp://" + b.Addr},
+		{"smtp-proxy", "statdir", "--upstream smtp://" + b.Addr},
+		{"pop3-stamp", "statdir", "--upstream pop3://" + b.Addr},
+		{"pop3-stamp", "clientip-dir", "--upstream pop3://" + b.Addr},
+	} {
+		listen := "--" + tt.program[:4] + " tcp:127.0.0.1:0 "
+		for _, path := range []string{rootsOwn, theirs} {
+			args := strings.Fields(listen + "--user " + account + " --" + tt.setting + " " + path + " " + tt.more)
+			want := tt.setting + ": user " + account + " cannot write to " + path
+			p := testenv.Start(t, exec.Command(testenv.Binary(t, tt.program), args...))
+			p.WaitOutput("msg=ready")
+			p.Kill()
+			_, stderr, _ := testenv.Run(t, testenv.Binary(t, tt.program), append(args, "--check")...)
+			for what, text := range map[string]string{"start": p.Output(), "--check": stderr} {
+				if got := strings.Contains(text, want); got != (path == rootsOwn) {
+					t.Errorf("%s of %v: warned %v, want %v:\n%s", what, args, got, path == rootsOwn, text)
+				}
+			}
+		}
+	}
+}
+
+// TestStartWarnsOfMissingStamps: the directory of stamps may come later, but nobody is to wait for it unknowingly.
+func TestStartWarnsOfMissingStamps(t *testing.T) {
+	t.Parallel()
+	account, _ := testenv.DaemonAccount()
+	missing := filepath.Join(testenv.ShortDir(t), "none")
+	p := testenv.Start(t, exec.Command(testenv.Binary(t, "pop3-stamp"), "--user", account, "--pop3", "tcp:127.0.0.1:0",
+		"--upstream", "pop3://127.0.0.1", "--clientip-dir", missing))
+	p.WaitOutput("msg=ready")
+	p.Kill()
+	if want := "clientip-dir: no stamps can be written: stat " + missing; !strings.Contains(p.Output(), want) {
+		t.Errorf("%q is not in the log:\n%s", want, p.Output())
+	}
+}
+
 // TestStartWarnsOfWhatOnlyRootReads: a reload that must fail is told at the start.
 func TestStartWarnsOfWhatOnlyRootReads(t *testing.T) {
 	t.Parallel()

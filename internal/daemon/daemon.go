@@ -17,8 +17,10 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -54,6 +56,10 @@ type Program struct {
 	// safedir.Check says of it, which may also belong to the accounts. It is for --check; at the start the directories
 	// are looked at when they are opened.
 	Directories func() map[string]func(also ...safedir.Account) error
+
+	// Writes gives, by the name of the setting, the directories that the user who serves must be able to write to where
+	// they exist. --check and the start warn of those where he may not.
+	Writes func() map[string]string
 
 	// Files gives the files that the user who serves must be able to read, for a reload or when the service manager
 	// starts the program as that user. It is for --check.
@@ -283,12 +289,41 @@ func (p *Program) check(result *config.Result, std Std) int {
 		fmt.Fprintf(std.Stderr, "%s: error: %v\n", p.Name, err)
 		return config.ExitSettings
 	}
-	if p.Warnings != nil {
-		for _, text := range p.Warnings(context.Background(), nil) {
-			fmt.Fprintf(std.Stderr, "%s: warning: %s\n", p.Name, text)
-		}
+	for _, text := range p.warnings(result) {
+		fmt.Fprintf(std.Stderr, "%s: warning: %s\n", p.Name, text)
 	}
 	return 0
+}
+
+// warnings are those of --check.
+func (p *Program) warnings(result *config.Result) (texts []string) {
+	if account, err := p.server(result); err == nil {
+		_ = privdrop.As(account, func() error {
+			texts = p.unwritable()
+			return nil
+		})
+	}
+	if p.Warnings != nil {
+		texts = append(texts, p.Warnings(context.Background(), nil)...)
+	}
+	return texts
+}
+
+// unwritable says to which directories this process, or thread, may not write, though the user who serves must.
+func (p *Program) unwritable() (texts []string) {
+	if p.Writes == nil {
+		return nil
+	}
+	dirs, who := p.Writes(), strconv.Itoa(os.Geteuid())
+	if u, err := user.LookupId(who); err == nil {
+		who = u.Username
+	}
+	for _, setting := range slices.Sorted(maps.Keys(dirs)) {
+		if err := safedir.MayWrite(dirs[setting]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			texts = append(texts, fmt.Sprintf("%s: user %s cannot %v", setting, who, err))
+		}
+	}
+	return texts
 }
 
 // sound looks at all that can be wrong, whoever opens the listeners.
@@ -494,7 +529,7 @@ func (l *instance) unreadable() (texts []string) {
 
 // warn logs what the settings allow that is most likely not meant.
 func (l *instance) warn() {
-	texts := l.unreadable()
+	texts := append(l.unreadable(), l.program.unwritable()...)
 	if l.program.Warnings != nil {
 		texts = append(texts, l.program.Warnings(context.Background(), l.env.Listeners)...)
 	}

@@ -70,6 +70,14 @@ func Open(dir string, also ...Account) (*os.Root, error) {
 	return root, nil
 }
 
+// MayWrite returns why this process, or thread, may not make files in a directory; nil if it may.
+func MayWrite(dir string) error {
+	if err := unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		return &fs.PathError{Op: "write to", Path: dir, Err: err}
+	}
+	return nil
+}
+
 // Unchanged reports whether two looks at a directory are at one and the same, with the same owner, group and mode.
 func Unchanged(before, now fs.FileInfo) bool {
 	a, ok := before.Sys().(*syscall.Stat_t)
