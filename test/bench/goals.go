@@ -94,8 +94,8 @@ func inTurns(rounds, n int, measure func(round, row int) error) error {
 
 // medianRatio compares runs of the same turns: what slows the machine down for longer than a turn slows both.
 func medianRatio(a, b []float64) float64 {
-	ratios := make([]float64, len(a))
-	for i := range a {
+	ratios := make([]float64, min(len(a), len(b)))
+	for i := range ratios {
 		ratios[i] = a[i] / b[i]
 	}
 	return median(ratios)
