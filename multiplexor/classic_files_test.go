@@ -119,6 +119,7 @@ func TestFilesOfRoot(t *testing.T) {
 	}
 	pid := filepath.Join(ours, "pid")
 	r.start(exec.Command(testenv.Binary(t, "multiplexor"), r.args("-D", "-p", pid)...))
+	r.proc.WaitOutput("msg=ready")
 	for _, path := range []string{pid, pid + ".lock"} {
 		if got, want := pidIn(t, path), fmt.Sprint(r.proc.Pid()); got != want {
 			t.Errorf("%s holds %q, want %s", path, got, want)

@@ -113,12 +113,6 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 	process.Expires = func() time.Time { return srv.tls.Load().clients[listenPOP3].Expires() }
 	srv.meters.registry.Process(process)
 	defer srv.stats.Close()
-	failed := make(chan error, 16)
-	for name, group := range env.Listeners {
-		for _, l := range group {
-			srv.listen(ctx, name, l, failed)
-		}
-	}
 	srv.meters.registry.Store(srv.store.counts())
 	defer srv.store.close()
 	defer srv.limits.cluster.Close()
@@ -127,6 +121,12 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 	srv.watchLocks(env)
 	env.Tell = srv.hub.Reloaded
 	env.Ready()
+	failed := make(chan error, 16)
+	for name, group := range env.Listeners {
+		for _, l := range group {
+			srv.listen(ctx, name, l, failed)
+		}
+	}
 	err := srv.mind(ctx, env, failed)
 	_ = env.Listeners.CloseBound()
 	if err != nil {

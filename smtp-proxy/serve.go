@@ -228,7 +228,24 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 	p.srv = srv
 	srv.process = env.Process
 	srv.process.Expires = func() time.Time { return srv.conf.Load().tls[listenSMTP].Expires() }
-	var accepting sync.WaitGroup
+	srv.start(ctx)
+	srv.watchLocks(env)
+	env.Tell = srv.hub.Reloaded
+	env.Ready()
+	accepting := srv.listen(env)
+	p.mind(ctx, env, srv)
+	srv.refuse()
+	_ = env.Listeners.CloseBound()
+	srv.Drain(hard)
+	_ = env.Listeners.Close()
+	srv.hub.Close()
+	accepting.Wait()
+	return nil
+}
+
+// listen serves the listeners; accepting is done when all have ended.
+func (srv *server) listen(env *daemon.Env) (accepting *sync.WaitGroup) {
+	accepting = &sync.WaitGroup{}
 	for _, name := range mailListeners {
 		for _, l := range env.Listeners[name] {
 			accepting.Go(func() {
@@ -256,18 +273,7 @@ func (p *program) serve(ctx context.Context, env *daemon.Env) error {
 			}
 		})
 	}
-	srv.start(ctx)
-	srv.watchLocks(env)
-	env.Tell = srv.hub.Reloaded
-	env.Ready()
-	p.mind(ctx, env, srv)
-	srv.refuse()
-	_ = env.Listeners.CloseBound()
-	srv.Drain(hard)
-	_ = env.Listeners.Close()
-	srv.hub.Close()
-	accepting.Wait()
-	return nil
+	return accepting
 }
 
 // prepare makes the server. An error is one of the settings: a place that is missing, or somebody else's.

@@ -99,6 +99,8 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 	watching, stop := context.WithCancel(context.Background())
 	var watchers, servers sync.WaitGroup
 	watchers.Go(func() { srv.board.Run(watching) })
+	env.Tell = srv.hub.Reloaded
+	env.Ready()
 	web := srv.web()
 	failed := make(chan error, 16)
 	for name, group := range env.Listeners {
@@ -106,8 +108,6 @@ func (srv *server) serve(ctx context.Context, env *daemon.Env) error {
 			servers.Go(func() { srv.listen(ctx, web, name, l, failed) })
 		}
 	}
-	env.Tell = srv.hub.Reloaded
-	env.Ready()
 	err := srv.mind(ctx, env, failed)
 	close(srv.ending)
 	if err == nil {

@@ -132,7 +132,8 @@ type Env struct {
 	// before it calls Ready.
 	Tell func(text string)
 
-	// Ready tells the service manager that the program answers. READY=1
+	// Ready tells the service manager that the program answers. READY=1. It is called when all is there that is needed to
+	// answer, just before the listeners are: who was answered may rely on it.
 	Ready func()
 
 	// Status tells the service manager, in words, what the program does. STATUS=
@@ -438,6 +439,7 @@ type instance struct {
 	env     *Env
 	pidfile *pidfile.File
 	ready   readiness
+	readied chan struct{} // closed by the first Ready
 	state   state
 	reloads reloads
 	live    *liveness
@@ -451,7 +453,7 @@ func (l *instance) run(log *slog.Logger, queue *logging.Queue) (status int, err 
 	}
 	signals := newSignals(l.std.Signals, l.program.Signals)
 	defer signals.stop()
-	l.live = newLiveness()
+	l.live, l.readied = newLiveness(), make(chan struct{})
 	l.env = &Env{
 		Log: log, Process: metrics.Process{LogDropped: queue.Dropped, State: l.state.text, Reloads: l.reloads.read}, Hangup: signals.reload,
 		Ready: l.sayReady, Reread: l.reread, Reloaded: l.reloaded, Status: l.notifier.Status, Pulse: l.live.pulse,

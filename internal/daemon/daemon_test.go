@@ -114,6 +114,27 @@ func TestReadyTooLate(t *testing.T) {
 	}
 }
 
+// TestTakeOverWantedEarly: a take-over that is wanted before there is anything to take over begins then.
+func TestTakeOverWantedEarly(t *testing.T) {
+	goOn := make(chan struct{})
+	r := run(t, Program{Serve: func(ctx context.Context, env *Env) error {
+		<-goOn
+		env.Ready()
+		<-ctx.Done()
+		return nil
+	}})
+	r.send(syscall.SIGUSR2)
+	r.send(syscall.SIGUSR2) // the first one was read now
+	close(goOn)
+	// The test's own program does not take over, but it is started.
+	testenv.Eventually(t, "the other process was started, in vain", func() bool { return strings.Contains(r.err.String(), "no take-over") })
+	if log := r.err.String(); !strings.Contains(log, "another process is to take over") || strings.Index(log, "msg=ready") > strings.Index(log, "another process") {
+		t.Errorf("not begun when it was ready:\n%s", log)
+	}
+	r.send(syscall.SIGTERM)
+	r.wait(0, "msg=stopped")
+}
+
 func TestDrainTimeout(t *testing.T) {
 	r := run(t, Program{Serve: hang(t)}, "--drain-timeout", "50ms")
 	r.send(syscall.SIGTERM)

@@ -74,7 +74,7 @@ func TestReloaded(t *testing.T) {
 		{nil, nil, "reloaded", "msg=\"settings reloaded\""},
 	} {
 		log.Reset()
-		l := &instance{notifier: &notifier{}, env: &Env{Log: slog.New(slog.NewTextHandler(&log, nil))}}
+		l := &instance{readied: make(chan struct{}), notifier: &notifier{}, env: &Env{Log: slog.New(slog.NewTextHandler(&log, nil))}}
 		l.reloaded(tt.err, tt.later)
 		l.ready.stop()
 		if l.notifier.status != tt.status || !strings.Contains(log.String(), tt.logged) {

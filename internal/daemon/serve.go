@@ -73,6 +73,7 @@ type serving struct {
 
 	signaled bool       // to end
 	atOnce   bool       // a second time
+	early    bool       // a take-over was wanted before this process was ready
 	next     *successor // that is starting
 	relieved bool       // it has taken over
 	started  chan error // what became of its start
@@ -85,6 +86,7 @@ func (l *instance) serve(signals *signals) (status int, err error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	s := &serving{instance: l, ctx: ctx, cancel: cancel, reload: signals.reload, started: make(chan error, 1)}
+	readied := l.readied
 	served := make(chan error, 1)
 	go func() { served <- l.call(ctx) }()
 	if l.program.ownProcess {
@@ -101,6 +103,11 @@ func (l *instance) serve(signals *signals) (status int, err error) {
 			l.env.Log.Warn("drain took too long, ending at once", "limit", l.common.DrainTimeout)
 			s.cutShort(served)
 			return 0, nil
+		case <-readied:
+			readied = nil
+			if s.early || l.predecessor != nil && l.predecessor.again {
+				s.takeOver()
+			}
 		case err := <-s.started:
 			s.takenOver(err)
 		case sig := <-signals.in:
@@ -202,9 +209,7 @@ func (l *instance) sayReady() {
 	l.ready.once.Do(func() {
 		l.relieve()
 		l.state.set(ready)
-		if l.predecessor != nil && l.predecessor.again {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGUSR2)
-		}
+		close(l.readied)
 	})
 	l.notifier.Ready()
 	l.ready.watch.Do(func() {

@@ -173,8 +173,11 @@ func (s *serving) takeOver() {
 	case s.next != nil:
 		s.next.again = true
 		return
-	case s.state.n.Load() != ready:
-		s.noTakeOver(errors.New("not ready yet, or about to end"))
+	case s.state.n.Load() == starting:
+		s.early = true
+		return
+	case s.state.n.Load() == draining:
+		s.noTakeOver(errors.New("about to end"))
 		return
 	}
 	next, err := s.startSuccessor()

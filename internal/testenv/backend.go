@@ -209,6 +209,9 @@ func (s *backendSession) reply(verb, line, usual string) (code string, ok bool) 
 		if t := answer(Asked{Conn: s.number, Verb: verb, Line: line}); t != "" {
 			text = t
 		}
+		// What it has written is seen by the call for the next connection, as it is when this one has ended.
+		s.b.mu.Lock()
+		s.b.mu.Unlock()
 	}
 	switch text {
 	case "close":
