@@ -209,11 +209,11 @@ func (l *instance) sayReady() {
 	l.ready.once.Do(func() {
 		l.relieve()
 		l.state.set(ready)
-		close(l.readied)
 	})
 	l.notifier.Ready()
 	l.ready.watch.Do(func() {
 		l.env.Log.Info("ready", "pid", os.Getpid())
+		close(l.readied)
 		l.ready.begin(l.watch)
 	})
 }

@@ -5,12 +5,14 @@
 package testenv
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -32,7 +34,13 @@ func ShortDir(t testing.TB) string {
 		t.Fatalf("make short directory: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
+		var err error
+		// A server that has ended may have left somebody behind who is still putting mail there.
+		Eventually(t, "nobody makes files in "+dir, func() bool {
+			err = os.RemoveAll(dir)
+			return !errors.Is(err, syscall.ENOTEMPTY)
+		})
+		if err != nil {
 			t.Errorf("remove short directory: %v", err)
 		}
 	})
