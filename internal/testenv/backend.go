@@ -209,21 +209,18 @@ func (s *backendSession) reply(verb, line, usual string) (code string, ok bool) 
 		if t := answer(Asked{Conn: s.number, Verb: verb, Line: line}); t != "" {
 			text = t
 		}
-		// What it has written is seen by the call for the next connection, as it is when this one has ended.
-		s.b.mu.Lock()
-		s.b.mu.Unlock()
 	}
+	s.b.mu.Lock() // so that the call of answer for another connection sees what this one has written
+	if verb == "." && text[0] == '2' {
+		s.b.messages = append(s.b.messages, *s.message)
+	}
+	s.b.mu.Unlock()
 	switch text {
 	case "close":
 		return "", false
 	case "hang":
 		io.Copy(io.Discard, s.c)
 		return "", false
-	}
-	if verb == "." && text[0] == '2' {
-		s.b.mu.Lock()
-		s.b.messages = append(s.b.messages, *s.message)
-		s.b.mu.Unlock()
 	}
 	s.early = s.r.Buffered()
 	_ = s.c.SetWriteDeadline(time.Now().Add(Patience))
