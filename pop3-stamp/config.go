@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -234,18 +233,13 @@ func (s *settings) listeners() []listen.Request {
 }
 
 // directories are what the program writes to.
-func (s *settings) directories() map[string]func(...safedir.Account) error {
-	all := map[string]func(...safedir.Account) error{}
-	for setting, path := range s.writes() {
-		all[setting] = func(also ...safedir.Account) error { return safedir.Check(path, also...) }
+func (s *settings) directories() map[string]daemon.Directory {
+	all := map[string]daemon.Directory{}
+	for setting, path := range map[string]string{"clientip-dir": s.ClientipDir, "statdir": s.Statdir} {
+		if path != "" {
+			all[setting] = daemon.Directory{Write: path, Check: func(also ...safedir.Account) error { return safedir.Check(path, also...) }}
+		}
 	}
-	return all
-}
-
-// writes are the same by their names.
-func (s *settings) writes() map[string]string {
-	all := map[string]string{"clientip-dir": s.ClientipDir, "statdir": s.Statdir}
-	maps.DeleteFunc(all, func(_, path string) bool { return path == "" })
 	return all
 }
 
@@ -272,8 +266,10 @@ const silentTime = 5 * time.Second
 func (s *settings) warnings(ctx context.Context, listeners listen.Set) []string {
 	all := s.TLS.Warnings(listenPOP3, listenPOP3S)
 	if listeners != nil {
-		if _, err := os.Stat(s.ClientipDir); s.ClientipDir != "" && err != nil {
-			all = append(all, fmt.Sprintf("clientip-dir: no stamps can be written: %v", err))
+		if s.ClientipDir != "" {
+			if _, err := os.Stat(s.ClientipDir); err != nil {
+				all = append(all, fmt.Sprintf("clientip-dir: no stamps can be written: %v", err))
+			}
 		}
 		return all
 	}

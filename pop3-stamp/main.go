@@ -29,7 +29,6 @@ func (srv *server) program() daemon.Program {
 		Reloads:     listener.Reloads,
 		Sessions:    srv.sessionCount,
 		Directories: s.directories,
-		Writes:      s.writes,
 		Files:       func() []string { return slices.Concat(s.TLS.Files(), s.UpstreamFiles.Files(), s.Store.Files()) },
 		Listeners:   s.listeners,
 		Open:        srv.open,

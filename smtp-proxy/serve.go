@@ -50,7 +50,7 @@ func (p *program) program() daemon.Program {
 	return daemon.Program{
 		Name: programName, Settings: &p.settings, Listeners: p.listeners, Open: p.open, Serve: p.serve,
 		Description: "Guarded SMTP front door for any mail server.",
-		Check:       p.check, Directories: p.directories, Writes: p.settings.writes, Execs: p.settings.execs,
+		Check:       p.check, Directories: p.directories, Execs: p.settings.execs,
 		Files: func() []string {
 			return slices.Concat(p.settings.TLS.Files(), p.settings.UpstreamFiles.Files(), p.settings.Store.Files())
 		},
@@ -108,22 +108,23 @@ func (p *program) check() error {
 }
 
 // directories are what the program writes to and believes.
-func (p *program) directories() map[string]func(...safedir.Account) error {
+func (p *program) directories() map[string]daemon.Directory {
 	s := &p.settings
-	all := map[string]func(...safedir.Account) error{}
+	all := map[string]daemon.Directory{}
 	if s.Multiplexor != "" {
-		all["spool"] = newSpool(s).Check
+		all["spool"] = daemon.Directory{Write: s.Spool, Check: newSpool(s).Check}
 		if s.keeps() {
-			all["keep-dir"] = newKept(s, nil).Check
+			kept := newKept(s, nil)
+			all["keep-dir"] = daemon.Directory{Write: kept.Dir, Check: kept.Check}
 		}
 	}
 	if s.Statdir != "" {
-		all["statdir"] = func(also ...safedir.Account) error { return safedir.Check(s.Statdir, also...) }
+		all["statdir"] = daemon.Directory{Write: s.Statdir, Check: func(also ...safedir.Account) error { return safedir.Check(s.Statdir, also...) }}
 	}
-	if s.ClientipDir != "" {
-		all["clientip-dir"] = func(also ...safedir.Account) error {
+	if s.ClientipDir != "" { // pop3-stamp writes there
+		all["clientip-dir"] = daemon.Directory{Check: func(also ...safedir.Account) error {
 			return stamp.CheckDir(s.ClientipDir, s.ClientipOwner, also...)
-		}
+		}}
 	}
 	for setting, urls := range map[string][]string{"upstream": s.Upstream, "hold": {s.Hold}} {
 		var paths []string
@@ -133,23 +134,8 @@ func (p *program) directories() map[string]func(...safedir.Account) error {
 			}
 		}
 		if paths != nil {
-			all[setting] = func(also ...safedir.Account) error { return s.checkMaildirs(paths, also...) }
+			all[setting] = daemon.Directory{Check: func(also ...safedir.Account) error { return s.checkMaildirs(paths, also...) }}
 		}
-	}
-	return all
-}
-
-// writes are the directories that must be there, or are made at need, and written to.
-func (s *settings) writes() map[string]string {
-	all := map[string]string{}
-	if s.Multiplexor != "" {
-		all["spool"] = s.Spool
-		if s.keeps() {
-			all["keep-dir"] = newKept(s, nil).Dir
-		}
-	}
-	if s.Statdir != "" {
-		all["statdir"] = s.Statdir
 	}
 	return all
 }

@@ -119,8 +119,8 @@ func checkEnum(flag *kong.Flag, target reflect.Value) error {
 
 // switchApart says how a switch gets its value, if err is of one that stands apart from it: "--drop no".
 func switchApart(k *kong.Kong, args []string, err error) error {
-	for i, arg := range args[min(1, len(args)):] {
-		flag := findFlag(k, strings.TrimPrefix(args[i], "--"))
+	for i := 1; i < len(args); i++ {
+		flag, arg := findFlag(k, strings.TrimPrefix(args[i-1], "--")), args[i]
 		if flag != nil && flag.IsBool() && err.Error() == "unexpected argument "+arg {
 			return fmt.Errorf("%w: write --%s=%s", err, flag.Name, arg)
 		}

@@ -52,14 +52,8 @@ type Program struct {
 	// as files that must be there. It changes nothing.
 	Check func() error
 
-	// Directories gives, by the name of the setting, a look at each directory that the program writes to: what
-	// safedir.Check says of it, which may also belong to the accounts. It is for --check; at the start the directories
-	// are looked at when they are opened.
-	Directories func() map[string]func(also ...safedir.Account) error
-
-	// Writes gives, by the name of the setting, the directories that the user who serves must be able to write to where
-	// they exist. --check and the start warn of those where he may not.
-	Writes func() map[string]string
+	// Directories gives, by the name of the setting, the directories that the program writes to or believes.
+	Directories func() map[string]Directory
 
 	// Files gives the files that the user who serves must be able to read, for a reload or when the service manager
 	// starts the program as that user. It is for --check.
@@ -104,6 +98,17 @@ type Program struct {
 	Execs func() bool
 
 	ownProcess bool // it has the process for itself, which is not so in tests
+}
+
+// Directory is one that a program uses.
+type Directory struct {
+	// Check is what safedir.Check says of it, which may also belong to the accounts. It is for --check; at the start the
+	// directories are looked at when they are opened.
+	Check func(also ...safedir.Account) error
+
+	// Write is its path if the user who serves must be able to make files there, once it exists: --check and the start warn
+	// of one where he may not. "" for another.
+	Write string
 }
 
 // Env is what a running program gets from its skeleton.
@@ -312,15 +317,19 @@ func (p *Program) warnings(result *config.Result) (texts []string) {
 
 // unwritable says to which directories this process, or thread, may not write, though the user who serves must.
 func (p *Program) unwritable() (texts []string) {
-	if p.Writes == nil {
+	if p.Directories == nil {
 		return nil
 	}
-	dirs, who := p.Writes(), strconv.Itoa(os.Geteuid())
+	dirs, who := p.Directories(), strconv.Itoa(os.Geteuid())
 	if u, err := user.LookupId(who); err == nil {
 		who = u.Username
 	}
 	for _, setting := range slices.Sorted(maps.Keys(dirs)) {
-		if err := safedir.MayWrite(dirs[setting]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		path := dirs[setting].Write
+		if path == "" {
+			continue
+		}
+		if err := safedir.MayWrite(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			texts = append(texts, fmt.Sprintf("%s: user %s cannot %v", setting, who, err))
 		}
 	}
@@ -362,8 +371,8 @@ func (p *Program) checkDirectories(stderr io.Writer) error {
 		errs["pidfile: "] = safedir.Check(filepath.Dir(common.Pidfile), common.Accounts()...)
 	}
 	if p.Directories != nil {
-		for setting, check := range p.Directories() {
-			errs[setting+": "] = check(common.Accounts()...)
+		for setting, dir := range p.Directories() {
+			errs[setting+": "] = dir.Check(common.Accounts()...)
 		}
 	}
 	for _, setting := range slices.Sorted(maps.Keys(errs)) {
