@@ -50,6 +50,17 @@ func TestStartRefuses(t *testing.T) {
 	}
 }
 
+// TestSwitchAndValueApart: where a program has commands, the word behind a switch is taken for a wrong one.
+func TestSwitchAndValueApart(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"smtp-proxy", "--refuse-relay", "no"}, {"pop3-stamp", "--apop", "no"}} {
+		_, stderr, status := testenv.Run(t, testenv.Binary(t, args[0]), args[1:]...)
+		if want := "unexpected argument no: write " + args[1] + "=no\n"; status != config.ExitUsage || !strings.Contains(stderr, want) {
+			t.Errorf("%v: status %d, want %d and %q:\n%s", args, status, config.ExitUsage, want, stderr)
+		}
+	}
+}
+
 // TestStartRefusesPlaces: a place that is missing is a wrong setting, for the start as for --check.
 func TestStartRefusesPlaces(t *testing.T) {
 	t.Parallel()

@@ -119,10 +119,11 @@ func checkEnum(flag *kong.Flag, target reflect.Value) error {
 
 // switchApart says how a switch gets its value, if err is of one that stands apart from it: "--drop no".
 func switchApart(k *kong.Kong, args []string, err error) error {
+	text, _, _ := strings.Cut(err.Error(), ", did you mean") // one of the commands, where there are some
 	for i := 1; i < len(args); i++ {
 		flag, arg := findFlag(k, strings.TrimPrefix(args[i-1], "--")), args[i]
-		if flag != nil && flag.IsBool() && err.Error() == "unexpected argument "+arg {
-			return fmt.Errorf("%w: write --%s=%s", err, flag.Name, arg)
+		if flag != nil && flag.IsBool() && text == "unexpected argument "+arg {
+			return fmt.Errorf("%s: write --%s=%s", text, flag.Name, arg)
 		}
 	}
 	return err
