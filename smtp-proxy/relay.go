@@ -167,10 +167,10 @@ func (r *relay) spare() bool {
 // pipelining reports whether the next hop takes several commands at a time.
 func (r *relay) pipelining() bool { return r.hop.Capabilities().Pipelining }
 
-// reset ends the next hop's transaction on a connection that is kept.
+// reset ends the next hop's transaction on a connection that is kept; behind DATA without a reply that cannot be.
 func (r *relay) reset() error {
 	reply, err := r.exchange(smtp.Rset)
-	if err == nil && !reply.Positive() { // such as the 354 that DATA, in front of it, was still to get
+	if err == nil && !reply.Positive() {
 		err = fmt.Errorf("reply to RSET is %q", clip(reply.String()))
 	}
 	return err

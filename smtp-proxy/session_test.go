@@ -530,11 +530,19 @@ func TestServerLeavesWithinContent(t *testing.T) {
 }
 
 // TestAuthedResetWithinContent: the server of a session that is authenticated cannot be reset while it waits for
-// content, and nothing else of the session goes there.
+// content, nor while its reply to DATA is due, and nothing else of the session goes there.
 func TestAuthedResetWithinContent(t *testing.T) {
 	t.Parallel()
 	b := testenv.StartBackend(t)
 	b.Extend("PIPELINING", "AUTH PLAIN")
+	over := make(chan bool)
+	b.Answer(func(a testenv.Asked) string {
+		if a.Verb == "DATA" {
+			<-over // whoever waits for the reply waits for ever
+		}
+		return ""
+	})
+	defer close(over)
 	p := startProxy(t, behind(b), "--auth-requires-tls=no")
 	c := greeted(t, p.addr)
 	c.cmd("AUTH PLAIN AGEAYg==", "235")

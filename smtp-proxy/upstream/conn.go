@@ -78,7 +78,7 @@ func (c *Conn) Server() string { return c.srv.name }
 func (c *Conn) Capabilities() Capabilities { return c.caps }
 
 // Command adds a command, without its line end, to those that Flush sends. Each must be followed by a
-// call of Reply some time. Those that the server must not get yet, because it does not pipeline (RFC 2920) or
+// call of Reply some time. Nothing may follow DATA before its reply (RFC 2920, 3.1). Those that the server must not get yet, because it does not pipeline (RFC 2920) or
 // for the reasons of lmtp.go, are sent when the replies in front of theirs are read. An error shows at Flush.
 func (c *Conn) Command(line string) {
 	switch {
@@ -86,6 +86,9 @@ func (c *Conn) Command(line string) {
 		return
 	case c.phase != phaseCommands:
 		c.fail(fmt.Errorf("%w: command within content", ErrMisuse), replyProtocol)
+		return
+	case len(c.due) > 0 && c.due[len(c.due)-1].expect == expectData: // the server might take it for content
+		c.fail(fmt.Errorf("%w: command behind DATA", ErrMisuse), replyProtocol)
 		return
 	case strings.ContainsAny(line, "\r\n\x00"):
 		c.fail(fmt.Errorf("%w: command of more than one line", ErrMisuse), replyProtocol)

@@ -368,6 +368,7 @@ func TestMisuse(t *testing.T) {
 		{"two lines", func(c *Conn) error { c.Command("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>"); return c.Flush() }},
 		{"bare LF", func(c *Conn) error { c.Command("MAIL FROM:<a@b>\nX"); return c.Flush() }},
 		{"NUL", func(c *Conn) error { c.Command("MAIL FROM:<a\x00@b>"); return c.Flush() }},
+		{"command behind DATA", func(c *Conn) error { c.Command("DATA"); c.Command("RSET"); return c.Flush() }},
 		{"reply without command", func(c *Conn) error { _, err := c.Reply(testenv.Patience); return err }},
 		{"content without DATA", func(c *Conn) error { _, err := c.Content().Write([]byte("x")); return err }},
 		{"end without DATA", func(c *Conn) error { return c.EndContent() }},
@@ -393,7 +394,8 @@ func TestPipeline(t *testing.T) {
 	p := startPeer(t, func(c *peerConn) { c.serve(replies{rcpt: "550 5.1.1 no\r\n", data: "554 5.5.1 no recipients\r\n"}) })
 	set := newSet(t, Config{URLs: []string{p.url()}})
 	c := get(t, set, Client{})
-	say(t, c, []string{envelope[0], envelope[1], "RCPT TO:<c@c.test>", "DATA", "RSET", "NOOP"}, 250, 550, 550, 554, 250, 250)
+	say(t, c, []string{envelope[0], envelope[1], "RCPT TO:<c@c.test>", "DATA"}, 250, 550, 550, 554)
+	say(t, c, []string{"RSET", "NOOP"}, 250, 250)
 	if c.stream.r != nil || c.stream.out != nil {
 		t.Error("buffers are held while nothing is in them")
 	}
