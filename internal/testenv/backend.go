@@ -183,7 +183,7 @@ type backendSession struct {
 	number  int
 	hello   bool
 	message *Received // between MAIL and the end of content
-	early   int       // bytes that were there before the reply to the last command was sent
+	early   int       // bytes that were there before the reply to DATA was sent
 }
 
 func (s *backendSession) breach(format string, args ...any) {
@@ -222,11 +222,22 @@ func (s *backendSession) reply(verb, line, usual string) (code string, ok bool) 
 		io.Copy(io.Discard, s.c)
 		return "", false
 	}
-	s.early = s.r.Buffered()
+	if verb == "DATA" {
+		s.early = s.unasked()
+	}
 	_ = s.c.SetWriteDeadline(time.Now().Add(Patience))
 	_, err := io.WriteString(s.c, text+"\r\n")
 	last := text[strings.LastIndex(text, "\n")+1:]
 	return last[:min(3, len(last))], err == nil
+}
+
+// unasked says how many bytes are there already, or come within a moment, that should wait for a reply.
+func (s *backendSession) unasked() int {
+	const moment = time.Millisecond
+	_ = s.c.SetReadDeadline(time.Now().Add(moment))
+	_, _ = s.r.Peek(1)
+	_ = s.c.SetReadDeadline(time.Time{})
+	return s.r.Buffered()
 }
 
 func (s *backendSession) run() {

@@ -3,6 +3,7 @@ package testenv
 import (
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -214,4 +215,27 @@ func TestProgramSource(t *testing.T) {
 			t.Errorf("programSource(%s) = %q, want an error", program, got)
 		}
 	}
+}
+
+// TestBackendSeesCommandBehindData: what a proxy says between DATA and its reply is noted, also in a write of its own.
+func TestBackendSeesCommandBehindData(t *testing.T) {
+	t.Parallel()
+	b := StartBackend(t)
+	c, err := net.Dial("tcp", b.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	b.Answer(func(a Asked) string {
+		if a.Verb == "DATA" {
+			io.WriteString(c, "RSET\r\n")
+		}
+		return ""
+	})
+	io.WriteString(c, "EHLO client.example\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n")
+	Eventually(t, "the breach", func() bool { return len(b.Breaches()) > 0 })
+	if got := b.Breaches(); len(got) != 1 || !strings.Contains(got[0], "6 bytes came before the 354") {
+		t.Errorf("breaches: %q", got)
+	}
+	b.Forgive()
 }
