@@ -1,9 +1,11 @@
 package test
 
 import (
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -201,7 +203,7 @@ func (c *cutConn) use(n int) int {
 
 func (c *cutConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if err != nil && !c.broken.Load() {
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !c.broken.Load() {
 		c.gone.Store(true)
 	}
 	if pass := c.use(n); pass < n {

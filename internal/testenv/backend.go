@@ -183,7 +183,6 @@ type backendSession struct {
 	number  int
 	hello   bool
 	message *Received // between MAIL and the end of content
-	early   int       // bytes that were there before the reply to DATA was sent
 }
 
 func (s *backendSession) breach(format string, args ...any) {
@@ -222,8 +221,8 @@ func (s *backendSession) reply(verb, line, usual string) (code string, ok bool) 
 		io.Copy(io.Discard, s.c)
 		return "", false
 	}
-	if verb == "DATA" {
-		s.early = s.unasked()
+	if n := s.early(verb); n > 0 {
+		s.breach("%d bytes came before the reply to %q", n, verb)
 	}
 	_ = s.c.SetWriteDeadline(time.Now().Add(Patience))
 	_, err := io.WriteString(s.c, text+"\r\n")
@@ -231,8 +230,20 @@ func (s *backendSession) reply(verb, line, usual string) (code string, ok bool) 
 	return last[:min(3, len(last))], err == nil
 }
 
-// unasked says how many bytes are there already, or come within a moment, that should wait for a reply.
-func (s *backendSession) unasked() int {
+// early says how many bytes are there already, or come within a moment, where the client should wait for a reply: to
+// the last command of a group (RFC 2920, 3.1; RFC 4954, 4), or to any without PIPELINING.
+func (s *backendSession) early(verb string) int {
+	switch verb {
+	case "": // to look could be to begin a TLS handshake, which has more time
+		return 0
+	case "MAIL", "RCPT", "RSET", ".":
+		s.b.mu.Lock()
+		grouped := slices.Contains(s.b.extensions, "PIPELINING")
+		s.b.mu.Unlock()
+		if grouped {
+			return 0
+		}
+	}
 	const moment = time.Millisecond
 	_ = s.c.SetReadDeadline(time.Now().Add(moment))
 	_, _ = s.r.Peek(1)
@@ -356,9 +367,6 @@ func (s *backendSession) transaction(verb, arg, line string) bool {
 
 // content reads a message up to its end.
 func (s *backendSession) content() bool {
-	if s.early > 0 {
-		s.breach("%d bytes came before the 354", s.early)
-	}
 	if s.message == nil {
 		s.message = &Received{Conn: s.number}
 	}
