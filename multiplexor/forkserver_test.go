@@ -522,7 +522,11 @@ func TestForkServerDies(t *testing.T) {
 		return strings.Count(r.proc.Output(), "has loaded the filter") == 2
 	})
 	// The orphan and the one that was not forked go; then they are forked again.
-	a, b := r.background("do sleep 500;exit 0"), r.background("do sleep 500;exit 0")
+	first, a := r.hold(";exit 0")
+	second, b := r.hold(";exit 0")
+	r.waitStatus("BB")
+	first()
+	second()
 	a()
 	b()
 	r.forkedWith("first")

@@ -30,7 +30,7 @@ type real struct {
 	dir    string // its spool
 	worker string
 	proc   *testenv.Process
-	holds  int
+	fifos  int
 }
 
 func (r *real) path(name string) string { return filepath.Join(r.dir, name) }
@@ -154,20 +154,26 @@ func (r *real) background(line string) (reply func() string) {
 // hold keeps a worker busy until release is called; then it does what more says.
 func (r *real) hold(more string) (release func(), reply func() string) {
 	r.t.Helper()
+	fifo, release := r.fifo()
+	return release, r.background("do read " + fifo + more)
+}
+
+// fifo makes a FIFO for a worker to read, and a function that waits for the worker to do so and ends its reading.
+func (r *real) fifo() (path string, end func()) {
+	r.t.Helper()
 	t := r.t
-	r.holds++
-	fifo := r.path(fmt.Sprintf("hold%d", r.holds))
-	if err := errors.Join(syscall.Mkfifo(fifo, 0o666), os.Chmod(fifo, 0o666)); err != nil {
+	r.fifos++
+	path = r.path(fmt.Sprintf("fifo%d", r.fifos))
+	if err := errors.Join(syscall.Mkfifo(path, 0o666), os.Chmod(path, 0o666)); err != nil {
 		t.Fatal(err)
 	}
-	reply = r.background("do read " + fifo + more)
-	return func() {
+	return path, func() {
 		t.Helper()
 		testenv.Eventually(t, "the worker that is held", func() bool {
-			f, err := os.OpenFile(fifo, os.O_WRONLY|syscall.O_NONBLOCK, 0) // it reads to the end, which is now
+			f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0) // it reads to the end, which is now
 			return err == nil && f.Close() == nil
 		})
-	}, reply
+	}
 }
 
 // waitStatus waits until the letters of all workers are so.
@@ -577,14 +583,18 @@ func TestRealPersistentConnections(t *testing.T) {
 	wg.Wait()
 
 	// A client that goes away takes its waiting request with it.
-	r.background("do sleep 3000")
-	r.background("do sleep 3000")
+	first, firstReply := r.hold("")
+	second, secondReply := r.hold("")
 	r.waitStatus("BB")
 	leaver := testenv.Dial(t, "unix", r.path("s"))
 	io.WriteString(leaver, "hello 2\nping\n")
 	testenv.Eventually(t, "a waiting request", func() bool { return strings.Fields(r.ask("status"))[4] == "1" })
 	leaver.Close()
 	testenv.Eventually(t, "no waiting request", func() bool { return strings.Fields(r.ask("status"))[4] == "0" })
+	first()
+	second()
+	firstReply()
+	secondReply()
 	r.end()
 }
 

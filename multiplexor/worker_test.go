@@ -117,8 +117,11 @@ func work(args []string, in *os.File, out *os.File) int {
 					break
 				}
 				answer = strconv.Itoa(child.Process.Pid)
-			case "later":
-				time.AfterFunc(time.Duration(n)*time.Millisecond, func() { fmt.Fprintln(out, "unasked") })
+			case "later": // when the other end of a FIFO is closed
+				go func() {
+					_, _ = os.ReadFile(arg)
+					fmt.Fprintln(out, "unasked")
+				}()
 			}
 		}
 		if answer != "" {

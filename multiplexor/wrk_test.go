@@ -90,7 +90,9 @@ func TestWRK_09_WorkersThatBreakTheProtocol(t *testing.T) {
 func TestWRK_09_OutputNobodyAskedFor(t *testing.T) {
 	t.Parallel()
 	r := startReal(t, "-x", "1")
-	r.want("do later 100", "ok did\n")
+	fifo, speak := r.fifo()
+	r.want("do later "+fifo, "ok did\n")
+	speak() // had it done so before the answer was read, that would have been no answer
 	r.logged("although it had no request")
 	r.want("ping", "PONG\n")
 	r.end()
