@@ -256,7 +256,7 @@ func TestUndoDoesNotWait(t *testing.T) {
 			command := `echo $$ >>"$DIR/groups"; ` + tt.command
 			tr := begin(t, nil, "--dead-man=2s", "--run-timeout=0", "--on", "B", "sh", "-c", command, ";", "--on", "Z", "sh", "-c", command, ";",
 				"--undo", "sh", "-c", `for g in $(cat "$DIR/groups"); do
-						for i in $(seq 50); do pgrep -g $g -r R,S,D >"$DIR/left" || break; sleep 0.1; done # one that was killed may show for a moment
+						for i in $(seq 600); do pgrep -g $g -r R,S,D >"$DIR/left" || break; sleep 0.1; done # one that was killed may show for a moment
 						cat "$DIR/left" >>"$DIR/record"
 					done; echo undone >>"$DIR/record"`, ";")
 			tr.publish("B", "Z")
