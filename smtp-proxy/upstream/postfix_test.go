@@ -205,7 +205,7 @@ func TestPostfixProxyProtocol(t *testing.T) {
 // Postfix closes idle connections; that costs no message.
 func TestPostfixIdle(t *testing.T) {
 	t.Parallel()
-	m := testenv.StartPostfix(t, "smtpd_timeout = 1s", "")
+	m := testenv.StartPostfix(t, "smtpd_timeout = 3s", "") // longer than the machine pauses within a dialog
 	set := newSet(t, Config{URLs: []string{"smtp://" + m.Address()}})
 	c := get(t, set, Client{})
 	sendTo(t, c, "Subject: x\r\n\r\nfirst;")
