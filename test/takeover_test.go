@@ -270,30 +270,37 @@ func TestReloadTakesOver(t *testing.T) {
 	testenv.Eventually(t, "the last process has ended", func() bool { return syscall.Kill(pid, 0) != nil })
 }
 
-// TestTakeOverTwice: a second SIGUSR2, at any time, has another process take over from the one that is just doing so.
+// TestTakeOverTwice: a second SIGUSR2, at any time, has another process take over from the one that is just doing so, or
+// has done so. SIGHUP gets to that one, too.
 func TestTakeOverTwice(t *testing.T) {
 	t.Parallel()
-	for name, d := range takeovers(t) {
-		if name != "smtp" {
-			continue
-		}
-		d.T = t
-		d.start()
-		kept := greetedAt(t, d.address)
-		d.p.Stop(syscall.SIGUSR2)
-		d.p.WaitOutput("is to take over")
-		d.p.Stop(syscall.SIGUSR2)
-		second, err := strconv.Atoi(strings.TrimPrefix(d.manager.Wait(`MAINPID=\d+`), "MAINPID="))
-		if err != nil {
-			t.Fatal(err)
-		}
-		d.manager.Wait(`MAINPID=\d+`)
-		testenv.Eventually(t, "the second process has ended", func() bool { return syscall.Kill(second, 0) == syscall.ESRCH })
-		greetedAt(t, d.address).quit()
-		kept.quit()
-		if d.p.Wait(); strings.Contains(d.p.Output(), "had taken over has ended") {
-			t.Errorf("the first process takes the second, which was replaced, for one that has failed:\n%s", d.p.Output())
-		}
+	const taken = "another process has taken over"
+	for _, moment := range []string{"another process is to take over", taken} {
+		t.Run(moment, func(t *testing.T) {
+			t.Parallel()
+			d := takeovers(t)["smtp"]
+			d.T = t
+			d.start()
+			kept := greetedAt(t, d.address)
+			d.p.Stop(syscall.SIGUSR2)
+			d.p.WaitOutput(moment)
+			if moment == taken {
+				d.p.Stop(syscall.SIGHUP)
+				d.p.WaitOutput("settings reloaded")
+			}
+			d.p.Stop(syscall.SIGUSR2)
+			second, err := strconv.Atoi(strings.TrimPrefix(d.manager.Wait(`MAINPID=\d+`), "MAINPID="))
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.manager.Wait(`MAINPID=\d+`)
+			testenv.Eventually(t, "the second process has ended", func() bool { return syscall.Kill(second, 0) == syscall.ESRCH })
+			greetedAt(t, d.address).quit()
+			kept.quit()
+			if d.p.Wait(); strings.Contains(d.p.Output(), "had taken over has ended") {
+				t.Errorf("the first process takes the second, which was replaced, for one that has failed:\n%s", d.p.Output())
+			}
+		})
 	}
 }
 

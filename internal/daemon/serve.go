@@ -71,12 +71,12 @@ type serving struct {
 	cancel context.CancelCauseFunc // begins the drain
 	reload chan<- os.Signal
 
-	signaled bool       // to end
-	atOnce   bool       // a second time
-	early    bool       // a take-over was wanted before this process was ready
-	next     *successor // that is starting
-	relieved bool       // it has taken over
-	started  chan error // what became of its start
+	signaled bool        // to end
+	atOnce   bool        // a second time
+	early    bool        // a take-over was wanted before this process was ready
+	next     *successor  // that is starting
+	heir     *os.Process // that has taken over; nil: none has
+	started  chan error  // what became of its start
 
 	overdue, extend <-chan time.Time
 }
@@ -136,7 +136,11 @@ func (s *serving) cutShort(served <-chan error) {
 
 // reloadSignal begins a reload, unless it is too late for one.
 func (s *serving) reloadSignal(sig os.Signal) {
-	if s.signaled || s.relieved {
+	switch {
+	case s.heir != nil:
+		s.passOn(sig)
+		return
+	case s.signaled:
 		return
 	}
 	s.notifier.Reloading()
@@ -155,7 +159,7 @@ func (s *serving) terminate(sig os.Signal) {
 	}
 	s.env.Log.Info("stopping", "signal", sig.String())
 	s.signaled = true
-	if !s.relieved {
+	if s.heir == nil {
 		s.notifier.Stopping()
 		// The next one may start while this one ends what it has.
 		s.removePidfile()

@@ -167,9 +167,12 @@ func (s *successor) wait() error {
 	return fmt.Errorf("the new process has ended before it was ready: %w", err)
 }
 
-// takeOver starts the process that is to take over. One that is starting is replaced in its turn.
+// takeOver starts the process that is to take over. One that is starting, or has taken over, is replaced in its turn.
 func (s *serving) takeOver() {
 	switch {
+	case s.heir != nil:
+		s.passOn(syscall.SIGUSR2)
+		return
 	case s.next != nil:
 		s.next.again = true
 		return
@@ -190,6 +193,13 @@ func (s *serving) takeOver() {
 	go func() { s.started <- next.wait() }()
 }
 
+// passOn gives a signal to the process that has taken over: whoever sent it meant the one that serves.
+func (s *serving) passOn(sig os.Signal) {
+	if err := s.heir.Signal(sig); err != nil {
+		s.env.Log.Warn("signal for the process that had taken over", "signal", sig.String(), "error", err)
+	}
+}
+
 // takenOver has this process end with its sessions, if the other one is ready; an error leaves all as it was.
 func (s *serving) takenOver(err error) {
 	next := s.next
@@ -202,7 +212,7 @@ func (s *serving) takenOver(err error) {
 		s.noTakeOver(err)
 		return
 	}
-	s.relieved = true
+	s.heir = next.process
 	s.notifier.MainPID(next.process.Pid)
 	s.notifier.Close()
 	if s.pidfile != nil {

@@ -57,14 +57,14 @@ func (m *Manager) Read(d time.Duration) bool {
 func (m *Manager) Wait(pattern string) string {
 	m.t.Helper()
 	re := regexp.MustCompile("^" + pattern + "$")
-	from := len(m.Seen)
+	from, end := len(m.Seen), time.Now().Add(Patience) // other messages come all the time
 	for {
 		for _, text := range m.Seen[from:] {
 			if re.MatchString(text) {
 				return text
 			}
 		}
-		if !m.Read(Patience) {
+		if !m.Read(time.Until(end)) {
 			m.t.Fatalf("no message %s in %q", pattern, m.Seen)
 		}
 	}
@@ -73,8 +73,8 @@ func (m *Manager) Wait(pattern string) string {
 // AwaitPat reads until one more sign of life has come.
 func (m *Manager) AwaitPat() {
 	m.t.Helper()
-	for pats := m.Pats; m.Pats == pats; {
-		if !m.Read(Patience) {
+	for pats, end := m.Pats, time.Now().Add(Patience); m.Pats == pats; {
+		if !m.Read(time.Until(end)) {
 			m.t.Fatalf("no sign of life; messages %q", m.Seen)
 		}
 	}
