@@ -20,7 +20,7 @@ func TestStartRefuses(t *testing.T) {
 	account, drops := testenv.DaemonAccount()
 	tests := []struct{ name, program, args, want string }{
 		{"no listener for mail", "smtp-proxy", "", "nothing to listen on: set smtp or submission or smtps"},
-		{"none but for events", "smtp-proxy", "--notify inet:7", "nothing to listen on"},
+		{"none but for events", "smtp-proxy", fmt.Sprintf("--notify inet:%d", testenv.FreePort(t)), "nothing to listen on"},
 		{"no listener for POP3", "pop3-stamp", "", "nothing to listen on: set pop3 or pop3s"},
 		{"a port alone", "smtp-proxy", "--smtp 2526", "write inet:2526"},
 		{"a port alone for POP3", "pop3-stamp", "--pop3 2110", "write inet:2110"},

@@ -54,6 +54,9 @@ func TestFS_20_WhoMayWrite(t *testing.T) {
 			if err := os.MkdirAll(filepath.Join(a, "b"), 0o755); err != nil {
 				t.Fatal(err)
 			}
+			if tt.mode&fs.ModeSticky != 0 { // which counts only if it is root's
+				testenv.NeedRoot(t)
+			}
 			if tt.uid != 0 || tt.gid != 0 {
 				testenv.NeedRoot(t)
 				if err := os.Chown(a, tt.uid, tt.gid); err != nil {

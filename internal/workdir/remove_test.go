@@ -106,8 +106,8 @@ func TestRemoveDeep(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if depth%7 == 0 {
-				err = dir.Chmod(name, 0o100)
+			if depth%7 == 1 {
+				err = dir.Chmod(".", 0o100)
 			}
 			if err := errors.Join(err, dir.Close()); err != nil {
 				t.Fatal(err)

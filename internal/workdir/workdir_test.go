@@ -292,6 +292,9 @@ func TestInsecureSpool(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			if tt.mode&fs.ModeSticky != 0 { // which counts only if it is root's
+				testenv.NeedRoot(t)
+			}
 			if err := os.Chmod(open, tt.mode); err != nil {
 				t.Fatal(err)
 			}
