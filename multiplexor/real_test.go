@@ -398,8 +398,10 @@ func TestSignalsWithoutAMeaning(t *testing.T) {
 func TestSecondSignalEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	r := startReal(t, "-x", "1")
-	_, reply := r.hold("")
+	fifo, _ := r.fifo()
+	reply := r.background("do read " + fifo)
 	r.waitStatus("B")
+	workers := processesOf(r.proc.Pid())
 	r.proc.Stop(syscall.SIGTERM)
 	testenv.Eventually(t, "the beginning of the end", func() bool {
 		_, err := os.Lstat(r.path("s"))
@@ -412,6 +414,12 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	if status := r.proc.Wait(); status != 1 {
 		t.Errorf("exit status %d", status)
 	}
+	testenv.Eventually(t, "the worker ends with its request", func() bool {
+		if f, err := os.OpenFile(fifo, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
+			f.Close()
+		}
+		return !slices.ContainsFunc(workers, func(pid int) bool { return syscall.Kill(pid, 0) == nil })
+	})
 }
 
 func TestRealBackground(t *testing.T) {
