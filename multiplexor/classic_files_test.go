@@ -29,13 +29,6 @@ func pidIn(t *testing.T, path string) string {
 func TestStartWhileAnotherDrains(t *testing.T) {
 	t.Parallel()
 	r := prepare(t)
-	fifo := r.path("fifo")
-	if err := syscall.Mkfifo(fifo, 0o666); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(fifo, 0o666); err != nil {
-		t.Fatal(err)
-	}
 	args := r.args("-D", "-l", "-p", r.path("pid"), "-a", r.path("a"), "-N", r.path("map"), "-O", r.path("n"))
 	args = append(args, "--metrics", r.path("m"))
 	names := []string{"s", "a", "n", "map", "m", "pid", "pid.lock"}
@@ -43,7 +36,7 @@ func TestStartWhileAnotherDrains(t *testing.T) {
 	first := r.proc
 	listener, events := r.listener("?*\n")
 	defer listener.Close()
-	reply := r.background("do read " + fifo)
+	release, reply := r.hold("")
 	testenv.Eventually(t, "a busy worker", func() bool { return strings.Contains(r.ask("status"), "B") })
 	first.Stop(syscall.SIGTERM)
 	for _, name := range names {
@@ -62,11 +55,7 @@ func TestStartWhileAnotherDrains(t *testing.T) {
 		t.Fatal("the first has ended before its request")
 	}
 	// Its listeners still hear of it: at the end of the request at the latest.
-	if f, err := os.OpenFile(fifo, os.O_WRONLY, 0); err != nil {
-		t.Fatal(err)
-	} else {
-		f.Close()
-	}
+	release()
 	if got := reply(); got != "ok did\n" {
 		t.Errorf("the request of the first got %q", got)
 	}

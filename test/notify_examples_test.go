@@ -78,13 +78,14 @@ func TestExampleSlowScans(t *testing.T) {
 	t.Parallel()
 	p := startNotifyPool(t, testenv.Binary(t, "multiplexor"), "")
 	ex := testenv.Start(t, example(t, "slow-scans", "200", p.notify))
+	printed := func() int { return strings.Count(ex.Output(), " ms: hold "+filepath.Join(p.dir, "hold")+"\n") }
 	slow := func() {
-		seen := strings.Count(ex.Output(), " ms: hold "+filepath.Join(p.dir, "hold")+"\n")
+		seen := printed()
 		testenv.Eventually(t, "a slow request is printed", func() bool {
 			release := p.hold()
 			testenv.Pause(300 * time.Millisecond) // this is how slow it is
 			release()
-			return strings.Count(ex.Output(), " ms: hold "+filepath.Join(p.dir, "hold")+"\n") > seen
+			return printed() > seen
 		})
 	}
 	began := time.Now()

@@ -78,8 +78,9 @@ func (c *Conn) Server() string { return c.srv.name }
 func (c *Conn) Capabilities() Capabilities { return c.caps }
 
 // Command adds a command, without its line end, to those that Flush sends. Each must be followed by a
-// call of Reply some time. Nothing may follow DATA before its reply (RFC 2920, 3.1). Those that the server must not get yet, because it does not pipeline (RFC 2920) or
-// for the reasons of lmtp.go, are sent when the replies in front of theirs are read. An error shows at Flush.
+// call of Reply some time, and DATA before another command (RFC 2920, 3.1). Those that the server must not get
+// yet, because it does not pipeline or for the reasons of lmtp.go, are sent when the replies in front of theirs
+// are read. An error shows at Flush.
 func (c *Conn) Command(line string) {
 	switch {
 	case c.err != nil:
