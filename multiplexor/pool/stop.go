@@ -52,14 +52,12 @@ func (p *Pool) escalate() {
 		if w.child == nil {
 			continue
 		}
-		p.fail(w, FailShutdown)
-		w.child.Signal(syscall.SIGCONT)
 		if sig == syscall.SIGKILL {
+			p.fail(w, FailShutdown)
+			w.child.Signal(syscall.SIGCONT)
 			w.child.Kill()
 		} else {
-			p.kill(w, "Terminating", true)
-			w.child.Signal(sig)
-			w.disarm()
+			p.terminate(w)
 		}
 	}
 	if p.stopStep > 1 {
@@ -70,13 +68,24 @@ func (p *Pool) escalate() {
 	p.timers.Start(&p.stopTimer, stopStepWait)
 }
 
-// Abandon gives up all requests at once. The pool is of no use afterwards.
+// terminate gives up the request of a worker and sends it SIGTERM, whatever it was told before.
+func (p *Pool) terminate(w *worker) {
+	p.fail(w, FailShutdown)
+	w.child.Signal(syscall.SIGCONT)
+	p.kill(w, "Terminating", true)
+	w.child.Signal(syscall.SIGTERM)
+	w.disarm()
+}
+
+// Abandon gives up all requests at once. Workers get SIGTERM: nobody will be there to end one
+// that hangs. The pool is of no use afterwards.
 func (p *Pool) Abandon() {
 	for _, w := range p.workers {
-		if w.starting && w.req != nil {
+		switch {
+		case w.child != nil:
+			p.terminate(w)
+		case w.starting && w.req != nil:
 			p.unreserve(w, FailShutdown)
-		} else {
-			p.fail(w, FailShutdown)
 		}
 	}
 }
