@@ -68,6 +68,7 @@ unmount() {
 	for place in usr/local/go dev/shm dev/pts dev sys proc; do
 		umount "$dir/$place" 2>/dev/null
 	done
+	umount "$dir" 2>/dev/null
 }
 
 # inside HOME VARIABLE=VALUE... COMMAND...
@@ -103,7 +104,8 @@ install_system() {
 }
 
 mount_system() {
-	cp /etc/resolv.conf /etc/hosts "$dir/etc/" &&
+	# A root that is a mount point, as a machine's is, lets what runs in it have mounts of its own.
+	mount --bind "$dir" "$dir" && cp /etc/resolv.conf /etc/hosts "$dir/etc/" &&
 		mkdir -p "$dir/usr/local/go" "$dir/dev" &&
 		mount -t proc proc "$dir/proc" &&
 		mount -t sysfs sysfs "$dir/sys" &&

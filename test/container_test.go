@@ -28,8 +28,8 @@ func (c *container) command(env string, args ...string) *exec.Cmd {
 // TestContainer: the image's programs need nothing but what is in it, and no right; its health check tells who answers.
 func TestContainer(t *testing.T) {
 	t.Parallel()
-	testenv.NeedRoot(t)
-	testenv.Need(t, "container", "make", "unshare", "setpriv")
+	testenv.NeedNamespaces(t)
+	testenv.Need(t, "container", "make", "setpriv")
 	c := &container{t: t, root: testenv.ShortDir(t)}
 	built := ""
 	for program := range programs {

@@ -30,7 +30,7 @@ func childStates(pid int) (states string) {
 // that are left to it, from outside or by a server program of its own, and ends as ever.
 func TestDaemonsAsFirstProcess(t *testing.T) {
 	t.Parallel()
-	testenv.NeedRoot(t)
+	testenv.NeedNamespaces(t)
 	enter := testenv.Path(t, "process in a container", "nsenter")
 	dir := testenv.DaemonDir(t, filepath.Join(testenv.ShortDir(t), "d"))
 	script := func(name, text string) string {
@@ -62,7 +62,7 @@ func TestDaemonsAsFirstProcess(t *testing.T) {
 		cmd := exec.Command("sh", append(inside, d.args...)...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
 		d.p = testenv.Start(t, cmd)
-		testenv.Eventually(t, "an answer of "+d.name, func() bool {
+		d.p.Until("an answer of "+d.name, func() bool {
 			c, err := testenv.Connect("unix", filepath.Join(dir, d.name))
 			if err == nil {
 				c.Close()

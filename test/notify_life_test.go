@@ -1,7 +1,6 @@
 package test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -226,21 +225,10 @@ func TestNotifyExecSignals(t *testing.T) {
 // TestNotifyFirstProcess has the tools be the first process of a container, to which processes are left.
 func TestNotifyFirstProcess(t *testing.T) {
 	t.Parallel()
-	testenv.NeedRoot(t)
+	testenv.NeedNamespaces(t)
 	inside := func(cmd *exec.Cmd) *testenv.Process {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
 		return testenv.Start(t, cmd)
-	}
-	children := func(pid int) (states string) {
-		list, _ := filepath.Glob("/proc/[0-9]*/stat")
-		for _, file := range list {
-			text, _ := os.ReadFile(file) // it may have ended
-			_, rest, _ := bytes.Cut(text, []byte(") "))
-			if f := bytes.Fields(rest); len(f) > 1 && string(f[1]) == fmt.Sprint(pid) {
-				states += string(f[0])
-			}
-		}
-		return states
 	}
 	h := startNotifyHub(t)
 	cmd := h.notifyExec(t)
@@ -250,7 +238,7 @@ func TestNotifyFirstProcess(t *testing.T) {
 	h.Publish(notify.Message{Letter: 'B'})
 	h.record(t, "left\n")
 	testenv.Eventually(t, "the end of what was left behind is noted", func() bool {
-		return len(children(p.Pid())) == 2 && !strings.Contains(children(p.Pid()), "Z") // the program, and the one that sleeps on
+		return len(childStates(p.Pid())) == 2 && !strings.Contains(childStates(p.Pid()), "Z") // the program, and the one that sleeps on
 	})
 	p.Stop(syscall.SIGTERM)
 	if status := p.Wait(); status != 0 {
@@ -266,7 +254,7 @@ func TestNotifyFirstProcess(t *testing.T) {
 	for _, args := range [][]string{{"notify-cat", h.socket}, {"notify-wait", "R", h.socket}} {
 		p := inside(exec.Command(testenv.Binary(t, args[0]), args[1:]...))
 		testenv.Run(t, enter, "-t", fmt.Sprint(p.Pid()), "-p", "sh", "-c", "(sleep 0.1) & (exec sleep 1000) &")
-		testenv.Eventually(t, "the end of what was left to "+args[0]+" is noted", func() bool { return children(p.Pid()) == "S" })
+		testenv.Eventually(t, "the end of what was left to "+args[0]+" is noted", func() bool { return childStates(p.Pid()) == "S" })
 	}
 }
 

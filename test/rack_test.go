@@ -39,8 +39,8 @@ type rack struct {
 // newRack makes the switch, which clients have addresses of.
 func newRack(t *testing.T, clients int) *rack {
 	t.Helper()
-	testenv.NeedRoot(t)
-	testenv.Need(t, "network namespaces", "ip", "nsenter", "unshare")
+	testenv.NeedNamespaces(t)
+	testenv.Need(t, "network namespaces", "ip", "nsenter")
 	r := &rack{t: t, world: newHost(t, "world", "10.99.0.1")}
 	script := "link set lo up\nlink add switch0 type bridge\nlink set switch0 up\naddr add 10.99.0.1/16 dev switch0\n"
 	for i := range clients {
@@ -62,11 +62,8 @@ func newHost(t *testing.T, name, addr string) host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testenv.Eventually(t, "a namespace for "+name, func() bool {
+	p.Until("a namespace for "+name, func() bool {
 		ns, err := os.Readlink(h.ns)
-		if !p.Running() {
-			testenv.LeaveOut(t, "network namespaces", p.Output())
-		}
 		return err == nil && ns != own
 	})
 	return h

@@ -68,7 +68,7 @@ func journalChild() error {
 }
 
 func TestJournal(t *testing.T) {
-	testenv.NeedRoot(t)
+	testenv.NeedNamespaces(t)
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), journalVariable+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}

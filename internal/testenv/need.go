@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -35,6 +36,17 @@ func NeedRoot(t testing.TB) {
 	NotQuick(t, "needs root")
 	if os.Geteuid() != 0 {
 		LeaveOut(t, t.Name(), "needs root")
+	}
+}
+
+// NeedNamespaces is NeedRoot for what has mounts, processes and a network of its own: a container, or a directory that
+// root was changed to, may not let it.
+func NeedNamespaces(t testing.TB) {
+	t.Helper()
+	NeedRoot(t)
+	out, err := exec.Command(Path(t, "namespaces", "unshare"), "--mount", "--pid", "--ipc", "--uts", "--net", "--fork", "true").CombinedOutput()
+	if err != nil {
+		Impossible(t, fmt.Sprintf("no namespaces: %s (%v)", out, err))
 	}
 }
 

@@ -115,15 +115,21 @@ func (p *Process) Wait() int {
 // process ends without it.
 func (p *Process) WaitOutput(text string) {
 	p.t.Helper()
+	p.Until(p.name+" to print "+text, func() bool { return strings.Contains(p.Output(), text) })
+}
+
+// Until waits as Eventually does for what the process does, and ends the test if the process ends without it.
+func (p *Process) Until(what string, cond func() bool) {
+	p.t.Helper()
 	ended := false
-	Eventually(p.t, p.name+" to print "+text, func() bool {
-		if strings.Contains(p.Output(), text) {
+	Eventually(p.t, what, func() bool {
+		if cond() {
 			return true
 		}
 		if ended {
-			p.t.Fatalf("%s ended with status %d before it printed %q", p.name, p.status, text)
+			p.t.Fatalf("%s ended with status %d, and no sign of %s", p.name, p.status, what)
 		}
-		ended = !p.Running() // look at the output once more after the end
+		ended = !p.Running() // look once more after the end
 		return false
 	})
 }
