@@ -60,15 +60,13 @@ else
 	trap 'unmount; rm -rf --one-file-system "$dir"' EXIT
 	trap 'exit 130' HUP INT TERM
 fi
-chmod 755 "$dir" || exit 1
+# A root that is a mount point, as a machine's is, lets what runs in it have mounts of its own.
+chmod 755 "$dir" && mount --bind "$dir" "$dir" || exit 1
 
 # The mounts are in a namespace of our own, yet a directory is removed only when
-# nothing of this machine is mounted in it.
+# nothing is mounted in it, of this machine or by the tests.
 unmount() {
-	for place in usr/local/go dev/shm dev/pts dev sys proc; do
-		umount "$dir/$place" 2>/dev/null
-	done
-	umount "$dir" 2>/dev/null
+	umount -R -l "$dir" 2>/dev/null
 }
 
 # inside HOME VARIABLE=VALUE... COMMAND...
@@ -104,11 +102,11 @@ install_system() {
 }
 
 mount_system() {
-	# A root that is a mount point, as a machine's is, lets what runs in it have mounts of its own.
-	mount --bind "$dir" "$dir" && cp /etc/resolv.conf /etc/hosts "$dir/etc/" &&
+	cp /etc/resolv.conf /etc/hosts "$dir/etc/" &&
 		mkdir -p "$dir/usr/local/go" "$dir/dev" &&
 		mount -t proc proc "$dir/proc" &&
 		mount -t sysfs sysfs "$dir/sys" &&
+		mount -t cgroup2 cgroup2 "$dir/sys/fs/cgroup" &&
 		mount -t tmpfs -o mode=755 tmpfs "$dir/dev" &&
 		mkdir "$dir/dev/pts" "$dir/dev/shm" &&
 		mount -t devpts -o newinstance,ptmxmode=666,mode=620,gid=5 devpts "$dir/dev/pts" &&
