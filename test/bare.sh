@@ -15,6 +15,7 @@
 # earlier one installed. SUITE (bookworm) and MIRROR (as this machine's apt has
 # it) say what is installed. A run that fails fails the whole.
 set -u
+umask 022
 cd "$(dirname "$0")/.." || exit 1
 
 usage() {

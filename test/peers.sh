@@ -12,6 +12,7 @@
 # No service of a package is started: the tests start their own, on loopback
 # with settings of their own. When everything is there already, nothing is done.
 set -u
+umask 022
 
 PACKAGES='
 	bash ca-certificates chromium clamav-daemon curl dovecot-lmtpd dovecot-pop3d fish gcc haproxy iproute2 libc6-dev libnet-dns-perl

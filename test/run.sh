@@ -23,6 +23,7 @@ tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 130' HUP INT TERM
 # Programs built for the tests are executed by other users too.
+umask 022
 chmod 755 "$tmp"
 mkdir "$tmp/bin" || exit 1
 export POSTERN_TEST_BIN="$tmp/bin"

@@ -34,6 +34,7 @@ esac
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 130' HUP INT TERM
+umask 022
 chmod 755 "$tmp"
 mkdir "$tmp/bin" || exit 1
 export POSTERN_TEST_SOAK=yes POSTERN_TEST_BIN="$tmp/bin" GORACE="${GORACE:-atexit_sleep_ms=20}"

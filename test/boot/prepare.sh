@@ -6,6 +6,7 @@
 #
 # The exit status is 77 where that is not possible; the last line says why.
 set -eu
+umask 022
 cd "$(dirname "$0")/../.."
 tree=$1
 kind=$(cksum <test/boot/prepare.sh)
