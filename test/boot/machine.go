@@ -159,7 +159,8 @@ func (m *machine) reboot() error {
 
 // run runs a shell script in the machine and gives what it wrote. The error has the output as well.
 func (m *machine) run(script string) (string, error) {
-	cmd := exec.Command("nsenter", "-t", fmt.Sprint(m.init.Process.Pid), "-a", "timeout", fmt.Sprint(int(patience.Seconds())),
+	// --root: the root of the namespace is not the machine's where the test itself runs in a chroot.
+	cmd := exec.Command("nsenter", "-t", fmt.Sprint(m.init.Process.Pid), "--all", "--root", "--wd", "timeout", fmt.Sprint(int(patience.Seconds())),
 		"env", "-i", fmt.Sprintf("SYSTEMD_BUS_TIMEOUT=%d", int(patience.Seconds())), "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "sh", "-c", script)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
