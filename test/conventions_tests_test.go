@@ -93,6 +93,35 @@ func TestConventionTimeOutsAreShortOrLong(t *testing.T) {
 	}
 }
 
+// namespaceWords are what namespaces are made with: flags, programs and their commands.
+var namespaceWords = regexp.MustCompile(`^(CLONE_NEW\w+|unshare|netns)$`)
+
+// TestConventionTestsNeedNamespaces: what makes namespaces says so where there can be none, and does not fail.
+func TestConventionTestsNeedNamespaces(t *testing.T) {
+	t.Parallel()
+	for _, file := range testFiles(t) {
+		var makes ast.Node
+		asks := false
+		ast.Inspect(file.syntax, func(n ast.Node) bool {
+			word := ""
+			switch x := n.(type) {
+			case *ast.Ident:
+				word = x.Name
+			case *ast.BasicLit:
+				word, _ = literalString(x)
+			}
+			asks = asks || word == "NeedNamespaces"
+			if namespaceWords.MatchString(word) {
+				makes = n
+			}
+			return true
+		})
+		if makes != nil && !asks {
+			t.Errorf("%s:%d: makes namespaces, which may not be possible: testenv.NeedNamespaces", file.name, parsed.fset.Position(makes.Pos()).Line)
+		}
+	}
+}
+
 // testFiles gives the tests of all packages but testenv, which has the helpers.
 func testFiles(t *testing.T) []*source {
 	t.Helper()
