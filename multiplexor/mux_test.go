@@ -118,14 +118,7 @@ func TestMUX_01_MoreWorkersThanDescriptors(t *testing.T) {
 func TestMUX_01_IdleConnections(t *testing.T) {
 	t.Parallel()
 	r := startReal(t, "-x", "1")
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	n := min(10000, int(limit.Cur)-200)
-	if n < 10000 {
-		t.Logf("only %d, the limit of descriptors is %d", n, limit.Cur)
-	}
+	n := testenv.Connections(t, 10000)
 	before := residentKB(t, r.proc.Pid())
 	conns := make([]net.Conn, 0, n)
 	defer func() {

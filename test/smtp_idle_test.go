@@ -17,7 +17,7 @@ const idleLimit = 8 << 10
 // stacks are larger.
 func TestIdleSessionsAreCheap(t *testing.T) {
 	t.Parallel()
-	const sessions = 2000
+	sessions := testenv.Connections(t, 2000)
 	address, p := startProxyTo(t, "smtp://127.0.0.1:9", "--max-sessions-per-address", "0", "--log-level", "error")
 	for range 50 { // what the first sessions need once is not counted
 		dialSMTP(t, address).Close()

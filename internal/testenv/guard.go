@@ -43,6 +43,7 @@ func Main(m *testing.M) {
 	// Programs run as other users, whatever the umask was: they must reach what tests make, and this binary.
 	syscall.Umask(0o022)
 	_ = os.Chmod("/proc/self/exe", 0o755) // may be somebody else's
+	shortTempDir()
 	startWatchdog()
 	os.Exit(m.Run())
 }

@@ -1,6 +1,10 @@
 package testenv
 
-import "os"
+import (
+	"os"
+	"syscall"
+	"testing"
+)
 
 // SoakVariable names the environment variable that `make soak` sets.
 const SoakVariable = "POSTERN_TEST_SOAK"
@@ -12,4 +16,18 @@ func Load(enough, soak int) int {
 		return soak
 	}
 	return enough
+}
+
+// Connections gives n, or as many as this process and what it starts may have open, with some descriptors to spare.
+func Connections(t testing.TB, n int) int {
+	t.Helper()
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if most := int(min(limit.Cur, 1<<20)) - 200; n > most {
+		t.Logf("%d connections and not %d: the limit of descriptors is %d", most, n, limit.Cur)
+		n = most
+	}
+	return n
 }

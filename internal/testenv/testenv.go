@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -20,16 +21,20 @@ import (
 // name: a UNIX socket path has at most 107 bytes.
 const maxTempDir = 40
 
+// shortTempDir has all temporary files in /tmp if TMPDIR is too long for sockets, or has spaces, which neither make
+// nor systemd's units take.
+func shortTempDir() {
+	if dir := os.TempDir(); len(dir) > maxTempDir || strings.ContainsAny(dir, " \t") {
+		os.Setenv("TMPDIR", "/tmp")
+	}
+}
+
 // ShortDir makes a directory with a short path, for UNIX sockets, and removes
 // it at the end of the test. Every user may enter it, because daemons started
 // by a test as root drop to another one; what is in it has its own mode.
 func ShortDir(t testing.TB) string {
 	t.Helper()
-	base := os.TempDir()
-	if len(base) > maxTempDir {
-		base = "/tmp"
-	}
-	dir, err := os.MkdirTemp(base, "pt")
+	dir, err := os.MkdirTemp("", "pt")
 	if err != nil {
 		t.Fatalf("make short directory: %v", err)
 	}

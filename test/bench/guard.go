@@ -26,7 +26,11 @@ func guard(args []string) (status int) {
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, prSetChildSubreaper, 1, 0); errno != 0 {
 		return fail("become the parent of orphans", errno)
 	}
-	dir, err := os.MkdirTemp("", "postern-bench-")
+	base := os.TempDir()
+	if len(base) > 40 { // the path of a socket has 107 bytes at most
+		base = "/tmp"
+	}
+	dir, err := os.MkdirTemp(base, "postern-bench-")
 	if err != nil {
 		return fail("make a directory", err)
 	}

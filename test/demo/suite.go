@@ -80,7 +80,11 @@ func (s *suite) prepare() (err error) {
 			return err
 		}
 	}
-	if s.dir, err = os.MkdirTemp("", "postern-demo-"); err != nil {
+	base := os.TempDir()
+	if len(base) > 40 { // the path of a socket has 107 bytes at most
+		base = "/tmp"
+	}
+	if s.dir, err = os.MkdirTemp(base, "postern-demo-"); err != nil {
 		return err
 	}
 	if err := os.Chmod(s.dir, 0o755); err != nil {
