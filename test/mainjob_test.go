@@ -132,7 +132,8 @@ func TestDemo(t *testing.T) {
 		}
 	}
 	tmp := testenv.ShortDir(t)
-	cmd := exec.Command(filepath.Join(bin, "demo"), "-bin", bin)
+	// Root may have it that others read nothing.
+	cmd := exec.Command("sh", "-c", `umask 077 && exec "$0" "$@"`, filepath.Join(bin, "demo"), "-bin", bin)
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	stdout, stderr, status := testenv.RunCmd(t, cmd)
 	if status != 0 {

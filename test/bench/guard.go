@@ -23,6 +23,7 @@ const prSetChildSubreaper = 36
 // then and its directory removed. A parent-death signal alone does not do that:
 // the kernel forgets it when a daemon drops root.
 func guard(args []string) (status int) {
+	syscall.Umask(0o022) // the daemons are other accounts
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, prSetChildSubreaper, 1, 0); errno != 0 {
 		return fail("become the parent of orphans", errno)
 	}
@@ -35,7 +36,7 @@ func guard(args []string) (status int) {
 		return fail("make a directory", err)
 	}
 	defer removeScratch(dir)
-	if err := os.Chmod(dir, 0o755); err != nil { // the daemons are other accounts
+	if err := os.Chmod(dir, 0o755); err != nil {
 		return fail("make a directory", err)
 	}
 	interrupted := make(chan os.Signal, 4)

@@ -72,6 +72,7 @@ func start(ctx context.Context, bin string, out *output) (*suite, error) {
 // to belong to the account that they become, and the programs are copied to
 // where that account may execute them.
 func (s *suite) prepare() (err error) {
+	syscall.Umask(0o022) // the daemons' account reads what root makes here
 	if s.bin, err = filepath.Abs(s.bin); err != nil {
 		return err
 	}
