@@ -18,14 +18,15 @@ func Load(enough, soak int) int {
 	return enough
 }
 
-// Connections gives n, or as many as this process and what it starts may have open, with some descriptors to spare.
+// Connections gives n, or as many as half of the descriptors that this process may have: the others are for the tests
+// beside this one.
 func Connections(t testing.TB, n int) int {
 	t.Helper()
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	if most := int(min(limit.Cur, 1<<20)) - 200; n > most {
+	if most := int(min(limit.Cur, 1<<20)) / 2; n > most {
 		t.Logf("%d connections and not %d: the limit of descriptors is %d", most, n, limit.Cur)
 		n = most
 	}
