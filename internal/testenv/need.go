@@ -39,8 +39,8 @@ func NeedRoot(t testing.TB) {
 	}
 }
 
-// NeedNamespaces is NeedRoot for what has mounts, processes and a network of its own: a container, or a directory that
-// root was changed to, may not let it.
+// NeedNamespaces is NeedRoot for what has mounts, processes or a network of its own, which a container or a chroot may
+// not allow: the test ends as Impossible says.
 func NeedNamespaces(t testing.TB) {
 	t.Helper()
 	NeedRoot(t)

@@ -43,24 +43,23 @@ func (p *Pool) Stopping() bool { return p.stopping }
 // escalate is the next step of stop.
 func (p *Pool) escalate() {
 	p.stopStep++
-	sig, name := syscall.SIGTERM, "SIGTERM"
-	if p.stopStep > 1 {
-		sig, name = syscall.SIGKILL, "SIGKILL"
+	name, last := "SIGTERM", p.stopStep > 1
+	if last {
+		name = "SIGKILL"
 	}
 	p.log.Add(slog.LevelInfo, "Still some workers alive: Sending "+name)
 	for _, w := range p.workers {
-		if w.child == nil {
-			continue
-		}
-		if sig == syscall.SIGKILL {
+		switch {
+		case w.child == nil:
+		case last:
 			p.fail(w, FailShutdown)
 			w.child.Signal(syscall.SIGCONT)
 			w.child.Kill()
-		} else {
+		default:
 			p.terminate(w)
 		}
 	}
-	if p.stopStep > 1 {
+	if last {
 		p.count[killed], p.nstarting = 0, 0
 		p.finish()
 		return
